@@ -1,0 +1,50 @@
+"""Kaldi-style text tables: one entry a line, fields separated by white space."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import write_text
+
+
+def read_rows(path: Path | str, num_fields: int) -> list[list[str]]:
+    """Read a table of exactly ``num_fields`` fields a line; the last field may hold spaces, blank lines are passed over.
+
+    Raises:
+        RecipeError: the file is missing, or a line has fewer fields; the message names file, line number and content.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file; run the stage that makes it first (run.sh --help lists the stages)")
+    rows = []
+    with path.open(encoding="utf-8") as handle:
+        for number, line in enumerate(handle, start=1):
+            fields = line.strip().split(maxsplit=num_fields - 1)
+            if not fields:
+                continue
+            if len(fields) != num_fields:
+                raise RecipeError(
+                    f"{path}:{number}: {len(fields)} field(s) in {line.rstrip()!r}, expected {num_fields} "
+                    "separated by white space"
+                )
+            rows.append(fields)
+    return rows
+
+
+def read_map(path: Path | str) -> dict[str, str]:
+    """Read a two-column table (``wav.scp``, ``utt2spk``, ...) into a dict, in file order.
+
+    Raises:
+        RecipeError: as :func:`read_rows`, or a key stands twice.
+    """
+    table: dict[str, str] = {}
+    for key, value in read_rows(path, 2):
+        if key in table:
+            raise RecipeError(f"{path}: key {key!r} stands twice; keys must be unique")
+        table[key] = value
+    return table
+
+
+def write_rows(path: Path | str, rows: Iterable[Sequence[object]], separator: str = " ") -> None:
+    """Write rows atomically, fields joined by ``separator``, overwriting ``path``."""
+    write_text(path, "".join(separator.join(map(str, row)) + "\n" for row in rows))
