@@ -1,0 +1,116 @@
+"""ResNet for speaker embeddings, parameter for parameter the network of WeSpeaker's ``models/resnet.py``.
+
+Legend: B batch, T frames, F mel bins, C channels, D embedding dimension.
+
+How it departs from the image ResNet (He et al., arXiv:1512.03385): a 3x3 stem with stride 1, a quarter to half of the
+channels, no max-pooling, statistics pooling over time in place of global average pooling. Parameter names are
+WeSpeaker's, so that a state_dict of either loads into the other.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from wespeaker_qm.models.pooling import TemporalStatisticsPooling
+
+
+class TimeMask:
+    """Which frames of a padded batch are real, at the time resolution of any layer.
+
+    A convolution pads an utterance with zeros; where a batch pads it further, zeroing every frame behind its end
+    before each convolution makes the batch equal to its utterances one at a time.
+    """
+
+    def __init__(self, num_frames: torch.Tensor) -> None:
+        self.num_frames = num_frames
+
+    def halved(self) -> "TimeMask":
+        """The mask behind a convolution with kernel 3, padding 1 and stride 2."""
+        return TimeMask((self.num_frames + 1) // 2)
+
+    def apply(self, maps: torch.Tensor) -> torch.Tensor:
+        """Zero the padding frames of ``maps`` (B, C, F, T)."""
+        frames = torch.arange(maps.shape[-1], device=maps.device)
+        return maps * (frames < self.num_frames.view(-1, 1, 1, 1))
+
+
+def _masked(maps: torch.Tensor, mask: TimeMask | None) -> torch.Tensor:
+    return maps if mask is None else mask.apply(maps)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm and a shortcut."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, maps: torch.Tensor, mask: TimeMask | None) -> torch.Tensor:
+        """Map (B, C_in, F, T) to (B, C, F / stride, T / stride); ``mask`` is the one at the output's resolution."""
+        hidden = _masked(F.relu(self.bn1(self.conv1(maps))), mask)
+        hidden = self.bn2(self.conv2(hidden))
+        return _masked(F.relu(hidden + self.shortcut(maps)), mask)
+
+
+class ResNet(nn.Module):
+    """Speaker-embedding network: features (B, T, F) -> embedding (B, D).
+
+    Args:
+        num_blocks: blocks in each of the four stages; (3, 4, 6, 3) is ResNet-34, (2, 2, 2, 2) ResNet-18.
+        feat_dim: F, a multiple of 8.
+        embed_dim: D.
+        m_channels: channels of the stem; the stages have 1, 2, 4 and 8 times as many. 32 is WeSpeaker's.
+    """
+
+    def __init__(
+        self, num_blocks: tuple[int, int, int, int], feat_dim: int, embed_dim: int, m_channels: int = 32
+    ) -> None:
+        super().__init__()
+        if feat_dim % 8:
+            raise ValueError(f"feat_dim is {feat_dim}, expected a multiple of 8: the stages halve it three times")
+        self.embed_dim = embed_dim
+        self.conv1 = nn.Conv2d(1, m_channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(m_channels)
+        self.layer1 = self._stage(m_channels, m_channels, num_blocks[0], stride=1)
+        self.layer2 = self._stage(m_channels, 2 * m_channels, num_blocks[1], stride=2)
+        self.layer3 = self._stage(2 * m_channels, 4 * m_channels, num_blocks[2], stride=2)
+        self.layer4 = self._stage(4 * m_channels, 8 * m_channels, num_blocks[3], stride=2)
+        self.pool = TemporalStatisticsPooling()
+        self.seg_1 = nn.Linear(2 * 8 * m_channels * (feat_dim // 8), embed_dim)
+
+    @staticmethod
+    def _stage(in_channels: int, channels: int, num_blocks: int, stride: int) -> nn.Sequential:
+        first = BasicBlock(in_channels, channels, stride)
+        return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(num_blocks - 1)))
+
+    def forward(self, features: torch.Tensor, num_frames: torch.Tensor | None = None) -> torch.Tensor:
+        """Embed a batch.
+
+        Args:
+            features: (B, T, F) mean-normalised log mel energies, T at least 9 (the deviation over time needs two
+                frames behind the three halvings).
+            num_frames: (B,) real frames of each row of a padded batch, each at least 9; ``None`` when no row is
+                padded. Rows come out as they would alone.
+
+        Returns:
+            (B, D) embeddings, not length-normalised.
+        """
+        mask = None if num_frames is None else TimeMask(num_frames)
+        maps = features.transpose(1, 2).unsqueeze(1)  # (B, 1, F, T)
+        maps = _masked(maps, mask)
+        maps = _masked(F.relu(self.bn1(self.conv1(maps))), mask)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                if mask is not None and block.stride == 2:
+                    mask = mask.halved()
+                maps = block(maps, mask)
+        return self.seg_1(self.pool(maps, None if mask is None else mask.num_frames))
