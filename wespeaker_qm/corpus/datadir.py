@@ -1,0 +1,111 @@
+"""Kaldi data directories: ``wav.scp``, ``utt2spk``, ``spk2utt``, ``utt2dur`` and optional tables beside them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.tables import read_map, write_rows
+
+
+@dataclass(kw_only=True)
+class DataDir:
+    """Utterances of one set.
+
+    For noise, ``speaker`` holds the category (noise, music, speech); for impulse responses the room.
+    """
+
+    wav: dict[str, str]
+    """Key -> path of the audio file (``wav.scp``), relative to the current directory or absolute."""
+    speaker: dict[str, str]
+    """Key -> speaker (``utt2spk``)."""
+    duration_s: dict[str, float]
+    """Key -> length in seconds (``utt2dur``)."""
+    gender: dict[str, str] = field(default_factory=dict)
+    """Speaker -> ``m``, ``f`` or another letter (``spk2gender``); empty where it is not known."""
+    session: dict[str, str] = field(default_factory=dict)
+    """Key -> recording session (``utt2session``); empty where it is not known."""
+
+    @classmethod
+    def read(cls, path: Path | str) -> "DataDir":
+        """Read and validate the directory ``path``; ``spk2gender`` and ``utt2session`` are optional.
+
+        Raises:
+            RecipeError: a table is missing or malformed, or the tables do not agree.
+        """
+        path = Path(path)
+
+        def optional(name: str) -> dict[str, str]:
+            return read_map(path / name) if (path / name).is_file() else {}
+
+        durations = {}
+        for key, text in read_map(path / "utt2dur").items():
+            try:
+                durations[key] = float(text)
+            except ValueError:
+                raise RecipeError(f"{path / 'utt2dur'}: {key!r} has duration {text!r}, expected seconds") from None
+        directory = cls(
+            wav=read_map(path / "wav.scp"),
+            speaker=read_map(path / "utt2spk"),
+            duration_s=durations,
+            gender=optional("spk2gender"),
+            session=optional("utt2session"),
+        )
+        directory.validate(str(path))
+        return directory
+
+    def validate(self, name: str = "data directory") -> None:
+        """Check that the tables speak of the same keys.
+
+        Raises:
+            RecipeError: no utterance, keys that stand in one table only, a duration that is not positive, a key
+                with white space; the message counts them and names the first.
+        """
+        if not self.wav:
+            raise RecipeError(f"{name}: no utterances in wav.scp, expected at least one; prepare the data again")
+        for table, keys in (("utt2spk", self.speaker.keys()), ("utt2dur", self.duration_s.keys())):
+            self._check_same(name, "wav.scp", set(self.wav), table, set(keys))
+        if self.session:
+            self._check_same(name, "wav.scp", set(self.wav), "utt2session", set(self.session))
+        if self.gender:
+            self._check_same(name, "utt2spk", set(self.speaker.values()), "spk2gender", set(self.gender))
+        for key, duration_s in self.duration_s.items():
+            if not duration_s > 0:
+                raise RecipeError(f"{name}/utt2dur: {key!r} lasts {duration_s} s, expected more than 0")
+        for key in (*self.wav, *set(self.speaker.values())):
+            if not key or key.split() != [key] or "/" in key:
+                raise RecipeError(f"{name}: key {key!r} is empty or has white space or a slash; rename it")
+
+    def write(self, path: Path | str) -> None:
+        """Write all tables, sorted by key (in C locale order, as Kaldi asks)."""
+        path = Path(path)
+        self.validate(str(path))
+        utterances: dict[str, list[str]] = {}
+        for key in sorted(self.speaker):
+            utterances.setdefault(self.speaker[key], []).append(key)
+        write_rows(path / "wav.scp", sorted(self.wav.items()))
+        write_rows(path / "utt2spk", sorted(self.speaker.items()))
+        write_rows(path / "spk2utt", sorted((speaker, *keys) for speaker, keys in utterances.items()))
+        write_rows(path / "utt2dur", [(key, f"{value:.6g}") for key, value in sorted(self.duration_s.items())])
+        if self.gender:
+            write_rows(path / "spk2gender", sorted(self.gender.items()))
+        if self.session:
+            write_rows(path / "utt2session", sorted(self.session.items()))
+
+    @property
+    def speakers(self) -> list[str]:
+        """The speakers, sorted."""
+        return sorted(set(self.speaker.values()))
+
+    def __len__(self) -> int:
+        """Number of utterances."""
+        return len(self.wav)
+
+    @staticmethod
+    def _check_same(name: str, left: str, left_keys: set[str], right: str, right_keys: set[str]) -> None:
+        difference = sorted(left_keys ^ right_keys)
+        if difference:
+            only = left if difference[0] in left_keys else right
+            raise RecipeError(
+                f"{name}: {left} and {right} differ in {len(difference)} key(s), e.g. {difference[0]!r} stands only "
+                f"in {only}; both must list the same keys, prepare the data again"
+            )

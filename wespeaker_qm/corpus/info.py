@@ -1,0 +1,78 @@
+"""``corpus.yaml`` of a prepared corpus: what the stages after preparation must know, and all they know."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusInfo:
+    """Names of the Kaldi directories and trial lists below ``data/<corpus>/``."""
+
+    name: str
+    """Short name, e.g. ``mini``."""
+    description: str = ""
+    """One line for reports."""
+    caveat: str = ""
+    """A sentence shown beside every figure, or nothing."""
+    train: str = "train"
+    """Kaldi directory of the training speakers."""
+    trials: dict[str, str] = field(default_factory=dict)
+    """Trial list (``trials/<list>``) -> the Kaldi directory that it draws from."""
+    headline: str
+    """The trial list whose figures stand first."""
+    validation: str | None = None
+    """Trial list ``trials/<validation>`` over the Kaldi directory of the same name, for checks while training."""
+    noise: str | None = None
+    """Kaldi directory of noises (``utt2spk`` = noise, music or speech)."""
+    rirs: str | None = None
+    """Kaldi directory of room impulse responses."""
+
+    def __post_init__(self) -> None:
+        """Check that the headline is one of the trial lists."""
+        if self.headline not in self.trials:
+            raise RecipeError(
+                f"corpus {self.name}: headline {self.headline!r} is none of the trial lists {list(self.trials)}"
+            )
+
+    @classmethod
+    def load(cls, path: Path | str) -> "CorpusInfo":
+        """Read ``corpus.yaml``, or the one in the folder ``path``.
+
+        Raises:
+            RecipeError: no such file, not a mapping, an unknown or missing key.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path /= "corpus.yaml"
+        if not path.is_file():
+            raise RecipeError(f"{path}: no such file; prepare the data first (run.sh --stage 1)")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path}: not valid YAML ({error})") from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path}: holds {type(values).__name__}, expected keys and values")
+        names = [entry.name for entry in dataclasses.fields(cls)]
+        for key in values:
+            if key not in names:
+                raise RecipeError(f"{path}: unknown key {key!r}; nearest: {get_close_matches(str(key), names, 3, 0)}")
+        for key in ("name", "headline", "trials"):
+            if key not in values:
+                raise RecipeError(f"{path}: key {key!r} is missing; prepare the data again (run.sh --stage 1)")
+        return cls(**values)
+
+    def save(self, path: Path | str) -> None:
+        """Write ``corpus.yaml`` (atomically: its presence says that the corpus is complete)."""
+        write_text(path, yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True, width=110))
+
+    def sets(self) -> list[str]:
+        """The Kaldi directories to pack: training, evaluation, validation, noise, impulse responses; each once."""
+        names = [self.train, *self.trials.values(), self.validation, self.noise, self.rirs]
+        return list(dict.fromkeys(name for name in names if name is not None))
