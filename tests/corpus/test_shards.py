@@ -1,0 +1,276 @@
+"""Packing and random access: what goes in comes out, whoever reads it and however many workers wrote it."""
+
+import multiprocessing
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+import soundfile
+
+from wespeaker_qm.audio.io import read_audio_at, write_wav
+from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.corpus.shards import ShardReader, pack_data_dir
+from wespeaker_qm.utils.errors import RecipeError
+
+RATE = 16000
+
+
+def tone(seed: int, num_samples: int) -> np.ndarray:
+    """Noisy tone (S,), float32, exact in 16 bits."""
+    rng = np.random.default_rng(seed)
+    wave = 0.3 * np.sin(np.arange(num_samples) * rng.uniform(0.05, 0.3)) + 0.05 * rng.standard_normal(num_samples)
+    return (np.round(np.clip(wave, -1, 1) * 32767) / 32768).astype(np.float32)
+
+
+def make_data_dir(folder, num_utterances=7, num_speakers=3):
+    """A Kaldi directory of 16 kHz wav files; returns its path and the waveforms."""
+    data = DataDir(wav={}, speaker={}, duration_s={})
+    waves = {}
+    for number in range(num_utterances):
+        key = f"spk{number % num_speakers}-utt.{number:03d}"
+        waves[key] = tone(number, 3000 + 517 * number)
+        path = folder / "audio" / f"{key}.wav"
+        write_wav(path, waves[key], RATE)
+        data.wav[key], data.speaker[key] = str(path), f"spk{number % num_speakers}"
+        data.duration_s[key] = len(waves[key]) / RATE
+    data.write(folder / "set")
+    return folder / "set", waves
+
+
+def all_bytes(folder):
+    return {path.name: path.read_bytes() for path in sorted((folder / "shards").glob("shards_*"))}
+
+
+@pytest.fixture
+def packed(tmp_path):
+    data_dir, waves = make_data_dir(tmp_path)
+    pack_data_dir(data_dir, utterances_per_shard=3)
+    return data_dir, waves
+
+
+@pytest.mark.parametrize("codec", ["wav", "flac"])
+def test_round_trip_is_bit_exact_and_a_chunk_equals_the_slice(tmp_path, codec):
+    data_dir, waves = make_data_dir(tmp_path)
+    pack_data_dir(data_dir, codec=codec, utterances_per_shard=3)
+    reader = ShardReader(data_dir / "shard.list")
+    assert len(reader) == 7 and sorted(reader.keys) == sorted(waves) and reader.sample_rate == RATE
+    rng = np.random.default_rng(5)
+    for i, key in enumerate(reader.keys):
+        whole = reader.read(i)
+        assert whole.dtype == np.float32 and reader.num_samples[i] == len(whole) and reader.index_of(key) == i
+        assert reader.speakers[i] == key[:4]
+        np.testing.assert_array_equal(whole, waves[key])
+        start = int(rng.integers(0, len(whole)))
+        count = int(rng.integers(0, len(whole) - start + 1))
+        np.testing.assert_array_equal(reader.read(i, start, count), whole[start : start + count])
+        np.testing.assert_array_equal(reader.read(i, start), whole[start:])
+
+
+def test_a_span_beyond_the_recording_is_refused(packed):
+    reader = ShardReader(packed[0] / "shard.list")
+    for start, count in [(-1, 5), (0, int(reader.num_samples[0]) + 1), (int(reader.num_samples[0]) + 1, None)]:
+        with pytest.raises(ValueError, match="asked for"):
+            reader.read(0, start, count)
+
+
+def test_wespeaker_finds_speaker_and_audio(packed, monkeypatch):
+    """Walk the tar as a stream and group members by what stands before the last dot, as WeSpeaker's loader does."""
+    data_dir, waves = packed
+    found = {}
+    for tar_path in (data_dir / "shard.list").read_text().split():
+        with tarfile.open(tar_path, mode="r|*") as stream:
+            for member in stream:
+                prefix, suffix = member.name.rsplit(".", 1)
+                content = stream.extractfile(member)
+                if suffix == "spk":
+                    found[prefix] = [content.read().decode().strip()]
+                else:
+                    assert suffix == "wav"
+                    path = data_dir / "member.wav"
+                    path.write_bytes(content.read())
+                    found[prefix].append(soundfile.read(path, dtype="float32"))
+    assert set(found) == set(waves)
+    for key, (speaker, (wave, rate)) in found.items():
+        assert speaker == key[:4] and rate == RATE
+        np.testing.assert_array_equal(wave, waves[key])
+
+
+def test_workers_change_nothing(tmp_path):
+    data_dir, _ = make_data_dir(tmp_path)
+    pack_data_dir(data_dir, utterances_per_shard=3, num_workers=1)
+    alone = all_bytes(data_dir)
+    for marker in (data_dir / "shards" / ".done").iterdir():
+        marker.unlink()
+    pack_data_dir(data_dir, utterances_per_shard=3, num_workers=2)
+    assert all_bytes(data_dir) == alone
+
+
+def test_the_seed_shuffles_and_no_shuffle_sorts(tmp_path):
+    data_dir, waves = make_data_dir(tmp_path)
+    orders = []
+    for options in ({"seed": 1}, {"seed": 2}, {"seed": 1}, {"shuffle": False}):
+        pack_data_dir(data_dir, **options)
+        orders.append(ShardReader(data_dir / "shard.list").keys)
+    assert orders[0] == orders[2] != orders[1]
+    assert orders[3] == sorted(waves) != orders[0]
+
+
+def test_complete_shards_are_kept_and_changed_audio_is_packed_again(packed):
+    data_dir, waves = packed
+    tars = sorted((data_dir / "shards").glob("*.tar"))
+    before = [tar.stat().st_mtime_ns for tar in tars]
+    (data_dir / "shards" / ".done" / "shards_000001").unlink()  # as if packing had been interrupted there
+    pack_data_dir(data_dir, utterances_per_shard=3)
+    after = [tar.stat().st_mtime_ns for tar in tars]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+
+    key = min(waves)
+    waves[key] = tone(99, 5000)
+    write_wav(DataDir.read(data_dir).wav[key], waves[key], RATE)
+    pack_data_dir(data_dir, utterances_per_shard=3)
+    reader = ShardReader(data_dir / "shard.list")
+    np.testing.assert_array_equal(reader.read(reader.index_of(key)), waves[key])
+
+
+def test_packing_into_fewer_shards_leaves_no_stray(packed):
+    data_dir, _ = packed
+    pack_data_dir(data_dir, utterances_per_shard=100)
+    assert [path.name for path in sorted((data_dir / "shards").glob("*.tar"))] == ["shards_000000.tar"]
+    assert len(ShardReader(data_dir / "shard.list")) == 7
+
+
+def test_other_rates_and_channels_become_16_khz_mono(tmp_path):
+    source = tmp_path / "stereo8k.flac"
+    soundfile.write(source, np.stack([tone(1, 8000), tone(2, 8000)], axis=1), 8000)
+    DataDir(wav={"a": str(source)}, speaker={"a": "s"}, duration_s={"a": 1.0}).write(tmp_path / "set")
+    pack_data_dir(tmp_path / "set")
+    wave = ShardReader(tmp_path / "set" / "shard.list").read(0)
+    assert len(wave) == 16000
+    np.testing.assert_allclose(wave, read_audio_at(source, RATE), atol=0.51 / 32768)
+
+
+def spoil(data_dir):
+    """Make one recording of each fault; returns key -> part of the reason."""
+    data = DataDir.read(data_dir)
+    keys = sorted(data.wav)
+    write_wav(data.wav[keys[0]], np.full(5000, 0.25, np.float32), RATE)
+    write_wav(data.wav[keys[1]], tone(1, 500), RATE)
+    soundfile.write(data.wav[keys[2]], np.array([0.1, np.nan] * 3000, np.float32), RATE, subtype="FLOAT")
+    with open(data.wav[keys[3]], "wb") as handle:
+        handle.write(b"not audio at all")
+    os.unlink(data.wav[keys[4]])
+    reasons = ["silent: no signal", "too short: 0.031 s", "not a number", "cannot be decoded", "no such file"]
+    return dict(zip(keys, reasons, strict=False))
+
+
+def test_bad_audio_stops_packing_and_is_listed(tmp_path):
+    data_dir, waves = make_data_dir(tmp_path, num_utterances=10)
+    pack_data_dir(data_dir)
+    reasons = spoil(data_dir)
+    with pytest.raises(RecipeError, match=r"(?s)bad_audio.tsv: 5 of 10 .*--max_bad_fraction 0.5") as error:
+        pack_data_dir(data_dir, utterances_per_shard=3, min_duration_s=0.1)
+    assert str(data_dir / "bad_audio.tsv") in str(error.value) and next(iter(reasons)) in str(error.value)
+    assert not (data_dir / "shard.list").exists(), "a list of an earlier packing must not survive a failed one"
+    rows = [line.split("\t") for line in (data_dir / "bad_audio.tsv").read_text().splitlines()]
+    assert rows[0] == ["key", "path", "reason"]
+    assert {row[0] for row in rows[1:]} == set(reasons)
+    for key, path, reason in rows[1:]:
+        assert reasons[key] in reason and path.endswith(f"{key}.wav")
+
+    pack_data_dir(data_dir, utterances_per_shard=3, min_duration_s=0.1, max_bad_fraction=0.5)
+    reader = ShardReader(data_dir / "shard.list")
+    assert set(reader.keys) == set(waves) - set(reasons)
+    with pytest.raises(RecipeError, match="no recording"):
+        reader.index_of(next(iter(reasons)))
+
+
+def test_only_bad_audio_is_an_error_whatever_the_limit(tmp_path):
+    data_dir, _ = make_data_dir(tmp_path)
+    with pytest.raises(RecipeError, match="7 of 7"):
+        pack_data_dir(data_dir, min_duration_s=100.0, max_bad_fraction=1.0)
+
+
+def test_mended_audio_removes_the_list(tmp_path):
+    data_dir, _ = make_data_dir(tmp_path)
+    with pytest.raises(RecipeError):
+        pack_data_dir(data_dir, min_duration_s=0.2)
+    pack_data_dir(data_dir, min_duration_s=0.1)
+    assert not (data_dir / "bad_audio.tsv").exists()
+
+
+def test_a_command_in_wav_scp_is_refused(tmp_path):
+    DataDir(wav={"a": "sph2pipe a.sph |"}, speaker={"a": "s"}, duration_s={"a": 1.0}).write(tmp_path / "set")
+    with pytest.raises(RecipeError, match="is a command"):
+        pack_data_dir(tmp_path / "set")
+
+
+def test_an_unknown_codec_is_refused(packed):
+    with pytest.raises(RecipeError, match="'mp3' is not known; expected one of wav, flac"):
+        pack_data_dir(packed[0], codec="mp3")
+
+
+def test_truncated_tar(packed):
+    tar = max((packed[0] / "shards").glob("*.tar"))
+    os.truncate(tar, 5000)
+    with pytest.raises(RecipeError, match="truncated"):
+        ShardReader(packed[0] / "shard.list")
+
+
+def test_tar_cut_while_it_is_read(packed):
+    reader = ShardReader(packed[0] / "shard.list")
+    reader.read(0)
+    os.truncate(reader._tars[0], int(reader._offset[0]) + 100)
+    with pytest.raises(RecipeError, match="bytes at .*damaged"):
+        reader.read(0)
+
+
+def test_index_of_another_packing(packed):
+    data_dir, _ = packed
+    indexes = {path: path.read_bytes() for path in (data_dir / "shards").glob("*.index.tsv")}
+    pack_data_dir(data_dir, utterances_per_shard=3, seed=7)
+    for path, content in indexes.items():
+        path.write_bytes(content)
+    with pytest.raises(RecipeError, match="index is of another packing"):
+        reader = ShardReader(data_dir / "shard.list")
+        for i in range(len(reader)):
+            reader.read(i)
+
+
+def test_missing_pieces_are_named(packed):
+    data_dir, _ = packed
+    with pytest.raises(RecipeError, match="pack the audio first"):
+        ShardReader(data_dir / "nothing.list")
+    (data_dir / "shards" / "shards_000001.index.tsv").unlink()
+    with pytest.raises(RecipeError, match=r"shards_000001.index.tsv: no such file"):
+        ShardReader(data_dir / "shard.list")
+    (data_dir / "shards" / "shards_000000.tar").unlink()
+    with pytest.raises(RecipeError, match=r"names .*shards_000000.tar, which does not exist"):
+        ShardReader(data_dir / "shard.list")
+
+
+def test_a_long_key_is_read(tmp_path):
+    key = "k" * 240
+    write_wav(tmp_path / "a.wav", tone(1, 4000), RATE)
+    DataDir(wav={key: str(tmp_path / "a.wav")}, speaker={key: "ü" * 120}, duration_s={key: 0.25}).write(tmp_path / "set")
+    pack_data_dir(tmp_path / "set")
+    reader = ShardReader(tmp_path / "set" / "shard.list")
+    np.testing.assert_array_equal(reader.read(0), tone(1, 4000))
+    assert reader.speakers == ["ü" * 120]
+
+
+def _sum_of_all(reader: ShardReader) -> float:
+    return sum(float(np.abs(reader.read(i, 10, 500)).sum()) for i in range(len(reader)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_reader_in_worker_processes(packed, method, monkeypatch):
+    monkeypatch.setattr("wespeaker_qm.corpus.shards._MAX_OPEN_SHARDS", 1)
+    reader = ShardReader(packed[0] / "shard.list")
+    expected = _sum_of_all(reader)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(_sum_of_all, [reader, reader]) == [expected, expected]
+    assert _sum_of_all(pickle.loads(pickle.dumps(reader))) == expected
+    reader.close()
+    assert _sum_of_all(reader) == expected

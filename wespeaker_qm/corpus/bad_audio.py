@@ -1,0 +1,83 @@
+"""Audio that must not be trained or tested on: found, listed with its reason, and counted against a named limit."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from wespeaker_qm.audio.io import AudioError, read_audio
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.tables import write_rows
+
+logger = logging.getLogger(__name__)
+
+# Speech whose largest swing around its mean stays below this level has drowned in the quantisation of 16-bit audio.
+SILENCE_PEAK_DB = -60.0
+_NUM_SHOWN = 5
+
+
+class BadAudio(NamedTuple):
+    """One refused recording: its key, its file and why."""
+
+    key: str
+    path: str
+    reason: str
+
+
+def read_checked_audio(path: Path | str, min_duration_s: float) -> tuple[np.ndarray, int]:
+    """Read a file as :func:`wespeaker_qm.audio.io.read_audio` does, and refuse it when it is too short or silent.
+
+    A constant offset is silence: the level is that of the largest deviation from the mean.
+
+    Raises:
+        AudioError: the file cannot be used; the message, made for one cell of a table, is the reason alone.
+    """
+    try:
+        waveform, sample_rate = read_audio(path)
+    except AudioError as error:
+        raise AudioError(" ".join(str(error).removeprefix(f"{path}: ").split())) from error
+    duration_s = len(waveform) / sample_rate
+    if duration_s < min_duration_s:
+        raise AudioError(f"too short: {duration_s:.3f} s, expected at least {min_duration_s:g} s")
+    peak = float(np.max(np.abs(waveform - np.mean(waveform, dtype=np.float64))))
+    if peak < 10 ** (SILENCE_PEAK_DB / 20):
+        level = f"peak {20 * np.log10(peak):.0f} dB of full scale" if peak > 0 else "no signal at all"
+        raise AudioError(f"silent: {level}, expected at least {SILENCE_PEAK_DB:.0f} dB")
+    return waveform, sample_rate
+
+
+def refuse_bad_audio(bad: Sequence[BadAudio], num_files: int, max_bad_fraction: float, list_path: Path) -> None:
+    """Write the list of bad audio (columns key, path, reason) and stop when it is longer than allowed.
+
+    Without bad audio, a list that an earlier run left behind is removed.
+
+    Args:
+        bad: the refused recordings.
+        num_files: recordings examined in all.
+        max_bad_fraction: largest fraction (0 to 1) that may be left out.
+        list_path: where the list goes, e.g. ``data/mini/train/bad_audio.tsv``.
+
+    Raises:
+        RecipeError: more than ``max_bad_fraction`` of the files are bad, or all of them.
+    """
+    if not bad:
+        list_path.unlink(missing_ok=True)
+        return
+    bad = sorted(bad)
+    write_rows(list_path, [("key", "path", "reason"), *bad], separator="\t")
+    fraction = len(bad) / num_files
+    if fraction > max_bad_fraction or len(bad) == num_files:
+        shown = "".join(f"\n  {entry.key} ({entry.path}): {entry.reason}" for entry in bad[:_NUM_SHOWN])
+        more = f"\n  ... and {len(bad) - _NUM_SHOWN} more" if len(bad) > _NUM_SHOWN else ""
+        raise RecipeError(
+            f"{list_path}: {len(bad)} of {num_files} recordings cannot be used "
+            f"(fraction {fraction:.4g}, allowed {max_bad_fraction:g}):{shown}{more}\n"
+            f"Mend or remove them, or leave them out with --max_bad_fraction {_round_up(fraction):g}"
+        )
+    logger.warning("%d of %d recordings are left out, listed with their reasons in %s", len(bad), num_files, list_path)
+
+
+def _round_up(fraction: float) -> float:
+    return min(1.0, float(np.ceil(fraction * 1000) / 1000))

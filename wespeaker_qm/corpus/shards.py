@@ -1,0 +1,445 @@
+"""Packed audio: plain tar archives that WeSpeaker reads in order, with an index beside each that gives random access.
+
+::
+
+    data/mini/train/shard.list                      one tar path a line
+    data/mini/train/shards/shards_000000.tar        <key>.spk, <key>.wav, <key>.spk, <key>.wav, ...
+                          /shards_000000.index.tsv  key, speaker, format, offset, num_bytes, sample_rate, num_samples
+                          /shards_000000.bad.tsv    recordings left out of this shard: key, path, reason
+
+``offset`` and ``num_bytes`` are those of the audio file's bytes inside the tar. A 16-bit wav has a header of 44 bytes, so
+that samples ``a`` to ``b`` lie at ``offset + 44 + 2 a``: reading a chunk is one ``pread`` of just its bytes. FLAC takes
+about half the space and is decoded from the frame in which the chunk begins.
+"""
+
+import io
+import logging
+import os
+import random
+import tarfile
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from wespeaker_qm.audio.io import AudioError, resample_audio
+from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio, refuse_bad_audio
+from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.parallel import ordered_map
+from wespeaker_qm.utils.tables import write_rows
+
+logger = logging.getLogger(__name__)
+
+CODECS = ("wav", "flac")
+INDEX_COLUMNS = ("key", "speaker", "format", "offset", "num_bytes", "sample_rate", "num_samples")
+
+_WAV_HEADER_BYTES = 44
+_TAR_BLOCK_BYTES = 512
+_PCM_SCALE = 32768.0
+# VoxCeleb2 has over a thousand shards, the usual limit of open files is 1024.
+_MAX_OPEN_SHARDS = 256
+
+
+class _Source(NamedTuple):
+    key: str
+    speaker: str
+    path: str
+
+
+class _Encoded(NamedTuple):
+    """One recording ready for the tar; ``fault`` says why it was refused instead."""
+
+    source: _Source
+    data: bytes
+    num_samples: int
+    fault: str | None
+
+
+class _Shard(NamedTuple):
+    tar: Path
+    sources: list[_Source]
+    marker: DoneMarker
+
+    @property
+    def index(self) -> Path:
+        return self.tar.with_suffix(".index.tsv")
+
+    @property
+    def bad(self) -> Path:
+        return self.tar.with_suffix(".bad.tsv")
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def pack_data_dir(
+    data_dir: Path,
+    *,
+    sample_rate: int = 16000,
+    codec: str = "wav",
+    utterances_per_shard: int = 1000,
+    shuffle: bool = True,
+    seed: int = 42,
+    num_workers: int = 1,
+    min_duration_s: float = 0.0,
+    max_bad_fraction: float = 0.0,
+) -> None:
+    """Pack a Kaldi data directory into shards: ``<data_dir>/shards/`` and, last of all, ``<data_dir>/shard.list``.
+
+    The bytes written depend on the audio and the options only, never on the number of workers. A shard that is complete
+    and whose inputs have not changed is kept, so an interrupted run continues where it stopped.
+
+    Args:
+        data_dir: holds ``wav.scp`` and ``utt2spk``.
+        sample_rate: all audio is brought to this rate, in Hz, and to one channel.
+        codec: ``wav`` (16-bit PCM) or ``flac`` (16 bit).
+        utterances_per_shard: recordings a tar, before bad ones are left out.
+        shuffle: draw the order from ``seed`` (training; WeSpeaker's ``--shuffle``), else that of the sorted keys.
+        seed: of the shuffled order.
+        num_workers: processes that decode.
+        min_duration_s: shorter recordings are bad audio.
+        max_bad_fraction: largest fraction of bad recordings that are left out; more is an error.
+
+    Raises:
+        RecipeError: inconsistent data directory, a command in ``wav.scp``, or too much bad audio, which is then listed
+            in ``<data_dir>/bad_audio.tsv``.
+    """
+    data_dir = Path(data_dir)
+    if codec not in CODECS:
+        raise RecipeError(f"codec {codec!r} is not known; expected one of {', '.join(CODECS)}")
+    data = DataDir.read(data_dir)
+    options = [sample_rate, codec, min_duration_s]
+    shards = _plan_shards(data_dir, data, utterances_per_shard, seed if shuffle else None, options)
+    shard_list = data_dir / "shard.list"
+    shard_list.unlink(missing_ok=True)
+    _remove_strays(data_dir / "shards", shards)
+
+    pending = [shard for shard in shards if not shard.marker.is_current()]
+    if len(pending) < len(shards):
+        logger.info("%s: %d of %d shards are complete and kept", data_dir, len(shards) - len(pending), len(shards))
+    encode = partial(_encode, sample_rate=sample_rate, codec=codec, min_duration_s=min_duration_s)
+    results = ordered_map(encode, (source for shard in pending for source in shard.sources), num_workers)
+    with _progress_bar(data_dir.name, data, pending) as bar:
+        for shard in pending:
+            _write_shard(shard, results, sample_rate, codec, data, bar)
+
+    bad = [BadAudio(*row) for shard in shards for row in _read_tsv(shard.bad, BadAudio._fields)]
+    refuse_bad_audio(bad, len(data.wav), max_bad_fraction, data_dir / "bad_audio.tsv")
+    write_rows(shard_list, [(shard.tar,) for shard in shards])
+    logger.info("%s: %d recordings in %d shards", data_dir, len(data.wav) - len(bad), len(shards))
+
+
+def _plan_shards(
+    data_dir: Path, data: DataDir, utterances_per_shard: int, seed: int | None, options: list[object]
+) -> list[_Shard]:
+    keys = sorted(data.wav)
+    if not keys:
+        raise RecipeError(f"{data_dir}/wav.scp: no entries; expected at least one recording")
+    if seed is not None:
+        random.Random(seed).shuffle(keys)
+    shards = []
+    for first in range(0, len(keys), utterances_per_shard):
+        tar = data_dir / "shards" / f"shards_{len(shards):06d}.tar"
+        sources = [_Source(key, data.speaker[key], data.wav[key]) for key in keys[first : first + utterances_per_shard]]
+        for source in sources:
+            if source.path.endswith("|"):
+                raise RecipeError(
+                    f"{data_dir}/wav.scp: {source.key} is a command ({source.path!r}), expected an audio file; "
+                    "run the command once and name the file it makes"
+                )
+        inputs = [options, [(source.key, source.speaker, file_stamp(source.path)) for source in sources]]
+        outputs = [tar, tar.with_suffix(".index.tsv"), tar.with_suffix(".bad.tsv")]
+        shards.append(_Shard(tar, sources, DoneMarker(data_dir / "shards" / ".done" / tar.stem, inputs, outputs)))
+    return shards
+
+
+def _remove_strays(folder: Path, shards: Sequence[_Shard]) -> None:
+    """Remove what an earlier packing into more shards left behind: nobody would ever read it."""
+    stems = {shard.tar.stem for shard in shards}
+    for path in [*folder.glob("shards_*"), *folder.glob(".done/shards_*")]:
+        if path.name.split(".")[0] not in stems:
+            path.unlink()
+
+
+def _progress_bar(name: str, data: DataDir, pending: Sequence[_Shard]) -> "tqdm[None]":
+    total_h = sum(data.duration_s.get(source.key, 0.0) for shard in pending for source in shard.sources) / 3600
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} hours of audio, {rate_fmt}, {remaining} left"
+    return tqdm(total=total_h, desc=f"pack {name}", unit=" h", bar_format=layout, disable=None if pending else True)
+
+
+def _encode(source: _Source, sample_rate: int, codec: str, min_duration_s: float) -> _Encoded:
+    """Decode, check and encode one recording: all the work of a worker."""
+    try:
+        waveform, native_rate = read_checked_audio(source.path, min_duration_s)
+    except AudioError as error:
+        return _Encoded(source, b"", 0, str(error))
+    pcm = to_pcm16(resample_audio(waveform, native_rate, sample_rate))
+    return _Encoded(source, encode_pcm16(pcm, sample_rate, codec), len(pcm), None)
+
+
+def to_pcm16(waveform: np.ndarray) -> np.ndarray:
+    """Round a waveform in [-1, 1] to int16, the exact inverse of division by 32768; louder samples are clipped."""
+    return np.clip(np.rint(waveform * _PCM_SCALE), -_PCM_SCALE, _PCM_SCALE - 1).astype(np.int16)
+
+
+def encode_pcm16(pcm: np.ndarray, sample_rate: int, codec: str) -> bytes:
+    """Return int16 samples (S,) as the bytes of a wav (header of 44 bytes) or flac file."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, sample_rate, format=codec.upper(), subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _write_shard(
+    shard: _Shard, results: Iterator[_Encoded], sample_rate: int, codec: str, data: DataDir, bar: "tqdm[None]"
+) -> None:
+    """Write one tar from the next results, then its lists, then its marker."""
+    shard.marker.clear()
+    index_rows: list[Sequence[object]] = [INDEX_COLUMNS]
+    bad_rows: list[Sequence[object]] = [BadAudio._fields]
+    with atomic_path(shard.tar) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+        for _ in shard.sources:
+            (key, speaker, path), audio, num_samples, fault = next(results)
+            bar.update(data.duration_s.get(key, 0.0) / 3600)
+            if fault is not None:
+                bad_rows.append(BadAudio(key, path, fault))
+                continue
+            _add_member(tar, f"{key}.spk", speaker.encode())
+            offset = _add_member(tar, f"{key}.{codec}", audio)
+            index_rows.append((key, speaker, codec, offset, len(audio), sample_rate, num_samples))
+    write_rows(shard.bad, bad_rows, separator="\t")
+    write_rows(shard.index, index_rows, separator="\t")
+    shard.marker.write()
+
+
+def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Add a file and return the offset of its content in the tar. TarInfo's own defaults (mtime 0, uid 0) stay."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+    padded = -(-len(content) // _TAR_BLOCK_BYTES) * _TAR_BLOCK_BYTES
+    return tar.offset - padded
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def _read_tsv(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the rows of a tab-separated file below its header line."""
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file; it belongs to the tar beside it; pack again (run.sh --stage 2)")
+    with path.open(encoding="utf-8") as handle:
+        header = handle.readline().rstrip("\n").split("\t")
+        if header != list(columns):
+            raise RecipeError(f"{path}: columns {header}, expected {list(columns)}; pack again (run.sh --stage 2)")
+        for number, line in enumerate(handle, start=2):
+            fields = line.rstrip("\n").split("\t")
+            if len(fields) != len(columns):
+                raise RecipeError(f"{path}:{number}: {len(fields)} fields, expected {len(columns)}; pack again")
+            yield fields
+
+
+class ShardReader:
+    """Random access to the packed recordings of one ``shard.list``.
+
+    Only the index is held in memory; a read fetches just the bytes it needs with ``os.pread``, which moves no file
+    position: forked loader workers may share the reader, spawned ones get a pickled copy that opens the tars anew.
+
+    Args:
+        shard_list: e.g. ``data/mini/train/shard.list``; its paths are relative to the current directory, as in Kaldi.
+
+    Raises:
+        RecipeError: a list, tar or index is missing, a tar is shorter than its index says, a key stands twice, or sample
+            rates differ.
+    """
+
+    def __init__(self, shard_list: Path | str) -> None:
+        self.shard_list = Path(shard_list)
+        self._tars = [Path(path) for path in _read_shard_list(self.shard_list)]
+        self.keys: list[str] = []
+        self.speakers: list[str] = []
+        names: dict[str, str] = {}
+        numbers: list[tuple[int, int, int, int, bool]] = []
+        rates = set()
+        for shard, tar in enumerate(self._tars):
+            if not tar.is_file():
+                raise RecipeError(
+                    f"{self.shard_list}: names {tar}, which does not exist (current directory {Path.cwd()}); "
+                    "start from the folder where the audio was packed, or pack again (run.sh --stage 2)"
+                )
+            end = 0
+            for key, speaker, codec, offset, num_bytes, rate, num_samples in _read_tsv(_index_path(tar), INDEX_COLUMNS):
+                self.keys.append(key)
+                # One object a speaker, not one an utterance.
+                self.speakers.append(names.setdefault(speaker, speaker))
+                numbers.append((shard, int(offset), int(num_bytes), int(num_samples), codec == "flac"))
+                rates.add(int(rate))
+                end = int(offset) + int(num_bytes)
+            if tar.stat().st_size < end:
+                raise RecipeError(
+                    f"{tar}: {tar.stat().st_size} bytes, but its index goes up to byte {end}: the tar is truncated or the "
+                    "index is of another packing; pack again (run.sh --stage 2)"
+                )
+        if len(rates) != 1:
+            raise RecipeError(f"{self.shard_list}: sample rates {sorted(rates)}, expected exactly one; pack again")
+        self.sample_rate: int = rates.pop()
+        table = np.array(numbers, dtype=np.int64)
+        self._shard, self._offset, self._num_bytes, self.num_samples = (column.copy() for column in table.T[:4])
+        self._is_flac = table[:, 4].astype(bool)
+        self._position: dict[str, int] | None = None
+        self._open_files: OrderedDict[int, int] = OrderedDict()
+        if len(set(self.keys)) != len(self.keys):
+            raise RecipeError(f"{self.shard_list}: some keys stand twice; keys must be unique; pack again")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def index_of(self, key: str) -> int:
+        """Return the position of a key.
+
+        Raises:
+            RecipeError: the key was not packed.
+        """
+        if self._position is None:
+            self._position = {name: position for position, name in enumerate(self.keys)}
+        if key not in self._position:
+            raise RecipeError(
+                f"{self.shard_list}: no recording {key!r} among the {len(self)} packed; "
+                f"see {self.shard_list.parent / 'bad_audio.tsv'} for those left out"
+            )
+        return self._position[key]
+
+    def read(self, i: int, start: int = 0, num_samples: int | None = None) -> np.ndarray:
+        """Return samples ``start`` to ``start + num_samples`` (to the end, when None) of recording ``i``.
+
+        Returns:
+            float32 (S,) in [-1, 1], at :attr:`sample_rate`.
+
+        Raises:
+            ValueError: the span is not within the recording.
+            RecipeError: the tar does not hold what the index says.
+        """
+        total = int(self.num_samples[i])
+        if num_samples is None:
+            num_samples = total - start
+        if start < 0 or num_samples < 0 or start + num_samples > total:
+            raise ValueError(f"{self.keys[i]}: samples {start} to {start + num_samples} asked for, it has {total}")
+        pcm = self._read_flac(i, start, num_samples) if self._is_flac[i] else self._read_wav(i, start, num_samples)
+        return pcm.astype(np.float32) / np.float32(_PCM_SCALE)
+
+    def close(self) -> None:
+        """Close the tars that reading has opened; a later read opens them again."""
+        while self._open_files:
+            os.close(self._open_files.popitem()[1])
+
+    def __del__(self) -> None:
+        # Absent when __init__ raised.
+        if "_open_files" in self.__dict__:
+            self.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open_files": OrderedDict(), "_position": None}
+
+    def _read_wav(self, i: int, start: int, num_samples: int) -> np.ndarray:
+        offset = int(self._offset[i]) + _WAV_HEADER_BYTES + 2 * start
+        data = os.pread(self._file(int(self._shard[i])), 2 * num_samples, offset)
+        if len(data) != 2 * num_samples:
+            raise self._broken(i, f"{len(data)} bytes at {offset}, expected {2 * num_samples}")
+        return np.frombuffer(data, dtype="<i2")
+
+    def _read_flac(self, i: int, start: int, num_samples: int) -> np.ndarray:
+        region = _FileRegion(self._file(int(self._shard[i])), int(self._offset[i]), int(self._num_bytes[i]))
+        try:
+            with soundfile.SoundFile(region) as flac:
+                flac.seek(start)
+                pcm: np.ndarray = flac.read(num_samples, dtype="int16")
+        except soundfile.LibsndfileError as error:
+            raise self._broken(i, str(error)) from error
+        if len(pcm) != num_samples:
+            raise self._broken(i, f"{len(pcm)} samples from {start}, expected {num_samples}")
+        return pcm
+
+    def _file(self, shard: int) -> int:
+        """Return the descriptor of a tar, opened at its first use; the longest unused is closed beyond a limit."""
+        descriptor = self._open_files.get(shard)
+        if descriptor is None:
+            descriptor = os.open(self._tars[shard], os.O_RDONLY | os.O_CLOEXEC)
+            self._open_files[shard] = descriptor
+            self._check_members(shard, descriptor)
+            if len(self._open_files) > _MAX_OPEN_SHARDS:
+                os.close(self._open_files.popitem(last=False)[1])
+        self._open_files.move_to_end(shard)
+        return descriptor
+
+    def _check_members(self, shard: int, descriptor: int) -> None:
+        """Compare the first and last tar headers with the index: an index of another packing differs in one of them."""
+        members = np.flatnonzero(self._shard == shard)
+        for i in members[[0, -1]]:
+            expected = f"{self.keys[i]}.{'flac' if self._is_flac[i] else 'wav'}"
+            header = os.pread(descriptor, _TAR_BLOCK_BYTES, int(self._offset[i]) - _TAR_BLOCK_BYTES)
+            try:
+                info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            except tarfile.HeaderError as error:
+                raise self._broken(int(i), f"no tar member {expected} ({error})") from error
+            # The header itself holds at most 100 bytes of a long name.
+            same_name = expected.encode().startswith(info.name.encode("utf-8", "surrogateescape"))
+            if not same_name or info.size != self._num_bytes[i]:
+                raise self._broken(
+                    int(i), f"tar member {info.name} of {info.size} bytes, expected {expected} of {self._num_bytes[i]}"
+                )
+
+    def _broken(self, i: int, found: str) -> RecipeError:
+        tar = self._tars[self._shard[i]]
+        return RecipeError(
+            f"{tar}: recording {self.keys[i]} is not as {_index_path(tar).name} says: {found}; the tar is damaged or the "
+            "index is of another packing; remove both and pack again (run.sh --stage 2)"
+        )
+
+
+def _index_path(tar: Path) -> Path:
+    return tar.with_suffix(".index.tsv")
+
+
+def _read_shard_list(path: Path) -> list[str]:
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file; pack the audio first (run.sh --stage 2)")
+    tars = path.read_text(encoding="utf-8").split("\n")
+    tars = [line.strip() for line in tars if line.strip()]
+    if not tars:
+        raise RecipeError(f"{path}: no shards; expected one tar path a line; pack again (run.sh --stage 2)")
+    return tars
+
+
+class _FileRegion(io.RawIOBase):
+    """A read-only, seekable view of bytes ``offset`` to ``offset + num_bytes`` of an open file, for a decoder."""
+
+    def __init__(self, descriptor: int, offset: int, num_bytes: int) -> None:
+        self._descriptor, self._offset, self._num_bytes, self._at = descriptor, offset, num_bytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._num_bytes}[whence]
+        self._at = max(0, origin + position)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
+        count = max(0, min(len(buffer), self._num_bytes - self._at))
+        data = os.pread(self._descriptor, count, self._offset + self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
