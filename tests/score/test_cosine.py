@@ -1,0 +1,102 @@
+"""Cosine scores against WeSpeaker's, and what is refused before scoring starts."""
+
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+
+from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
+from wespeaker_qm.score import cosine
+from wespeaker_qm.utils.errors import RecipeError
+
+SCORING = Path(__file__).parents[1] / "oracles_data" / "scoring"
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Write vectors as ark and scp; returns the scp."""
+
+    def save_vectors(vectors):
+        scp = tmp_path / "xvector.scp"
+        kaldiio.save_ark(str(tmp_path / "xvector.ark"), vectors, scp=str(scp))
+        return scp
+
+    return save_vectors
+
+
+@pytest.fixture
+def trials(tmp_path):
+    path = tmp_path / "trials"
+    path.write_text("a b target\na c nontarget\nb c nontarget\n")
+    return read_trial_table(path)
+
+
+def test_equal_to_wespeaker(monkeypatch):
+    """scoring/ holds what WeSpeaker's trials_cosine_score wrote (5 decimals) for these embeddings and this mean."""
+    monkeypatch.chdir(SCORING)  # eval.scp names eval.ark relative to the current directory
+    trials = read_trial_table("trials")
+    scores = cosine.score_trials(trials, "eval.scp", cosine.load_mean("mean.npy"))
+    oracle = read_scores("trials.score")
+    assert oracle.trials.same_trials(trials)
+    np.testing.assert_allclose(scores, oracle.scores, atol=5.0001e-6, rtol=0)
+
+
+def test_blocks_equal_one_pair_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    embeddings = rng.standard_normal((20, 7)).astype(np.float32)
+    mean = rng.standard_normal(7).astype(np.float32)
+    enrolment, test = rng.integers(0, 20, (2, 101))
+    unit = cosine.unit_vectors(embeddings, mean, [str(i) for i in range(20)])
+    monkeypatch.setattr(cosine, "BLOCK_TRIALS", 10)
+    scores = cosine.score_pairs(unit, enrolment, test)
+    for i, j, score in zip(enrolment, test, scores, strict=True):
+        x, y = embeddings[i].astype(float) - mean, embeddings[j].astype(float) - mean
+        assert score == pytest.approx(x @ y / np.sqrt((x @ x) * (y @ y)), abs=1e-12)
+    assert np.abs(scores).max() <= 1
+
+
+def test_scores_keep_nine_digits(tmp_path, trials):
+    scores = np.array([1 / 3, -1 / 7000, 1.0])
+    cosine.write_scores(tmp_path / "out" / "x.score", trials, scores)
+    text = (tmp_path / "out" / "x.score").read_text()
+    assert text == "a b 0.333333333 target\na c -0.000142857143 nontarget\nb c 1 nontarget\n"
+    again = read_scores(tmp_path / "out" / "x.score")
+    assert again.trials.same_trials(trials)
+    np.testing.assert_allclose(again.scores, scores, rtol=1e-9)
+
+
+def test_scores_without_mean_and_with_unused_embeddings(save, trials):
+    scp = save(
+        {key: np.array(v, np.float32) for key, v in {"c": [0, 2], "a": [1, 0], "x": [np.nan, 1], "b": [3, 3]}.items()}
+    )
+    np.testing.assert_allclose(cosine.score_trials(trials, scp), [0.5**0.5, 0, 0.5**0.5])
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        ({"a": [1, 0]}, "2 of the 3 utterances in the trials have no embedding.*\n  b\n  c"),
+        (
+            {"a": [1, 0], "b": [np.nan, 0], "c": [np.inf, 1]},
+            "2 of 3 embeddings hold values.*\n  b\n  c",
+        ),
+        ({"a": [1, 0], "b": [0.5, 0.5], "c": [0, 1]}, "1 of 3 embeddings equal the mean vector.*\n  b"),
+        ({"a": [1, 0], "b": [0.5, 0.5, 1], "c": [0, 1]}, "expected one vector length"),
+        ({"a": [1, 0, 0], "b": [1, 0, 0], "c": [1, 0, 0]}, r"the mean vector has shape \(2,\), expected \(3,\)"),
+    ],
+)
+def test_refuses_before_scoring(save, trials, vectors, message):
+    scp = save({key: np.array(vector, np.float32) for key, vector in vectors.items()})
+    with pytest.raises(RecipeError, match=message):
+        cosine.score_trials(trials, scp, np.array([0.5, 0.5], np.float32))
+
+
+def test_missing_files_name_the_stage(tmp_path, trials):
+    (tmp_path / "broken.scp").write_text("".join(f"{key} {tmp_path}/none.ark:5\n" for key in "abc"))
+    with pytest.raises(RecipeError, match="cannot be read"):
+        cosine.score_trials(trials, tmp_path / "broken.scp")
+    with pytest.raises(RecipeError, match=r"none\.scp: no such file; extract the embeddings"):
+        cosine.score_trials(trials, tmp_path / "none.scp")
+    with pytest.raises(RecipeError, match=r"mean_vec\.npy: no such file"):
+        cosine.load_mean(tmp_path / "mean_vec.npy")

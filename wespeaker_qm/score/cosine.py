@@ -1,0 +1,140 @@
+"""Cosine scoring of trial lists, with the training mean subtracted.
+
+Equal to WeSpeaker's ``trials_cosine_score`` except that scores keep 9 significant digits (its 5 decimals make ties)
+and that a missing or broken embedding is an error before the first score is computed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wespeaker_qm.evaluate.trial_table import TrialTable, first_few
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import atomic_path
+
+BLOCK_TRIALS = 16384
+"""Trials scored at once: two blocks of 256-dimensional float64 vectors are then 64 MiB."""
+
+
+def load_embeddings(scp: Path | str, utterances: Sequence[str]) -> NDArray[np.float32]:
+    """Read the embeddings of ``utterances`` from a Kaldi ark through its scp.
+
+    Paths in the scp may be relative to the current directory, as in Kaldi.
+
+    Returns:
+        (U, D) float32, in the order of ``utterances``.
+
+    Raises:
+        RecipeError: the scp or an ark is missing, an utterance has no embedding, dimensions differ, or values are not
+            finite; the first few utterances are named, and all are counted.
+    """
+    import kaldiio
+
+    scp = Path(scp)
+    if not scp.is_file():
+        raise RecipeError(f"{scp}: no such file; extract the embeddings first (stage 4, `wespeaker-qm extract`)")
+    try:
+        table = kaldiio.load_scp(str(scp))
+        missing = [utterance for utterance in utterances if utterance not in table]
+        if missing:
+            raise RecipeError(
+                f"{scp}: {len(missing)} of the {len(utterances)} utterances in the trials have no embedding; extract "
+                "the set that the trial list draws from (stage 4):" + first_few(missing)
+            )
+        vectors = [table[utterance] for utterance in utterances]
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{scp}: cannot be read ({error}); extract the embeddings again (stage 4)") from error
+
+    shapes = {vector.shape for vector in vectors}
+    if len(shapes) != 1 or len(vectors[0].shape) != 1:
+        raise RecipeError(f"{scp}: embeddings have shapes {sorted(shapes)}, expected one vector length throughout")
+    matrix: NDArray[np.float32] = np.stack(vectors).astype(np.float32, copy=False)
+    _refuse(scp, utterances, np.logical_not(np.isfinite(matrix).all(axis=1)), "hold values that are not finite")
+    return matrix
+
+
+def unit_vectors(
+    embeddings: NDArray[np.float32],
+    mean: NDArray[np.float32] | None,
+    utterances: Sequence[str],
+    source: Path | str = "embeddings",
+) -> NDArray[np.float64]:
+    """Subtract ``mean`` (D,), if there is one, and divide each row of ``embeddings`` (U, D) by its length.
+
+    Raises:
+        RecipeError: the mean has another length or is not finite, or an embedding equals the mean (no direction).
+    """
+    vectors: NDArray[np.float64] = embeddings.astype(np.float64)
+    if mean is not None:
+        if mean.shape != vectors.shape[1:] or not np.isfinite(mean).all():
+            raise RecipeError(
+                f"{source}: the mean vector has shape {mean.shape}, expected {vectors.shape[1:]} finite values; "
+                "extract embeddings and mean with the same model (stage 4)"
+            )
+        vectors -= mean
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    _refuse(source, utterances, length[:, 0] == 0, "equal the mean vector, so that a cosine is not defined")
+    vectors /= length
+    return vectors
+
+
+def _refuse(source: Path | str, utterances: Sequence[str], is_bad: NDArray[np.bool_], complaint: str) -> None:
+    bad = [utterances[row] for row in np.flatnonzero(is_bad).tolist()]
+    if bad:
+        raise RecipeError(
+            f"{source}: {len(bad)} of {len(utterances)} embeddings {complaint}; look at these recordings and at the "
+            "model, then extract again (stage 4):" + first_few(bad)
+        )
+
+
+def score_pairs(
+    unit: NDArray[np.float64], enrolment: NDArray[np.int64], test: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Cosines (N,) in [-1, 1] of the rows ``enrolment`` (N,) with the rows ``test`` (N,) of ``unit`` (U, D).
+
+    Equal to ``(unit[enrolment] * unit[test]).sum(axis=1)``, in blocks that bound the memory.
+    """
+    scores = np.empty(len(enrolment))
+    for start in range(0, len(enrolment), BLOCK_TRIALS):
+        block = slice(start, start + BLOCK_TRIALS)
+        scores[block] = np.einsum("nd,nd->n", unit[enrolment[block]], unit[test[block]])
+    return np.clip(scores, -1.0, 1.0)
+
+
+def score_trials(trials: TrialTable, scp: Path | str, mean: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+    """Score all ``trials`` with the embeddings of ``scp``; (N,) cosines.
+
+    Args:
+        trials: as read by :func:`wespeaker_qm.evaluate.trial_table.read_trial_table`.
+        scp: Kaldi scp of the embeddings, raw as extracted.
+        mean: (D,) mean embedding of the training set, subtracted first; None for plain cosines.
+
+    Raises:
+        RecipeError: as :func:`load_embeddings` and :func:`unit_vectors`, before any score is computed.
+    """
+    embeddings = load_embeddings(scp, trials.utterances)
+    unit = unit_vectors(embeddings, mean, trials.utterances, scp)
+    return score_pairs(unit, trials.enrolment, trials.test)
+
+
+def load_mean(path: Path | str) -> NDArray[np.float32]:
+    """Read the mean training embedding (D,) from a ``.npy`` file."""
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file; extract the embeddings first (stage 4, `wespeaker-qm extract`)")
+    mean: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    return mean
+
+
+def write_scores(path: Path | str, trials: TrialTable, scores: NDArray[np.float64]) -> None:
+    """Write ``enrolment test score label`` lines, 9 significant digits, atomically."""
+    names = trials.utterances
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        handle.writelines(
+            f"{names[enrolment]} {names[test]} {score:.9g} {'target' if is_target else 'nontarget'}\n"
+            for enrolment, test, score, is_target in zip(
+                trials.enrolment.tolist(), trials.test.tolist(), scores.tolist(), trials.is_target.tolist(), strict=True
+            )
+        )
