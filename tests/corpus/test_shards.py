@@ -222,7 +222,7 @@ def test_tar_cut_while_it_is_read(packed):
     reader = ShardReader(packed[0] / "shard.list")
     reader.read(0)
     os.truncate(reader._tars[0], int(reader._offset[0]) + 100)
-    with pytest.raises(RecipeError, match="bytes at .*damaged"):
+    with pytest.raises(RecipeError, match=r"bytes at .*damaged"):
         reader.read(0)
 
 
@@ -253,7 +253,8 @@ def test_missing_pieces_are_named(packed):
 def test_a_long_key_is_read(tmp_path):
     key = "k" * 240
     write_wav(tmp_path / "a.wav", tone(1, 4000), RATE)
-    DataDir(wav={key: str(tmp_path / "a.wav")}, speaker={key: "ü" * 120}, duration_s={key: 0.25}).write(tmp_path / "set")
+    wav = str(tmp_path / "a.wav")
+    DataDir(wav={key: wav}, speaker={key: "ü" * 120}, duration_s={key: 0.25}).write(tmp_path / "set")
     pack_data_dir(tmp_path / "set")
     reader = ShardReader(tmp_path / "set" / "shard.list")
     np.testing.assert_array_equal(reader.read(0), tone(1, 4000))

@@ -7,9 +7,9 @@
                           /shards_000000.index.tsv  key, speaker, format, offset, num_bytes, sample_rate, num_samples
                           /shards_000000.bad.tsv    recordings left out of this shard: key, path, reason
 
-``offset`` and ``num_bytes`` are those of the audio file's bytes inside the tar. A 16-bit wav has a header of 44 bytes, so
-that samples ``a`` to ``b`` lie at ``offset + 44 + 2 a``: reading a chunk is one ``pread`` of just its bytes. FLAC takes
-about half the space and is decoded from the frame in which the chunk begins.
+``offset`` and ``num_bytes`` are those of the audio file's bytes inside the tar. A 16-bit wav has a header of 44 bytes,
+so that sample ``a`` lies at ``offset + 44 + 2 a``: reading a chunk is one ``pread`` of just its bytes. FLAC takes about
+half the space and is decoded from the frame in which the chunk begins.
 """
 
 import io
@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import soundfile
@@ -69,11 +69,11 @@ class _Shard(NamedTuple):
     marker: DoneMarker
 
     @property
-    def index(self) -> Path:
-        return self.tar.with_suffix(".index.tsv")
+    def index_path(self) -> Path:
+        return _index_path(self.tar)
 
     @property
-    def bad(self) -> Path:
+    def bad_path(self) -> Path:
         return self.tar.with_suffix(".bad.tsv")
 
 
@@ -131,7 +131,7 @@ def pack_data_dir(
         for shard in pending:
             _write_shard(shard, results, sample_rate, codec, data, bar)
 
-    bad = [BadAudio(*row) for shard in shards for row in _read_tsv(shard.bad, BadAudio._fields)]
+    bad = [BadAudio(*row) for shard in shards for row in _read_tsv(shard.bad_path, BadAudio._fields)]
     refuse_bad_audio(bad, len(data.wav), max_bad_fraction, data_dir / "bad_audio.tsv")
     write_rows(shard_list, [(shard.tar,) for shard in shards])
     logger.info("%s: %d recordings in %d shards", data_dir, len(data.wav) - len(bad), len(shards))
@@ -145,9 +145,9 @@ def _plan_shards(
         raise RecipeError(f"{data_dir}/wav.scp: no entries; expected at least one recording")
     if seed is not None:
         random.Random(seed).shuffle(keys)
-    shards = []
+    shards: list[_Shard] = []
     for first in range(0, len(keys), utterances_per_shard):
-        tar = data_dir / "shards" / f"shards_{len(shards):06d}.tar"
+        tar = data_dir / "shards" / f"shards_{first // utterances_per_shard:06d}.tar"
         sources = [_Source(key, data.speaker[key], data.wav[key]) for key in keys[first : first + utterances_per_shard]]
         for source in sources:
             if source.path.endswith("|"):
@@ -169,7 +169,7 @@ def _remove_strays(folder: Path, shards: Sequence[_Shard]) -> None:
             path.unlink()
 
 
-def _progress_bar(name: str, data: DataDir, pending: Sequence[_Shard]) -> "tqdm[None]":
+def _progress_bar(name: str, data: DataDir, pending: Sequence[_Shard]) -> "tqdm[NoReturn]":
     total_h = sum(data.duration_s.get(source.key, 0.0) for shard in pending for source in shard.sources) / 3600
     layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} hours of audio, {rate_fmt}, {remaining} left"
     return tqdm(total=total_h, desc=f"pack {name}", unit=" h", bar_format=layout, disable=None if pending else True)
@@ -198,7 +198,7 @@ def encode_pcm16(pcm: np.ndarray, sample_rate: int, codec: str) -> bytes:
 
 
 def _write_shard(
-    shard: _Shard, results: Iterator[_Encoded], sample_rate: int, codec: str, data: DataDir, bar: "tqdm[None]"
+    shard: _Shard, results: Iterator[_Encoded], sample_rate: int, codec: str, data: DataDir, bar: "tqdm[NoReturn]"
 ) -> None:
     """Write one tar from the next results, then its lists, then its marker."""
     shard.marker.clear()
@@ -214,8 +214,8 @@ def _write_shard(
             _add_member(tar, f"{key}.spk", speaker.encode())
             offset = _add_member(tar, f"{key}.{codec}", audio)
             index_rows.append((key, speaker, codec, offset, len(audio), sample_rate, num_samples))
-    write_rows(shard.bad, bad_rows, separator="\t")
-    write_rows(shard.index, index_rows, separator="\t")
+    write_rows(shard.bad_path, bad_rows, separator="\t")
+    write_rows(shard.index_path, index_rows, separator="\t")
     shard.marker.write()
 
 
@@ -256,8 +256,8 @@ class ShardReader:
         shard_list: e.g. ``data/mini/train/shard.list``; its paths are relative to the current directory, as in Kaldi.
 
     Raises:
-        RecipeError: a list, tar or index is missing, a tar is shorter than its index says, a key stands twice, or sample
-            rates differ.
+        RecipeError: a list, tar or index is missing, a tar is shorter than its index says, a key stands twice, or
+            sample rates differ.
     """
 
     def __init__(self, shard_list: Path | str) -> None:
@@ -284,8 +284,8 @@ class ShardReader:
                 end = int(offset) + int(num_bytes)
             if tar.stat().st_size < end:
                 raise RecipeError(
-                    f"{tar}: {tar.stat().st_size} bytes, but its index goes up to byte {end}: the tar is truncated or the "
-                    "index is of another packing; pack again (run.sh --stage 2)"
+                    f"{tar}: {tar.stat().st_size} bytes, but its index goes up to byte {end}: the tar is truncated or "
+                    "the index is of another packing; remove both and pack again (run.sh --stage 2)"
                 )
         if len(rates) != 1:
             raise RecipeError(f"{self.shard_list}: sample rates {sorted(rates)}, expected exactly one; pack again")
@@ -398,8 +398,8 @@ class ShardReader:
     def _broken(self, i: int, found: str) -> RecipeError:
         tar = self._tars[self._shard[i]]
         return RecipeError(
-            f"{tar}: recording {self.keys[i]} is not as {_index_path(tar).name} says: {found}; the tar is damaged or the "
-            "index is of another packing; remove both and pack again (run.sh --stage 2)"
+            f"{tar}: recording {self.keys[i]} is not as {_index_path(tar).name} says: {found}; the tar is damaged or "
+            "the index is of another packing; remove both and pack again (run.sh --stage 2)"
         )
 
 
