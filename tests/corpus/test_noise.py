@@ -41,11 +41,11 @@ def test_babble_mixes_three_or_more_training_voices(train, tmp_path):
 
 
 def test_babble_is_reproducible_and_more_files_append(train, tmp_path):
-    first = make_babble(train, tmp_path / "a", num_files=2, duration_s=1.0, seed=3)
-    again = make_babble(train, tmp_path / "b", num_files=3, duration_s=1.0, seed=3)
-    other = make_babble(train, tmp_path / "c", num_files=2, duration_s=1.0, seed=4)
+    first = make_babble(train, tmp_path / "a", num_files=5, duration_s=1.0, seed=3)
+    again = make_babble(train, tmp_path / "b", num_files=6, duration_s=1.0, seed=3)
+    other = make_babble(train, tmp_path / "c", num_files=5, duration_s=1.0, seed=4)
 
-    def content(babble, count=2):
+    def content(babble, count=5):
         return [Path(path).read_bytes() for path in list(babble.wav.values())[:count]]
 
     assert content(first) == content(again) != content(other)

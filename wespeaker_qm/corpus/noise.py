@@ -1,7 +1,7 @@
 """What augmentation mixes in, for corpora that bring none: babble, trees of noise files, simulated rooms.
 
-Each function returns a Kaldi data directory, so that several sources can be merged and written as one set. For noise the
-"speaker" is the category (``noise``, ``music`` or ``speech``), for impulse responses the room.
+Each function returns a Kaldi data directory, so that several sources can be merged and written as one set. For noise
+the "speaker" is the category (``noise``, ``music`` or ``speech``), for impulse responses the room.
 """
 
 from collections.abc import Iterable
@@ -71,7 +71,7 @@ def _talk(paths: list[str], num_samples: int, sample_rate: int, rng: np.random.G
             if missing <= 0:
                 break
     speech: np.ndarray = np.concatenate(parts)[:num_samples].astype(np.float64)
-    return speech / max(np.sqrt(np.mean(speech**2)), 1e-6)
+    return speech / max(float(np.sqrt(np.mean(speech**2))), 1e-6)
 
 
 def simulate_rooms(folder: Path, *, num_rooms: int = 200, seed: int = 42, sample_rate: int = 16000) -> DataDir:
