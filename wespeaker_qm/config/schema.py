@@ -1,47 +1,18 @@
-"""The training configuration: WeSpeaker's keys, typed, frozen and checked before anything is built.
+"""The schema: WeSpeaker's keys as frozen dataclasses, with types, ranges and a docstring for each.
 
-A configuration is made of YAML files merged left to right, then of dotted overrides from the command line::
-
-    conf/resnet34.yaml  <-  egs/mini/conf.yaml  <-  conf/loss/cosface.yaml  <-  dataset_args.num_frms=100
-
-Mappings are merged key by key, with one exception: a file or command line that names ``projection_args.project_type``
-replaces ``projection_args`` as a whole, because the alpha of one loss means nothing to another.
-
-Keys that this project accepts for the sake of WeSpeaker's files but does not use say so in their docstring.
+Keys that this project accepts for the sake of WeSpeaker's files but does not use say so.
 """
 
 import dataclasses
-import difflib
-import json
-import logging
-import math
-import types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
-from wespeaker_qm.utils.yaml_files import parse_yaml, read_yaml_mapping
-
-logger = logging.getLogger(__name__)
-
-COMMAND_LINE = "command line"
-
-EXPECTED = {
-    "int_type": "an integer",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "dataclass_type": "a mapping of keys to values",
-    "model_attributes_type": "a mapping of keys to values",
-}
-"""What a pydantic error type asks for, in YAML's words."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -323,7 +294,7 @@ class Config:
     """Everything that decides what is trained, except the data.
 
     Raises:
-        pydantic.ValidationError: a value of the wrong type or range, or keys at odds (:func:`load_config` turns it into
+        pydantic.ValidationError: a value of the wrong type or range, or keys at odds (``load_config`` turns it into
             a RecipeError that names the file).
     """
 
@@ -424,236 +395,10 @@ class Config:
             )
 
     def to_yaml(self) -> str:
-        """The resolved configuration as YAML, which :func:`load_config` reads back to an equal Config."""
+        """The resolved configuration as YAML, which ``load_config`` reads back to an equal Config."""
         text: str = yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
         return text
 
     def save(self, path: Path | str) -> None:
         """Write :meth:`to_yaml` to ``path`` atomically."""
         write_text(path, self.to_yaml())
-
-
-def load_config(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> Config:
-    """Read YAML files, merge them left to right, apply dotted overrides, and check the result.
-
-    Args:
-        files: at least one YAML file; later ones win. Missing keys take the defaults of :class:`Config`.
-        overrides: ``key.key=value``, the value in YAML: ``dataset_args.num_frms=100``. Their order is of no matter,
-            except that the last of two values for one key wins.
-
-    Returns:
-        The frozen configuration. Settings worth a second look (see :func:`config_notes`) are logged.
-
-    Raises:
-        RecipeError: a file that is missing or not YAML, an unknown or doubled key, a value of the wrong type or range,
-            or keys at odds; a line for each names the file (or ``command line``), the dotted key, the value found,
-            what is expected, and for unknown keys the nearest valid names.
-    """
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for file in files:
-        _merge(merged, read_yaml_mapping(file), origins, str(file))
-    _merge(merged, _parse_overrides(overrides), origins, COMMAND_LINE)
-    try:
-        # Through JSON because pydantic's strict mode wants instances of nested dataclasses from Python objects.
-        config = TypeAdapter(Config).validate_json(json.dumps(merged, default=str))
-    except ValidationError as error:
-        lines = [_explain(detail, merged, origins) for detail in error.errors()]
-        raise RecipeError("\n".join(lines)) from None
-    for note in config_notes(config):
-        logger.warning("config: %s", note)
-    return config
-
-
-def config_notes(config: Config) -> list[str]:
-    """What a user should know about a valid configuration: settings without effect or that defeat training."""
-    notes = []
-    for key in ("exp_dir", "gpus"):
-        if getattr(config, key) is not None:
-            notes.append(f"{key} is accepted for compatibility but has no effect; use run.sh --exp_dir and --num_gpus")
-    dataset = config.dataset_args
-    if dataset.shuffle_args != ShuffleArgs():
-        notes.append("dataset_args.shuffle_args.shuffle_size has no effect: the whole epoch is permuted")
-    if dataset.filter_args.max_num_frames != FilterArgs().max_num_frames:
-        notes.append("dataset_args.filter_args.max_num_frames has no effect: chunks are read from the whole utterance")
-    margin = config.margin_update
-    if margin.update_margin and margin.final_margin > margin.initial_margin:
-        if margin.fix_start_epoch > config.num_epochs:
-            notes.append(
-                f"the margin never reaches margin_update.final_margin: fix_start_epoch ({margin.fix_start_epoch}) "
-                f"comes after num_epochs ({config.num_epochs})"
-            )
-    elif margin.final_margin != margin.initial_margin:
-        notes.append("margin_update.update_margin is false: the margin stays at initial_margin")
-    if config.scheduler_args.warm_up_epoch >= config.num_epochs:
-        notes.append(
-            f"the learning rate never stops warming up: scheduler_args.warm_up_epoch "
-            f"({config.scheduler_args.warm_up_epoch}) is not below num_epochs ({config.num_epochs})"
-        )
-    projection = config.projection_args
-    if isinstance(projection, QMarginArgs | AlphaArcMarginArgs) and projection.alpha > 1:
-        prior_margin = margin.final_margin if isinstance(projection, QMarginArgs) else 0.0
-        gap = solved_gap(projection.alpha, projection.scale, prior_margin)
-        if gap > 2:
-            notes.append(
-                f"projection_args: no sample can ever be solved: the cosine gap that alpha {projection.alpha}, "
-                f"scale {projection.scale} and margin {prior_margin} ask for is {gap:.2f}, but no gap exceeds 2"
-            )
-    return notes
-
-
-def solved_gap(alpha: float, scale: float, margin: float) -> float:
-    """Cosine gap to the best other class from which a Q-Margin loss is exactly zero: exp(a s m) / (a s), a = alpha - 1.
-
-    >>> round(solved_gap(1.5, 10, 0.1), 2)
-    0.33
-    """
-    a = alpha - 1
-    return math.exp(a * scale * margin) / (a * scale)
-
-
-def schema_keys(section: Any = Config, prefix: str = "") -> list[str]:
-    """Every dotted key of the schema, sections and leaves; ``projection_args`` has the keys of all its losses.
-
-    >>> [key for key in schema_keys() if key.endswith("alpha")]
-    ['projection_args.alpha']
-    """
-    keys: dict[str, None] = {}
-    for dataclass_type in _dataclasses_of(section):
-        hints = typing.get_type_hints(dataclass_type)
-        for field in dataclasses.fields(dataclass_type):
-            keys[prefix + field.name] = None
-            keys.update(dict.fromkeys(schema_keys(hints[field.name], f"{prefix}{field.name}.")))
-    return list(keys)
-
-
-def _dataclasses_of(hint: Any) -> list[Any]:
-    """The dataclasses in a type: itself, or the members of a union."""
-    if typing.get_origin(hint) is Annotated:
-        hint = typing.get_args(hint)[0]
-    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return [member for member in members if dataclasses.is_dataclass(member)]
-
-
-def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Nest ``a.b=value`` strings, so that they merge like one more file."""
-    nested: dict[str, Any] = {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        names = key.strip().split(".")
-        if not equals or not all(names):
-            raise RecipeError(
-                f"{COMMAND_LINE}: found override {override!r}, expected key=value, e.g. dataset_args.num_frms=100"
-            )
-        section = nested
-        for name in names[:-1]:
-            child = section.setdefault(name, {})
-            if not isinstance(child, dict):
-                raise RecipeError(f"{COMMAND_LINE}: {key.strip()}: {name} was given the value {_show(child)} before")
-            section = child
-        section[names[-1]] = parse_yaml(text, f"{COMMAND_LINE}: {key.strip()}")
-    return nested
-
-
-def _merge(
-    base: dict[str, Any], overlay: dict[str, Any], origins: dict[str, str], source: str, prefix: str = ""
-) -> None:
-    """Merge ``overlay`` into ``base`` in place and note in ``origins`` where each value came from."""
-    for name, value in overlay.items():
-        key = f"{prefix}{name}"
-        origins[key] = source
-        if not isinstance(value, dict):
-            base[name] = value
-            continue
-        replaces = key == "projection_args" and "project_type" in value
-        if replaces or not isinstance(base.get(name), dict):
-            base[name] = {}
-            for stale in [other for other in origins if other.startswith(f"{key}.")]:
-                del origins[stale]
-        _merge(base[name], value, origins, source, f"{key}.")
-
-
-def _explain(detail: Any, merged: dict[str, Any], origins: dict[str, str]) -> str:
-    """One line of an error message: where the value came from, its key, what was found and what is expected."""
-    project_type = _project_type(merged)
-    names = [str(name) for name in detail["loc"]]
-    if names[:1] == ["projection_args"] and names[1:2] == [project_type]:
-        del names[1]  # pydantic puts the tag of the chosen loss into the path
-    key = ".".join(names)
-    reason = detail.get("ctx", {}).get("error")
-    if isinstance(reason, InconsistentError):
-        keys = [".".join([*names, name]) for name in reason.keys]
-        sources = dict.fromkeys(_origin(name, origins) for name in keys)
-        return f"{' and '.join(sources)}: {keys[0]}: {reason.message}"
-    source = _origin(key, origins)
-    kind = detail["type"]
-    if kind == "unexpected_keyword_argument":
-        return f"{source}: {key}: unknown key; {_suggest(key, project_type)}"
-    if kind == "missing":
-        of_loss = f" (project_type {project_type} needs it)" if names[0] == "projection_args" else ""
-        return f"{source}: {key}: missing, expected a value{of_loss}"
-    if kind == "union_tag_not_found":
-        return f"{source}: {key}.project_type: missing, expected one of {', '.join(_losses())}"
-    if kind == "union_tag_invalid":
-        key = f"{key}.project_type"
-        near = difflib.get_close_matches(str(project_type), list(_losses()), n=2, cutoff=0.4)
-        hint = f" (nearest: {', '.join(near)})" if near else ""
-        return f"{_origin(key, origins)}: {key}: found {project_type!r}, expected one of {', '.join(_losses())}{hint}"
-    expected = EXPECTED.get(kind, detail["msg"].removeprefix("Input should be "))
-    if kind == "literal_error" and expected in {"True", "False"}:
-        expected = f"{expected.lower()}, the only value offered"
-    return f"{source}: {key}: found {_show(detail['input'])}, expected {expected}"
-
-
-def _project_type(merged: dict[str, Any]) -> Any:
-    projection = merged.get("projection_args")
-    return projection.get("project_type") if isinstance(projection, dict) else None
-
-
-def _losses() -> dict[str, Any]:
-    """Project type -> dataclass of its arguments."""
-    hint = typing.get_type_hints(Config, include_extras=True)["projection_args"]
-    return {
-        typing.get_args(typing.get_type_hints(member)["project_type"])[0]: member for member in _dataclasses_of(hint)
-    }
-
-
-def _suggest(key: str, project_type: Any) -> str:
-    """The valid names nearest to an unknown key."""
-    section, _, name = key.rpartition(".")
-    if section == "projection_args":
-        owners = [
-            loss for loss, member in _losses().items() if name in {field.name for field in dataclasses.fields(member)}
-        ]
-        valid = [field.name for field in dataclasses.fields(_losses()[project_type])]
-        belongs = f"it belongs to {', '.join(owners)}; " if owners else ""
-        near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-        return belongs + (f"nearest: {', '.join(near)}; " if near else "") + f"{project_type} has {', '.join(valid)}"
-    every = schema_keys()
-    prefix = f"{section}." if section else ""
-    siblings = [other.removeprefix(prefix) for other in every if other.startswith(prefix)]
-    siblings = [other for other in siblings if "." not in other]
-    elsewhere = [other for other in every if other.rpartition(".")[2] == name]
-    near = difflib.get_close_matches(name, siblings, n=3, cutoff=0.6)
-    found = elsewhere + [prefix + other for other in near]
-    if found:
-        return f"nearest valid names: {', '.join(found)}"
-    return f"valid names here: {', '.join(siblings) or 'none'}"
-
-
-def _origin(key: str, origins: dict[str, str]) -> str:
-    """The file (or command line) that set ``key``, or else the nearest section around it."""
-    while key:
-        if key in origins:
-            return origins[key]
-        key = key.rpartition(".")[0]
-    return "defaults"
-
-
-def _show(value: Any) -> str:
-    """A value with its YAML type, for messages."""
-    kinds = {bool: "true/false", int: "integer", float: "number", str: "text", list: "list", dict: "mapping"}
-    if value is None:
-        return "null"
-    shown = str(value).lower() if isinstance(value, bool) else repr(value)
-    return f"{shown} ({kinds.get(type(value), type(value).__name__)})"

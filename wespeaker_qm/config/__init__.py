@@ -1,0 +1,53 @@
+"""The training configuration: WeSpeaker's keys, typed, frozen and checked before anything is built.
+
+A configuration is made of YAML files merged left to right, then of dotted overrides from the command line::
+
+    conf/resnet34.yaml  <-  egs/mini/conf.yaml  <-  conf/loss/cosface.yaml  <-  dataset_args.num_frms=100
+
+Mappings are merged key by key, with one exception: a file or command line that names ``projection_args.project_type``
+replaces ``projection_args`` as a whole, because the alpha of one loss means nothing to another.
+"""
+
+from wespeaker_qm.config.loading import load_config
+from wespeaker_qm.config.messages import schema_keys
+from wespeaker_qm.config.notes import config_notes
+from wespeaker_qm.config.schema import (
+    AddMarginArgs,
+    AlphaArcMarginArgs,
+    ArcMarginArgs,
+    Config,
+    DataloaderArgs,
+    DatasetArgs,
+    FbankArgs,
+    FilterArgs,
+    MarginUpdate,
+    ModelArgs,
+    OptimizerArgs,
+    ProjectionArgs,
+    QMarginArgs,
+    SchedulerArgs,
+    SoftmaxArgs,
+    SpecAugArgs,
+)
+
+__all__ = [
+    "AddMarginArgs",
+    "AlphaArcMarginArgs",
+    "ArcMarginArgs",
+    "Config",
+    "DataloaderArgs",
+    "DatasetArgs",
+    "FbankArgs",
+    "FilterArgs",
+    "MarginUpdate",
+    "ModelArgs",
+    "OptimizerArgs",
+    "ProjectionArgs",
+    "QMarginArgs",
+    "SchedulerArgs",
+    "SoftmaxArgs",
+    "SpecAugArgs",
+    "config_notes",
+    "load_config",
+    "schema_keys",
+]

@@ -1,0 +1,89 @@
+"""From YAML files and dotted overrides to one checked configuration."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from wespeaker_qm.config.messages import explain, show
+from wespeaker_qm.config.notes import config_notes
+from wespeaker_qm.config.schema import Config
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.yaml_files import parse_yaml, read_yaml_mapping
+
+logger = logging.getLogger(__name__)
+
+COMMAND_LINE = "command line"
+
+
+def load_config(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> Config:
+    """Read YAML files, merge them left to right, apply dotted overrides, and check the result.
+
+    Args:
+        files: at least one YAML file; later ones win. Missing keys take the defaults of :class:`Config`.
+        overrides: ``key.key=value``, the value in YAML: ``dataset_args.num_frms=100``. Their order is of no matter,
+            except that the last of two values for one key wins.
+
+    Returns:
+        The frozen configuration. Settings worth a second look (see :func:`config_notes`) are logged.
+
+    Raises:
+        RecipeError: a file that is missing or not YAML, an unknown or doubled key, a value of the wrong type or range,
+            or keys at odds; a line for each names the file (or ``command line``), the dotted key, the value found,
+            what is expected, and for unknown keys the nearest valid names.
+    """
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for file in files:
+        _merge(merged, read_yaml_mapping(file), origins, str(file))
+    _merge(merged, _parse_overrides(overrides), origins, COMMAND_LINE)
+    try:
+        # Through JSON because pydantic's strict mode wants instances of nested dataclasses from Python objects.
+        config = TypeAdapter(Config).validate_json(json.dumps(merged, default=str))
+    except ValidationError as error:
+        lines = [explain(detail, merged, origins) for detail in error.errors()]
+        raise RecipeError("\n".join(lines)) from None
+    for note in config_notes(config):
+        logger.warning("config: %s", note)
+    return config
+
+
+def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Nest ``a.b=value`` strings, so that they merge like one more file."""
+    nested: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        names = key.strip().split(".")
+        if not equals or not all(names):
+            raise RecipeError(
+                f"{COMMAND_LINE}: found override {override!r}, expected key=value, e.g. dataset_args.num_frms=100"
+            )
+        section = nested
+        for name in names[:-1]:
+            child = section.setdefault(name, {})
+            if not isinstance(child, dict):
+                raise RecipeError(f"{COMMAND_LINE}: {key.strip()}: {name} was given the value {show(child)} before")
+            section = child
+        section[names[-1]] = parse_yaml(text, f"{COMMAND_LINE}: {key.strip()}")
+    return nested
+
+
+def _merge(
+    base: dict[str, Any], overlay: dict[str, Any], origins: dict[str, str], source: str, prefix: str = ""
+) -> None:
+    """Merge ``overlay`` into ``base`` in place and note in ``origins`` where each value came from."""
+    for name, value in overlay.items():
+        key = f"{prefix}{name}"
+        origins[key] = source
+        if not isinstance(value, dict):
+            base[name] = value
+            continue
+        replaces = key == "projection_args" and "project_type" in value
+        if replaces or not isinstance(base.get(name), dict):
+            base[name] = {}
+            for stale in [other for other in origins if other.startswith(f"{key}.")]:
+                del origins[stale]
+        _merge(base[name], value, origins, source, f"{key}.")
