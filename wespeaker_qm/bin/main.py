@@ -1,0 +1,108 @@
+"""``wespeaker-qm <subcommand>``: finds the subcommand's module, sets up logging, runs it.
+
+A subcommand is a module of this package with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from wespeaker_qm.utils.errors import RecipeError
+
+SUBCOMMANDS = ("prepare", "pack", "train", "average", "extract", "score", "evaluate", "table5")
+"""In the order of run.sh's stages; each is ``wespeaker_qm/bin/<name>.py``."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Full option names only; a wrong command line exits with 1, as run.sh does."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: error: {message}\n")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log lines above the progress bar: warnings and errors on standard error, the rest on standard output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        tqdm.write(self.format(record), file=stream)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        arguments: the command line without the program's name; None = ``sys.argv[1:]``.
+
+    Returns:
+        The exit status: 0, or 1 after a RecipeError, whose message is printed without a traceback. Other exceptions are
+        bugs: they go to the log with their traceback and are raised.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    args, module = _parse(arguments)
+    _set_up_logging(args.log, arguments)
+    try:
+        module.run(args)
+    except RecipeError as error:
+        logger.error("error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted; the same command goes on where it stopped")
+        return 130
+    except Exception:
+        if args.log is not None:
+            logger.exception("this is a bug in wespeaker-qm")
+        raise
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
+    """Parse the command line, importing only the chosen subcommand (all of them when none is chosen: --help)."""
+    parser = _Parser(prog="wespeaker-qm", description="Speaker verification with sparsity-inducing divergence losses.")
+    subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    chosen = [name for name in SUBCOMMANDS if name in arguments[:1]] or SUBCOMMANDS
+    modules = {name: importlib.import_module(f"wespeaker_qm.bin.{name}") for name in chosen}
+    for name, module in modules.items():
+        subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(subparser)
+        subparser.add_argument("--log", type=Path, metavar="FILE", help="append the log lines to FILE, too")
+    args = parser.parse_args(arguments)
+    return args, modules[args.subcommand]
+
+
+def _set_up_logging(log: Path | None, arguments: Sequence[str]) -> None:
+    """Console and, with ``log``, a file; of several training processes only the first speaks below warnings."""
+    is_first = os.environ.get("RANK", "0") == "0"
+    handlers: list[logging.Handler] = [_ConsoleHandler()]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if log is not None and is_first:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log, encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(name)s:%(lineno)d %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    logging.getLogger("wespeaker_qm").setLevel(logging.INFO if is_first else logging.WARNING)
+    logging.captureWarnings(True)
+    if log is not None and is_first:
+        record = logger.makeRecord(
+            logger.name, logging.INFO, __file__, 0, "$ wespeaker-qm %s", (shlex.join(arguments),), None
+        )
+        handlers[1].handle(record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
