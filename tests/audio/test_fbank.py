@@ -1,0 +1,158 @@
+"""Fbank against WeSpeaker's numbers (oracles_data/fbank.npz), torchaudio, and the definition in float64."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchaudio.compliance.kaldi as kaldi
+
+from wespeaker_qm.audio.fbank import Fbank, mel_filters, normalise_mean
+from wespeaker_qm.utils.errors import RecipeError
+
+ORACLE = np.load(Path(__file__).parents[1] / "oracles_data" / "fbank.npz")
+
+
+def oracle_waveform() -> torch.Tensor:
+    return torch.from_numpy(ORACLE["wav"].astype(np.float32) / 32768)[None]
+
+
+def slow_fbank(waveform: np.ndarray, sample_rate: int = 16000, num_mel_bins: int = 80) -> np.ndarray:
+    """The definition, in float64, a frame and a filter at a time."""
+    length, shift = sample_rate * 25 // 1000, sample_rate * 10 // 1000
+    fft_size = 2 ** math.ceil(math.log2(length))
+
+    def mel(frequency_hz: float) -> float:
+        return 1127 * math.log(1 + frequency_hz / 700)
+
+    corners = np.linspace(mel(20), mel(sample_rate / 2), num_mel_bins + 2)
+    rows = []
+    for start in range(0, len(waveform) - length + 1, shift):
+        frame = waveform[start : start + length].astype(np.float64) * 32768
+        frame = frame - frame.mean()
+        frame = np.array([frame[i] - 0.97 * frame[max(i - 1, 0)] for i in range(length)])
+        frame *= [0.54 - 0.46 * math.cos(2 * math.pi * i / (length - 1)) for i in range(length)]
+        basis = np.exp(-2j * np.pi * np.outer(np.arange(fft_size // 2), np.arange(length)) / fft_size)
+        power = np.abs(basis @ frame) ** 2
+        row = []
+        for left, centre, right in zip(corners, corners[1:], corners[2:], strict=False):
+            energy = 0.0
+            for k in range(fft_size // 2):
+                m = mel(k * sample_rate / fft_size)
+                energy += power[k] * max(0.0, min((m - left) / (centre - left), (right - m) / (right - centre)))
+            row.append(math.log(max(energy, 2.0**-23)))
+        rows.append(row)
+    return np.array(rows)
+
+
+def test_wespeaker():
+    features = Fbank()(oracle_waveform())
+    torch.testing.assert_close(features[0], torch.from_numpy(ORACLE["fbank"]), atol=7e-4, rtol=0)
+    assert abs(float(features.mean()) - float(ORACLE["fbank"].mean(dtype=np.float64))) < 4e-6
+    torch.testing.assert_close(normalise_mean(features)[0], torch.from_numpy(ORACLE["fbank_cmn"]), atol=7e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("sample_rate", "num_mel_bins"), [(16000, 80), (16000, 40), (8000, 40)])
+def test_definition(sample_rate, num_mel_bins):
+    waveform = oracle_waveform()[:, :2000]
+    features = Fbank(sample_rate, num_mel_bins)(waveform)[0].numpy()
+    expected = slow_fbank(waveform[0].numpy(), sample_rate, num_mel_bins)
+    np.testing.assert_allclose(features, expected, atol=7e-4, rtol=0)
+
+
+@pytest.mark.parametrize("amplitude", [1.0, 1e-2, 1e-4])
+def test_torchaudio(amplitude):
+    waveform = amplitude * (2 * torch.rand(3, 4321, generator=torch.Generator().manual_seed(1)) - 1)
+    features = Fbank()(waveform)
+    for row, one in zip(features, waveform, strict=True):
+        expected = kaldi.fbank(one[None] * 32768, num_mel_bins=80, window_type="hamming", dither=0.0)
+        torch.testing.assert_close(row, expected, atol=7e-4, rtol=0)
+
+
+def test_silence_is_the_logarithm_of_epsilon():
+    features = Fbank()(torch.zeros(1, 4000))
+    assert features.shape == (1, 23, 80)
+    torch.testing.assert_close(features[0], torch.from_numpy(ORACLE["fbank_of_zeros"]), atol=1e-5, rtol=0)
+    assert float(features[0, 0, 0]) == pytest.approx(-15.942385, abs=1e-6)
+
+
+@pytest.mark.parametrize(("num_samples", "num_frames"), [(400, 1), (559, 1), (560, 2)])
+def test_only_whole_frames(num_samples, num_frames):
+    fbank = Fbank()
+    features = fbank(oracle_waveform()[:, 8000 : 8000 + num_samples])
+    assert features.shape == (1, num_frames, 80)
+    assert fbank.num_frames(num_samples) == num_frames
+    torch.testing.assert_close(features[0], torch.from_numpy(ORACLE[f"short_{num_samples}"]), atol=7e-4, rtol=0)
+
+
+def test_shorter_than_a_frame_is_an_error():
+    assert Fbank().num_frames(399) == 0
+    with pytest.raises(RecipeError, match="399 samples is shorter than one frame of 400 samples at 16000 Hz"):
+        Fbank()(torch.zeros(2, 399))
+
+
+def test_lengths():
+    fbank = Fbank()
+    assert fbank.num_samples(200) == 32240
+    for num_frames in (1, 2, 97, 200):
+        assert fbank.num_frames(fbank.num_samples(num_frames)) == num_frames
+        assert fbank.num_frames(fbank.num_samples(num_frames) - 1) == num_frames - 1
+
+
+def test_a_row_does_not_depend_on_its_batch():
+    waveform = torch.randn(5, 3000, generator=torch.Generator().manual_seed(2)) * 0.1
+    features = Fbank()(waveform)
+    for row, one in zip(features, waveform, strict=True):
+        torch.testing.assert_close(row, Fbank()(one[None])[0], atol=1e-5, rtol=0)
+
+
+def test_dither_comes_from_the_generator():
+    waveform = torch.zeros(4, 16000)
+    fbank = Fbank(dither=1.0)
+    first = fbank(waveform, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(first, fbank(waveform, torch.Generator().manual_seed(3)), atol=0, rtol=0)
+    assert not torch.equal(first, fbank(waveform, torch.Generator().manual_seed(4)))
+    with pytest.raises(ValueError, match="generator"):
+        fbank(waveform)
+    # The same noise, added before DC removal in 16-bit units, through torchaudio.
+    frames = torch.randn(4, 98, 400, generator=torch.Generator().manual_seed(3))
+    expected = kaldi.fbank(frames[2, 50][None], num_mel_bins=80, window_type="hamming", dither=0.0)
+    torch.testing.assert_close(first[2, 50], expected[0], atol=7e-4, rtol=0)
+
+
+def test_dither_of_zero_ignores_the_generator():
+    generator = torch.Generator().manual_seed(5)
+    state = generator.get_state()
+    torch.testing.assert_close(Fbank()(oracle_waveform(), generator), Fbank()(oracle_waveform()), atol=0, rtol=0)
+    assert torch.equal(generator.get_state(), state)
+
+
+def test_autocast_and_precision_change_nothing():
+    expected = Fbank()(oracle_waveform())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = Fbank()(oracle_waveform())
+    assert features.dtype == torch.float32
+    assert torch.equal(features, expected)
+    assert torch.equal(Fbank()(oracle_waveform().double()), expected)
+
+
+def test_is_no_part_of_a_checkpoint():
+    assert Fbank().state_dict() == {}
+    assert list(Fbank().parameters()) == []
+
+
+def test_filters_are_triangles_that_sum_to_one_between_the_first_and_last_top():
+    filters = mel_filters(16000, 512, 80)
+    assert filters.shape == (80, 257)
+    assert float(filters.min()) == 0 and float(filters.max()) <= 1
+    total = filters.sum(dim=0)
+    torch.testing.assert_close(total[3:245], torch.ones(242, dtype=torch.float64))
+    assert float(filters[:, 0].sum()) == 0 and float(filters[:, 256].sum()) == 0
+
+
+def test_mean_normalisation():
+    features = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(6)) + 5
+    normalised = normalise_mean(features)
+    torch.testing.assert_close(normalised.mean(dim=1), torch.zeros(3, 8), atol=1e-6, rtol=0)
+    torch.testing.assert_close(features - normalised, features.mean(dim=1, keepdim=True).expand_as(features))

@@ -1,0 +1,93 @@
+"""Simulated rooms: reproducible, storable, and of plausible acoustics."""
+
+import hashlib
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from wespeaker_qm.audio.rir import LEAD_SAMPLES, SIZES, Room, draw_room, room_impulse_response, simulate_rirs
+
+HASH_PROGRAM = """
+import hashlib
+from wespeaker_qm.audio.rir import simulate_rirs
+print(hashlib.sha256(b"".join(item.rir.tobytes() for item in simulate_rirs(3, 7))).hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def responses():
+    return list(simulate_rirs(60, seed=1))
+
+
+def test_keys_and_rooms(responses):
+    assert len({item.key for item in responses}) == 60
+    assert [item.room_id for item in responses[:4]] == ["small-00000", "medium-00001", "large-00002", "small-00003"]
+    assert all(item.key.startswith(item.room_id) for item in responses)
+
+
+def test_sixteen_bits_hold_them(responses):
+    for item in responses:
+        assert item.rir.dtype == np.float32
+        assert np.isfinite(item.rir).all()
+        assert 0.99 < np.abs(item.rir).max() < 1
+        np.testing.assert_array_equal(item.rir * 32768, np.round(item.rir * 32768))
+
+
+def test_direct_sound_comes_at_a_fixed_time(responses):
+    for item in responses:
+        before = np.square(item.rir[: LEAD_SAMPLES - 5]).sum()
+        first = np.square(item.rir[LEAD_SAMPLES - 5 : LEAD_SAMPLES + 6]).sum()
+        assert before < 0.1 * first
+
+
+def test_reverberation_times_spread(responses):
+    def decay_time_s(rir):
+        """RT60 by Schroeder's integral, from -5 to -25 dB."""
+        remaining = np.cumsum(np.square(rir.astype(np.float64))[::-1])[::-1] / np.square(rir.astype(np.float64)).sum()
+        return 3 * (np.argmax(remaining < 10**-2.5) - np.argmax(remaining < 10**-0.5)) / 16000
+
+    small, medium, large = (np.array([decay_time_s(item.rir) for item in responses[i::3]]) for i in range(3))
+    assert np.median(small) < np.median(medium) < np.median(large)
+    assert 0.15 < np.median(small) < 0.4
+    assert 0.4 < np.median(large) < 1.2
+
+
+def test_another_process_makes_the_same_bits():
+    here = hashlib.sha256(b"".join(item.rir.tobytes() for item in simulate_rirs(3, 7))).hexdigest()
+    there = subprocess.run([sys.executable, "-c", HASH_PROGRAM], capture_output=True, text=True, check=True).stdout
+    assert there.strip() == here
+
+
+def test_more_rooms_append(responses):
+    for item, other in zip(simulate_rirs(5, seed=1), responses, strict=False):
+        assert item.key == other.key
+        np.testing.assert_array_equal(item.rir, other.rir)
+    assert not np.array_equal(next(simulate_rirs(1, seed=2)).rir, responses[0].rir)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: size.name)
+def test_rooms_are_plausible(size):
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        room = draw_room(size, rng)
+        length, width, height = room.extent_m
+        surface = 2 * (length * width + width * height + height * length)
+        absorption = 0.161 * length * width * height / (surface * room.rt60_s)
+        assert 0.19 < absorption < 0.81
+        assert 0.1 <= room.rt60_s <= 0.9
+        for position in (room.source_m, room.microphone_m):
+            assert (position >= 0.5).all() and (position <= room.extent_m - 0.5).all()
+        assert 0.5 <= math.dist(room.source_m, room.microphone_m) <= 5
+
+
+def test_echo_of_the_floor_comes_when_geometry_says():
+    # Walls 20 m away, so that the first echoes are those of floor and ceiling, 2 m below and 30 m above.
+    extent = np.array([40.0, 40.0, 32.0])
+    room = Room(extent, np.array([18.0, 20.0, 2.0]), np.array([21.0, 20.0, 2.0]), rt60_s=3.0)
+    rir = room_impulse_response(room, 16000)
+    echo = LEAD_SAMPLES + (5.0 - 3.0) / 343 * 16000
+    assert abs(int(np.argmax(np.abs(rir))) - LEAD_SAMPLES) <= 1
+    assert abs(LEAD_SAMPLES + 20 + int(np.argmax(np.abs(rir[LEAD_SAMPLES + 20 : 500]))) - echo) <= 2
