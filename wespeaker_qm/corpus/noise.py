@@ -1,101 +1,118 @@
-"""What augmentation mixes in, for corpora that bring none: babble, trees of noise files, simulated rooms.
+"""What training mixes into speech: noises, music and babble in one Kaldi directory, room impulse responses in another.
 
-Each function returns a Kaldi data directory, so that several sources can be merged and written as one set. For noise
-the "speaker" is the category (``noise``, ``music`` or ``speech``), for impulse responses the room.
+Nothing here may hold the voice of an evaluation speaker: babble is made of training speakers only, and what a recipe
+names as noise or music must be free of speech.
 """
 
-from collections.abc import Iterable
+import logging
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from wespeaker_qm.audio.io import read_audio_at, write_wav
-from wespeaker_qm.audio.rir import simulate_rirs
+from wespeaker_qm.audio.io import read_audio, read_audio_at, write_wav
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.corpus.joining import Piece, join_pieces, plan_utterances, trim_bounds
 
-CATEGORIES = ("noise", "music", "speech")
-NUM_TALKERS = (3, 7)
-_PEAK = 0.7
+logger = logging.getLogger(__name__)
+
+MIN_NOISE_S = 3.0
+MAX_NOISE_S = 20.0
+MIN_MUSIC_S = 10.0
+MAX_MUSIC_S = 15.0
+NUM_BABBLE = 200
+BABBLE_S = 8.0
+BABBLE_SPEAKERS = (3, 7)
+# Well below full scale; the level in the mixture is set by the signal-to-noise ratio anyway.
+BABBLE_PEAK = 0.5
 
 
-def make_babble(
+def build_noise_set(
+    data_dir: Path,
+    clips: Mapping[str, Sequence[Path]],
     train: DataDir,
-    folder: Path,
     *,
-    num_files: int = 60,
-    duration_s: float = 10.0,
-    seed: int = 42,
+    num_babble: int = NUM_BABBLE,
     sample_rate: int = 16000,
+    seed: int = 42,
 ) -> DataDir:
-    """Mix training speakers into babble files ``<folder>/babble-0000.wav`` ..., category ``speech``.
-
-    Each file has 3 to 7 talkers at once (fewer where there are fewer speakers), as in Kaldi's recipe; a talker is
-    random utterances of one speaker, end to end, and all talkers are equally loud. File number ``i`` is a function of
-    (train, seed, i).
+    """Write ``noise/`` (a Kaldi directory whose ``utt2spk`` holds the category) and ``wav/noise/`` below ``data_dir``.
 
     Args:
-        train: training speakers only: voices of the evaluation must not be heard in training.
-        folder: where the wav files go.
-        num_files: number of files.
-        duration_s: length of each.
-        seed: non-negative.
+        data_dir: e.g. ``data/mini``.
+        clips: category (``noise`` or ``music``) -> audio files, in order. Short noises are joined to pieces of 3 to 20 s,
+            music is cut into pieces of 10 to 15 s, so that a draw of a key is a draw of a sound.
+        train: the training speakers, of whom babble (category ``speech``) is mixed.
+        num_babble: number of babble recordings, each of 8 s and 3 to 7 voices.
         sample_rate: in Hz.
+        seed: of the babble.
     """
-    utterances: dict[str, list[str]] = {}
-    for key in sorted(train.speaker):
-        utterances.setdefault(train.speaker[key], []).append(train.wav[key])
-    speakers = list(utterances)
-    babble = DataDir(wav={}, speaker={}, duration_s={})
-    for index in range(num_files):
-        rng = np.random.default_rng([seed, index])
-        num_talkers = min(len(speakers), int(rng.integers(NUM_TALKERS[0], NUM_TALKERS[1] + 1)))
-        talkers = rng.choice(len(speakers), size=num_talkers, replace=False)
-        num_samples = round(duration_s * sample_rate)
-        mixture = sum(_talk(utterances[speakers[talker]], num_samples, sample_rate, rng) for talker in talkers)
-        key = f"babble-{index:04d}"
-        path = folder / f"{key}.wav"
-        write_wav(path, _PEAK * mixture / np.abs(mixture).max(), sample_rate)
-        babble.wav[key], babble.speaker[key], babble.duration_s[key] = str(path), "speech", duration_s
-    return babble
+    waves: dict[str, str] = {}
+    category: dict[str, str] = {}
+    duration_s: dict[str, float] = {}
+    pieces = [*_clip_pieces(clips, sample_rate), *_babble(train, num_babble, sample_rate, seed)]
+    for key, kind, waveform in pieces:
+        path = data_dir / "wav" / "noise" / kind / f"{key}.wav"
+        write_wav(path, waveform, sample_rate)
+        waves[key], category[key], duration_s[key] = str(path), kind, len(waveform) / sample_rate
+    directory = DataDir(wav=waves, speaker=category, duration_s=duration_s)
+    directory.write(data_dir / "noise")
+    return directory
 
 
-def _talk(paths: list[str], num_samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Utterances in random order, repeated as needed, cut to (num_samples,) and scaled to unit power."""
-    parts: list[np.ndarray] = []
-    missing = num_samples
-    while missing > 0:
-        for position in rng.permutation(len(paths)):
-            parts.append(read_audio_at(paths[position], sample_rate))
-            missing -= len(parts[-1])
-            if missing <= 0:
-                break
-    speech: np.ndarray = np.concatenate(parts)[:num_samples].astype(np.float64)
-    return speech / max(float(np.sqrt(np.mean(speech**2))), 1e-6)
+def build_rirs(data_dir: Path, num_rooms: int, *, sample_rate: int = 16000, seed: int = 42) -> DataDir:
+    """Write ``rirs/`` (a Kaldi directory whose ``utt2spk`` holds the room) and ``wav/rirs/``: one simulated RIR a room."""
+    from wespeaker_qm.audio.rir import simulate_rirs
 
-
-def simulate_rooms(folder: Path, *, num_rooms: int = 200, seed: int = 42, sample_rate: int = 16000) -> DataDir:
-    """Simulate ``num_rooms`` rooms with :func:`wespeaker_qm.audio.rir.simulate_rirs` into ``<folder>/<key>.wav``."""
-    rooms = DataDir(wav={}, speaker={}, duration_s={})
-    for key, room_id, rir in simulate_rirs(num_rooms, seed, sample_rate):
-        path = folder / f"{key}.wav"
+    waves: dict[str, str] = {}
+    room: dict[str, str] = {}
+    duration_s: dict[str, float] = {}
+    for key, room_id, rir in tqdm(simulate_rirs(num_rooms, seed, sample_rate), total=num_rooms, desc="rooms"):
+        path = data_dir / "wav" / "rirs" / f"{key}.wav"
         write_wav(path, rir, sample_rate)
-        rooms.wav[key], rooms.speaker[key], rooms.duration_s[key] = str(path), room_id, len(rir) / sample_rate
-    return rooms
+        waves[key], room[key], duration_s[key] = str(path), room_id, len(rir) / sample_rate
+    directory = DataDir(wav=waves, speaker=room, duration_s=duration_s)
+    directory.write(data_dir / "rirs")
+    return directory
 
 
-def merge(parts: Iterable[DataDir]) -> DataDir:
-    """Return one directory with the recordings of all parts.
+def _clip_pieces(clips: Mapping[str, Sequence[Path]], sample_rate: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Key, category and waveform of each piece of noise and music."""
+    for kind, paths in sorted(clips.items()):
+        bounds_s = [trim_bounds(*read_audio(path)) for path in tqdm(paths, desc=kind)]
+        limits_s = (MIN_MUSIC_S, MAX_MUSIC_S) if kind == "music" else (MIN_NOISE_S, MAX_NOISE_S)
+        for index, pieces in enumerate(plan_utterances(bounds_s, *limits_s)):
+            yield f"{kind}-{index:04d}", kind, _join(paths, pieces, sample_rate)
 
-    Raises:
-        RecipeError: a key stands in two parts.
-    """
-    merged = DataDir(wav={}, speaker={}, duration_s={})
-    for part in parts:
-        common = sorted(merged.wav.keys() & part.wav.keys())
-        if common:
-            raise RecipeError(f"noise: key {common[0]!r} stands in two sources; keys must be unique, rename the file")
-        merged.wav.update(part.wav)
-        merged.speaker.update(part.speaker)
-        merged.duration_s.update(part.duration_s)
-    return merged
+
+def _join(paths: Sequence[Path], pieces: Sequence[Piece], sample_rate: int) -> np.ndarray:
+    return join_pieces(pieces, lambda clip: read_audio(paths[clip]), sample_rate)
+
+
+def _babble(train: DataDir, count: int, sample_rate: int, seed: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Key, category and waveform of mixtures of training speakers, each at the same power."""
+    by_speaker: dict[str, list[str]] = {}
+    for key in sorted(train.speaker):
+        by_speaker.setdefault(train.speaker[key], []).append(key)
+    speakers = sorted(by_speaker)
+    num_samples = round(BABBLE_S * sample_rate)
+    for index in tqdm(range(count), desc="babble"):
+        rng = random.Random(f"{seed} babble {index}")
+        num_voices = min(rng.randint(*BABBLE_SPEAKERS), len(speakers))
+        mixture = np.zeros(num_samples, dtype=np.float32)
+        for speaker in rng.sample(speakers, num_voices):
+            mixture += _voice(train, by_speaker[speaker], num_samples, sample_rate, rng)
+        yield f"speech-{index:04d}", "speech", mixture * (BABBLE_PEAK / np.abs(mixture).max())
+
+
+def _voice(
+    train: DataDir, keys: Sequence[str], num_samples: int, sample_rate: int, rng: random.Random
+) -> np.ndarray:
+    """Random utterances of one speaker in a row, (num_samples,), unit power."""
+    parts: list[np.ndarray] = []
+    while sum(map(len, parts)) < num_samples:
+        parts.append(read_audio_at(train.wav[rng.choice(keys)], sample_rate))
+    waveform = np.concatenate(parts)[:num_samples]
+    return waveform / np.sqrt(np.square(waveform).mean() + 1e-12)

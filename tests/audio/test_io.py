@@ -1,0 +1,183 @@
+"""The decoder: every container and rate that users bring, and what it must refuse."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wespeaker_qm.audio.io import (
+    AudioError,
+    AudioInfo,
+    RawFormat,
+    audio_info,
+    read_audio,
+    read_audio_at,
+    resample_audio,
+    write_wav,
+)
+
+
+def tone(sample_rate: int, duration_s: float = 1.0, frequency_hz: float = 440.0) -> np.ndarray:
+    """A sine of amplitude 0.5, faded in and out."""
+    time_s = np.arange(round(duration_s * sample_rate)) / sample_rate
+    wave = 0.5 * np.sin(2 * np.pi * frequency_hz * time_s) * np.minimum(1, 20 * np.minimum(time_s, duration_s - time_s))
+    return wave.astype(np.float32)
+
+
+def write_m4a(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
+    import av
+
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=sample_rate, layout="stereo")
+        for start in range(0, len(waveform), 1024):
+            block = np.stack([waveform[start : start + 1024]] * 2)
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
+            frame.sample_rate = sample_rate
+            frame.pts = start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def similarity(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest normalised correlation over shifts: lossy codecs delay."""
+    correlation = np.correlate(a.astype(np.float64), b.astype(np.float64), mode="full")
+    return float(correlation.max() / np.sqrt((a.astype(np.float64) ** 2).sum() * (b.astype(np.float64) ** 2).sum()))
+
+
+def test_wav_round_trip_is_exact_and_header_canonical(tmp_path: Path) -> None:
+    values = np.array([-32768, -32767, -1, 0, 1, 12345, 32767], dtype=np.int16)
+    path = tmp_path / "sub" / "a.wav"
+    write_wav(path, values.astype(np.float32) / 32768, 8000)
+    content = path.read_bytes()
+    assert len(content) == 44 + 2 * len(values)
+    assert np.array_equal(np.frombuffer(content[44:], dtype="<i2"), values)
+    waveform, sample_rate = read_audio(path)
+    assert sample_rate == 8000
+    assert waveform.dtype == np.float32
+    assert np.array_equal(waveform * 32768, values)
+    assert soundfile.info(path).subtype == "PCM_16"
+
+
+def test_write_clips_and_refuses_nonsense(tmp_path: Path) -> None:
+    write_wav(tmp_path / "loud.wav", np.array([2.0, -2.0, 1.0]), 16000)
+    assert read_audio(tmp_path / "loud.wav")[0].tolist() == [32767 / 32768, -1.0, 32767 / 32768]
+    for bad in (np.zeros(0), np.zeros((2, 2)), np.array([np.nan])):
+        with pytest.raises(AudioError, match="bad.wav"):
+            write_wav(tmp_path / "bad.wav", bad, 16000)
+    assert not (tmp_path / "bad.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("a.wav", {}),
+        ("a.flac", {}),
+        ("a.ogg", {}),
+        ("a.mp3", {}),
+        ("b.opus", {"format": "OGG", "subtype": "OPUS"}),
+        ("b.au", {"format": "AU", "subtype": "ULAW"}),
+        ("float.wav", {"subtype": "FLOAT"}),
+        ("gsm.wav", {"subtype": "GSM610"}),
+    ],
+)
+def test_formats_of_soundfile(tmp_path: Path, name: str, arguments: dict) -> None:
+    sample_rate = 8000 if "gsm" in name or name.endswith(".au") else 48000
+    wave = tone(sample_rate)
+    path = tmp_path / name
+    soundfile.write(path, wave, sample_rate, **arguments)
+    read, rate = read_audio(path)
+    assert rate == sample_rate
+    assert read.ndim == 1
+    assert similarity(read, wave) > 0.98
+    assert audio_info(path).sample_rate == sample_rate
+
+
+def test_m4a_from_path_and_file_object(tmp_path: Path) -> None:
+    wave = tone(44100)
+    path = tmp_path / "a.m4a"
+    write_m4a(path, wave, 44100)
+    read, rate = read_audio(path)
+    assert rate == 44100
+    assert similarity(read, wave) > 0.98
+    info = audio_info(path)
+    assert info == AudioInfo(len(read), 44100, 2)
+    with path.open("rb") as handle:
+        from_object, _ = read_audio(handle)
+    assert np.array_equal(from_object, read)
+    part, _ = read_audio(path, start=1000, num_samples=500)
+    assert np.array_equal(part, read[1000:1500])
+
+
+@pytest.mark.parametrize("encoding", ["gsm610", "ulaw"])
+def test_headerless(tmp_path: Path, encoding: str) -> None:
+    wave = tone(8000)
+    path = tmp_path / "a.raw"
+    soundfile.write(path, wave, 8000, format="RAW", subtype=encoding.upper())
+    raw_format = RawFormat(8000, encoding)
+    read, rate = read_audio(path, raw_format=raw_format)
+    assert rate == 8000
+    assert len(read) == len(wave)
+    assert similarity(read, wave) > 0.98
+    assert audio_info(path, raw_format=raw_format) == AudioInfo(8000, 8000, 1)
+    part, _ = read_audio(path, start=100, num_samples=50, raw_format=raw_format)
+    assert np.array_equal(part, read[100:150])
+
+
+def test_channels_are_averaged_and_parts_read(tmp_path: Path) -> None:
+    left, right = tone(8000), tone(8000, frequency_hz=200.0)
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([left, right], axis=1), 8000, subtype="FLOAT")
+    read, _ = read_audio(path)
+    assert np.allclose(read, (left + right) / 2, atol=1e-7)
+    assert audio_info(path) == AudioInfo(8000, 8000, 2)
+    assert np.array_equal(read_audio(path, start=7000, num_samples=5000)[0], read[7000:])
+    memory = io.BytesIO(path.read_bytes())
+    assert np.array_equal(read_audio(memory)[0], read)
+    with pytest.raises(AudioError, match="no samples"):
+        read_audio(path, start=8000)
+
+
+def test_refusals_name_the_file_and_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("this is no audio " * 20)
+    soundfile.write(tmp_path / "header_only.wav", np.zeros(0), 16000)
+    soundfile.write(tmp_path / "nan.wav", np.array([0.1, np.nan, 0.1]), 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "integers.wav", np.array([100.0, -20000.0]), 16000, subtype="FLOAT")
+    for name, reason in {
+        "missing.wav": "no such file",
+        "empty.wav": "0 bytes",
+        "text.wav": "cannot be decoded",
+        "header_only.wav": "no samples",
+        "nan.wav": "not a number",
+        "integers.wav": "20000",
+    }.items():
+        with pytest.raises(AudioError, match=reason) as caught:
+            read_audio(tmp_path / name)
+        assert name in str(caught.value)
+
+
+def test_full_scale_overshoot_is_clipped(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "loud.wav", np.array([1.2, -1.3, 0.5]), 16000, subtype="FLOAT")
+    assert read_audio(tmp_path / "loud.wav")[0].tolist() == [1.0, -1.0, 0.5]
+
+
+@pytest.mark.parametrize("orig_sr", [8000, 22050, 44100, 48000, 128000])
+def test_resampling_keeps_what_fits_and_removes_what_would_alias(orig_sr: int) -> None:
+    low = resample_audio(tone(orig_sr, frequency_hz=1000.0), orig_sr, 16000)
+    expected = tone(16000, frequency_hz=1000.0)
+    assert low.dtype == np.float32
+    assert len(low) == 16000
+    # The fades' corners are the largest difference; the sign of a delay would be a difference of 0.2 and more.
+    assert np.abs(low - expected).max() < 2e-3
+    if orig_sr > 16000:
+        high = resample_audio(tone(orig_sr, frequency_hz=9000.0), orig_sr, 16000)
+        assert 20 * np.log10(np.abs(high[2000:-2000]).max()) < -80
+
+
+def test_read_at_a_rate(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", tone(8000), 8000)
+    waveform = read_audio_at(tmp_path / "a.wav", 16000)
+    assert np.abs(waveform - tone(16000)).max() < 2e-3
+    assert np.array_equal(resample_audio(waveform, 16000, 16000), waveform)

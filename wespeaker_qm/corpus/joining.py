@@ -1,0 +1,130 @@
+"""Utterances made of short clips: trim the silence at both ends, then join clips of one session in their order.
+
+Prompts of telephone exchanges and games last 0.3 to 2 s, too short for speaker verification; a few of them in a row
+make an utterance of natural length. The rules work on durations, so that only the clips that are used are resampled.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from wespeaker_qm.audio.io import resample_audio
+
+FRAME_S = 0.02
+# Below the loudest frame: speech spans about 30 dB; recordings with more noise than that are not trimmed.
+TRIM_RANGE_DB = 35.0
+SILENCE_DB = -60.0
+MARGIN_S = 0.06
+MIN_CLIP_S = 0.1
+# The rest of a clip that was cut at the maximal length of an utterance is used if it is longer than this.
+MIN_REST_S = 0.3
+FADE_S = 0.005
+
+
+class Piece(NamedTuple):
+    """A stretch of a clip: index of the clip, first and last second."""
+
+    clip: int
+    start_s: float
+    end_s: float
+
+
+def trim_bounds(waveform: np.ndarray, sample_rate: int) -> tuple[float, float]:
+    """Where the sound of a clip begins and ends: from the first to the last frame of 20 ms within 35 dB of the loudest.
+
+    Args:
+        waveform: (S,) in [-1, 1].
+        sample_rate: in Hz.
+
+    Returns:
+        start and end in seconds, with margins of 60 ms inside the clip; (0, 0) for silence (no frame above -60 dB of
+        full scale) and for what is shorter than 100 ms.
+    """
+    frame = round(FRAME_S * sample_rate)
+    num_frames = len(waveform) // frame
+    if num_frames == 0:
+        return 0.0, 0.0
+    frames = waveform[: num_frames * frame].reshape(num_frames, frame)
+    level_db = 10 * np.log10(np.square(frames - waveform.mean()).mean(axis=1) + 1e-12)
+    loud = np.flatnonzero(level_db > max(level_db.max() - TRIM_RANGE_DB, SILENCE_DB))
+    if len(loud) == 0:
+        return 0.0, 0.0
+    start_s = max(0.0, loud[0] * FRAME_S - MARGIN_S)
+    end_s = min(len(waveform) / sample_rate, (loud[-1] + 1) * FRAME_S + MARGIN_S)
+    return (start_s, end_s) if end_s - start_s >= MIN_CLIP_S else (0.0, 0.0)
+
+
+def plan_utterances(bounds_s: Sequence[tuple[float, float]], min_s: float, max_s: float) -> list[list[Piece]]:
+    """Cut a row of clips into utterances of ``min_s`` to ``max_s`` seconds, in order.
+
+    Clips are joined until there are ``min_s``; a clip that would go beyond ``max_s`` is cut there, and its rest begins
+    the next utterance. What is left at the end is dropped, or appended to the last utterance where there is room.
+
+    Args:
+        bounds_s: of each clip, as :func:`trim_bounds` gives them; clips of zero length are passed over.
+        min_s: shortest utterance.
+        max_s: longest utterance.
+    """
+    utterances: list[list[Piece]] = []
+    current: list[Piece] = []
+    length_s = 0.0
+    for clip, (start_s, end_s) in enumerate(bounds_s):
+        is_rest = False
+        while end_s - start_s > (MIN_REST_S if is_rest else 0):
+            taken_s = min(end_s - start_s, max_s - length_s)
+            current.append(Piece(clip, start_s, start_s + taken_s))
+            start_s, length_s, is_rest = start_s + taken_s, length_s + taken_s, True
+            if length_s >= min_s:
+                utterances.append(current)
+                current, length_s = [], 0.0
+    if utterances and length_s + sum(piece.end_s - piece.start_s for piece in utterances[-1]) <= max_s:
+        utterances[-1] += current
+    return utterances
+
+
+def choose_evenly(count: int, wanted: int) -> list[int]:
+    """Indices of ``wanted`` of ``count`` things, spread evenly; all where there are no more."""
+    if wanted >= count:
+        return list(range(count))
+    return [math.floor((index + 0.5) * count / wanted) for index in range(wanted)]
+
+
+def share_out(counts: Sequence[int], total: int) -> list[int]:
+    """Divide ``total`` places among sessions with ``counts`` utterances: equal shares, what one cannot fill goes to others.
+
+    >>> share_out([100, 5, 100], 60)
+    [28, 5, 27]
+    """
+    shares = [0] * len(counts)
+    for _ in range(min(total, sum(counts))):
+        open_sessions = [index for index, count in enumerate(counts) if shares[index] < count]
+        shares[min(open_sessions, key=lambda index: shares[index])] += 1
+    return shares
+
+
+def join_pieces(
+    pieces: Sequence[Piece], read: Callable[[int], tuple[np.ndarray, int]], sample_rate: int
+) -> np.ndarray:
+    """Put an utterance together, each piece resampled and faded in and out over 5 ms so that joints do not click.
+
+    Args:
+        pieces: from :func:`plan_utterances`.
+        read: clip index -> waveform (S,) and its sample rate.
+        sample_rate: of the result, in Hz.
+
+    Returns:
+        waveform (S,) float32.
+    """
+    joined = []
+    fade = np.linspace(0, 1, round(FADE_S * sample_rate), dtype=np.float32)
+    for piece in pieces:
+        waveform, original_rate = read(piece.clip)
+        part = waveform[round(piece.start_s * original_rate) : round(piece.end_s * original_rate)]
+        part = resample_audio(part, original_rate, sample_rate).copy()
+        ramp = fade[: len(part) // 2]
+        part[: len(ramp)] *= ramp
+        part[len(part) - len(ramp) :] *= ramp[::-1]
+        joined.append(part)
+    return np.concatenate(joined)
