@@ -1,0 +1,77 @@
+# Environment only: sourced by run.sh and tools/test.sh from the recipe's folder, sets PYTHON, PATH and PYTHONPATH.
+#
+# The first of these that has every package of requirements.txt is taken as it is, and nothing is installed into it:
+# $PYTHON, the active virtual environment, .venv. If there is none, .venv is made with `pip install -e .`.
+# path_extra=test asks for the packages of requirements-test.txt, too.
+
+path_missing() { # the packages that interpreter $1 lacks, on one line
+  if [ -n "${path_extra:-}" ]; then
+    "$1" tools/missing_packages.py requirements.txt "requirements-${path_extra}.txt" | tr '\n' ' '
+  else
+    "$1" tools/missing_packages.py requirements.txt | tr '\n' ' '
+  fi
+}
+
+path_find() { # set PYTHON to a suitable interpreter, or fail
+  local candidate missing
+  for candidate in "${PYTHON:-}" "${VIRTUAL_ENV:+${VIRTUAL_ENV}/bin/python}" "${PWD}/.venv/bin/python"; do
+    if [ -z "${candidate}" ]; then
+      continue
+    elif ! command -v "${candidate}" >/dev/null; then
+      if [ "${candidate}" = "${PYTHON:-}" ]; then
+        echo "path.sh: PYTHON=${candidate} is not a program; unset PYTHON or name a Python 3.11 or later" >&2
+        exit 1
+      fi
+    elif ! missing=$(path_missing "${candidate}"); then
+      echo "path.sh: ${candidate} does not run" >&2
+    elif [ -n "${missing}" ]; then
+      echo "path.sh: ${candidate} lacks: ${missing}" >&2
+    else
+      PYTHON=$(command -v "${candidate}")
+      return 0
+    fi
+  done
+  return 1
+}
+
+path_base() { # print an interpreter to make .venv with
+  local candidate
+  for candidate in "${PYTHON:-}" python3 python3.11 python3.12 python3.13 python3.14; do
+    if [ -n "${candidate}" ] && "${candidate}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "${candidate}"
+      return 0
+    fi
+  done
+  echo "path.sh: found no Python 3.11 or later; install one (apt-get install python3 python3-venv) or set PYTHON" >&2
+  return 1
+}
+
+path_make() { # make .venv
+  local base
+  base=$(path_base) || exit 1
+  echo "path.sh: no suitable Python environment is active: making .venv with pip install -e .${path_extra:+[${path_extra}]}"
+  echo "path.sh: this downloads a few GB (PyTorch) and takes some minutes, once"
+  if [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    :
+  elif "${base}" -c 'import ensurepip' 2>/dev/null; then
+    "${base}" -m venv .venv || exit 1
+  else # Debian without python3-venv: the pip outside can install into .venv
+    "${base}" -m venv --without-pip .venv || exit 1
+  fi
+  local pip=(.venv/bin/python -m pip)
+  if ! "${pip[@]}" --version >/dev/null 2>&1; then
+    pip=("${base}" -m pip --python .venv/bin/python)
+  fi
+  if ! "${pip[@]}" install -e ".${path_extra:+[${path_extra}]}"; then
+    echo "path.sh: pip install failed; see above. To use an environment of your own: PYTHON=/path/to/python ./run.sh" >&2
+    exit 1
+  fi
+  PYTHON=${PWD}/.venv/bin/python
+}
+
+path_find || path_make
+export PYTHON
+PATH=$(dirname "${PYTHON}"):${PATH}
+export PATH
+export PYTHONPATH=${PWD}${PYTHONPATH:+:${PYTHONPATH}}
+export PYTHONUTF8=1

@@ -1,0 +1,185 @@
+#!/usr/bin/env bash
+# The recipe, from audio to a verification report. ./run.sh --help explains; README.md says more.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=1
+stop_stage=5
+corpus=egs/mini
+data=
+config=
+loss=
+exp_dir=
+overrides=
+resume=true
+table5=false
+prepare_opts=
+num_workers=$(nproc)
+num_processes=1
+gpus=
+num_nodes=1
+HOST_NODE_ADDR=localhost:29400
+job_id=2024
+
+options=(stage stop_stage corpus data config loss exp_dir overrides resume table5 prepare_opts num_workers
+  num_processes gpus num_nodes HOST_NODE_ADDR job_id)
+
+help_message="Usage: ./run.sh [--name value | --name=value] ...
+
+Trains and evaluates a speaker-verification system. Without options: the corpus egs/mini (real recorded voices, downloaded
+as Debian packages), Q-Margin, all stages. A stage whose inputs have not changed is skipped.
+
+Stages:
+  1  prepare    download and prepare the corpus: wav.scp, utt2spk, trial lists
+  2  pack       pack audio, noise and room impulse responses into shards
+  3  train      train the network
+  4  extract    average the last checkpoints, extract embeddings (and the baselines': untrained network, LTAS)
+  5  evaluate   score the trials; TAR@FAR, EER, minDCF, DET figure, report.md
+
+Options (default in brackets; paths are relative to the folder of run.sh):
+  --stage N             first stage [${stage}]
+  --stop_stage N        last stage [${stop_stage}]
+  --corpus DIR          corpus to prepare, a folder of egs/ [${corpus}]
+  --prepare_opts STR    further options of the corpus's preparation (wespeaker-qm prepare --help) []
+  --data DIR            prepared data [data/<corpus>]
+  --config FILES        configurations, merged left to right [conf/resnet34.yaml and, if there is one, <corpus>/conf.yaml]
+  --loss FILE           loss overlay [conf/loss/qmargin_a1.5.yaml; with --config, what the configuration says]
+  --overrides STR       settings over all files, e.g. \"num_epochs=3 dataset_args.num_frms=100\" []
+  --exp_dir DIR         results [exp/<corpus>/<loss>]
+  --resume BOOL         go on after the last checkpoint of an interrupted training [${resume}]
+  --table5 BOOL         run stages 3 to 5 for each loss of the paper's Table 5, then print the table [${table5}]
+  --num_workers N       processes that prepare and pack [the number of CPU cores: ${num_workers}]
+  --num_processes N     training processes on this machine, one a GPU [${num_processes}, or the number of --gpus]
+  --gpus LIST           GPUs to use, e.g. \"[0,1]\" or 0,1 [all that CUDA shows, one process]
+  --num_nodes N         machines that train together; run the same command on each [${num_nodes}]
+  --HOST_NODE_ADDR STR  host:port of the first machine [${HOST_NODE_ADDR}]
+  --job_id N            name of the joint training [${job_id}]
+  --help                print this
+
+Example: CosFace on the data that ./run.sh has prepared, for 10 epochs
+  ./run.sh --stage 3 --loss conf/loss/cosface.yaml --overrides num_epochs=10 --exp_dir exp/mini/cosface_10"
+
+. tools/parse_options.sh
+parse_options "$@"
+
+die() {
+  echo "$0: $1" >&2
+  exit 1
+}
+
+for number in "${stage}" "${stop_stage}"; do
+  if [ "${number}" -lt 1 ] || [ "${number}" -gt 5 ]; then
+    die "found stage ${number}, expected 1 to 5: 1 prepare, 2 pack, 3 train, 4 extract, 5 evaluate"
+  fi
+done
+[ "${stage}" -le "${stop_stage}" ] || die "--stage ${stage} comes after --stop_stage ${stop_stage}: nothing to do"
+[ "${num_workers}" -ge 1 ] || die "--num_workers: found ${num_workers}, expected at least 1"
+[ "${num_nodes}" -ge 1 ] || die "--num_nodes: found ${num_nodes}, expected at least 1"
+corpus=${corpus%/}
+[ -d "${corpus}" ] || die "--corpus: found no folder ${corpus}; there are: $(echo egs/*)"
+if [ "${table5}" = true ] && [ -n "${loss}${exp_dir}" ]; then
+  die "--table5 true trains every loss of conf/table5.yaml into exp/<corpus>/<loss>: leave out --loss and --exp_dir"
+fi
+
+name=$(basename "${corpus}")
+data=${data:-data/${name}}
+exp_root=exp/$(basename "${data}")
+if [ -z "${config}" ]; then
+  config=conf/resnet34.yaml
+  if [ -f "${corpus}/conf.yaml" ]; then
+    config+=" ${corpus}/conf.yaml"
+  fi
+  loss=${loss:-conf/loss/qmargin_a1.5.yaml}
+fi
+read -r -a config_files <<<"${config}"
+read -r -a override_list <<<"${overrides}"
+read -r -a prepare_list <<<"${prepare_opts}"
+for file in "${config_files[@]}" ${loss:+"${loss}"}; do
+  [ -f "${file}" ] || die "found no configuration ${file}; losses are: $(echo conf/loss/*.yaml)"
+done
+if [ -n "${gpus}" ]; then
+  gpus=$(tr -d '[] ' <<<"${gpus}")
+  [[ "${gpus}" =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--gpus: found ${gpus}, expected a list of numbers such as 0,1"
+  export CUDA_VISIBLE_DEVICES=${gpus}
+  num_processes=$(tr ',' '\n' <<<"${gpus}" | wc -l)
+fi
+[ "${num_processes}" -ge 1 ] || die "--num_processes: found ${num_processes}, expected at least 1"
+
+. ./path.sh
+
+wants() { # whether stage $1 is to run
+  [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]
+}
+
+announce() {
+  echo "$(date '+%F %T') $1"
+}
+
+wespeaker_qm() { # run a subcommand; its log lines also go to <experiment>/log/<subcommand>.log
+  local folder=$1
+  shift
+  "${PYTHON}" -m wespeaker_qm.bin.main "$@" --log "${folder}/log/$1.log"
+}
+
+wespeaker_qm_distributed() { # the same in num_nodes * num_processes processes
+  local folder=$1 rendezvous=(--standalone)
+  shift
+  if [ "${num_nodes}" -gt 1 ]; then
+    rendezvous=(--nnodes "${num_nodes}" --rdzv_backend c10d --rdzv_endpoint "${HOST_NODE_ADDR}" --rdzv_id "${job_id}")
+  fi
+  "${PYTHON}" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node "${num_processes}" \
+    -m wespeaker_qm.bin.main "$@" --log "${folder}/log/$1.log"
+}
+
+train_and_evaluate() { # stages 3 to 5 with loss overlay $1 (may be empty) into $2
+  local loss=$1 dir=$2 launch=wespeaker_qm
+  if wants 3; then
+    announce "Stage 3: train ${dir} (${config}${loss:+ ${loss}}${overrides:+ ${overrides}})"
+    if [ "${num_nodes}" -gt 1 ] || [ "${num_processes}" -gt 1 ]; then
+      launch=wespeaker_qm_distributed
+    fi
+    "${launch}" "${dir}" train --data "${data}" --exp_dir "${dir}" --resume "${resume}" \
+      --config "${config_files[@]}" ${loss:+"${loss}"} --set ${override_list[@]+"${override_list[@]}"}
+  fi
+  if wants 4; then
+    announce "Stage 4: average checkpoints and extract embeddings of ${dir} and of the baselines"
+    wespeaker_qm "${dir}" average --exp_dir "${dir}"
+    wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}"
+    wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}" --untrained
+    wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${exp_root}/ltas" --ltas
+  fi
+  if wants 5; then
+    announce "Stage 5: score and evaluate ${dir}"
+    local system
+    for system in "${dir}" "${dir}/untrained" "${exp_root}/ltas"; do
+      wespeaker_qm "${dir}" score --data "${data}" --exp_dir "${system}"
+    done
+    wespeaker_qm "${dir}" evaluate --data "${data}" --exp_dir "${dir}" \
+      --baseline "untrained=${dir}/untrained" --baseline "ltas=${exp_root}/ltas"
+    announce "Report: ${dir}/report.md"
+  fi
+}
+
+if wants 1; then
+  announce "Stage 1: prepare ${corpus} in ${data}"
+  wespeaker_qm "${exp_root}" prepare --corpus "${corpus}" --data "${data}" --num_workers "${num_workers}" \
+    ${prepare_list[@]+"${prepare_list[@]}"}
+fi
+
+if wants 2; then
+  announce "Stage 2: pack the audio of ${data} into shards"
+  wespeaker_qm "${exp_root}" pack --data "${data}" --num_workers "${num_workers}"
+fi
+
+if [ "${table5}" = false ]; then
+  train_and_evaluate "${loss}" "${exp_dir:-${exp_root}/$(basename "${loss:-${config_files[-1]}}" .yaml)}"
+else
+  losses=$("${PYTHON}" -m wespeaker_qm.bin.main table5 --list_losses true)
+  for loss in ${losses}; do
+    train_and_evaluate "${loss}" "${exp_root}/$(basename "${loss}" .yaml)"
+  done
+  if wants 5; then
+    wespeaker_qm "${exp_root}" table5 --data "${data}" --exp_root "${exp_root}" --table conf/table5.yaml
+  fi
+fi
+announce "Done"

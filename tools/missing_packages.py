@@ -1,0 +1,41 @@
+"""Print what this interpreter lacks of the given requirement files, one package a line; nothing when it lacks nothing.
+
+Reads package metadata only, so that it takes a moment and not the seconds that importing torch takes.
+
+    python tools/missing_packages.py requirements.txt requirements-test.txt
+"""
+
+import re
+import sys
+from importlib import metadata
+
+OLDEST_PYTHON = (3, 11)
+
+
+def numbers(version):
+    """The leading numbers of a version: "2.14.1+cpu" -> [2, 14, 1]."""
+    return [int(number) for number in re.match(r"[0-9.]*[0-9]|", version).group().split(".") if number]
+
+
+def is_missing(requirement):
+    """Whether ``name`` or ``name>=version`` is not met."""
+    name, _, oldest = requirement.partition(">=")
+    try:
+        installed = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return True
+    return numbers(installed) < numbers(oldest)
+
+
+def main(files):
+    """Print the missing packages of ``files``."""
+    if sys.version_info < OLDEST_PYTHON:
+        print("python>=" + ".".join(map(str, OLDEST_PYTHON)))
+    for file in files:
+        with open(file, encoding="utf-8") as handle:
+            requirements = [line.strip() for line in handle if line.strip() and not line.startswith("#")]
+        print("".join(requirement + "\n" for requirement in requirements if is_missing(requirement)), end="")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
