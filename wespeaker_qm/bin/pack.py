@@ -1,0 +1,50 @@
+"""Stage 2: pack the audio of every set into shards."""
+
+import argparse
+from pathlib import Path
+
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.corpus.shards import CODECS, pack_data_dir
+from wespeaker_qm.utils.parallel import available_cpus
+
+HELP = "stage 2: pack audio, noise and impulse responses into shards"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``wespeaker-qm pack``."""
+    parser.add_argument("--data", type=Path, required=True, help="prepared corpus, e.g. data/mini")
+    parser.add_argument(
+        "--codec", choices=CODECS, default="wav", help="wav is fastest, flac half as large (default %(default)s)"
+    )
+    parser.add_argument("--sample_rate", type=int, default=16000, help="in Hz (default %(default)s)")
+    parser.add_argument("--utterances_per_shard", type=int, default=1000, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=42, help="of the training set's order (default %(default)s)")
+    parser.add_argument("--num_workers", type=int, default=available_cpus(), help="default: all cores, %(default)s")
+    parser.add_argument(
+        "--min_duration", type=float, default=0.1, help="shorter speech, in s, is bad audio (default %(default)s)"
+    )
+    parser.add_argument(
+        "--max_bad_fraction",
+        type=float,
+        default=0.0,
+        help="fraction of a set's recordings that may be unreadable, silent or too short; they are left out and listed "
+        "in <set>/bad_audio.tsv, more of them stops the stage (default %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Pack every set that the corpus names."""
+    corpus = CorpusInfo.load(args.data)
+    for name in corpus.sets():
+        is_speech = name not in (corpus.noise, corpus.rirs)
+        pack_data_dir(
+            args.data / name,
+            sample_rate=args.sample_rate,
+            codec=args.codec,
+            utterances_per_shard=args.utterances_per_shard,
+            shuffle=name == corpus.train,
+            seed=args.seed,
+            num_workers=args.num_workers,
+            min_duration_s=args.min_duration if is_speech else 0.0,
+            max_bad_fraction=args.max_bad_fraction,
+        )
