@@ -16,10 +16,6 @@ import soundfile
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path
 
-# Lossy decoders overshoot full scale by a few per cent, and those samples are clipped. A larger peak is a float file
-# whose samples were never scaled to [-1, 1]: clipping it would turn speech into a square wave.
-_MAX_PEAK = 2.0
-
 Source = Path | str | BinaryIO
 
 
@@ -52,7 +48,8 @@ def read_audio(
 ) -> tuple[np.ndarray, int]:
     """Read audio as mono; several channels are averaged.
 
-    soundfile decodes WAV, FLAC, Ogg, Opus and MP3; whatever it refuses (M4A, MP4, AAC, ...) goes to PyAV.
+    soundfile decodes WAV, FLAC, Ogg, Opus and MP3; whatever it refuses (M4A, MP4, AAC, ...) goes to PyAV. Samples beyond
+    full scale (lossy decoders overshoot, float files may hold anything) are scaled down to a peak of 1, never clipped.
 
     Args:
         source: path, or a binary file object positioned at the start.
@@ -64,7 +61,7 @@ def read_audio(
         waveform (num_samples,), float32 in [-1, 1], and the sample rate in Hz.
 
     Raises:
-        AudioError: missing, empty, unreadable, non-finite samples, or samples far outside [-1, 1].
+        AudioError: missing, empty, unreadable or non-finite samples.
     """
     name = _check_source(source)
     try:
@@ -80,9 +77,7 @@ def read_audio(
     peak = float(np.abs(waveform).max())
     if not np.isfinite(peak):
         raise AudioError(f"{name}: has samples that are infinite or not a number; write the file again")
-    if peak > _MAX_PEAK:
-        raise AudioError(f"{name}: samples reach {peak:g}, expected -1 to 1; scale this float file before use")
-    return np.clip(waveform, -1.0, 1.0), sample_rate
+    return (waveform / np.float32(peak) if peak > 1 else waveform), sample_rate
 
 
 def read_audio_at(source: Source, sample_rate: int, *, raw_format: RawFormat | None = None) -> np.ndarray:

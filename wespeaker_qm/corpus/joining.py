@@ -1,4 +1,4 @@
-"""Utterances made of short clips: trim the silence at both ends, then join clips of one session in their order.
+"""Utterances made of short clips: cut out the silence, then join what is left of a session in its order.
 
 Prompts of telephone exchanges and games last 0.3 to 2 s, too short for speaker verification; a few of them in a row
 make an utterance of natural length. The rules work on durations, so that only the clips that are used are resampled.
@@ -17,6 +17,8 @@ FRAME_S = 0.02
 TRIM_RANGE_DB = 35.0
 SILENCE_DB = -60.0
 MARGIN_S = 0.06
+# Longer pauses inside a clip are cut out: one speaker's clips are two thirds digital silence.
+MAX_PAUSE_S = 0.3
 MIN_CLIP_S = 0.1
 # The rest of a clip that was cut at the maximal length of an utterance is used if it is longer than this.
 MIN_REST_S = 0.3
@@ -31,51 +33,56 @@ class Piece(NamedTuple):
     end_s: float
 
 
-def trim_bounds(waveform: np.ndarray, sample_rate: int) -> tuple[float, float]:
-    """Where the sound of a clip begins and ends: from the first to the last frame of 20 ms within 35 dB of the loudest.
+def sound_pieces(clip: int, waveform: np.ndarray, sample_rate: int) -> list[Piece]:
+    """Where a clip is not silent: frames of 20 ms within 35 dB of the loudest, pauses up to 0.3 s included.
 
     Args:
+        clip: its index, written into the pieces.
         waveform: (S,) in [-1, 1].
         sample_rate: in Hz.
 
     Returns:
-        start and end in seconds, with margins of 60 ms inside the clip; (0, 0) for silence (no frame above -60 dB of
-        full scale) and for what is shorter than 100 ms.
+        pieces in order, each with margins of up to 60 ms; none for a clip that is silent (no frame above -60 dB of full
+        scale) or shorter than 100 ms.
     """
     frame = round(FRAME_S * sample_rate)
     num_frames = len(waveform) // frame
     if num_frames == 0:
-        return 0.0, 0.0
+        return []
     frames = waveform[: num_frames * frame].reshape(num_frames, frame)
     level_db = 10 * np.log10(np.square(frames - waveform.mean()).mean(axis=1) + 1e-12)
     loud = np.flatnonzero(level_db > max(level_db.max() - TRIM_RANGE_DB, SILENCE_DB))
     if len(loud) == 0:
-        return 0.0, 0.0
-    start_s = max(0.0, loud[0] * FRAME_S - MARGIN_S)
-    end_s = min(len(waveform) / sample_rate, (loud[-1] + 1) * FRAME_S + MARGIN_S)
-    return (start_s, end_s) if end_s - start_s >= MIN_CLIP_S else (0.0, 0.0)
+        return []
+    pieces = []
+    for run in np.split(loud, np.flatnonzero(np.diff(loud) * FRAME_S > MAX_PAUSE_S) + 1):
+        start_s = max(0.0, run[0] * FRAME_S - MARGIN_S)
+        end_s = min(len(waveform) / sample_rate, (run[-1] + 1) * FRAME_S + MARGIN_S)
+        if end_s - start_s >= MIN_CLIP_S:
+            pieces.append(Piece(clip, float(start_s), float(end_s)))
+    return pieces
 
 
-def plan_utterances(bounds_s: Sequence[tuple[float, float]], min_s: float, max_s: float) -> list[list[Piece]]:
-    """Cut a row of clips into utterances of ``min_s`` to ``max_s`` seconds, in order.
+def plan_utterances(pieces: Sequence[Piece], min_s: float, max_s: float) -> list[list[Piece]]:
+    """Join a row of pieces to utterances of ``min_s`` to ``max_s`` seconds, in order.
 
-    Clips are joined until there are ``min_s``; a clip that would go beyond ``max_s`` is cut there, and its rest begins
-    the next utterance. What is left at the end is dropped, or appended to the last utterance where there is room.
+    Pieces are joined until there are ``min_s``; one that would go beyond ``max_s`` is cut there, and its rest begins the
+    next utterance. What is left at the end is appended to the last utterance where there is room, else dropped.
 
     Args:
-        bounds_s: of each clip, as :func:`trim_bounds` gives them; clips of zero length are passed over.
+        pieces: of all clips of a session, from :func:`sound_pieces`.
         min_s: shortest utterance.
         max_s: longest utterance.
     """
     utterances: list[list[Piece]] = []
     current: list[Piece] = []
     length_s = 0.0
-    for clip, (start_s, end_s) in enumerate(bounds_s):
-        is_rest = False
-        while end_s - start_s > (MIN_REST_S if is_rest else 0):
+    for clip, start_s, end_s in pieces:
+        shortest_s = 0.0
+        while end_s - start_s > shortest_s:
             taken_s = min(end_s - start_s, max_s - length_s)
             current.append(Piece(clip, start_s, start_s + taken_s))
-            start_s, length_s, is_rest = start_s + taken_s, length_s + taken_s, True
+            start_s, length_s, shortest_s = start_s + taken_s, length_s + taken_s, MIN_REST_S
             if length_s >= min_s:
                 utterances.append(current)
                 current, length_s = [], 0.0
@@ -104,9 +111,7 @@ def share_out(counts: Sequence[int], total: int) -> list[int]:
     return shares
 
 
-def join_pieces(
-    pieces: Sequence[Piece], read: Callable[[int], tuple[np.ndarray, int]], sample_rate: int
-) -> np.ndarray:
+def join_pieces(pieces: Sequence[Piece], read: Callable[[int], tuple[np.ndarray, int]], sample_rate: int) -> np.ndarray:
     """Put an utterance together, each piece resampled and faded in and out over 5 ms so that joints do not click.
 
     Args:

@@ -25,10 +25,11 @@ import yaml
 from tqdm import tqdm
 
 from wespeaker_qm.audio.io import AudioError, RawFormat, read_audio, write_wav
+from wespeaker_qm.corpus.bad_audio import BadAudio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.debian import fetch_packages, read_packages, read_tsv, sha256_of, unpack_audio
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.joining import choose_evenly, join_pieces, plan_utterances, share_out, trim_bounds
+from wespeaker_qm.corpus.joining import Piece, choose_evenly, join_pieces, plan_utterances, share_out, sound_pieces
 from wespeaker_qm.corpus.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpus.trials import Trial, make_trials, write_trials
 from wespeaker_qm.utils.errors import RecipeError
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 TUXPAINT = "tuxpaint-stamps-default"
 MIN_PRESENT = 0.95
+MAX_BAD_CLIPS = 0.05
+MIN_UTTERANCES = 2
 # The two formats without a header: asterisk's GSM prompts and the mu-law digits of saytime.
 RAW_FORMATS = {".gsm": RawFormat(8000, "gsm610"), ".au": RawFormat(8000, "ulaw")}
 GENDERS = {"M": "m", "F": "f", "C": "c", "?": "u"}
@@ -71,6 +74,8 @@ class MiniRecipe:
     """... and cut at this length."""
     max_utterances_per_speaker: int = 60
     """Spread evenly over the sessions of a speaker and over the clips of a session."""
+    max_eval_utterances_per_session: int = 22
+    """For evaluation, so that a few talkative speakers do not make nearly all target trials."""
     num_babble: int = 200
     """Mixtures of training speakers."""
     num_rooms: int = 300
@@ -128,6 +133,13 @@ class Utterance(NamedTuple):
     package: str
     path: str
     duration_s: float
+
+
+class BuiltSpeaker(NamedTuple):
+    """What became of the clips of one speaker."""
+
+    utterances: list[Utterance]
+    bad: list[BadAudio]
 
 
 def build_mini(
@@ -275,7 +287,11 @@ def split_sessions(sessions: Sequence[Session], validation_speakers: Sequence[st
 def build_utterances(
     data_dir: Path, members: Mapping[str, Sequence[Session]], recipe: MiniRecipe, limit: int, num_workers: int
 ) -> dict[str, list[Utterance]]:
-    """Write the utterances of all sets to ``data_dir/wav/<set>/<speaker>/``, speaker by speaker in ``num_workers`` processes."""
+    """Write all utterances to ``data_dir/wav/<set>/<speaker>/``, each speaker in one of ``num_workers`` processes.
+
+    Raises:
+        RecipeError: more than 5 % of the clips hold no sound or cannot be read; they are listed in ``bad_audio.tsv``.
+    """
     jobs = []
     for name, sessions in members.items():
         for speaker in sorted({session.speaker for session in sessions}):
@@ -283,45 +299,53 @@ def build_utterances(
             jobs.append((name, data_dir / "wav" / name / speaker, own))
     # The longest first, so that no worker is left with much to do at the end.
     jobs.sort(key=lambda job: (-sum(len(session.clips) for session in job[2]), job[1]))
-    utterances: dict[str, list[Utterance]] = {name: [] for name in members}
     build = partial(_build_speaker, recipe=recipe, limit=limit)
     built = ordered_map(build, [(folder, own) for _, folder, own in jobs], num_workers)
+    utterances: dict[str, list[Utterance]] = {name: [] for name in members}
+    bad: list[BadAudio] = []
     for (name, _, own), made in tqdm(zip(jobs, built, strict=True), total=len(jobs), desc="speakers"):
-        if len(made) < 2:
-            logger.warning("%s: %d utterance(s), left out", own[0].speaker, len(made))
+        bad += made.bad
+        if len(made.utterances) < MIN_UTTERANCES:
+            logger.warning("%s: %d utterance(s), left out", own[0].speaker, len(made.utterances))
             continue
-        utterances[name] += made
+        utterances[name] += made.utterances
+    num_clips = sum(len(session.clips) for _, _, own in jobs for session in own)
+    refuse_bad_audio(bad, num_clips, MAX_BAD_CLIPS, data_dir / "bad_audio.tsv")
     return utterances
 
 
-def _build_speaker(job: tuple[Path, list[Session]], recipe: MiniRecipe, limit: int) -> list[Utterance]:
-    """Trim, plan, choose and write the utterances of one speaker."""
+def _build_speaker(job: tuple[Path, list[Session]], recipe: MiniRecipe, limit: int) -> BuiltSpeaker:
+    """Find the sounds in the clips of one speaker, plan utterances, choose among them and write those."""
     folder, sessions = job
-    plans = []
+    plans, bad = [], []
     for session in sessions:
-        bounds_s = [trim_bounds(*_read_clip(path)) for path in session.clips]
-        plans.append(plan_utterances(bounds_s, recipe.min_utterance_s, recipe.max_utterance_s))
+        sounds: list[Piece] = []
+        for clip, path in enumerate(session.clips):
+            try:
+                pieces = sound_pieces(clip, *_read_clip(path))
+                reason = "" if pieces else "no sound above -60 dB of full scale, or shorter than 0.1 s"
+            except AudioError as error:
+                pieces, reason = [], str(error)
+            sounds += pieces
+            if reason:
+                bad.append(BadAudio(session.name, str(path), reason))
+        plans.append(plan_utterances(sounds, recipe.min_utterance_s, recipe.max_utterance_s))
+    most = recipe.max_eval_utterances_per_session if sessions[0].split == "eval" else limit
     utterances = []
-    for session, plan, share in zip(sessions, plans, share_out([len(plan) for plan in plans], limit), strict=True):
+    shares = share_out([min(len(plan), most) for plan in plans], limit)
+    for session, plan, share in zip(sessions, plans, shares, strict=True):
         for index in choose_evenly(len(plan), share):
             key = f"{session.name}-{index:04d}"
             path = folder / f"{key}.wav"
             waveform = join_pieces(plan[index], lambda clip, s=session: _read_clip(s.clips[clip]), recipe.sample_rate)
             write_wav(path, waveform, recipe.sample_rate)
             duration_s = len(waveform) / recipe.sample_rate
-            utterances.append(
-                Utterance(key, session.speaker, session.name, session.package, str(path), duration_s)
-            )
-    return utterances
+            utterances.append(Utterance(key, session.speaker, session.name, session.package, str(path), duration_s))
+    return BuiltSpeaker(utterances, bad)
 
 
 def _read_clip(path: Path) -> tuple[np.ndarray, int]:
-    """A clip, or no samples at all if the packaged file holds none."""
-    try:
-        return read_audio(path, raw_format=RAW_FORMATS.get(path.suffix))
-    except AudioError as error:
-        logger.warning("%s", error)
-        return np.zeros(1, dtype=np.float32), 16000
+    return read_audio(path, raw_format=RAW_FORMATS.get(path.suffix))
 
 
 def write_set(path: Path, utterances: Sequence[Utterance], sessions: Sequence[Session]) -> DataDir:
@@ -368,8 +392,9 @@ def write_trial_lists(
         return _same_gender(directory, a, b)
 
     rules: dict[str, Callable[[str, str], bool] | None] = {
-        "same_package_gender": lambda a, b: same_speaker(a, b)
-        or (package[a] == package[b] and _same_gender(directory, a, b)),
+        "same_package_gender": lambda a, b: (
+            same_speaker(a, b) or (package[a] == package[b] and _same_gender(directory, a, b))
+        ),
         "same_gender": lambda a, b: same_speaker(a, b) or _same_gender(directory, a, b),
         "all": None,
         "cross_session": across_sessions,

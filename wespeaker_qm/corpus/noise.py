@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from wespeaker_qm.audio.io import read_audio, read_audio_at, write_wav
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.corpus.joining import Piece, join_pieces, plan_utterances, trim_bounds
+from wespeaker_qm.corpus.joining import Piece, join_pieces, plan_utterances, sound_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -81,14 +81,15 @@ def build_rirs(data_dir: Path, num_rooms: int, *, sample_rate: int = 16000, seed
 def _clip_pieces(clips: Mapping[str, Sequence[Path]], sample_rate: int) -> Iterator[tuple[str, str, np.ndarray]]:
     """Key, category and waveform of each piece of noise and music."""
     for kind, paths in sorted(clips.items()):
-        bounds_s = [trim_bounds(*read_audio(path)) for path in tqdm(paths, desc=kind)]
+        sounds = [piece for clip, path in enumerate(tqdm(paths, desc=kind)) for piece in _sounds(clip, path)]
         limits_s = (MIN_MUSIC_S, MAX_MUSIC_S) if kind == "music" else (MIN_NOISE_S, MAX_NOISE_S)
-        for index, pieces in enumerate(plan_utterances(bounds_s, *limits_s)):
-            yield f"{kind}-{index:04d}", kind, _join(paths, pieces, sample_rate)
+        for index, pieces in enumerate(plan_utterances(sounds, *limits_s)):
+            waveform = join_pieces(pieces, lambda clip, own=paths: read_audio(own[clip]), sample_rate)
+            yield f"{kind}-{index:04d}", kind, waveform
 
 
-def _join(paths: Sequence[Path], pieces: Sequence[Piece], sample_rate: int) -> np.ndarray:
-    return join_pieces(pieces, lambda clip: read_audio(paths[clip]), sample_rate)
+def _sounds(clip: int, path: Path) -> list[Piece]:
+    return sound_pieces(clip, *read_audio(path))
 
 
 def _babble(train: DataDir, count: int, sample_rate: int, seed: int) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -107,9 +108,7 @@ def _babble(train: DataDir, count: int, sample_rate: int, seed: int) -> Iterator
         yield f"speech-{index:04d}", "speech", mixture * (BABBLE_PEAK / np.abs(mixture).max())
 
 
-def _voice(
-    train: DataDir, keys: Sequence[str], num_samples: int, sample_rate: int, rng: random.Random
-) -> np.ndarray:
+def _voice(train: DataDir, keys: Sequence[str], num_samples: int, sample_rate: int, rng: random.Random) -> np.ndarray:
     """Random utterances of one speaker in a row, (num_samples,), unit power."""
     parts: list[np.ndarray] = []
     while sum(map(len, parts)) < num_samples:
