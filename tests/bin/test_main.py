@@ -1,0 +1,92 @@
+import logging
+import sys
+import types
+
+import pytest
+
+from wespeaker_qm.bin import main as program
+from wespeaker_qm.utils.errors import RecipeError
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, logging.getLogger("wespeaker_qm").level
+    yield
+    for handler in set(root.handlers) - set(before[0]):
+        handler.close()
+    root.handlers[:], root.level = before[:2]
+    logging.getLogger("wespeaker_qm").setLevel(before[2])
+    logging.captureWarnings(False)
+
+
+def fake_subcommand(monkeypatch, run):
+    module = types.ModuleType("wespeaker_qm.bin.score")
+    module.HELP = "a test's subcommand"
+    module.add_arguments = lambda parser: parser.add_argument("--exp_dir")
+    module.run = run
+    monkeypatch.setitem(sys.modules, "wespeaker_qm.bin.score", module)
+
+
+def say(args):
+    logging.getLogger("wespeaker_qm.bin.score").info("scoring %s", args.exp_dir)
+
+
+def fail(args):
+    raise RecipeError(f"{args.exp_dir}: found nothing")
+
+
+def crash(args):
+    raise ValueError("a bug")
+
+
+def test_lines_go_to_the_console_and_to_the_log(monkeypatch, tmp_path, capsys):
+    fake_subcommand(monkeypatch, say)
+    log = tmp_path / "log" / "score.log"
+    assert program.main(["score", "--exp_dir", "exp/a b", "--log", str(log)]) == 0
+    assert capsys.readouterr().out == "scoring exp/a b\n"
+    first, second = log.read_text(encoding="utf-8").splitlines()
+    assert first.endswith(f"INFO $ wespeaker-qm score --exp_dir 'exp/a b' --log {log}")
+    assert second.endswith("INFO scoring exp/a b")
+
+
+def test_a_users_error_is_a_message_and_exit_1(monkeypatch, tmp_path, capsys):
+    fake_subcommand(monkeypatch, fail)
+    log = tmp_path / "score.log"
+    assert program.main(["score", "--exp_dir", "exp", "--log", str(log)]) == 1
+    assert capsys.readouterr().err == "error: exp: found nothing\n"
+    assert "error: exp: found nothing" in log.read_text(encoding="utf-8")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path, capsys):
+    fake_subcommand(monkeypatch, crash)
+    log = tmp_path / "score.log"
+    with pytest.raises(ValueError, match="a bug"):
+        program.main(["score", "--log", str(log)])
+    assert "Traceback" in log.read_text(encoding="utf-8")
+    capsys.readouterr()
+
+
+def test_only_the_first_process_speaks(monkeypatch, tmp_path, capsys):
+    fake_subcommand(monkeypatch, say)
+    monkeypatch.setenv("RANK", "1")
+    assert program.main(["score", "--log", str(tmp_path / "score.log")]) == 0
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "score.log").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["scor"], ["score", "--exp", "x"], ["score", "--exp_dir"]])
+def test_a_wrong_command_line_exits_with_1(monkeypatch, capsys, arguments):
+    fake_subcommand(monkeypatch, say)
+    with pytest.raises(SystemExit) as caught:
+        program.main(arguments)
+    assert caught.value.code == 1
+    assert "usage: wespeaker-qm" in capsys.readouterr().err
+
+
+def test_only_the_chosen_subcommand_is_imported(monkeypatch, capsys):
+    fake_subcommand(monkeypatch, say)
+    monkeypatch.delitem(sys.modules, "wespeaker_qm.bin.train", raising=False)
+    program.main(["score"])
+    capsys.readouterr()
+    assert "wespeaker_qm.bin.train" not in sys.modules

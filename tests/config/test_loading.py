@@ -1,0 +1,169 @@
+import dataclasses
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+
+from wespeaker_qm.config import AddMarginArgs, ArcMarginArgs, Config, QMarginArgs, load_config
+from wespeaker_qm.utils.errors import RecipeError
+
+WESPEAKER = Path(__file__).parent / "wespeaker_resnet.yaml"
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_wespeakers_file_loads_unchanged_and_what_has_no_effect_is_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        config = load_config([WESPEAKER])
+    assert config.projection_args == ArcMarginArgs(project_type="arc_margin", scale=32.0, easy_margin=False)
+    assert config.scheduler_args.final_lr == 5e-5
+    assert config.gpus == "[0,1]"
+    differs = {
+        field.name
+        for field in dataclasses.fields(Config)
+        if getattr(config, field.name) != getattr(Config(), field.name)
+    }
+    assert differs == {"exp_dir", "gpus", "projection_args", "margin_update"}
+    assert [record.getMessage().split()[1] for record in caplog.records] == ["exp_dir", "gpus"]
+
+
+def test_files_merge_left_to_right_and_the_command_line_wins(tmp_path):
+    base = write(tmp_path / "base.yaml", "num_epochs: 20\ndataset_args: {num_frms: 150, aug_prob: 0.5}\n")
+    overlay = write(tmp_path / "overlay.yaml", "dataset_args:\n  num_frms: 100\n")
+    config = load_config([base, overlay], ["num_epochs=30", "dataset_args.fbank_args.dither=0"])
+    assert config.num_epochs == 30
+    assert config.dataset_args.num_frms == 100
+    assert config.dataset_args.aug_prob == 0.5
+    assert config.dataset_args.fbank_args.dither == 0
+    assert config.dataset_args.fbank_args.num_mel_bins == 80
+
+
+def test_an_overlay_that_names_the_loss_replaces_projection_args(tmp_path):
+    cosface = write(tmp_path / "cosface.yaml", "projection_args: {project_type: add_margin, scale: 30}\n")
+    # WeSpeaker's easy_margin would not fit CosFace, so the load fails if anything of arc_margin is left over.
+    assert load_config([WESPEAKER, cosface]).projection_args == AddMarginArgs(project_type="add_margin", scale=30.0)
+
+
+def test_an_overlay_that_does_not_name_the_loss_changes_the_one_there(tmp_path):
+    overlay = write(tmp_path / "scale.yaml", "projection_args: {scale: 64}\n")
+    assert load_config([WESPEAKER, overlay]).projection_args == ArcMarginArgs(project_type="arc_margin", scale=64.0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_order_of_overrides_is_of_no_matter(reverse):
+    overrides = ["projection_args.project_type=q_margin", "projection_args.scale=5", "projection_args.alpha=1.75"]
+    config = load_config([WESPEAKER], overrides[::-1] if reverse else overrides)
+    assert config.projection_args == QMarginArgs(project_type="q_margin", scale=5.0, alpha=1.75)
+
+
+def test_small_numbers_without_a_dot_are_numbers():
+    assert load_config([WESPEAKER], ["scheduler_args.final_lr=5e-5"]).scheduler_args.final_lr == 5e-5
+    assert load_config([WESPEAKER], ["scheduler_args.final_lr=1E-4"]).scheduler_args.final_lr == 1e-4
+
+
+def test_a_saved_configuration_loads_back_equal(tmp_path):
+    config = load_config([WESPEAKER], ["scheduler_args.final_lr=1e-7", "model_init=a/b.pt", "num_threads=2"])
+    config.save(tmp_path / "exp" / "config.yaml")
+    assert load_config([tmp_path / "exp" / "config.yaml"]) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_a_configuration_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset_args.num_frmes=100", "command line: dataset_args.num_frmes: unknown key; nearest valid names: "
+         "dataset_args.num_frms"),
+        ("num_frms=100", "command line: num_frms: unknown key; nearest valid names: dataset_args.num_frms"),
+        ("xyz=1", "command line: xyz: unknown key; valid names here: exp_dir, gpus, device"),
+        ("num_epochs=ten", "command line: num_epochs: found 'ten' (text), expected an integer"),
+        ("num_epochs=1e2", "command line: num_epochs: found 100.0 (number), expected an integer"),
+        ("num_epochs=true", "command line: num_epochs: found true (true/false), expected an integer"),
+        ("dataset_args.speed_perturb=1", "found 1 (integer), expected true or false"),
+        ("dataset_args.aug_prob=1.5", "found 1.5 (number), expected less than or equal to 1"),
+        ("dataset_args.aug_prob=.nan", "dataset_args.aug_prob: found "),
+        ("dataset_args.sampler=speaker", "found 'speaker' (text), expected 'utterance' or 'speaker_balanced'"),
+        ("dataset_args=3", "dataset_args: found 3 (integer), expected a mapping of keys to values"),
+        ("dataloader_args.batch_size=0", "dataloader_args.batch_size: found 0 (integer), expected greater than or"),
+        ("do_lm=true", "do_lm: found true (true/false), expected false, the only value offered"),
+        ("loss_args.label_smoothing=0.1", "loss_args.label_smoothing: unknown key"),
+        ("projection_args.scale=0", "projection_args.scale: found 0 (integer), expected greater than 0"),
+        ("projection_args.alpha=1.5", "projection_args.alpha: unknown key; it belongs to alpha_arc_margin, q_margin; "
+         "arc_margin has project_type, scale, easy_margin"),
+        ("projection_args.project_type=qmargin", "projection_args.project_type: found 'qmargin', expected one of "
+         "softmax, add_margin, arc_margin, alpha_arc_margin, q_margin (nearest: q_margin"),
+        ("projection_args.project_type=q_margin", "command line: projection_args.scale: missing"),
+        ("projection_args={project_type: q_margin, scale: 5, alpha: 2.5}",
+         "projection_args.alpha: found 2.5 (number), expected less than or equal to 2"),
+        ("projection_args={project_type: q_margin, scale: 5, alpha: 2, easy_margin: false}",
+         "projection_args.easy_margin: unknown key; it belongs to arc_margin"),
+        ("projection_args={project_type: softmax, scale: 5}", "margin_update.final_margin: found 0.2 with project_type "
+         "softmax, expected 0"),
+        ("seed", "command line: found override 'seed', expected key=value"),
+        ("=3", "command line: found override '=3', expected key=value"),
+        ("seed=[1", "command line: seed:1: not valid YAML"),
+        ("model_args.feat_dim=40", "model_args.feat_dim: found 40, expected dataset_args.fbank_args.num_mel_bins (80)"),
+        ("num_epochs=5", "num_avg: found 10, expected at most num_epochs (5)"),
+        ("margin_update.initial_margin=0.3", "found 0.3, expected at most final_margin (0.2)"),
+        ("optimizer_args.momentum=0", "optimizer_args.nesterov: found true with momentum 0"),
+        ("dataset_args.filter_args.min_num_frames=900", "found 900, expected at most max_num_frames (800)"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_its_place(override, message):
+    with pytest.raises(RecipeError) as caught:
+        load_config([WESPEAKER], [override])
+    assert message in str(caught.value)
+
+
+def test_every_error_is_reported_at_once_with_its_file(tmp_path):
+    one = write(tmp_path / "one.yaml", "num_epochs: many\n")
+    two = write(tmp_path / "two.yaml", "margin_update:\n  final_margn: 0.2\n")
+    with pytest.raises(RecipeError) as caught:
+        load_config([one, two])
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(f"{one}: num_epochs: found 'many'")
+    assert lines[1].startswith(f"{two}: margin_update.final_margn: unknown key; nearest valid names: margin_update.fin")
+
+
+def test_keys_at_odds_name_both_files(tmp_path):
+    one = write(tmp_path / "one.yaml", "margin_update: {increase_start_epoch: 20}\n")
+    two = write(tmp_path / "two.yaml", "margin_update: {fix_start_epoch: 10}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_config([one, two])
+    assert str(caught.value) == (
+        f"{one} and {two}: margin_update.increase_start_epoch: found 20, expected at most fix_start_epoch (10)"
+    )
+
+
+@pytest.mark.parametrize("channels", [8, 12, 24])
+def test_the_channels_last_trap_is_refused_on_the_cpu(channels):
+    overrides = ["channels_last=true", f"model_args.m_channels={channels}"]
+    with pytest.raises(RecipeError, match="corrupt the heap"):
+        load_config([WESPEAKER], overrides)
+    assert load_config([WESPEAKER], [*overrides, "device=cuda"]).channels_last
+    assert load_config([WESPEAKER], ["channels_last=true", "model_args.m_channels=16"]).channels_last
+
+
+def test_reinitialisation_after_the_end_is_refused():
+    loss = "projection_args={project_type: alpha_arc_margin, scale: 5, alpha: 2, reinit_epoch: 151}"
+    with pytest.raises(RecipeError, match=r"projection_args.reinit_epoch: found 151, expected at most num_epochs"):
+        load_config([WESPEAKER], [loss])
+
+
+def test_a_projection_without_its_type_is_refused(tmp_path):
+    overlay = write(tmp_path / "scale.yaml", "projection_args: {scale: 64}\n")
+    with pytest.raises(RecipeError, match=r"scale.yaml: projection_args.project_type: missing, expected one of"):
+        load_config([overlay])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"absent.yaml: cannot read this file"):
+        load_config([tmp_path / "absent.yaml"])

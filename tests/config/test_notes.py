@@ -1,0 +1,37 @@
+import pytest
+
+from wespeaker_qm.config import Config, config_notes
+from wespeaker_qm.config.notes import solved_gap
+from wespeaker_qm.config.schema import MarginUpdate, QMarginArgs, SchedulerArgs
+
+
+def test_the_default_deserves_no_note():
+    assert config_notes(Config()) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "note"),
+    [
+        (Config(exp_dir="exp/x"), "exp_dir is accepted"),
+        (Config(num_epochs=30), "never reaches margin_update.final_margin: fix_start_epoch (40) comes after"),
+        (Config(margin_update=MarginUpdate(update_margin=False)), "stays at initial_margin"),
+        (Config(scheduler_args=SchedulerArgs(warm_up_epoch=150)), "never stops warming up"),
+        (
+            Config(
+                projection_args=QMarginArgs(project_type="q_margin", scale=32.0, alpha=1.5),
+                margin_update=MarginUpdate(final_margin=0.5),
+            ),
+            "gap that alpha 1.5, scale 32.0 and margin 0.5 ask for is 186.31",
+        ),
+    ],
+)
+def test_what_defeats_training_is_said(config, note):
+    (found,) = config_notes(config)
+    assert note in found
+
+
+@pytest.mark.parametrize(
+    ("alpha", "scale", "margin", "gap"), [(1.5, 10, 0.1, 0.33), (1.75, 5, 0.1, 0.39), (1.25, 35, 0.2, 0.66)]
+)
+def test_the_gap_of_a_solved_sample(alpha, scale, margin, gap):
+    assert round(solved_gap(alpha, scale, margin), 2) == gap

@@ -1,0 +1,72 @@
+"""Imports go one way, and the heavy ones stay where they belong: a walk over the source, nothing is run."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "wespeaker_qm"
+
+LAYERS = {
+    "utils": 0,
+    "config": 1,
+    "audio": 2,
+    "models": 2,
+    "losses": 2,
+    "evaluate": 2,
+    "corpus": 3,
+    "dataset": 4,
+    "train": 5,
+    "embed": 6,
+    "score": 7,
+    "report": 8,
+    "bin": 9,
+}
+FORBIDDEN = {
+    "evaluate": {"torch", "torchaudio"},
+    "losses": {"wespeaker_qm.config"},
+    "models": {"wespeaker_qm.config"},
+}
+HEAVY = {"matplotlib", "pyroomacoustics", "av", "tensorboard", "torch.utils.tensorboard"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(nodes):
+    """The modules that import statements name: ``from a import b`` names a and a.b."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the layer"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(module, package):
+    return module == package or module.startswith(f"{package}.")
+
+
+def layer_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own = layer_of(path)
+    if own == "__init__":
+        assert list(imported(ast.walk(tree))) == []
+        return
+    assert own in LAYERS, f"{own} has no place in the order of imports"
+    everything = set(imported(ast.walk(tree)))
+    for module in everything:
+        layer = module.split(".")[1] if module.startswith("wespeaker_qm.") else None
+        if layer in LAYERS and layer != own:
+            assert LAYERS[layer] < LAYERS[own], f"{own} must not import {module}"
+        for forbidden in FORBIDDEN.get(own, ()):
+            assert not within(module, forbidden), f"{own} must not import {module}"
+    for module in set(imported(tree.body)):
+        assert not any(within(module, heavy) for heavy in HEAVY), f"import {module} inside the function that needs it"

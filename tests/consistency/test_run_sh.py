@@ -1,0 +1,81 @@
+"""run.sh's options: what it refuses and what it says, without running a stage."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_sh(*options):
+    return subprocess.run([ROOT / "run.sh", *options], capture_output=True, text=True, timeout=60, cwd="/")
+
+
+def stages(text):
+    """Stage number -> name, from lines ``1  prepare ...`` (--help) or ``| 1 | prepare | ...`` (README)."""
+    return dict(re.findall(r"^[| ]+(\d) +\|? *`?(\w+)", text, re.MULTILINE))
+
+
+def test_help_lists_stages_and_every_option_with_its_default():
+    result = run_sh("--help")
+    assert result.returncode == 0
+    assert stages(result.stdout) == {"1": "prepare", "2": "pack", "3": "train", "4": "extract", "5": "evaluate"}
+    (names,) = re.findall(
+        r"^options=\((.*?)\)", (ROOT / "run.sh").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    for name in names.split():
+        assert re.search(rf"^  --{name} .*\[.*\]$", result.stdout, re.MULTILINE), name
+    assert "Example:" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stgae", "1"], "unknown option --stgae"),
+        (["--stage"], "option --stage misses its value"),
+        (["--stage", "--stop_stage", "3"], "option --stage misses its value"),
+        (["--stage", "three"], "found 'three', expected a whole number"),
+        (["--corpus="], "option --corpus misses its value"),
+        (["stage"], "found 'stage' where an option was expected"),
+        (["--stage", "6"], "found stage 6, expected 1 to 5: 1 prepare, 2 pack, 3 train, 4 extract, 5 evaluate"),
+        (["--stop_stage", "0"], "found stage 0, expected 1 to 5"),
+        (["--stage=3", "--stop-stage=2"], "--stage 3 comes after --stop_stage 2"),
+        (["--resume", "False"], "option --resume: found 'False', expected true or false"),
+        (["--table5", "yes"], "option --table5: found 'yes', expected true or false"),
+        (["--table5", "true", "--loss", "conf/loss/cosface.yaml"], "leave out --loss and --exp_dir"),
+        (["--corpus", "egs/none"], "found no folder egs/none; there are: egs/"),
+        (["--loss", "conf/loss/none.yaml"], "found no configuration conf/loss/none.yaml; losses are: conf/loss/a3m"),
+        (["--config", "none.yaml"], "found no configuration none.yaml"),
+        (["--gpus", "[a]"], "--gpus: found a, expected a list of numbers"),
+        (["--num_workers", "0"], "--num_workers: found 0, expected at least 1"),
+        (["--num-processes", "0"], "--num_processes: found 0, expected at least 1"),
+    ],
+)
+def test_a_wrong_option_is_a_message_and_exit_1(options, message):
+    result = run_sh(*options)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_interpreter_that_is_none_is_refused():
+    environment = {**os.environ, "PYTHON": "/nowhere/python"}
+    result = subprocess.run([ROOT / "run.sh"], capture_output=True, text=True, timeout=60, env=environment)
+    assert result.returncode == 1
+    assert "PYTHON=/nowhere/python is not a program" in result.stderr
+
+
+@pytest.mark.parametrize("script", ["run.sh", "tools/test.sh", ".ci/run"])
+def test_scripts_are_strict_and_executable(script):
+    path = ROOT / script
+    assert os.access(path, os.X_OK)
+    assert "set -euo pipefail" in path.read_text(encoding="utf-8")
+
+
+def test_the_test_command_refuses_what_it_does_not_know():
+    result = subprocess.run([ROOT / "tools" / "test.sh", "fast"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "found 'fast', expected nothing or quick" in result.stderr
