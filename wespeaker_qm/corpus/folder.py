@@ -73,7 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "out; more stops the stage (default %(default)s)",
     )
     group.add_argument(
-        "--max_trials", type=int, default=200_000, help="of targets, and of non-targets; a list with more is sampled"
+        "--max_trials",
+        type=int,
+        default=200_000,
+        help="targets, and non-targets, of a trial list; of more a sample is drawn (default %(default)s)",
     )
     group.add_argument(
         "--noise",
@@ -88,6 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("downloads/mini"),
         help="packages of --noise debian (default %(default)s)",
     )
+    group.add_argument(
+        "--num_babble", type=int, default=200, help="mixtures of training speakers (default %(default)s)"
+    )
     group.add_argument("--num_rooms", type=int, default=300, help="simulated rooms (default %(default)s)")
     group.add_argument("--seed", type=int, default=42, help="of all draws (default %(default)s)")
 
@@ -95,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 NOISE_SOURCES = ("debian", "babble")
 OPTIONS = (
     "audio_root", "eval_speakers", "valid_speakers", "min_duration", "max_bad_fraction", "max_trials", "noise",
-    "downloads", "num_rooms", "seed",
+    "downloads", "num_babble", "num_rooms", "seed",
 )  # fmt: skip
 
 
@@ -174,7 +180,7 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
         num_targets = sum(trial.is_target for trial in trials)
         logger.info("trials %s: %d targets, %d non-targets", list_name, num_targets, len(trials) - num_targets)
     clips = _debian_clips(args.downloads) if args.noise == "debian" else noise_tree
-    build_noise_set(data_dir, clips, directories["train"], seed=args.seed)
+    build_noise_set(data_dir, clips, directories["train"], num_babble=args.num_babble, seed=args.seed)
     build_rirs(data_dir, args.num_rooms, seed=args.seed)
     _corpus_info(data_dir, root, directories, split).save(data_dir / "corpus.yaml")
     marker.write()
