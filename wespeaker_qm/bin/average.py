@@ -1,0 +1,34 @@
+"""Stage 4, first half: average the last checkpoints."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from wespeaker_qm.config import load_config
+from wespeaker_qm.train import checkpoint
+from wespeaker_qm.utils.done import DoneMarker, file_stamp
+
+HELP = "average the last checkpoints (stage 4)"
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``wespeaker-qm average``."""
+    parser.add_argument("--exp_dir", type=Path, required=True, help="trained run; num_avg is read from its config.yaml")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write ``models/avg_model.pt``."""
+    config = load_config([args.exp_dir / "config.yaml"])
+    epochs = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
+    paths = [checkpoint.model_path(args.exp_dir, epoch) for epoch in epochs]
+    target = checkpoint.average_path(args.exp_dir)
+    marker = DoneMarker(args.exp_dir / ".done" / "average", [file_stamp(path) for path in paths], [target])
+    if marker.is_current():
+        logger.info("stage average: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+        return
+    marker.clear()
+    checkpoint.save(checkpoint.average(paths), target)
+    marker.write()
+    logger.info("averaged epochs %d to %d into %s", epochs[0], epochs[-1], target)

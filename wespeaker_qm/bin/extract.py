@@ -1,0 +1,85 @@
+"""Stage 4, second half: embeddings of the training and trial sets, and the training mean."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.bin.train import shard_stamps
+from wespeaker_qm.config import Config, load_config
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.corpus.shards import ShardReader
+from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all, write_embeddings
+from wespeaker_qm.train import build, checkpoint
+from wespeaker_qm.train.distributed import choose_device
+from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.files import atomic_path
+
+HELP = "extract embeddings of whole utterances (stage 4)"
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``wespeaker-qm extract``."""
+    parser.add_argument("--data", type=Path, required=True, help="prepared and packed corpus, e.g. data/mini")
+    parser.add_argument("--exp_dir", type=Path, required=True, help="trained run; embeddings go to its embeddings/")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that read audio (default: 0, none apart)")
+    baseline = parser.add_mutually_exclusive_group()
+    baseline.add_argument(
+        "--untrained", action="store_true", help="use the run's initial random weights; write to EXP_DIR/untrained"
+    )
+    baseline.add_argument(
+        "--ltas", action="store_true", help="use long-term average spectra: no network, and no run needed in EXP_DIR"
+    )
+
+
+def _open_system(args: argparse.Namespace, corpus: CorpusInfo) -> tuple[Embedder, Fbank, Path, list[str]]:
+    """The embedder, its filter bank, the folder to write to, and stamps of what it depends on."""
+    exp_dir: Path = args.exp_dir
+    if args.ltas:
+        rate = ShardReader(args.data / corpus.train / "shard.list").sample_rate
+        fbank = Fbank(sample_rate=rate)
+        return LtasEmbedder(fbank), fbank, exp_dir / "embeddings", ["ltas"]
+    config: Config = load_config([exp_dir / "config.yaml"])
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    fbank = build.build_fbank(config, dither=0.0)
+    torch.manual_seed(config.seed)
+    encoder = build.build_encoder(config)
+    if args.untrained:
+        output, stamps = exp_dir / "untrained" / "embeddings", ["untrained", config.to_yaml()]
+    else:
+        path = checkpoint.average_path(exp_dir)
+        checkpoint.load_encoder(encoder, checkpoint.load(path), path)
+        output, stamps = exp_dir / "embeddings", [file_stamp(path)]
+    return NetworkEmbedder(encoder, fbank, choose_device(config.device)), fbank, output, stamps
+
+
+def run(args: argparse.Namespace) -> None:
+    """Embed every set that scoring needs; all utterances, or an error."""
+    corpus = CorpusInfo.load(args.data)
+    embed, fbank, output, stamps = _open_system(args, corpus)
+    sets = list(dict.fromkeys([corpus.train, *corpus.trials.values()]))
+    mean_path = output / "mean_vec.npy"
+    for name in sets:
+        target = output / name / "xvector.scp"
+        outputs = [target, mean_path] if name == corpus.train else [target]
+        marker = DoneMarker(output.parent / ".done" / f"extract_{name}", [stamps, shard_stamps(args.data / name)], outputs)
+        if marker.is_current():
+            logger.info("stage extract %s: nothing changed since the last run, skipped (delete %s to force)", name, marker.path)
+            continue
+        marker.clear()
+        reader = ShardReader(args.data / name / "shard.list")
+        embeddings = embed_all(
+            embed, reader, frame_shift=fbank.frame_shift, num_workers=args.num_workers, description=f"extract {name}"
+        )
+        if name == corpus.train:
+            with atomic_path(mean_path) as temporary:
+                np.save(temporary, embeddings.mean(axis=0, dtype=np.float64).astype(np.float32))
+        write_embeddings(target.parent, reader.keys, embeddings)
+        marker.write()
+        logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, target)

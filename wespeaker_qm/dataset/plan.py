@@ -1,0 +1,117 @@
+"""Which utterance stands at which place of an epoch, and which places make a batch on which rank."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from wespeaker_qm.utils.errors import RecipeError
+
+# Keeps the stream of an epoch's order apart from the streams of its samples' draws.
+_ORDER_STREAM = 0x5EED
+
+
+class SampleId(NamedTuple):
+    """One sample of the training: everything drawn for it is a function of (seed, epoch, position)."""
+
+    epoch: int
+    position: int
+    utterance: int
+
+
+def _repeated_permutations(num_items: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """The first ``length`` items of one random permutation after another of 0 ... num_items - 1."""
+    rounds = -(-length // num_items)
+    return np.concatenate([rng.permutation(num_items) for _ in range(rounds)])[:length]
+
+
+def epoch_order(labels: np.ndarray, *, sampler: str, num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    """Utterance index at each of ``num_samples`` positions of an epoch.
+
+    Args:
+        labels: (N,) speaker index of each utterance.
+        sampler: ``utterance`` takes every utterance equally often; ``speaker_balanced`` every speaker equally often,
+            and each speaker's utterances equally often: for sets in which some speakers have minutes and some hours.
+        num_samples: positions to fill; beyond the set's size the order starts over with a new permutation.
+        seed: of the run.
+        epoch: from 1.
+    """
+    rng = np.random.default_rng((seed, epoch, _ORDER_STREAM))
+    if sampler == "utterance":
+        return _repeated_permutations(len(labels), num_samples, rng)
+    by_label = np.argsort(labels, kind="stable")
+    groups = np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1)
+    visits = _repeated_permutations(len(groups), num_samples, rng)
+    order = np.empty(num_samples, dtype=np.int64)
+    for group_index, group in enumerate(groups):
+        places = np.flatnonzero(visits == group_index)
+        if len(places):
+            order[places] = group[_repeated_permutations(len(group), len(places), rng)]
+    return order
+
+
+class BatchPlan(Sampler[list[SampleId]]):
+    """Batches of sample ids for one rank; the global batch of a step is the same for any number of ranks.
+
+    Args:
+        labels: (N,) speaker index of each utterance.
+        sampler: see :func:`epoch_order`.
+        samples_per_epoch: 0 means N; what does not fill a whole batch on every rank is left out.
+        batch_size: samples a rank and step.
+        seed: of the run.
+        rank: this process.
+        world_size: number of processes.
+
+    Raises:
+        RecipeError: an epoch is smaller than one batch.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        *,
+        sampler: str,
+        samples_per_epoch: int,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.labels = labels
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        num_samples = samples_per_epoch or len(labels)
+        global_batch = batch_size * world_size
+        self.steps = num_samples // global_batch
+        if self.steps == 0:
+            raise RecipeError(
+                f"dataloader_args.batch_size {batch_size} on {world_size} process(es) needs {global_batch} samples, "
+                f"but an epoch has {num_samples}; lower the batch size or raise dataset_args.sample_num_per_epoch"
+            )
+        self.epoch = 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (from 1) that the next iteration walks."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Steps an epoch."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[SampleId]]:
+        """Yield this rank's batch of every step."""
+        order = epoch_order(
+            self.labels,
+            sampler=self.sampler,
+            num_samples=self.steps * self.batch_size * self.world_size,
+            seed=self.seed,
+            epoch=self.epoch,
+        )
+        for step in range(self.steps):
+            first = (step * self.world_size + self.rank) * self.batch_size
+            positions = range(first, first + self.batch_size)
+            yield [SampleId(self.epoch, position, int(order[position])) for position in positions]

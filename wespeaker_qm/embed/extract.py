@@ -1,0 +1,166 @@
+"""Embeddings of whole utterances, for every utterance of a packed set.
+
+Deterministic and full-precision: no dither, no cropping, no autocast. Utterances are batched by length, and come out
+as they would alone (the network masks its padding).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from wespeaker_qm.audio.fbank import Fbank, normalise_mean
+from wespeaker_qm.audio.ltas import long_term_average_spectrum
+from wespeaker_qm.corpus.shards import ShardReader
+from wespeaker_qm.models.resnet import ResNet
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.tables import write_rows
+
+FRAMES_PER_BATCH = 4000
+"""Frames in a batch, padding counted in: enough to fill a GPU, small enough for the memory of a laptop."""
+
+MIN_FRAMES = 9
+"""The network halves time three times and needs two frames behind that."""
+
+Embedder = Callable[[list[np.ndarray]], np.ndarray]
+"""Waveforms, each (S,) float32 in [-1, 1] -> embeddings (N, D) float32."""
+
+
+class NetworkEmbedder:
+    """Embeds with a network in evaluation mode on its own device."""
+
+    def __init__(self, encoder: ResNet, fbank: Fbank, device: torch.device) -> None:
+        self.encoder = encoder.to(device).eval()
+        self.fbank = fbank.to(device)
+        self.device = device
+
+    @torch.inference_mode()
+    def __call__(self, waveforms: list[np.ndarray]) -> np.ndarray:
+        """Embed a batch.
+
+        Raises:
+            RecipeError: a waveform has fewer than 9 frames.
+        """
+        features = []
+        for waveform in waveforms:
+            if self.fbank.num_frames(len(waveform)) < MIN_FRAMES:
+                raise RecipeError(
+                    f"an utterance of {len(waveform)} samples has fewer than {MIN_FRAMES} frames; "
+                    "pack again with a larger --min_duration (stage 2)"
+                )
+            row = self.fbank(torch.from_numpy(waveform).to(self.device).unsqueeze(0))
+            features.append(normalise_mean(row)[0])
+        lengths = torch.tensor([len(row) for row in features], device=self.device)
+        padded = pad_sequence(features, batch_first=True)
+        is_padded = len(set(lengths.tolist())) > 1
+        embedding = self.encoder(padded, lengths if is_padded else None)
+        return embedding.float().cpu().numpy()
+
+
+class LtasEmbedder:
+    """The voice-blind baseline: long-term average spectra in the place of embeddings."""
+
+    def __init__(self, fbank: Fbank) -> None:
+        self.fbank = fbank
+
+    def __call__(self, waveforms: list[np.ndarray]) -> np.ndarray:
+        """Spectra (N, F)."""
+        return np.stack([long_term_average_spectrum(waveform, self.fbank) for waveform in waveforms])
+
+
+class _WholeUtterances(Dataset[tuple[list[int], list[np.ndarray]]]):
+    """Batches of whole utterances by lists of positions."""
+
+    def __init__(self, reader: ShardReader, batches: list[list[int]]) -> None:
+        self.reader = reader
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> tuple[list[int], list[np.ndarray]]:
+        batch = self.batches[index]
+        return batch, [self.reader.read(position) for position in batch]
+
+
+def _unchanged(item: tuple[list[int], list[np.ndarray]]) -> tuple[list[int], list[np.ndarray]]:
+    """The loader's default would turn the arrays into tensors."""
+    return item
+
+
+def batches_by_length(num_samples: np.ndarray, samples_per_batch: int) -> list[list[int]]:
+    """Positions grouped, longest first, so that no batch has more samples than allowed, padding counted in.
+
+    An utterance longer than that makes a batch of its own.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for position in np.argsort(-num_samples, kind="stable").tolist():
+        if batches and (len(batches[-1]) + 1) * longest <= samples_per_batch:
+            batches[-1].append(position)
+        else:
+            longest = int(num_samples[position])
+            batches.append([position])
+    return batches
+
+
+def embed_all(
+    embed: Embedder,
+    reader: ShardReader,
+    *,
+    frame_shift: int,
+    num_workers: int,
+    description: str,
+    show_progress: bool = True,
+) -> np.ndarray:
+    """Embeddings (N, D) of all utterances of ``reader``, in its order.
+
+    Args:
+        embed: the system.
+        reader: a packed set.
+        frame_shift: samples a frame, for the size of the batches.
+        num_workers: processes that read; 0 reads here. Changes no result.
+        description: name beside the progress bar.
+        show_progress: draw the bar.
+
+    Raises:
+        RecipeError: an embedding is not finite; its utterance is named.
+    """
+    batches = batches_by_length(reader.num_samples, FRAMES_PER_BATCH * frame_shift)
+    loader = DataLoader(
+        _WholeUtterances(reader, batches), batch_size=None, collate_fn=_unchanged, num_workers=num_workers
+    )
+    rows: list[np.ndarray | None] = [None] * len(reader)
+    with tqdm(total=len(reader), unit="utt", desc=description, disable=not show_progress) as bar:
+        for positions, waveforms in loader:
+            for position, row in zip(positions, embed(waveforms), strict=True):
+                if not np.isfinite(row).all():
+                    raise RecipeError(
+                        f"{reader.shard_list}: the embedding of {reader.keys[position]} is not finite; "
+                        "check that recording, and that the training did not diverge"
+                    )
+                rows[position] = row
+            bar.update(len(positions))
+    return np.stack([row for row in rows if row is not None])
+
+
+def write_embeddings(directory: Path, keys: list[str], embeddings: np.ndarray) -> None:
+    """Write ``xvector.ark`` and then ``xvector.scp`` (Kaldi, float32, sorted by key); both are whole or absent."""
+    import kaldiio
+
+    ark = directory / "xvector.ark"
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    with atomic_path(ark) as temporary:
+        offsets = temporary.with_suffix(".scp")
+        try:
+            kaldiio.save_ark(str(temporary), {keys[row]: embeddings[row] for row in order}, scp=str(offsets))
+            rows = [line.split(maxsplit=1) for line in offsets.read_text(encoding="utf-8").splitlines()]
+        finally:
+            offsets.unlink(missing_ok=True)
+    # The ark was written under a temporary name; only the byte offset of each entry is taken from there.
+    write_rows(directory / "xvector.scp", [(key, f"{ark}:{place.rpartition(':')[2]}") for key, place in rows])

@@ -1,0 +1,98 @@
+"""Model files that WeSpeaker reads, and the second file that resuming needs.
+
+``models/model_<epoch>.pt`` is a plain state_dict with WeSpeaker's names. ``models/resume.pt`` holds everything else too
+and replaces itself after every epoch. Both are whole or absent, and loading is always ``weights_only``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import atomic_path
+
+State = dict[str, torch.Tensor]
+
+
+def model_path(exp_dir: Path, epoch: int) -> Path:
+    """``exp_dir/models/model_<epoch>.pt``."""
+    return exp_dir / "models" / f"model_{epoch}.pt"
+
+
+def average_path(exp_dir: Path) -> Path:
+    """``exp_dir/models/avg_model.pt``."""
+    return exp_dir / "models" / "avg_model.pt"
+
+
+def resume_path(exp_dir: Path) -> Path:
+    """``exp_dir/models/resume.pt``."""
+    return exp_dir / "models" / "resume.pt"
+
+
+def save(value: Any, path: Path) -> None:
+    """Write tensors and plain Python values atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(value, temporary)
+
+
+def load(path: Path) -> Any:
+    """Read what :func:`save` or WeSpeaker wrote, to the CPU, without running any code in it.
+
+    Raises:
+        RecipeError: no such file, or not a checkpoint of tensors.
+    """
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such checkpoint; train first (run.sh --stage 3)")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise RecipeError(f"{path}: not a checkpoint of plain tensors ({error}); train again") from error
+
+
+def load_encoder(model: torch.nn.Module, state: State, source: Path) -> None:
+    """Load the speaker network's entries; the head's (``projection.*``) are passed over.
+
+    Raises:
+        RecipeError: names or shapes differ; the first few are named.
+    """
+    state = {name: value for name, value in state.items() if not name.startswith("projection.")}
+    expected = {name: value.shape for name, value in model.state_dict().items() if not name.startswith("projection.")}
+    found = {name: value.shape for name, value in state.items()}
+    if found != expected:
+        names = [name for name in expected | found if found.get(name) != expected.get(name)]
+        shown = ", ".join(
+            f"{name} ({_size(found.get(name))}, expected {_size(expected.get(name))})" for name in names[:3]
+        )
+        raise RecipeError(
+            f"{source}: {len(names)} entries do not fit the network: {shown}; "
+            "check model, model_args.m_channels, feat_dim and embed_dim"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _size(shape: torch.Size | None) -> str:
+    return "absent" if shape is None else "x".join(map(str, shape)) or "scalar"
+
+
+def average(paths: list[Path]) -> State:
+    """Mean of every floating-point entry over checkpoints, in float64; other entries come from the last.
+
+    Raises:
+        RecipeError: no paths, a file is missing, or the checkpoints have different entries.
+    """
+    if not paths:
+        raise RecipeError("no checkpoints to average; train first (run.sh --stage 3)")
+    total = {name: value.double() for name, value in load(paths[0]).items()}
+    last: State = {}
+    for path in paths:
+        last = load(path)
+        if {name: value.shape for name, value in last.items()} != {name: value.shape for name, value in total.items()}:
+            raise RecipeError(f"{path}: entries differ from those of {paths[0]}; average checkpoints of one run only")
+        if path != paths[0]:
+            for name, value in last.items():
+                total[name] += value.double()
+    return {
+        name: (total[name] / len(paths)).to(value.dtype) if value.is_floating_point() else value
+        for name, value in last.items()
+    }

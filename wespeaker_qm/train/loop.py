@@ -1,0 +1,309 @@
+"""The training loop.
+
+::
+
+    BatchPlan -> loader -> front end -> encoder -> head -> mean loss -> SGD
+       margin(step) ------------------------^         learning rate(step) ^
+
+Everything random is a function of (seed, epoch, position), schedules are functions of the step, and the state after an
+epoch is saved whole: a run that is killed and resumed ends with the weights of one that was not.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from wespeaker_qm.config import Config
+from wespeaker_qm.dataset.loader import make_loader
+from wespeaker_qm.dataset.plan import BatchPlan
+from wespeaker_qm.dataset.training_set import open_training_set
+from wespeaker_qm.losses.heads import HeadOutput
+from wespeaker_qm.models.resnet import ResNet
+from wespeaker_qm.train import build, checkpoint
+from wespeaker_qm.train.distributed import Processes
+from wespeaker_qm.train.log import TrainingLog, progress_bar
+from wespeaker_qm.train.reinit import reinitialise_head
+from wespeaker_qm.train.resume import check_same_run
+from wespeaker_qm.utils.errors import RecipeError
+
+logger = logging.getLogger(__name__)
+
+Validation = Callable[[ResNet], dict[str, float | None]]
+"""Figures of a held-out verification check of the network, which is in evaluation mode."""
+
+AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class NonFiniteLossError(RecipeError):
+    """The loss of a batch is NaN or infinite; nothing has been updated with it."""
+
+
+class EncoderWithHead(nn.Module):
+    """The network as it trains: the encoder holds the head as ``projection``, so that names are WeSpeaker's."""
+
+    def __init__(self, encoder: ResNet, amp_dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.amp_dtype = amp_dtype
+
+    def forward(self, features: torch.Tensor, target: torch.Tensor, margin: float) -> HeadOutput:
+        """Loss of features (B, T, F) for targets (B,)."""
+        if self.amp_dtype is None:
+            embedding = self.encoder(features)
+        else:
+            with torch.autocast(features.device.type, self.amp_dtype):
+                embedding = self.encoder(features)
+        output: HeadOutput = self.encoder.projection(embedding, target, margin)
+        return output
+
+
+class Means:
+    """Running means of loss and accuracy, and the clock."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.correct = 0
+        self.samples = 0
+        self.wait_s = 0.0
+        self.start = time.monotonic()
+
+    def add(self, loss: float, correct: int, samples: int, wait_s: float) -> None:
+        """Count a batch."""
+        self.loss += loss * samples
+        self.correct += correct
+        self.samples += samples
+        self.wait_s += wait_s
+
+    def values(self, world_size: int) -> dict[str, float]:
+        """Loss, accuracy, samples a second over all processes, and seconds waited for data."""
+        elapsed_s = max(time.monotonic() - self.start, 1e-9)
+        return {
+            "loss": self.loss / self.samples,
+            "accuracy": self.correct / self.samples,
+            "samples_per_s": world_size * self.samples / elapsed_s,
+            "wait_s": self.wait_s,
+        }
+
+
+class Trainer:
+    """A run: network, data, schedules and state.
+
+    Args:
+        config: of the run.
+        data_dir: prepared and packed corpus, e.g. ``data/mini``.
+        exp_dir: where checkpoints and logs go.
+        processes: this process among those that train.
+        validate: the held-out check, or None.
+    """
+
+    def __init__(
+        self, config: Config, data_dir: Path, exp_dir: Path, processes: Processes, validate: Validation | None
+    ) -> None:
+        self.config = config
+        self.exp_dir = exp_dir
+        self.processes = processes
+        self.validate = validate
+        if config.num_threads is not None:
+            torch.set_num_threads(config.num_threads)
+
+        device = processes.device
+        fbank = build.build_fbank(config, dither=config.dataset_args.fbank_args.dither)
+        self.data = open_training_set(config, data_dir, fbank)
+        self.frontend = self.data.frontend.to(device)
+        loading = config.dataloader_args
+        self.plan = BatchPlan(
+            self.data.labels,
+            sampler=config.dataset_args.sampler,
+            samples_per_epoch=config.dataset_args.sample_num_per_epoch,
+            batch_size=loading.batch_size,
+            seed=config.seed,
+            rank=processes.rank,
+            world_size=processes.world_size,
+        )
+        self.steps_per_epoch = len(self.plan)
+        self.loader = make_loader(
+            self.data.chunks,
+            self.plan,
+            num_workers=loading.num_workers,
+            prefetch_factor=loading.prefetch_factor,
+            pin_memory=loading.pin_memory,
+        )
+
+        torch.manual_seed(config.seed)
+        self.encoder = build.build_encoder(config)
+        self.encoder.add_module("projection", build.build_head(config, self.data.num_classes))
+        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.encoder = self.encoder.to(device, memory_format=memory_format)
+        amp_dtype = AMP_DTYPES[config.amp_dtype] if config.enable_amp else None
+        self.model: nn.Module = EncoderWithHead(self.encoder, amp_dtype)
+        self.optimizer = build.build_optimizer(config, list(self.encoder.parameters()))
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
+        self.learning_rate = build.build_learning_rate(config, self.steps_per_epoch, processes.world_size)
+        self.margin = build.build_margin(config, self.steps_per_epoch)
+        self.reinit_epoch = build.reinit_epoch(config)
+        self.last_epoch = 0
+        self.elapsed_s = 0.0
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples an epoch over all processes."""
+        return self.steps_per_epoch * self.config.dataloader_args.batch_size * self.processes.world_size
+
+    def state(self) -> dict[str, Any]:
+        """Everything that resuming needs, as tensors and plain values."""
+        return {
+            "epoch": self.last_epoch,
+            "elapsed_s": self.elapsed_s,
+            "world_size": self.processes.world_size,
+            "config": self.config.to_yaml(),
+            "speakers": self.data.speakers,
+            "model": self.encoder.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+
+    def resume(self) -> None:
+        """Continue from ``models/resume.pt``.
+
+        Raises:
+            RecipeError: it is of another configuration, speaker list or number of processes.
+        """
+        path = checkpoint.resume_path(self.exp_dir)
+        state = checkpoint.load(path)
+        check_same_run(state, self.config, self.data.speakers, self.processes.world_size, path)
+        self.encoder.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        self.last_epoch = state["epoch"]
+        self.elapsed_s = state["elapsed_s"]
+        logger.info("resumed after epoch %d of %d (%s)", self.last_epoch, self.config.num_epochs, path)
+
+    def run(self) -> None:
+        """Train the epochs that are left."""
+        processes = self.processes
+        if processes.world_size > 1:
+            self.model = DistributedDataParallel(
+                self.model, device_ids=[processes.device] if processes.device.type == "cuda" else None
+            )
+        logger.info(
+            "training %s on %s: %d speakers, %d classes, %d utterances, %d steps of %d x %d samples an epoch",
+            self.config.model,
+            processes.device,
+            len(self.data.speakers),
+            self.data.num_classes,
+            len(self.data.labels),
+            self.steps_per_epoch,
+            processes.world_size,
+            self.config.dataloader_args.batch_size,
+        )
+        total = self.config.num_epochs * self.samples_per_epoch
+        done = self.last_epoch * self.samples_per_epoch
+        with (
+            TrainingLog(self.exp_dir, self.last_epoch) if processes.is_first else nullcontext() as log,
+            progress_bar(total, done, enabled=processes.is_first) as bar,
+        ):
+            while self.last_epoch < self.config.num_epochs:
+                self._run_epoch(self.last_epoch + 1, log, bar)
+
+    def _run_epoch(self, epoch: int, log: TrainingLog | None, bar: Any) -> None:
+        started = time.monotonic()
+        self.plan.set_epoch(epoch)
+        if epoch == self.reinit_epoch:
+            self._reinitialise_head()
+        self.model.train()
+        over_epoch, over_interval = Means(), Means()
+        waiting_since = time.monotonic()
+        step = (epoch - 1) * self.steps_per_epoch
+        for batch in self.loader:
+            wait_s = time.monotonic() - waiting_since
+            loss, correct = self._step(step, batch.to(self.processes.device))
+            step += 1
+            for means in (over_epoch, over_interval):
+                means.add(loss, correct, len(batch.keys), wait_s)
+            shown = over_interval.values(self.processes.world_size)
+            bar.set_postfix(
+                epoch=epoch,
+                loss=f"{shown['loss']:.3f}",
+                acc=f"{shown['accuracy']:.3f}",
+                margin=f"{self.margin(step - 1):.3f}",
+                lr=f"{self.learning_rate(step - 1):.2g}",
+                waited=f"{over_epoch.wait_s:.1f}s",
+                refresh=False,
+            )
+            bar.update(len(batch.keys) * self.processes.world_size)
+            if log is not None and step % self.config.log_batch_interval == 0:
+                log.write("step", epoch=epoch, step=step, **shown, **self._scheduled(step - 1))
+                over_interval = Means()
+            waiting_since = time.monotonic()
+        self.last_epoch = epoch
+        self.elapsed_s += time.monotonic() - started
+        if log is not None:
+            values = over_epoch.values(self.processes.world_size)
+            seen = {"samples": epoch * self.samples_per_epoch, "minutes": self.elapsed_s / 60}
+            log.write("epoch", epoch=epoch, step=step, **values, **self._scheduled(step - 1), **seen)
+            self._validate(epoch, step, log)
+            self._save(epoch)
+        self.processes.barrier()
+
+    def _step(self, step: int, batch: Any) -> tuple[float, int]:
+        """One update; the mean loss before it, and how many samples had their own class nearest."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        output: HeadOutput = self.model(self.frontend(batch), batch.label, self.margin(step))
+        loss = output.loss.mean()
+        correct = (output.cosine.argmax(dim=1) == batch.label).sum()
+        loss_value, num_correct = torch.stack((loss.detach().double(), correct.double())).tolist()
+        if not math.isfinite(loss_value):
+            self._refuse(step, batch.keys, output.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss_value, int(num_correct)
+
+    def _refuse(self, step: int, keys: list[str], loss: torch.Tensor) -> None:
+        bad = [key for key, finite in zip(keys, loss.isfinite().tolist(), strict=True) if not finite]
+        raise NonFiniteLossError(
+            f"step {step} (epoch {step // self.steps_per_epoch + 1}): the loss of {len(bad)} of {len(keys)} utterances "
+            f"is not finite: {', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}. No update was made; the last "
+            f"finished epoch is in {checkpoint.resume_path(self.exp_dir)}. Check that audio, lower "
+            f"scheduler_args.initial_lr ({self.config.scheduler_args.initial_lr}), or set enable_amp=false"
+        )
+
+    def _scheduled(self, step: int) -> dict[str, float]:
+        return {"margin": self.margin(step), "learning_rate": self.learning_rate(step)}
+
+    def _reinitialise_head(self) -> None:
+        weight = self.encoder.projection.weight
+        reinitialise_head(self.encoder, weight, self.data.chunks, self.frontend, self.plan, self.processes)
+        # Momentum points from the old prototypes.
+        self.optimizer.state[weight].clear()
+
+    def _validate(self, epoch: int, step: int, log: TrainingLog) -> None:
+        interval = self.config.valid_epoch_interval
+        if self.validate is None or not interval or (epoch % interval and epoch != self.config.num_epochs):
+            return
+        self.encoder.eval()
+        figures = self.validate(self.encoder)
+        log.write("valid", epoch=epoch, step=step, minutes=self.elapsed_s / 60, **figures)
+        shown = ", ".join(
+            f"{name} {'not measurable' if value is None else f'{100 * value:.2f} %'}" for name, value in figures.items()
+        )
+        logger.info("epoch %d: held-out verification %s", epoch, shown)
+
+    def _save(self, epoch: int) -> None:
+        config = self.config
+        if epoch % config.save_epoch_interval == 0 or epoch > config.num_epochs - config.num_avg:
+            checkpoint.save(self.encoder.state_dict(), checkpoint.model_path(self.exp_dir, epoch))
+        # Last: a resume file that says "epoch done" must find that epoch's model beside it.
+        checkpoint.save(self.state(), checkpoint.resume_path(self.exp_dir))

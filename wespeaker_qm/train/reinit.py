@@ -1,0 +1,61 @@
+"""A3M-I: once, every prototype becomes the mean unit embedding of its class."""
+
+import dataclasses
+import logging
+
+import torch
+from torch import nn
+
+from wespeaker_qm.dataset.chunks import ChunkDataset
+from wespeaker_qm.dataset.frontend import TrainingFrontend
+from wespeaker_qm.dataset.loader import make_loader
+from wespeaker_qm.dataset.plan import BatchPlan
+from wespeaker_qm.losses.heads import reinitialised_prototypes
+from wespeaker_qm.train.distributed import Processes
+
+logger = logging.getLogger(__name__)
+
+
+def without_augmentation(chunks: ChunkDataset) -> ChunkDataset:
+    """The same chunks at the same speeds (a speed is a class), without noise, reverberation or masks."""
+    clean = dataclasses.replace(chunks.settings, aug_prob=0.0, channel_prob=0.0, spec_aug_prob=0.0)
+    return ChunkDataset(
+        chunks.reader,
+        utterances=chunks.utterances,
+        labels=chunks.labels,
+        num_speakers=chunks.num_speakers,
+        num_samples=chunks.num_samples,
+        settings=clean,
+        noise=None,
+        rirs=None,
+    )
+
+
+@torch.no_grad()
+def reinitialise_head(
+    encoder: nn.Module,
+    weight: nn.Parameter,
+    chunks: ChunkDataset,
+    frontend: TrainingFrontend,
+    plan: BatchPlan,
+    processes: Processes,
+) -> None:
+    """Replace the prototypes ``weight`` (C, D) in place, from one clean pass over the planned epoch.
+
+    The network runs in evaluation mode, and every process sees its share of the samples; classes that the pass does
+    not meet keep their prototypes, and are counted in the log.
+    """
+    total = torch.zeros_like(weight)
+    count = torch.zeros(len(weight), device=weight.device)
+    was_training = encoder.training
+    encoder.eval()
+    for batch in make_loader(without_augmentation(chunks), plan, num_workers=0):
+        batch = batch.to(processes.device)
+        unit = nn.functional.normalize(encoder(frontend(batch)).float(), dim=1)
+        total.index_add_(0, batch.label, unit)
+        count.index_add_(0, batch.label, torch.ones_like(batch.label, dtype=count.dtype))
+    encoder.train(was_training)
+    mean = processes.sum(total) / processes.sum(count).clamp(min=1).unsqueeze(1)
+    result = reinitialised_prototypes(mean, weight)
+    weight.copy_(result.prototypes)
+    logger.info("prototypes re-initialised (A3M-I); %d of %d classes had no sample", len(result.kept), len(weight))
