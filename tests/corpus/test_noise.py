@@ -1,4 +1,4 @@
-"""Babble and rooms: reproducible, well formed, and only of the voices that were given."""
+"""Babble, noise pieces and rooms: reproducible, well formed, and only of the voices that were given."""
 
 from pathlib import Path
 
@@ -7,8 +7,7 @@ import pytest
 
 from wespeaker_qm.audio.io import read_audio, write_wav
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.corpus.noise import make_babble, merge, simulate_rooms
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.corpus.noise import build_noise_set, build_rirs
 
 RATE = 16000
 FREQUENCIES_HZ = (500, 1000, 1500, 2000)
@@ -28,41 +27,42 @@ def train(tmp_path):
 
 
 def test_babble_mixes_three_or_more_training_voices(train, tmp_path):
-    babble = make_babble(train, tmp_path / "babble", num_files=5, duration_s=2.0)
-    babble.validate()
-    assert list(babble.wav) == [f"babble-{index:04d}" for index in range(5)]
-    assert set(babble.speaker.values()) == {"speech"}
-    for path in babble.wav.values():
+    babble = build_noise_set(tmp_path, {}, train, num_babble=5)
+    assert DataDir.read(tmp_path / "noise") == babble
+    assert set(babble.speaker.values()) == {"speech"} and len(babble) == 5
+    for key, path in babble.wav.items():
         wave, rate = read_audio(path)
-        assert rate == RATE and len(wave) == 2 * RATE and np.abs(wave).max() == pytest.approx(0.7, abs=1e-4)
+        assert rate == RATE and len(wave) == RATE * babble.duration_s[key]
         power = np.abs(np.fft.rfft(wave)) ** 2
-        heard = [frequency for frequency in FREQUENCIES_HZ if power[2 * frequency] > 0.1 * power.max()]
+        hertz_per_bin = RATE / len(wave)
+        heard = [tone for tone in FREQUENCIES_HZ if power[round(tone / hertz_per_bin)] > 0.1 * power.max()]
         assert len(heard) >= 3, "each talker's tone, all equally loud"
 
 
-def test_babble_is_reproducible_and_more_files_append(train, tmp_path):
-    first = make_babble(train, tmp_path / "a", num_files=5, duration_s=1.0, seed=3)
-    again = make_babble(train, tmp_path / "b", num_files=6, duration_s=1.0, seed=3)
-    other = make_babble(train, tmp_path / "c", num_files=5, duration_s=1.0, seed=4)
+def test_babble_is_seeded_and_more_of_it_appends(train, tmp_path):
+    def contents(name, count, seed):
+        babble = build_noise_set(tmp_path / name, {}, train, num_babble=count, seed=seed)
+        return [Path(babble.wav[key]).read_bytes() for key in sorted(babble.wav)]
 
-    def content(babble, count=5):
-        return [Path(path).read_bytes() for path in list(babble.wav.values())[:count]]
+    first = contents("a", 5, 3)
+    assert contents("b", 6, 3)[:5] == first != contents("c", 5, 4)
 
-    assert content(first) == content(again) != content(other)
+
+def test_clips_become_pieces_of_their_category(train, tmp_path):
+    rng = np.random.default_rng(1)
+    for name in ("noise", "music"):
+        write_wav(tmp_path / f"{name}.wav", 0.1 * rng.standard_normal(26 * RATE), RATE)
+    clips = {name: [tmp_path / f"{name}.wav"] for name in ("noise", "music")}
+    noise = build_noise_set(tmp_path, clips, train, num_babble=1)
+    lengths_s = {kind: [noise.duration_s[key] for key in noise.wav if noise.speaker[key] == kind] for kind in clips}
+    assert all(3 <= length <= 20 for length in lengths_s["noise"]) and lengths_s["noise"]
+    assert all(10 <= length <= 15 for length in lengths_s["music"]) and lengths_s["music"]
 
 
 def test_rooms(tmp_path):
-    rooms = simulate_rooms(tmp_path, num_rooms=4)
-    rooms.validate()
+    rooms = build_rirs(tmp_path, 4)
+    assert DataDir.read(tmp_path / "rirs").wav == rooms.wav
     assert len(set(rooms.speaker.values())) == 4
     for key, path in rooms.wav.items():
         rir, rate = read_audio(path)
         assert rate == RATE and len(rir) / rate == pytest.approx(rooms.duration_s[key])
-
-
-def test_merge(tmp_path):
-    a = DataDir(wav={"a": "a.wav"}, speaker={"a": "noise"}, duration_s={"a": 1.0})
-    b = DataDir(wav={"b": "b.wav"}, speaker={"b": "music"}, duration_s={"b": 2.0})
-    assert merge([a, b]).speaker == {"a": "noise", "b": "music"}
-    with pytest.raises(RecipeError, match="'a' stands in two sources"):
-        merge([a, a])
