@@ -64,7 +64,7 @@ def test_write_clips_and_refuses_nonsense(tmp_path: Path) -> None:
     write_wav(tmp_path / "loud.wav", np.array([2.0, -2.0, 1.0]), 16000)
     assert read_audio(tmp_path / "loud.wav")[0].tolist() == [32767 / 32768, -1.0, 32767 / 32768]
     for bad in (np.zeros(0), np.zeros((2, 2)), np.array([np.nan])):
-        with pytest.raises(AudioError, match="bad.wav"):
+        with pytest.raises(AudioError, match=r"bad\.wav"):
             write_wav(tmp_path / "bad.wav", bad, 16000)
     assert not (tmp_path / "bad.wav").exists()
 

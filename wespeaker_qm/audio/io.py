@@ -8,7 +8,7 @@ import functools
 import struct
 from math import gcd
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import soundfile
@@ -48,8 +48,8 @@ def read_audio(
 ) -> tuple[np.ndarray, int]:
     """Read audio as mono; several channels are averaged.
 
-    soundfile decodes WAV, FLAC, Ogg, Opus and MP3; whatever it refuses (M4A, MP4, AAC, ...) goes to PyAV. Samples beyond
-    full scale (lossy decoders overshoot, float files may hold anything) are scaled down to a peak of 1, never clipped.
+    soundfile decodes WAV, FLAC, Ogg, Opus and MP3; whatever it refuses (M4A, MP4, AAC, ...) goes to PyAV. Samples
+    beyond full scale (lossy decoders overshoot, float files hold anything) are scaled to a peak of 1, never clipped.
 
     Args:
         source: path, or a binary file object positioned at the start.
@@ -145,8 +145,10 @@ def resample_audio(waveform: np.ndarray, orig_sr: int, new_sr: int) -> np.ndarra
 
     divisor = gcd(orig_sr, new_sr)
     up, down = new_sr // divisor, orig_sr // divisor
-    resampled = resample_poly(waveform.astype(np.float32), up, down, window=_resampling_filter(max(up, down)))
-    return np.clip(resampled, -1.0, 1.0).astype(np.float32)
+    lowpass: Any = _resampling_filter(max(up, down))  # scipy's stubs know no array here
+    resampled: np.ndarray = resample_poly(waveform.astype(np.float32), up, down, window=lowpass)
+    clipped: np.ndarray = np.clip(resampled, -1.0, 1.0).astype(np.float32)
+    return clipped
 
 
 @functools.lru_cache(maxsize=16)
@@ -170,7 +172,7 @@ def _check_source(source: Source) -> str:
     return str(path)
 
 
-def _raw_arguments(raw_format: RawFormat | None) -> dict:
+def _raw_arguments(raw_format: RawFormat | None) -> dict[str, Any]:
     if raw_format is None:
         return {}
     return {
@@ -201,7 +203,8 @@ def _read_av(source: Source, name: str, refusal: Exception) -> tuple[np.ndarray,
     if not isinstance(source, Path | str):
         source.seek(0)
     try:
-        with av.open(str(source) if isinstance(source, Path) else source, metadata_errors="ignore") as container:
+        file = str(source) if isinstance(source, Path) else source
+        with av.open(file, mode="r", metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: holds no audio stream")
             stream = container.streams.audio[0]

@@ -1,7 +1,8 @@
 """Debian packages as a source of audio: downloaded, checked and unpacked without root, installed nowhere.
 
-``apt-get download`` works for any user. Where the system's package lists are missing or stale, ``apt-get update`` is
-run on lists of our own below the download folder. Elsewhere than on Debian or Ubuntu, a folder of ``.deb`` files serves.
+``apt-get download`` works for any user. Where the system's package lists are missing or stale, ``apt-get update``
+runs on lists of our own below the download folder. Elsewhere than on Debian and Ubuntu, a folder of ``.deb`` files
+serves.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from tqdm import tqdm
@@ -46,7 +47,7 @@ class Package(NamedTuple):
 
 
 def read_packages(path: Path | str) -> dict[str, Package]:
-    """Read ``packages.tsv`` (columns package, version, download such as ``18.3MB``, sha256 and others): name -> package."""
+    """Read ``packages.tsv`` (columns package, version, download such as ``18.3MB``, sha256, ...): name -> package."""
     packages = {}
     for row in read_tsv(path, ("package", "version", "download", "sha256")):
         size_mb = float(row["download"].removesuffix("MB"))
@@ -112,6 +113,15 @@ def fetch_packages(packages: Sequence[Package], downloads: Path, deb_dir: Path |
             )  # fmt: skip
         debs[package.name] = deb
     return debs
+
+
+def unpack_packages(packages: Sequence[Package], downloads: Path, deb_dir: Path | None = None) -> dict[str, Path]:
+    """Fetch packages (:func:`fetch_packages`), unpack their audio: name -> folder ``downloads/unpacked/<name>``."""
+    debs = fetch_packages(packages, downloads, deb_dir)
+    roots = {name: downloads / "unpacked" / name for name in debs}
+    for name, deb in tqdm(debs.items(), desc="unpack"):
+        unpack_audio(deb, roots[name])
+    return roots
 
 
 def unpack_audio(deb: Path, folder: Path) -> None:
@@ -211,7 +221,7 @@ def _apt_update(downloads: Path) -> str:
     return _reason(result.stdout + result.stderr) if result.returncode else ""
 
 
-def _apt_download(name: str, partial: Path, downloads: Path, lists_are_ours: bool, progress: tqdm) -> str:
+def _apt_download(name: str, partial: Path, downloads: Path, lists_are_ours: bool, progress: "tqdm[NoReturn]") -> str:
     """Download one package and move it to ``downloads``; returns what went wrong, or an empty string."""
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -272,8 +282,8 @@ def _open_data_tar(deb: Path) -> Iterator[tarfile.TarFile]:
             process.kill()
 
 
-def _seek_data_tar(deb: Path, handle) -> None:  # noqa: ANN001
-    """Move to the start of ``data.tar.*``: a .deb is an ``ar`` archive of three members, each behind 60 bytes of header."""
+def _seek_data_tar(deb: Path, handle: BinaryIO) -> None:
+    """Move to the start of ``data.tar.*``: a .deb is an ``ar`` archive, each member behind 60 bytes of header."""
     if handle.read(len(_AR_MAGIC)) != _AR_MAGIC:
         raise RecipeError(f"{deb}: not a Debian package; delete the file and run again")
     while header := handle.read(_AR_HEADER_BYTES):

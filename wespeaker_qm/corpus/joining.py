@@ -50,7 +50,8 @@ def sound_pieces(clip: int, waveform: np.ndarray, sample_rate: int) -> list[Piec
     if num_frames == 0:
         return []
     frames = waveform[: num_frames * frame].reshape(num_frames, frame)
-    level_db = 10 * np.log10(np.square(frames - waveform.mean()).mean(axis=1) + 1e-12)
+    # The variance, because some clips have an offset that comes and goes with the sound.
+    level_db = 10 * np.log10(frames.var(axis=1) + 1e-12)
     loud = np.flatnonzero(level_db > max(level_db.max() - TRIM_RANGE_DB, SILENCE_DB))
     if len(loud) == 0:
         return []
@@ -66,8 +67,8 @@ def sound_pieces(clip: int, waveform: np.ndarray, sample_rate: int) -> list[Piec
 def plan_utterances(pieces: Sequence[Piece], min_s: float, max_s: float) -> list[list[Piece]]:
     """Join a row of pieces to utterances of ``min_s`` to ``max_s`` seconds, in order.
 
-    Pieces are joined until there are ``min_s``; one that would go beyond ``max_s`` is cut there, and its rest begins the
-    next utterance. What is left at the end is appended to the last utterance where there is room, else dropped.
+    Pieces are joined until there are ``min_s``; one that would go beyond ``max_s`` is cut there, and its rest begins
+    the next utterance. What is left at the end is appended to the last utterance where there is room, else dropped.
 
     Args:
         pieces: of all clips of a session, from :func:`sound_pieces`.
@@ -99,7 +100,7 @@ def choose_evenly(count: int, wanted: int) -> list[int]:
 
 
 def share_out(counts: Sequence[int], total: int) -> list[int]:
-    """Divide ``total`` places among sessions with ``counts`` utterances: equal shares, what one cannot fill goes to others.
+    """Divide ``total`` places among sessions of ``counts`` utterances, equally; what one cannot fill goes to others.
 
     >>> share_out([100, 5, 100], 60)
     [28, 5, 27]

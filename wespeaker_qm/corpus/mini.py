@@ -18,20 +18,20 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from tqdm import tqdm
 
 from wespeaker_qm.audio.io import AudioError, RawFormat, read_audio, write_wav
 from wespeaker_qm.corpus.bad_audio import BadAudio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.corpus.debian import fetch_packages, read_packages, read_tsv, sha256_of, unpack_audio
+from wespeaker_qm.corpus.debian import Package, read_packages, read_tsv, sha256_of, unpack_packages
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.joining import Piece, choose_evenly, join_pieces, plan_utterances, share_out, sound_pieces
 from wespeaker_qm.corpus.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpus.trials import Trial, make_trials, write_trials
+from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.parallel import ordered_map
@@ -39,6 +39,7 @@ from wespeaker_qm.utils.tables import read_rows, write_rows
 
 logger = logging.getLogger(__name__)
 
+TABLES = ("packages.tsv", "speakers.tsv", "manifest.tsv", "noise.tsv")
 TUXPAINT = "tuxpaint-stamps-default"
 MIN_PRESENT = 0.95
 MAX_BAD_CLIPS = 0.05
@@ -86,26 +87,23 @@ class MiniRecipe:
     """Set -> [speakers, utterances] of the complete corpus; a build that differs says so."""
 
     @classmethod
-    def load(cls, path: Path | str) -> "MiniRecipe":
-        """Read the YAML file.
+    def from_settings(cls, settings: Mapping[str, Any], source: Path | str) -> "MiniRecipe":
+        """Check the keys of ``corpus.yaml``.
 
         Raises:
-            RecipeError: no such file, or an unknown or missing key.
+            RecipeError: an unknown or missing key; the message names ``source``.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise RecipeError(f"{path}: no such file; it belongs to the recipe, check out the project again")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
         fields = dataclasses.fields(cls)
         names = [entry.name for entry in fields]
-        for key in values:
+        for key in settings:
             if key not in names:
-                raise RecipeError(f"{path}: unknown key {key!r}; nearest: {get_close_matches(str(key), names, 3, 0)}")
+                nearest = ", ".join(get_close_matches(str(key), names, 3, 0))
+                raise RecipeError(f"{source}: unknown key {key!r}; nearest: {nearest}")
         for entry in fields:
             required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-            if required and entry.name not in values:
-                raise RecipeError(f"{path}: key {entry.name!r} is missing")
-        return cls(**values)
+            if required and entry.name not in settings:
+                raise RecipeError(f"{source}: key {entry.name!r} is missing")
+        return cls(**settings)
 
 
 class Session(NamedTuple):
@@ -142,14 +140,88 @@ class BuiltSpeaker(NamedTuple):
     bad: list[BadAudio]
 
 
+def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
+    """Stage 1 for ``kind: mini``; skipped when neither options nor tables changed.
+
+    Args:
+        args: the options of :func:`add_arguments`, and ``corpus``, ``data`` and ``num_workers``.
+        settings: the recipe's ``corpus.yaml``, whose values are already the defaults of the options.
+
+    Raises:
+        RecipeError: as :func:`build_mini`.
+    """
+    recipe = MiniRecipe.from_settings(settings, args.corpus / "corpus.yaml")
+    packages = choose_packages(read_packages(args.corpus / "packages.tsv"), args.packages, args.without_tuxpaint)
+    overrides = {name: getattr(args, name) for name in ("max_utterances_per_speaker", "num_babble", "num_rooms")}
+    chosen = dataclasses.replace(recipe, **overrides)
+    if packages is not None or chosen != recipe:
+        chosen = dataclasses.replace(chosen, expected={})
+    inputs = [
+        [content_stamp(args.corpus / name) for name in TABLES],
+        dataclasses.asdict(chosen),
+        packages,
+        [file_stamp(deb) for deb in sorted(args.deb_dir.glob("*.deb"))] if args.deb_dir else None,
+    ]
+    outputs = [args.data / "corpus.yaml", args.data / "audio.sha256"]
+    marker = DoneMarker(args.data / ".done" / "prepare", inputs, outputs)
+    if marker.is_current():
+        logger.info("stage prepare: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+        return
+    marker.clear()
+    build_mini(
+        args.data,
+        args.downloads,
+        chosen,
+        recipe_dir=args.corpus,
+        packages=packages,
+        deb_dir=args.deb_dir,
+        num_workers=args.num_workers,
+    )
+    marker.write()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this corpus for ``wespeaker-qm prepare``; numbers default to the recipe's ``corpus.yaml``."""
+    group = parser.add_argument_group("corpus mini")
+    group.add_argument(
+        "--downloads",
+        type=Path,
+        default=Path("downloads/mini"),
+        help="downloaded packages, kept between runs (default %(default)s)",
+    )
+    group.add_argument("--deb_dir", type=Path, help="folder of ready .deb files: nothing is downloaded")
+    group.add_argument(
+        "--without_tuxpaint", action="store_true", help="save 161 of 517 MB of download, lose 14 speakers"
+    )
+    group.add_argument("--packages", metavar="NAME,NAME", help="only these packages, e.g. klettres-data (40 MB)")
+    group.add_argument("--max_utterances_per_speaker", type=int, metavar="N", help="default %(default)s")
+    group.add_argument("--num_babble", type=int, metavar="N", help="mixtures of voices (default %(default)s)")
+    group.add_argument("--num_rooms", type=int, metavar="N", help="simulated rooms (default %(default)s)")
+
+
+def choose_packages(pinned: Mapping[str, Package], names: str | None, without_tuxpaint: bool) -> list[str] | None:
+    """Names of the packages to use, None for all.
+
+    Raises:
+        RecipeError: an unknown name, with the nearest known ones.
+    """
+    if names is None and not without_tuxpaint:
+        return None
+    wanted = list(pinned) if names is None else [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in pinned:
+            nearest = ", ".join(get_close_matches(name, pinned, 3, 0))
+            raise RecipeError(f"--packages: {name!r} is none of the recipe's packages.tsv; nearest: {nearest}")
+    return [name for name in pinned if name in wanted and not (without_tuxpaint and name == TUXPAINT)]
+
+
 def build_mini(
     data_dir: Path,
     downloads: Path,
+    recipe: MiniRecipe,
     *,
     recipe_dir: Path = Path("egs/mini"),
     packages: Sequence[str] | None = None,
-    max_utterances_per_speaker: int | None = None,
-    num_rooms: int | None = None,
     deb_dir: Path | None = None,
     num_workers: int = 2,
 ) -> CorpusInfo:
@@ -158,56 +230,38 @@ def build_mini(
     Args:
         data_dir: e.g. ``data/mini``; its sets are made anew.
         downloads: folder of the packages, kept between runs.
-        recipe_dir: ``egs/mini``.
+        recipe: the settings.
+        recipe_dir: holds the tables, ``egs/mini``.
         packages: use only these packages; default all. What the others hold (speakers, noises) is left out.
-        max_utterances_per_speaker: instead of the recipe's.
-        num_rooms: instead of the recipe's.
         deb_dir: folder of ready ``.deb`` files, instead of downloading.
         num_workers: processes; the result does not depend on them.
 
     Raises:
         RecipeError: packages cannot be had or lack files, or too few speakers remain.
     """
-    recipe = MiniRecipe.load(recipe_dir / "corpus.yaml")
-    limit = max_utterances_per_speaker or recipe.max_utterances_per_speaker
     pinned = read_packages(recipe_dir / "packages.tsv")
-    for name in packages or ():
-        if name not in pinned:
-            nearest = get_close_matches(name, pinned, 3, 0)
-            raise RecipeError(f"--packages: {name!r} is not in {recipe_dir / 'packages.tsv'}; nearest: {nearest}")
     chosen = [package for name, package in pinned.items() if packages is None or name in packages]
-    debs = fetch_packages(chosen, downloads, deb_dir)
-    roots = {name: downloads / "unpacked" / name for name in debs}
-    for name, deb in tqdm(debs.items(), desc="unpack"):
-        unpack_audio(deb, roots[name])
-
+    roots = unpack_packages(chosen, downloads, deb_dir)
     sessions = read_sessions(recipe_dir, roots)
     members = split_sessions(sessions, recipe.validation_speakers)
+
     shutil.rmtree(data_dir / "wav", ignore_errors=True)
     (data_dir / "corpus.yaml").unlink(missing_ok=True)
-    utterances = build_utterances(data_dir, members, recipe, limit, num_workers)
+    utterances = build_utterances(data_dir, members, recipe, num_workers)
     directories = {name: write_set(data_dir / name, made, sessions) for name, made in utterances.items() if made}
-    trials = write_trial_lists(data_dir, directories, utterances)
-
-    noises = read_noise_clips(recipe_dir, roots)
-    build_noise_set(
-        data_dir,
-        noises,
-        directories["train"],
-        num_babble=recipe.num_babble if packages is None else min(recipe.num_babble, 20),
-        sample_rate=recipe.sample_rate,
-        seed=recipe.seed,
-    )
-    build_rirs(data_dir, num_rooms or recipe.num_rooms, sample_rate=recipe.sample_rate, seed=recipe.seed)
+    check_counts(recipe, directories)
+    lists = write_trial_lists(data_dir, directories, utterances)
+    noise_clips = read_noise_clips(recipe_dir, roots)
+    train, rate, seed = directories["train"], recipe.sample_rate, recipe.seed
+    build_noise_set(data_dir, noise_clips, train, num_babble=recipe.num_babble, sample_rate=rate, seed=seed)
+    build_rirs(data_dir, recipe.num_rooms, sample_rate=rate, seed=seed)
     write_checksums(data_dir)
-    if packages is None and limit == recipe.max_utterances_per_speaker:
-        check_counts(recipe, directories)
     info = CorpusInfo(
         name=recipe.name,
         description=recipe.description,
         caveat=recipe.caveat,
-        trials={name: "eval" for name in trials},
-        headline=next(name for name in HEADLINES if name in trials),
+        trials={name: "eval" for name in lists},
+        headline=next(name for name in HEADLINES if name in lists),
         validation="valid" if "valid" in directories else None,
         noise="noise",
         rirs="rirs",
@@ -241,9 +295,9 @@ def read_sessions(recipe_dir: Path, roots: Mapping[str, Path]) -> list[Session]:
         present = sum(len(paths) for (_, name), paths in clips.items() if name == package)
         if present < MIN_PRESENT * num_listed:
             raise RecipeError(
-                f"{roots[package]}: only {present} of the {num_listed} files of {recipe_dir / 'manifest.tsv'}, expected "
-                f"at least {MIN_PRESENT:.0%}: this version of {package} differs too much; leave it out (--packages) or "
-                "provide the pinned version of packages.tsv with --deb_dir"
+                f"{roots[package]}: only {present} of the {num_listed} files of {recipe_dir / 'manifest.tsv'}, "
+                f"expected at least {MIN_PRESENT:.0%}: this version of {package} differs too much; leave it out "
+                "(--packages) or provide the pinned version of packages.tsv with --deb_dir"
             )
         if present < num_listed:
             logger.warning("%s: %d of %d listed files are missing", package, num_listed - present, num_listed)
@@ -264,7 +318,7 @@ def split_sessions(sessions: Sequence[Session], validation_speakers: Sequence[st
     """Divide sessions into train, valid and eval.
 
     Raises:
-        RecipeError: fewer than two speakers to train on or to evaluate, or a validation speaker who is not for training.
+        RecipeError: fewer than two speakers to train on or to evaluate, or a validation speaker is one for evaluation.
     """
     members: dict[str, list[Session]] = {name: [] for name in SETS}
     for session in sessions:
@@ -285,7 +339,7 @@ def split_sessions(sessions: Sequence[Session], validation_speakers: Sequence[st
 
 
 def build_utterances(
-    data_dir: Path, members: Mapping[str, Sequence[Session]], recipe: MiniRecipe, limit: int, num_workers: int
+    data_dir: Path, members: Mapping[str, Sequence[Session]], recipe: MiniRecipe, num_workers: int
 ) -> dict[str, list[Utterance]]:
     """Write all utterances to ``data_dir/wav/<set>/<speaker>/``, each speaker in one of ``num_workers`` processes.
 
@@ -299,7 +353,7 @@ def build_utterances(
             jobs.append((name, data_dir / "wav" / name / speaker, own))
     # The longest first, so that no worker is left with much to do at the end.
     jobs.sort(key=lambda job: (-sum(len(session.clips) for session in job[2]), job[1]))
-    build = partial(_build_speaker, recipe=recipe, limit=limit)
+    build = partial(_build_speaker, recipe=recipe)
     built = ordered_map(build, [(folder, own) for _, folder, own in jobs], num_workers)
     utterances: dict[str, list[Utterance]] = {name: [] for name in members}
     bad: list[BadAudio] = []
@@ -314,7 +368,7 @@ def build_utterances(
     return utterances
 
 
-def _build_speaker(job: tuple[Path, list[Session]], recipe: MiniRecipe, limit: int) -> BuiltSpeaker:
+def _build_speaker(job: tuple[Path, list[Session]], recipe: MiniRecipe) -> BuiltSpeaker:
     """Find the sounds in the clips of one speaker, plan utterances, choose among them and write those."""
     folder, sessions = job
     plans, bad = [], []
@@ -322,7 +376,7 @@ def _build_speaker(job: tuple[Path, list[Session]], recipe: MiniRecipe, limit: i
         sounds: list[Piece] = []
         for clip, path in enumerate(session.clips):
             try:
-                pieces = sound_pieces(clip, *_read_clip(path))
+                pieces = sound_pieces(clip, *_read_clip(session.clips, clip))
                 reason = "" if pieces else "no sound above -60 dB of full scale, or shorter than 0.1 s"
             except AudioError as error:
                 pieces, reason = [], str(error)
@@ -330,22 +384,22 @@ def _build_speaker(job: tuple[Path, list[Session]], recipe: MiniRecipe, limit: i
             if reason:
                 bad.append(BadAudio(session.name, str(path), reason))
         plans.append(plan_utterances(sounds, recipe.min_utterance_s, recipe.max_utterance_s))
-    most = recipe.max_eval_utterances_per_session if sessions[0].split == "eval" else limit
+    most = recipe.max_eval_utterances_per_session if sessions[0].split == "eval" else recipe.max_utterances_per_speaker
+    shares = share_out([min(len(plan), most) for plan in plans], recipe.max_utterances_per_speaker)
     utterances = []
-    shares = share_out([min(len(plan), most) for plan in plans], limit)
     for session, plan, share in zip(sessions, plans, shares, strict=True):
         for index in choose_evenly(len(plan), share):
             key = f"{session.name}-{index:04d}"
             path = folder / f"{key}.wav"
-            waveform = join_pieces(plan[index], lambda clip, s=session: _read_clip(s.clips[clip]), recipe.sample_rate)
+            waveform = join_pieces(plan[index], partial(_read_clip, session.clips), recipe.sample_rate)
             write_wav(path, waveform, recipe.sample_rate)
             duration_s = len(waveform) / recipe.sample_rate
             utterances.append(Utterance(key, session.speaker, session.name, session.package, str(path), duration_s))
     return BuiltSpeaker(utterances, bad)
 
 
-def _read_clip(path: Path) -> tuple[np.ndarray, int]:
-    return read_audio(path, raw_format=RAW_FORMATS.get(path.suffix))
+def _read_clip(clips: Sequence[Path], index: int) -> tuple[np.ndarray, int]:
+    return read_audio(clips[index], raw_format=RAW_FORMATS.get(clips[index].suffix))
 
 
 def write_set(path: Path, utterances: Sequence[Utterance], sessions: Sequence[Session]) -> DataDir:
@@ -461,14 +515,3 @@ def check_counts(recipe: MiniRecipe, directories: Mapping[str, DataDir]) -> None
 def _read_manifest(path: Path) -> list[list[str]]:
     """Rows speaker, package, root, path; the path may hold spaces."""
     return read_rows(path, 4)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this corpus for ``wespeaker-qm prepare``."""
-    group = parser.add_argument_group("corpus mini")
-    group.add_argument("--downloads", type=Path, default=Path("downloads/mini"), help="folder of downloaded packages")
-    group.add_argument("--deb_dir", type=Path, help="folder of ready .deb files; nothing is downloaded then")
-    group.add_argument("--packages", help="use only these packages, separated by commas")
-    group.add_argument("--without_tuxpaint", action="store_true", help="save a download of 161 MB and 14 speakers")
-    group.add_argument("--max_utterances_per_speaker", type=int, help="instead of the value in egs/mini/corpus.yaml")
-    group.add_argument("--num_rooms", type=int, help="simulated rooms, instead of the value in egs/mini/corpus.yaml")

@@ -7,6 +7,7 @@ names as noise or music must be free of speech.
 import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from wespeaker_qm.audio.io import read_audio, read_audio_at, write_wav
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.corpus.joining import Piece, join_pieces, plan_utterances, sound_pieces
+from wespeaker_qm.corpus.joining import join_pieces, plan_utterances, sound_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ def build_noise_set(
 
     Args:
         data_dir: e.g. ``data/mini``.
-        clips: category (``noise`` or ``music``) -> audio files, in order. Short noises are joined to pieces of 3 to 20 s,
-            music is cut into pieces of 10 to 15 s, so that a draw of a key is a draw of a sound.
+        clips: category (``noise`` or ``music``) -> audio files, in order. Short noises are joined to pieces of 3 to
+            20 s, music is cut into pieces of 10 to 15 s, so that a draw of a key is a draw of a sound.
         train: the training speakers, of whom babble (category ``speech``) is mixed.
         num_babble: number of babble recordings, each of 8 s and 3 to 7 voices.
         sample_rate: in Hz.
@@ -63,7 +64,7 @@ def build_noise_set(
 
 
 def build_rirs(data_dir: Path, num_rooms: int, *, sample_rate: int = 16000, seed: int = 42) -> DataDir:
-    """Write ``rirs/`` (a Kaldi directory whose ``utt2spk`` holds the room) and ``wav/rirs/``: one simulated RIR a room."""
+    """Write ``rirs/`` (a Kaldi directory, the room in ``utt2spk``) and ``wav/rirs/``: one simulated RIR a room."""
     from wespeaker_qm.audio.rir import simulate_rirs
 
     waves: dict[str, str] = {}
@@ -81,15 +82,17 @@ def build_rirs(data_dir: Path, num_rooms: int, *, sample_rate: int = 16000, seed
 def _clip_pieces(clips: Mapping[str, Sequence[Path]], sample_rate: int) -> Iterator[tuple[str, str, np.ndarray]]:
     """Key, category and waveform of each piece of noise and music."""
     for kind, paths in sorted(clips.items()):
-        sounds = [piece for clip, path in enumerate(tqdm(paths, desc=kind)) for piece in _sounds(clip, path)]
+        sounds = [
+            piece for clip, path in enumerate(tqdm(paths, desc=kind)) for piece in sound_pieces(clip, *read_audio(path))
+        ]
         limits_s = (MIN_MUSIC_S, MAX_MUSIC_S) if kind == "music" else (MIN_NOISE_S, MAX_NOISE_S)
         for index, pieces in enumerate(plan_utterances(sounds, *limits_s)):
-            waveform = join_pieces(pieces, lambda clip, own=paths: read_audio(own[clip]), sample_rate)
+            waveform = join_pieces(pieces, partial(_read_clip, paths), sample_rate)
             yield f"{kind}-{index:04d}", kind, waveform
 
 
-def _sounds(clip: int, path: Path) -> list[Piece]:
-    return sound_pieces(clip, *read_audio(path))
+def _read_clip(paths: Sequence[Path], index: int) -> tuple[np.ndarray, int]:
+    return read_audio(paths[index])
 
 
 def _babble(train: DataDir, count: int, sample_rate: int, seed: int) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -113,5 +116,6 @@ def _voice(train: DataDir, keys: Sequence[str], num_samples: int, sample_rate: i
     parts: list[np.ndarray] = []
     while sum(map(len, parts)) < num_samples:
         parts.append(read_audio_at(train.wav[rng.choice(keys)], sample_rate))
-    waveform = np.concatenate(parts)[:num_samples]
-    return waveform / np.sqrt(np.square(waveform).mean() + 1e-12)
+    waveform: np.ndarray = np.concatenate(parts)[:num_samples]
+    waveform /= np.sqrt(np.square(waveform).mean() + 1e-12)
+    return waveform

@@ -58,7 +58,8 @@ def make_trials(
         seed: of the two samples.
     """
     keys = sorted(speaker)
-    targets, nontargets = [], []
+    targets: list[Trial] = []
+    nontargets: list[Trial] = []
     for position, enrolment in enumerate(keys):
         for test in keys[position + 1 :]:
             if accept is None or accept(enrolment, test):
