@@ -96,7 +96,7 @@ def test_missing_files_name_the_stage(tmp_path, trials):
     (tmp_path / "broken.scp").write_text("".join(f"{key} {tmp_path}/none.ark:5\n" for key in "abc"))
     with pytest.raises(RecipeError, match="cannot be read"):
         cosine.score_trials(trials, tmp_path / "broken.scp")
-    with pytest.raises(RecipeError, match=r"none\.scp: no such file; extract the embeddings"):
+    with pytest.raises(RecipeError, match=r"none\.scp: no such file; run the stage"):
         cosine.score_trials(trials, tmp_path / "none.scp")
     with pytest.raises(RecipeError, match=r"mean_vec\.npy: no such file"):
         cosine.load_mean(tmp_path / "mean_vec.npy")

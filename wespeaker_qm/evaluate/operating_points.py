@@ -22,6 +22,15 @@ P_TARGETS = (0.01, 0.001)
 """The prior probabilities of the reported detection costs."""
 
 
+def far_name(far: float) -> str:
+    """A false-accept rate as it is written in tables and keys.
+
+    >>> [far_name(far) for far in FARS]
+    ['1e-1', '1e-2', '1e-3', '1e-4']
+    """
+    return f"{far:.0e}".replace("e-0", "e-")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class RocSteps:
     """All K + 1 operating points, from "reject everything" (index 0) to "accept everything" (index K)."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.evaluate.trial_table import TrialTable, first_few
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.tables import read_map
 
 BLOCK_TRIALS = 16384
 """Trials scored at once: two blocks of 256-dimensional float64 vectors are then 64 MiB."""
@@ -32,21 +33,17 @@ def load_embeddings(scp: Path | str, utterances: Sequence[str]) -> NDArray[np.fl
     """
     import kaldiio
 
-    scp = Path(scp)
-    if not scp.is_file():
-        raise RecipeError(f"{scp}: no such file; extract the embeddings first (stage 4, `wespeaker-qm extract`)")
+    table = read_map(scp)
+    missing = [utterance for utterance in utterances if utterance not in table]
+    if missing:
+        raise RecipeError(
+            f"{scp}: {len(missing)} of the {len(utterances)} utterances in the trials have no embedding; extract the "
+            "set that the trial list draws from (stage 4):" + first_few(missing)
+        )
     try:
-        table = kaldiio.load_scp(str(scp))
-        missing = [utterance for utterance in utterances if utterance not in table]
-        if missing:
-            raise RecipeError(
-                f"{scp}: {len(missing)} of the {len(utterances)} utterances in the trials have no embedding; extract "
-                "the set that the trial list draws from (stage 4):" + first_few(missing)
-            )
-        vectors = [table[utterance] for utterance in utterances]
+        vectors = [kaldiio.load_mat(table[utterance]) for utterance in utterances]
     except (OSError, ValueError) as error:
         raise RecipeError(f"{scp}: cannot be read ({error}); extract the embeddings again (stage 4)") from error
-
     shapes = {vector.shape for vector in vectors}
     if len(shapes) != 1 or len(vectors[0].shape) != 1:
         raise RecipeError(f"{scp}: embeddings have shapes {sorted(shapes)}, expected one vector length throughout")

@@ -1,0 +1,60 @@
+"""All figures of one trial list, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wespeaker_qm.evaluate.metrics import evaluate_list, markdown_table
+from wespeaker_qm.evaluate.trial_table import read_trial_table
+from wespeaker_qm.utils.errors import RecipeError
+
+SPEAKER = {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "trials").write_text("a1 a2 target\na1 b1 nontarget\na2 b1 nontarget\n")
+    (tmp_path / "good.score").write_text("a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 b1 0.2 nontarget\n")
+    (tmp_path / "bad.score").write_text("a1 a2 0.15 target\na1 b1 0.1 nontarget\na2 b1 0.2 nontarget\n")
+    return tmp_path
+
+
+def test_every_system_is_measured(files):
+    trials = read_trial_table(files / "trials")
+    result = evaluate_list(trials, {"good": files / "good.score", "bad": files / "bad.score"}, SPEAKER)
+    assert (result.num_targets, result.num_nontargets, result.num_utterances, result.num_speakers) == (1, 2, 3, 2)
+    content = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert list(content["systems"]) == ["good", "bad"]
+    assert content["systems"]["good"]["eer"] == 0
+    assert content["systems"]["bad"]["eer"] == 0.5
+    assert content["systems"]["good"]["min_dcf"]["0.01"] == {"cost": 0, "threshold": 0.9}
+    assert content["systems"]["good"]["tar_at_far"] == {"1e-1": None, "1e-2": None, "1e-3": None, "1e-4": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a1 a2 0.9 target\na1 b1 0.1 nontarget\n",
+        "a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 c1 0.2 nontarget\n",
+        "a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 b1 0.2 target\n",
+    ],
+    ids=["missing", "other", "label"],
+)
+def test_scores_of_other_trials_are_refused(files, text):
+    (files / "other.score").write_text(text)
+    with pytest.raises(
+        RecipeError, match=r"other\.score: . trials that are not the 3 trials of .*score the list again"
+    ):
+        evaluate_list(read_trial_table(files / "trials"), {"other": Path(files / "other.score")}, SPEAKER)
+
+
+def test_utterances_without_speaker_are_refused(files):
+    with pytest.raises(RecipeError, match=r"1 utterances are not in utt2spk.*\n  b1"):
+        evaluate_list(read_trial_table(files / "trials"), {}, {"a1": "a", "a2": "a"})
+
+
+def test_markdown_tables_are_aligned():
+    lines = markdown_table(["system", "x"], [["a", "1.00"], ["longer name", "2"]]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[3] == "| longer name |    2 |"

@@ -1,0 +1,201 @@
+"""score, evaluate and table5 as run.sh calls them, on a simulated corpus."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wespeaker_qm.bin.main import main
+from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
+from wespeaker_qm.evaluate.table5 import read_table
+from wespeaker_qm.evaluate.trial_table import read_scores
+from wespeaker_qm.utils.yaml_files import read_yaml_mapping
+
+RUN = Path("exp/tiny/qmargin_a1.5")
+SCORE = ["score", "--data", "data/tiny", "--exp_dir", str(RUN)]
+EVALUATE = ["evaluate", "--data", "data/tiny", "--exp_dir", str(RUN)]
+LTAS = ["--baseline", "ltas=exp/tiny/ltas"]
+TABLE5 = ["table5", "--data", "data/tiny", "--exp_root", "exp/tiny"]
+
+pytestmark = pytest.mark.usefixtures("recipe")
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_score_writes_every_list_and_skips_what_is_done(capsys):
+    trials, scores = read_scores(RUN / "scores" / "near.score")
+    assert len(trials) == len(Path("data/tiny/trials/near").read_text().splitlines())
+    assert scores[trials.is_target].mean() > scores[~trials.is_target].mean()
+    assert (RUN / "scores" / "all.score").is_file()
+    for _ in range(2):  # the copy is newer than what was scored
+        assert main(SCORE) == 0
+    assert "nothing changed since the last run, skipped" in capsys.readouterr().out
+    assert np.array_equal(read_scores(RUN / "scores" / "near.score").scores, scores)
+    assert main([*SCORE, "--subtract_mean", "false"]) == 0
+    assert not np.array_equal(read_scores(RUN / "scores" / "near.score").scores, scores)
+
+
+def test_score_refuses_unknown_lists_and_missing_embeddings(capsys):
+    assert main([*SCORE, "--trials", "other"]) == 1
+    assert "--trials: unknown other; data/tiny has near, all" in capsys.readouterr().err
+    scp = RUN / "embeddings" / "eval" / "xvector.scp"
+    scp.write_text("".join(scp.read_text().splitlines(keepends=True)[3:]))
+    assert main(SCORE) == 1
+    assert "3 of the 48 utterances in the trials have no embedding" in capsys.readouterr().err
+    assert not (RUN / ".done" / "score").exists()
+
+
+def test_metrics_hold_every_list_and_system():
+    metrics = metrics_of(RUN)
+    assert metrics["run"] == "qmargin_a1.5"
+    assert metrics["corpus"]["caveat"] == "No voices at all."
+    assert list(metrics["trial_lists"]) == ["near", "all"]
+    assert "commit" in metrics["provenance"]
+    assert metrics["training"] == {
+        "loss": {"name": "Q-Margin", "alpha": 1.5, "scale": 10.0, "margin": 0.1},
+        "num_epochs": 4,
+        "num_samples": 1280,
+        "minutes": 10.0,
+    }
+    for name, result in metrics["trial_lists"].items():
+        trials, scores = read_scores(RUN / "scores" / f"{name}.score")
+        assert list(result["systems"]) == ["trained", "ltas"]
+        assert result["num_targets"] + result["num_nontargets"] == len(trials)
+        assert result["num_speakers"] == 6
+        system = result["systems"]["trained"]
+        assert system["eer"] == equal_error_rate(roc_steps(scores, trials.is_target)).rate
+        assert system["eer"] < result["systems"]["ltas"]["eer"]
+        point = system["tar_at_far"]["1e-2"]
+        assert point["false_accepts"] == np.sum((scores >= point["threshold"]) & ~trials.is_target)
+        assert system["tar_at_far"]["1e-4"] is None
+
+
+def test_report_says_what_it_is_before_any_figure():
+    text = (RUN / "report.md").read_text()
+    assert text.startswith("# qmargin_a1.5 on tiny\n")
+    assert text.index("No voices at all.") < text.index("| system")
+    assert text.index("## Headline list: near") < text.index("### all")
+    assert "Q-Margin (α 1.5, s 10, m 0.1), 1,280 training samples in 4 epochs and 10.0 minutes" in text
+    assert "| qmargin_a1.5 (trained) |" in text
+    assert "| ltas                   |" in text
+    assert "not measurable" in text
+    for name in ("det.png", "training.png"):
+        assert f"]({name})" in text
+        assert (RUN / name).read_bytes().startswith(b"\x89PNG")
+    assert (RUN / "det.pdf").is_file()
+
+
+def test_evaluate_skips_and_notices_changes(capsys):
+    for _ in range(2):
+        assert main([*EVALUATE, *LTAS]) == 0
+    assert "stage evaluate: nothing changed since the last run, skipped" in capsys.readouterr().out
+    assert main(EVALUATE) == 0
+    assert "report:" in capsys.readouterr().out
+    assert list(metrics_of(RUN)["trial_lists"]["all"]["systems"]) == ["trained"]
+
+
+def test_evaluate_needs_no_training():
+    folder = Path("exp/tiny/ltas")
+    assert main(["evaluate", "--data", "data/tiny", "--exp_dir", str(folder)]) == 0
+    assert metrics_of(folder)["training"] is None
+    assert not (folder / "training.png").exists()
+    assert "## Training" not in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize("baseline", ["ltas", "=x", "ltas=", "trained=x"])
+def test_evaluate_refuses_a_baseline_without_name_or_folder(capsys, baseline):
+    with pytest.raises(SystemExit) as error:
+        main([*EVALUATE, "--baseline", baseline])
+    assert error.value.code == 1
+    assert "expected NAME=DIR" in capsys.readouterr().err
+
+
+def test_evaluate_refuses_one_name_for_two_baselines(capsys):
+    assert main([*EVALUATE, *LTAS, "--baseline", "ltas=elsewhere"]) == 1
+    assert "the name ltas stands twice" in capsys.readouterr().err
+
+
+def test_table5_stands_beside_the_paper():
+    assert main(TABLE5) == 0
+    text = Path("exp/tiny/table5.md").read_text()
+    assert text.startswith("# The losses of Table 5 on tiny\n")
+    assert text.index("No voices at all.") < text.index("| loss")
+    header, _, *lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    header = [cell.strip() for cell in header]
+    assert header[4:9] == ["tiny: EER", "tiny: TAR@1e-1", "tiny: TAR@1e-2", "tiny: TAR@1e-3", "tiny: TAR@1e-4"]
+    assert header[9:] == ["paper, VoxCeleb1-H: TAR@1e-3", "paper, VoxCeleb1-H: TAR@1e-4"]
+    paper = [[float(cell) for cell in line[9:]] for line in lines]
+    assert paper == [
+        [86.62, 72.08],
+        [86.68, 70.61],
+        [84.71, 74.37],
+        [87.69, 74.08],
+        [87.02, 74.60],
+        [87.91, 72.96],
+    ]
+    for line, row in zip(lines, read_table("conf/table5.yaml").rows, strict=True):
+        system = metrics_of(Path("exp/tiny") / row.run)["trial_lists"]["near"]["systems"]["trained"]
+        assert line[4].strip() == f"{100 * system['eer']:.2f}"
+        assert line[8].strip() == "not measurable"
+    assert lines[0][0].strip() == "ArcFace †"
+    assert "† **trained here as ArcFace (s 16, m 0.2)**" in text
+    assert text.count("**trained here as") == 1
+    for suffix in ("png", "pdf"):
+        assert Path(f"exp/tiny/det_table5.{suffix}").is_file()
+
+
+def test_table5_names_missing_rows_and_how_to_make_them(capsys):
+    Path("exp/tiny/cosface/metrics.json").unlink()
+    assert main(TABLE5) == 1
+    message = capsys.readouterr().err
+    assert "1 of 6 rows of Table 5 have no metrics.json" in message
+    assert "./run.sh --loss conf/loss/cosface.yaml --exp_dir exp/tiny/cosface" in message
+    assert main([*TABLE5, "--partial", "true"]) == 0
+    lines = Path("exp/tiny/table5.md").read_text().splitlines()
+    assert [line.count("not trained") for line in lines if line.startswith("| CosFace")] == [5]
+    for path in Path("exp/tiny").glob("*/metrics.json"):
+        path.unlink()
+    assert main([*TABLE5, "--partial", "true"]) == 1
+
+
+def test_table5_refuses_scores_that_are_not_those_of_the_metrics(capsys):
+    path = Path("exp/tiny/entmax_a2.0/scores/near.score")
+    path.write_text(Path("exp/tiny/ltas/scores/near.score").read_text())
+    assert main(TABLE5) == 1
+    assert "entmax_a2.0/metrics.json: EER" in capsys.readouterr().err
+
+
+def test_table5_refuses_another_order_of_trials(capsys):
+    path = Path("exp/tiny/entmax_a1.75/scores/near.score")
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    assert main(TABLE5) == 1
+    assert "entmax_a1.75/scores/near.score: not the trials of" in capsys.readouterr().err
+
+
+def test_table5_refuses_another_corpus(capsys):
+    info = Path("data/tiny/corpus.yaml")
+    info.write_text(info.read_text().replace("name: tiny", "name: other"))
+    assert main(TABLE5) == 1
+    assert "figures of tiny/near, expected other/near" in capsys.readouterr().err
+
+
+def test_table5_lists_its_losses_for_the_shell(capsys):
+    assert main(["table5", "--list_losses", "true"]) == 0
+    losses = capsys.readouterr().out.split()
+    assert len(losses) == 6
+    for loss, row in zip(losses, read_table("conf/table5.yaml").rows, strict=True):
+        overlay = read_yaml_mapping(loss)
+        assert overlay["projection_args"]["scale"] == row.card.scale
+        assert overlay["projection_args"].get("alpha") == row.card.alpha
+        assert overlay["margin_update"]["final_margin"] == row.card.margin
+
+
+def test_table5_refuses_a_file_without_a_key_and_a_call_without_folders(capsys):
+    Path("table.yaml").write_text("paper: x\nrows: [{name: ArcFace}]\n")
+    assert main(["table5", "--list_losses", "true", "--table", "table.yaml"]) == 1
+    assert "table.yaml: KeyError('alpha')" in capsys.readouterr().err
+    assert main(["table5"]) == 1
+    assert "--data and --exp_root are needed" in capsys.readouterr().err

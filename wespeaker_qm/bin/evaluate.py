@@ -1,0 +1,99 @@
+"""Stage 5, second half: metrics, DET figure and report from the scores."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from wespeaker_qm.config import load_config
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.metrics import evaluate_list
+from wespeaker_qm.evaluate.report import TRAINED, CorpusCard, Evaluation, Training, list_table, write_evaluation
+from wespeaker_qm.evaluate.training import loss_card, read_training_log
+from wespeaker_qm.evaluate.trial_table import read_trial_table
+from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.provenance import provenance
+from wespeaker_qm.utils.tables import read_map
+
+logger = logging.getLogger(__name__)
+
+HELP = "EER, minDCF and TAR@FAR of all trial lists, DET figure and report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared corpus, e.g. data/mini")
+    parser.add_argument(
+        "--exp_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="scored experiment; metrics.json, report.md, det.png, det.pdf and training.png go here",
+    )
+    parser.add_argument(
+        "--baseline",
+        type=_name_and_folder,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="another system, scored on the same lists into DIR/scores, shown beside it (may be given several times)",
+    )
+
+
+def _name_and_folder(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder) or name == TRAINED:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected NAME=DIR with a NAME other than {TRAINED}")
+    return name, Path(folder)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate all lists and systems, unless nothing changed since the last run."""
+    info = CorpusInfo.load(args.data)
+    systems: dict[str, Path] = {TRAINED: args.exp_dir}
+    for name, folder in args.baseline:
+        if name in systems:
+            raise RecipeError(f"--baseline: the name {name} stands twice, expected another name for {folder}")
+        systems[name] = folder
+    score_files = {
+        name: {system: folder / "scores" / f"{name}.score" for system, folder in systems.items()}
+        for name in info.trials
+    }
+    trials_paths = {name: args.data / "trials" / name for name in info.trials}
+    speaker_paths = {name: args.data / folder / "utt2spk" for name, folder in info.trials.items()}
+    config_path, log_path = args.exp_dir / "config.yaml", args.exp_dir / "train_log.jsonl"
+    was_trained_here = log_path.is_file()
+
+    inputs = [args.data / "corpus.yaml", *trials_paths.values(), *speaker_paths.values(), config_path, log_path]
+    inputs += [path for files in score_files.values() for path in files.values()]
+    outputs = ["metrics.json", "report.md", "det.png", "det.pdf", *(["training.png"] if was_trained_here else [])]
+    marker = DoneMarker(
+        args.exp_dir / ".done" / "evaluate",
+        [list(systems), [file_stamp(path) for path in inputs]],
+        [args.exp_dir / output for output in outputs],
+    )
+    if marker.is_current():
+        logger.info("stage evaluate: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+        return
+    marker.clear()
+
+    training = None
+    if was_trained_here:
+        training = Training(loss=loss_card(load_config([config_path])), log=read_training_log(log_path))
+    evaluation = Evaluation(
+        run=args.exp_dir.resolve().name,
+        corpus=CorpusCard(name=info.name, description=info.description, caveat=info.caveat, headline=info.headline),
+        lists={
+            name: evaluate_list(read_trial_table(trials_paths[name]), score_files[name], read_map(speaker_paths[name]))
+            for name in info.trials
+        },
+        training=training,
+        provenance=provenance(),
+    )
+    write_evaluation(evaluation, args.exp_dir)
+    logger.info("%s, list %s (per cent):", info.name, info.headline)
+    logger.info("%s", list_table(evaluation, evaluation.lists[info.headline]))
+    if info.caveat:
+        logger.info("mind: %s", info.caveat)
+    logger.info("report: %s", args.exp_dir / "report.md")
+    marker.write()

@@ -1,0 +1,63 @@
+"""Stage 5, first half: score the trial lists of a corpus by cosine."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.trial_table import read_trial_table
+from wespeaker_qm.score.cosine import load_mean, score_trials, write_scores
+from wespeaker_qm.utils.arguments import true_or_false
+from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.errors import RecipeError
+
+logger = logging.getLogger(__name__)
+
+HELP = "score trial lists: cosine of embeddings after subtraction of the training mean"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared corpus, e.g. data/mini")
+    parser.add_argument(
+        "--exp_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="holds embeddings/<set>/xvector.scp and embeddings/mean_vec.npy; scores/<list>.score go here",
+    )
+    parser.add_argument("--trials", nargs="+", metavar="LIST", help="trial lists (default: all of corpus.yaml)")
+    parser.add_argument(
+        "--subtract_mean",
+        type=true_or_false,
+        default=True,
+        metavar="BOOL",
+        help="false: plain cosine, without subtraction of the training mean (default: true)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score the lists, unless nothing changed since the last run."""
+    info = CorpusInfo.load(args.data)
+    names = list(info.trials) if args.trials is None else args.trials
+    unknown = [name for name in names if name not in info.trials]
+    if unknown:
+        raise RecipeError(f"--trials: unknown {', '.join(unknown)}; {args.data} has {', '.join(info.trials)}")
+
+    mean_path = args.exp_dir / "embeddings" / "mean_vec.npy" if args.subtract_mean else None
+    trials_paths = {name: args.data / "trials" / name for name in names}
+    scps = {name: args.exp_dir / "embeddings" / info.trials[name] / "xvector.scp" for name in names}
+    outputs = {name: args.exp_dir / "scores" / f"{name}.score" for name in names}
+    inputs = [*trials_paths.values(), *scps.values(), *([] if mean_path is None else [mean_path])]
+    marker = DoneMarker(args.exp_dir / ".done" / "score", [file_stamp(path) for path in inputs], outputs.values())
+    if marker.is_current():
+        logger.info("stage score: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+        return
+    marker.clear()
+
+    mean = None if mean_path is None else load_mean(mean_path)
+    for name in names:
+        trials = read_trial_table(trials_paths[name])
+        write_scores(outputs[name], trials, score_trials(trials, scps[name], mean))
+        logger.info("scored %d trials of %s -> %s", len(trials), name, outputs[name])
+    marker.write()
