@@ -1,0 +1,79 @@
+"""Extraction: whole utterances, batched without changing them, all or an error."""
+
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import torch
+
+from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.corpus.shards import ShardReader
+from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder, batches_by_length, embed_all, write_embeddings
+from wespeaker_qm.models.resnet import ResNet
+from wespeaker_qm.utils.errors import RecipeError
+
+
+@pytest.fixture
+def embedder() -> NetworkEmbedder:
+    encoder = ResNet((3, 4, 6, 3), feat_dim=16, embed_dim=8, m_channels=4)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.bias, std=0.3)
+            torch.nn.init.normal_(module.running_mean, std=0.3)
+    return NetworkEmbedder(encoder, Fbank(num_mel_bins=16), torch.device("cpu"))
+
+
+@pytest.fixture
+def reader(tiny_corpus: Path) -> ShardReader:
+    return ShardReader(tiny_corpus / "eval" / "shard.list")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_equal_one_at_a_time(embedder: NetworkEmbedder, reader: ShardReader, num_workers: int) -> None:
+    together = embed_all(embedder, reader, frame_shift=160, num_workers=num_workers, description="test")
+    alone = np.concatenate([embedder([reader.read(i)]) for i in range(len(reader))])
+    assert together.shape == (18, 8)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_batches_hold_every_utterance_once_within_the_limit() -> None:
+    num_samples = np.array([5, 100, 7, 6, 30, 30, 1])
+    batches = batches_by_length(num_samples, 60)
+    assert sorted(position for batch in batches for position in batch) == list(range(7))
+    assert batches[0] == [1]
+    for batch in batches[1:]:
+        assert len(batch) * num_samples[batch].max() <= 60
+
+
+def test_written_files_are_kaldis(tmp_path: Path) -> None:
+    embeddings = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    write_embeddings(tmp_path, ["b", "c", "a"], embeddings)
+    read = kaldiio.load_scp(str(tmp_path / "xvector.scp"))
+    assert list(read) == ["a", "b", "c"]
+    for key, row in zip(["b", "c", "a"], embeddings, strict=True):
+        assert read[key].dtype == np.float32
+        np.testing.assert_array_equal(read[key], row)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["xvector.ark", "xvector.scp"]
+
+
+def test_non_finite_embedding_names_the_utterance(reader: ShardReader) -> None:
+    def broken(waveforms: list[np.ndarray]) -> np.ndarray:
+        rows = np.ones((len(waveforms), 2), dtype=np.float32)
+        rows[0, 1] = np.nan
+        return rows
+
+    longest = reader.keys[int(np.argmax(reader.num_samples))]
+    with pytest.raises(RecipeError, match=f"embedding of {longest} is not finite"):
+        embed_all(broken, reader, frame_shift=160, num_workers=0, description="test")
+
+
+def test_too_short_an_utterance_is_refused(embedder: NetworkEmbedder) -> None:
+    with pytest.raises(RecipeError, match="1000 samples has fewer than 9 frames"):
+        embedder([np.ones(1000, dtype=np.float32)])
+
+
+def test_ltas_is_one_vector_an_utterance(reader: ShardReader) -> None:
+    spectra = embed_all(LtasEmbedder(Fbank()), reader, frame_shift=160, num_workers=0, description="test")
+    assert spectra.shape == (18, 80)
+    assert np.isfinite(spectra).all()
