@@ -33,7 +33,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#5
 """Okabe and Ito's palette: distinct for colour-blind readers and, with the line styles, in grey."""
 LINE_STYLES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2, 1)))
 RESOLUTION = 2e-3
-"""Probits; a curve is thinned to this, about a quarter of a pixel."""
+"""Probits; a curve is thinned to this, about a third of a pixel."""
 
 
 def det_curve(roc: RocSteps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
