@@ -134,6 +134,19 @@ def test_complete_shards_are_kept_and_changed_audio_is_packed_again(packed):
     np.testing.assert_array_equal(reader.read(reader.index_of(key)), waves[key])
 
 
+def test_a_finished_packing_is_left_alone_but_a_stricter_limit_counts(tmp_path, caplog):
+    data_dir, _ = make_data_dir(tmp_path)
+    pack_data_dir(data_dir, min_duration_s=0.2, max_bad_fraction=0.2)
+    before = (data_dir / "shard.list").stat().st_mtime_ns
+    with caplog.at_level("INFO"):
+        pack_data_dir(data_dir, min_duration_s=0.2, max_bad_fraction=0.2)
+    assert "set: nothing changed since the last run, skipped" in caplog.text
+    assert (data_dir / "shard.list").stat().st_mtime_ns == before
+    with pytest.raises(RecipeError, match="1 of 7"):
+        pack_data_dir(data_dir, min_duration_s=0.2)
+    assert not (data_dir / "shard.list").exists()
+
+
 def test_packing_into_fewer_shards_leaves_no_stray(packed):
     data_dir, _ = packed
     pack_data_dir(data_dir, utterances_per_shard=100)

@@ -32,7 +32,7 @@ from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio, refuse_b
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.files import atomic_path, write_text
 from wespeaker_qm.utils.parallel import ordered_map
 from wespeaker_qm.utils.tables import write_rows
 
@@ -46,6 +46,14 @@ _TAR_BLOCK_BYTES = 512
 _PCM_SCALE = 32768.0
 # VoxCeleb2 has over a thousand shards, the usual limit of open files is 1024.
 _MAX_OPEN_SHARDS = 256
+
+
+class _Options(NamedTuple):
+    """What the bytes of a packed recording depend on, beside the recording."""
+
+    sample_rate: int
+    codec: str
+    min_duration_s: float
 
 
 class _Source(NamedTuple):
@@ -116,29 +124,44 @@ def pack_data_dir(
     if codec not in CODECS:
         raise RecipeError(f"codec {codec!r} is not known; expected one of {', '.join(CODECS)}")
     data = DataDir.read(data_dir)
-    options = [sample_rate, codec, min_duration_s]
+    options = _Options(sample_rate, codec, min_duration_s)
     shards = _plan_shards(data_dir, data, utterances_per_shard, seed if shuffle else None, options)
-    shard_list = data_dir / "shard.list"
-    shard_list.unlink(missing_ok=True)
-    _remove_strays(data_dir / "shards", shards)
-
     pending = [shard for shard in shards if not shard.marker.is_current()]
-    if len(pending) < len(shards):
-        logger.info("%s: %d of %d shards are complete and kept", data_dir, len(shards) - len(pending), len(shards))
-    encode = partial(_encode, sample_rate=sample_rate, codec=codec, min_duration_s=min_duration_s)
-    results = ordered_map(encode, (source for shard in pending for source in shard.sources), num_workers)
-    with _progress_bar(data_dir.name, data, pending) as bar:
-        for shard in pending:
-            _write_shard(shard, results, sample_rate, codec, data, bar)
+    shard_list = data_dir / "shard.list"
+    list_text = "".join(f"{shard.tar}\n" for shard in shards)
+    is_current = not pending and shard_list.is_file() and shard_list.read_text(encoding="utf-8") == list_text
+    if not is_current:
+        shard_list.unlink(missing_ok=True)
+        _remove_strays(data_dir / "shards", shards)
+        if len(pending) < len(shards):
+            logger.info("%s: %d of %d shards are complete and kept", data_dir, len(shards) - len(pending), len(shards))
+        encoded = ordered_map(
+            partial(_encode, options=options), (source for shard in pending for source in shard.sources), num_workers
+        )
+        with _progress_bar(data_dir.name, data, pending) as bar:
+            for shard in pending:
+                _write_shard(shard, encoded, options, data, bar)
 
+    # Also of a finished packing: the limit may be stricter this time.
     bad = [BadAudio(*row) for shard in shards for row in _read_tsv(shard.bad_path, BadAudio._fields)]
-    refuse_bad_audio(bad, len(data.wav), max_bad_fraction, data_dir / "bad_audio.tsv")
-    write_rows(shard_list, [(shard.tar,) for shard in shards])
-    logger.info("%s: %d recordings in %d shards", data_dir, len(data.wav) - len(bad), len(shards))
+    try:
+        refuse_bad_audio(bad, len(data.wav), max_bad_fraction, data_dir / "bad_audio.tsv")
+    except RecipeError:
+        shard_list.unlink(missing_ok=True)
+        raise
+    if is_current:
+        logger.info(
+            "stage pack: %s: nothing changed since the last run, skipped (delete %s to force)",
+            data_dir.name,
+            data_dir / "shards",
+        )
+    else:
+        write_text(shard_list, list_text)
+        logger.info("%s: packed %d recordings into %d shard(s)", data_dir, len(data.wav) - len(bad), len(shards))
 
 
 def _plan_shards(
-    data_dir: Path, data: DataDir, utterances_per_shard: int, seed: int | None, options: list[object]
+    data_dir: Path, data: DataDir, utterances_per_shard: int, seed: int | None, options: _Options
 ) -> list[_Shard]:
     keys = sorted(data.wav)
     if not keys:
@@ -175,14 +198,14 @@ def _progress_bar(name: str, data: DataDir, pending: Sequence[_Shard]) -> "tqdm[
     return tqdm(total=total_h, desc=f"pack {name}", unit=" h", bar_format=layout, disable=None if pending else True)
 
 
-def _encode(source: _Source, sample_rate: int, codec: str, min_duration_s: float) -> _Encoded:
+def _encode(source: _Source, options: _Options) -> _Encoded:
     """Decode, check and encode one recording: all the work of a worker."""
     try:
-        waveform, native_rate = read_checked_audio(source.path, min_duration_s)
+        waveform, native_rate = read_checked_audio(source.path, options.min_duration_s)
     except AudioError as error:
         return _Encoded(source, b"", 0, str(error))
-    pcm = to_pcm16(resample_audio(waveform, native_rate, sample_rate))
-    return _Encoded(source, encode_pcm16(pcm, sample_rate, codec), len(pcm), None)
+    pcm = to_pcm16(resample_audio(waveform, native_rate, options.sample_rate))
+    return _Encoded(source, encode_pcm16(pcm, options.sample_rate, options.codec), len(pcm), None)
 
 
 def to_pcm16(waveform: np.ndarray) -> np.ndarray:
@@ -198,22 +221,22 @@ def encode_pcm16(pcm: np.ndarray, sample_rate: int, codec: str) -> bytes:
 
 
 def _write_shard(
-    shard: _Shard, results: Iterator[_Encoded], sample_rate: int, codec: str, data: DataDir, bar: "tqdm[NoReturn]"
+    shard: _Shard, encoded: Iterator[_Encoded], options: _Options, data: DataDir, bar: "tqdm[NoReturn]"
 ) -> None:
-    """Write one tar from the next results, then its lists, then its marker."""
+    """Write one tar from the next recordings, then its lists, then its marker."""
     shard.marker.clear()
     index_rows: list[Sequence[object]] = [INDEX_COLUMNS]
     bad_rows: list[Sequence[object]] = [BadAudio._fields]
     with atomic_path(shard.tar) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
         for _ in shard.sources:
-            (key, speaker, path), audio, num_samples, fault = next(results)
+            (key, speaker, path), audio, num_samples, fault = next(encoded)
             bar.update(data.duration_s.get(key, 0.0) / 3600)
             if fault is not None:
                 bad_rows.append(BadAudio(key, path, fault))
                 continue
             _add_member(tar, f"{key}.spk", speaker.encode())
-            offset = _add_member(tar, f"{key}.{codec}", audio)
-            index_rows.append((key, speaker, codec, offset, len(audio), sample_rate, num_samples))
+            offset = _add_member(tar, f"{key}.{options.codec}", audio)
+            index_rows.append((key, speaker, options.codec, offset, len(audio), options.sample_rate, num_samples))
     write_rows(shard.bad_path, bad_rows, separator="\t")
     write_rows(shard.index_path, index_rows, separator="\t")
     shard.marker.write()
