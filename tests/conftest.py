@@ -29,12 +29,14 @@ def _seeded() -> Iterator[None]:
 
 
 def _voice(pitch_hz: float, duration_s: float, rng: np.random.Generator) -> np.ndarray:
-    """A buzz with a wandering pitch: enough for a network to tell speakers apart."""
+    """A buzz that switches between two "vowels" of its speaker: mean normalisation leaves their difference to learn."""
     num_samples = int(duration_s * RATE)
-    wander = 1 + 0.02 * np.cumsum(rng.standard_normal(num_samples)) / np.sqrt(num_samples)
-    phase = 2 * np.pi * np.cumsum(pitch_hz * wander) / RATE
-    buzz = sum(np.sin(k * phase) / k for k in range(1, 12))
-    return (0.1 * buzz + 0.003 * rng.standard_normal(num_samples)).astype(np.float32)
+    speaker = np.random.default_rng(int(pitch_hz))
+    first, second = speaker.uniform(0, 1, (2, 40))
+    is_first = (np.arange(num_samples) // 1600 + rng.integers(2)) % 2 == 0
+    phase = 2 * np.pi * pitch_hz * np.arange(num_samples) / RATE
+    buzz = sum(np.where(is_first, first[k], second[k]) * np.sin((k + 1) * phase) for k in range(40)) / 40
+    return (0.5 * buzz + 0.003 * rng.standard_normal(num_samples)).astype(np.float32)
 
 
 def _write_set(root: Path, name: str, recordings: dict[str, tuple[str, np.ndarray]]) -> None:
@@ -65,12 +67,16 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluation = speakers("e", [95, 150, 210])
     _write_set(root, "train", speakers("t", [90, 120, 170, 240]))
     _write_set(root, "eval", evaluation)
-    noises = {f"n{index}": (kind, rng.standard_normal(RATE).astype(np.float32) * 0.1) for index, kind in enumerate(
-        ("noise", "music", "speech")
-    )}
+    noises = {
+        f"n{index}": (kind, rng.standard_normal(RATE).astype(np.float32) * 0.1)
+        for index, kind in enumerate(("noise", "music", "speech"))
+    }
     _write_set(root, "noise", noises)
     decay = np.exp(-np.arange(2000) / 300)
-    rirs = {f"r{index}": (f"room{index}", (decay * rng.standard_normal(2000) * 0.3).astype(np.float32)) for index in range(4)}
+    rirs = {
+        f"r{index}": (f"room{index}", (decay * rng.standard_normal(2000) * 0.3).astype(np.float32))
+        for index in range(4)
+    }
     _write_set(root, "rirs", rirs)
     pairs = [(one, two) for one in evaluation for two in evaluation if one < two]
     for name in ("all", "eval"):
@@ -78,9 +84,9 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             root / "trials" / name,
             [(one, two, "target" if evaluation[one][0] == evaluation[two][0] else "nontarget") for one, two in pairs],
         )
-    CorpusInfo(
-        name="tiny", trials={"all": "eval"}, headline="all", validation="eval", noise="noise", rirs="rirs"
-    ).save(root / "corpus.yaml")
+    CorpusInfo(name="tiny", trials={"all": "eval"}, headline="all", validation="eval", noise="noise", rirs="rirs").save(
+        root / "corpus.yaml"
+    )
     return root
 
 

@@ -98,7 +98,9 @@ def test_plain_rows_pass_untouched(tiny_config: Config, tiny_corpus: Path) -> No
 
 
 def test_features_have_the_configured_shape_and_zero_mean(tiny_config: Config, tiny_corpus: Path) -> None:
-    config = dataclasses.replace(tiny_config, dataset_args=dataclasses.replace(tiny_config.dataset_args, spec_aug=False))
+    config = dataclasses.replace(
+        tiny_config, dataset_args=dataclasses.replace(tiny_config.dataset_args, spec_aug=False)
+    )
     training = open_training_set(config, tiny_corpus, build.build_fbank(config, dither=1.0))
     batch = batches(training)[0]
     features = training.frontend(batch)

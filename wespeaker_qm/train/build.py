@@ -19,9 +19,7 @@ MODELS = {"ResNet34": (3, 4, 6, 3)}
 def build_encoder(config: Config) -> ResNet:
     """The speaker network with random weights, or those of ``model_init``."""
     args = config.model_args
-    encoder = ResNet(
-        MODELS[config.model], feat_dim=args.feat_dim, embed_dim=args.embed_dim, m_channels=args.m_channels
-    )
+    encoder = ResNet(MODELS[config.model], feat_dim=args.feat_dim, embed_dim=args.embed_dim, m_channels=args.m_channels)
     if config.model_init is not None:
         path = Path(config.model_init)
         checkpoint.load_encoder(encoder, checkpoint.load(path), path)

@@ -1,0 +1,220 @@
+"""Training runs on the tiny corpus: resuming, refusing, logging, re-initialising, several processes."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from wespeaker_qm.config import AlphaArcMarginArgs, Config
+from wespeaker_qm.score.validation import validation_check
+from wespeaker_qm.train import build, checkpoint
+from wespeaker_qm.train.distributed import Processes
+from wespeaker_qm.train.log import log_path
+from wespeaker_qm.train.loop import NonFiniteLossError, Trainer
+from wespeaker_qm.utils.errors import RecipeError
+
+ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
+
+
+def trainer(config: Config, corpus: Path, exp_dir: Path) -> Trainer:
+    return Trainer(config, corpus, exp_dir, ALONE, None)
+
+
+def weights(exp_dir: Path, epoch: int) -> checkpoint.State:
+    state: checkpoint.State = checkpoint.load(checkpoint.model_path(exp_dir, epoch))
+    return state
+
+
+def assert_equal_states(left: checkpoint.State, right: checkpoint.State) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+def stop_in_epoch(epoch: int) -> Callable[[Trainer], None]:
+    """Make a trainer die in the middle of an epoch."""
+
+    def apply(run: Trainer) -> None:
+        step = run._step
+
+        def dying_step(index: int, batch: object) -> tuple[float, int]:
+            if index == (epoch - 1) * run.steps_per_epoch + 1:
+                raise Killed
+            return step(index, batch)
+
+        run._step = dying_step  # type: ignore[method-assign]
+
+    return apply
+
+
+def test_interrupted_run_ends_with_the_weights_of_a_straight_one(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    trainer(tiny_config, tiny_corpus, tmp_path / "straight").run()
+    for epoch in (1, 2, 3):
+        run = trainer(tiny_config, tiny_corpus, tmp_path / "killed")
+        if checkpoint.resume_path(tmp_path / "killed").is_file():
+            run.resume()
+        stop_in_epoch(epoch)(run)
+        with pytest.raises(Killed):
+            run.run()
+    last = trainer(tiny_config, tiny_corpus, tmp_path / "killed")
+    last.resume()
+    assert last.last_epoch == 2
+    last.run()
+    assert_equal_states(weights(tmp_path / "straight", 3), weights(tmp_path / "killed", 3))
+    straight, killed = (
+        [
+            {key: record[key] for key in ("type", "epoch", "step", "loss", "accuracy", "margin", "learning_rate")}
+            for record in map(json.loads, log_path(tmp_path / name).read_text().splitlines())
+        ]
+        for name in ("straight", "killed")
+    )
+    assert straight == killed
+
+
+def test_training_learns_and_logs(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        tiny_config,
+        num_epochs=25,
+        margin_update=dataclasses.replace(tiny_config.margin_update, increase_start_epoch=15, fix_start_epoch=20),
+        dataset_args=dataclasses.replace(
+            tiny_config.dataset_args, speed_perturb=False, aug_prob=0.0, channel_prob=0.0, spec_aug=False
+        ),
+        scheduler_args=dataclasses.replace(tiny_config.scheduler_args, initial_lr=0.8, final_lr=0.05),
+    )
+    check = validation_check(tiny_corpus, build.build_fbank(config, dither=0.0), torch.device("cpu"))
+    Trainer(config, tiny_corpus, tmp_path, ALONE, check).run()
+    records = [json.loads(line) for line in log_path(tmp_path).read_text().splitlines()]
+    epochs = [record for record in records if record["type"] == "epoch"]
+    assert [record["epoch"] for record in epochs] == list(range(1, 26))
+    assert epochs[-1]["accuracy"] >= 0.7  # chance is 0.25
+    assert epochs[0]["margin"] == 0.0
+    assert epochs[-1]["margin"] == 0.1
+    checks = [record for record in records if record["type"] == "valid"]
+    assert [record["epoch"] for record in checks] == [*range(3, 25, 3), 25]
+    assert all(0 <= record["eer"] <= 1 for record in checks)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_checkpoint_is_a_plain_state_dict_with_wespeakers_names(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    trainer(dataclasses.replace(tiny_config, num_epochs=1), tiny_corpus, tmp_path).run()
+    state = weights(tmp_path, 1)
+    assert len(state) == 219
+    assert state["projection.weight"].shape == (12, 8)
+    assert {"conv1.weight", "layer1.0.bn1.running_mean", "seg_1.weight"} <= state.keys()
+    encoder = build.build_encoder(tiny_config)
+    checkpoint.load_encoder(encoder, state, tmp_path)
+    assert torch.equal(encoder.conv1.weight, state["conv1.weight"])
+
+
+def test_non_finite_loss_stops_before_the_update_and_names_the_utterances(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    run = trainer(tiny_config, tiny_corpus, tmp_path)
+    frontend = run.frontend.forward
+    named = []
+
+    def poisoned(batch: object) -> torch.Tensor:
+        features = frontend(batch)  # type: ignore[arg-type]
+        features[3] = float("nan")
+        named.append(batch.keys[3])  # type: ignore[attr-defined]
+        return features
+
+    run.frontend.forward = poisoned  # type: ignore[method-assign]
+    # In evaluation mode batch norm keeps the rows apart, so that one bad row stays one.
+    run.model.train = lambda mode=True: run.model.eval() if mode else run.model  # type: ignore[method-assign, assignment]
+    run.model.eval = lambda: torch.nn.Module.train(run.model, False)  # type: ignore[method-assign, assignment]
+    before = {name: value.clone() for name, value in run.encoder.named_parameters()}
+    with pytest.raises(NonFiniteLossError, match="the loss of 1 of 8 utterances is not finite") as error:
+        run.run()
+    assert named[0] in str(error.value)
+    for name, value in run.encoder.named_parameters():
+        assert torch.equal(value, before[name]), name
+
+
+def test_resuming_with_another_setting_is_refused(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
+    trainer(dataclasses.replace(tiny_config, num_epochs=1), tiny_corpus, tmp_path).run()
+    more_workers = dataclasses.replace(tiny_config.dataloader_args, num_workers=1)
+    same = dataclasses.replace(tiny_config, num_epochs=1, dataloader_args=more_workers)
+    trainer(same, tiny_corpus, tmp_path).resume()
+    other = dataclasses.replace(tiny_config, num_epochs=1, seed=43)
+    with pytest.raises(RecipeError, match="seed: was 42, now 43"):
+        trainer(other, tiny_corpus, tmp_path).resume()
+
+
+def test_prototypes_are_reinitialised_at_the_chosen_epoch(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = AlphaArcMarginArgs(project_type="alpha_arc_margin", scale=5.0, alpha=2.0, reinit_epoch=2)
+    config = dataclasses.replace(tiny_config, projection_args=args)
+    run = trainer(config, tiny_corpus, tmp_path)
+    with caplog.at_level("INFO", "wespeaker_qm"):
+        run.run()
+    assert caplog.text.count("prototypes re-initialised (A3M-I)") == 1
+    # Once more, by hand: momentum is cleared, and a second time with the same network changes nothing.
+    run.plan.set_epoch(2)
+    run._reinitialise_head()
+    weight = run.encoder.projection.weight
+    assert not run.optimizer.state[weight]
+    before = weight.detach().clone()
+    run._reinitialise_head()
+    torch.testing.assert_close(weight.detach(), before)
+
+
+def test_averaging_is_the_mean_and_refuses_strangers(tmp_path: Path) -> None:
+    states = [{"w": torch.full((2,), float(i)), "n": torch.tensor(i)} for i in range(3)]
+    paths = [tmp_path / f"model_{i}.pt" for i in range(3)]
+    for state, path in zip(states, paths, strict=True):
+        checkpoint.save(state, path)
+    mean = checkpoint.average(paths)
+    assert mean["w"].tolist() == [1.0, 1.0]
+    assert mean["n"].item() == 2
+    checkpoint.save({"v": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(RecipeError, match=r"other.pt: entries differ"):
+        checkpoint.average([paths[0], tmp_path / "other.pt"])
+
+
+def test_loading_refuses_what_is_not_a_checkpoint(tiny_config: Config, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such checkpoint"):
+        checkpoint.load(tmp_path / "absent.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(RecipeError, match=r"text.pt: not a checkpoint"):
+        checkpoint.load(tmp_path / "text.pt")
+    encoder = build.build_encoder(tiny_config)
+    state = encoder.state_dict()
+    state["seg_1.weight"] = torch.zeros(3, 3)
+    with pytest.raises(RecipeError, match=r"1 entries do not fit the network: seg_1.weight \(3x3, expected 8x128\)"):
+        checkpoint.load_encoder(encoder, state, tmp_path)
+
+
+@pytest.mark.parametrize("amp_dtype", ["bf16"])
+def test_mixed_precision_trains(tiny_config: Config, tiny_corpus: Path, tmp_path: Path, amp_dtype: str) -> None:
+    config = dataclasses.replace(tiny_config, num_epochs=1, enable_amp=True, amp_dtype=amp_dtype)
+    trainer(config, tiny_corpus, tmp_path).run()
+    assert all(value.isfinite().all() for value in weights(tmp_path, 1).values())
+
+
+def test_two_processes_train_together(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
+    """The gradient of two halves is that of the whole; only batch-norm statistics differ, so weights come out near."""
+    tiny_config.save(tmp_path / "conf.yaml")
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    program += ["-m", "wespeaker_qm.bin.main", "train", "--data", str(tiny_corpus)]
+    program += ["--exp_dir", str(tmp_path / "two"), "--config", str(tmp_path / "conf.yaml"), "--set"]
+    subprocess.run([*program, "dataloader_args.batch_size=4"], check=True, capture_output=True, text=True)
+    trainer(tiny_config, tiny_corpus, tmp_path / "one").run()
+    one, two = weights(tmp_path / "one", 3), weights(tmp_path / "two", 3)
+    torch.testing.assert_close(one["projection.weight"], two["projection.weight"], atol=0.1, rtol=0)
+    records = [json.loads(line) for line in log_path(tmp_path / "two").read_text().splitlines()]
+    assert [record["samples"] for record in records if record["type"] == "epoch"] == [24, 48, 72]
