@@ -10,6 +10,7 @@ data=
 config=
 loss=
 exp_dir=
+exp_root=
 overrides=
 resume=true
 table5=false
@@ -21,7 +22,7 @@ num_nodes=1
 HOST_NODE_ADDR=localhost:29400
 job_id=2024
 
-options=(stage stop_stage corpus data config loss exp_dir overrides resume table5 prepare_opts num_workers
+options=(stage stop_stage corpus data config loss exp_dir exp_root overrides resume table5 prepare_opts num_workers
   num_processes gpus num_nodes HOST_NODE_ADDR job_id)
 
 help_message="Usage: ./run.sh [--name value | --name=value] ...
@@ -45,7 +46,8 @@ Options (default in brackets; paths are relative to the folder of run.sh):
   --config FILES        configurations, merged left to right [conf/resnet34.yaml and, if there is one, <corpus>/conf.yaml]
   --loss FILE           loss overlay [conf/loss/qmargin_a1.5.yaml; with --config, what the configuration says]
   --overrides STR       settings over all files, e.g. \"num_epochs=3 dataset_args.num_frms=100\" []
-  --exp_dir DIR         results [exp/<corpus>/<loss>]
+  --exp_dir DIR         results of this run [<exp_root>/<loss>]
+  --exp_root DIR        results of this corpus, with the LTAS baseline [exp/<corpus>]
   --resume BOOL         go on after the last checkpoint of an interrupted training [${resume}]
   --table5 BOOL         run stages 3 to 5 for each loss of the paper's Table 5, then print the table [${table5}]
   --num_workers N       processes that prepare and pack [the number of CPU cores: ${num_workers}]
@@ -78,12 +80,12 @@ done
 corpus=${corpus%/}
 [ -d "${corpus}" ] || die "--corpus: found no folder ${corpus}; there are: $(echo egs/*)"
 if [ "${table5}" = true ] && [ -n "${loss}${exp_dir}" ]; then
-  die "--table5 true trains every loss of conf/table5.yaml into exp/<corpus>/<loss>: leave out --loss and --exp_dir"
+  die "--table5 true trains every loss of conf/table5.yaml into <exp_root>/<loss>: leave out --loss and --exp_dir"
 fi
 
 name=$(basename "${corpus}")
 data=${data:-data/${name}}
-exp_root=exp/$(basename "${data}")
+exp_root=${exp_root:-exp/$(basename "${data}")}
 if [ -z "${config}" ]; then
   config=conf/resnet34.yaml
   if [ -f "${corpus}/conf.yaml" ]; then
@@ -128,7 +130,7 @@ wespeaker_qm_distributed() { # the same in num_nodes * num_processes processes
     rendezvous=(--nnodes "${num_nodes}" --rdzv_backend c10d --rdzv_endpoint "${HOST_NODE_ADDR}" --rdzv_id "${job_id}")
   fi
   "${PYTHON}" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node "${num_processes}" \
-    -m wespeaker_qm.bin.main "$@" --log "${folder}/log/$1.log"
+    -m -- wespeaker_qm.bin.main "$@" --log "${folder}/log/$1.log" # after -- torchrun does not take --log for its own
 }
 
 train_and_evaluate() { # stages 3 to 5 with loss overlay $1 (may be empty) into $2

@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line without the program's name; None = ``sys.argv[1:]``.
 
     Returns:
-        The exit status: 0, or 1 after a RecipeError, whose message is printed without a traceback. Other exceptions are
-        bugs: they go to the log with their traceback and are raised.
+        The exit status: 0; 1 after a RecipeError, whose message is printed without a traceback; 2 after any other
+        exception, which is a bug and keeps its traceback; 130 after an interruption.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     args, module = _parse(arguments)
@@ -65,9 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("interrupted; the same command goes on where it stopped")
         return 130
     except Exception:
-        if args.log is not None:
-            logger.exception("this is a bug in wespeaker-qm")
-        raise
+        logger.exception("this is a bug in wespeaker-qm, please report it:")
+        return 2
     return 0
 
 
