@@ -4,6 +4,7 @@ Nothing here may hold the voice of an evaluation speaker: babble is made of trai
 names as noise or music must be free of speech.
 """
 
+import itertools
 import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ def build_noise_set(
     waves: dict[str, str] = {}
     category: dict[str, str] = {}
     duration_s: dict[str, float] = {}
-    pieces = [*_clip_pieces(clips, sample_rate), *_babble(train, num_babble, sample_rate, seed)]
+    pieces = itertools.chain(_clip_pieces(clips, sample_rate), _babble(train, num_babble, sample_rate, seed))
     for key, kind, waveform in pieces:
         path = data_dir / "wav" / "noise" / kind / f"{key}.wav"
         write_wav(path, waveform, sample_rate)
