@@ -9,6 +9,7 @@ import yaml
 
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +54,13 @@ class CorpusInfo:
             path /= "corpus.yaml"
         if not path.is_file():
             raise RecipeError(f"{path}: no such file; prepare the data first (run.sh --stage 1)")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: not valid YAML ({error})") from error
-        if not isinstance(values, dict):
-            raise RecipeError(f"{path}: holds {type(values).__name__}, expected keys and values")
+        values = read_yaml_mapping(path)
         names = [entry.name for entry in dataclasses.fields(cls)]
         for key in values:
             if key not in names:
-                raise RecipeError(f"{path}: unknown key {key!r}; nearest: {get_close_matches(str(key), names, 3, 0)}")
+                raise RecipeError(
+                    f"{path}: unknown key {key!r}; nearest: {', '.join(get_close_matches(str(key), names, 3, 0))}"
+                )
         for key in ("name", "headline", "trials"):
             if key not in values:
                 raise RecipeError(f"{path}: key {key!r} is missing; prepare the data again (run.sh --stage 1)")
