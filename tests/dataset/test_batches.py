@@ -131,7 +131,7 @@ def test_short_utterances_are_left_out_and_all_of_them_is_an_error(tiny_config: 
     assert 0 < len(fewer.labels) < 24
     reader = fewer.chunks.reader
     assert (reader.num_samples[fewer.chunks.utterances] >= 400 + 149 * 160).all()
-    with pytest.raises(RecipeError, match="none of 24 utterances has .*min_num_frames = 400"):
+    with pytest.raises(RecipeError, match=r"none of 24 utterances has .*min_num_frames = 400"):
         opened(400)
 
 
@@ -139,5 +139,5 @@ def test_wrong_sample_rate_is_refused(tiny_config: Config, tiny_corpus: Path) ->
     config = dataclasses.replace(
         tiny_config, dataset_args=dataclasses.replace(tiny_config.dataset_args, resample_rate=8000)
     )
-    with pytest.raises(RecipeError, match="sample rate 16000 Hz, but dataset_args.resample_rate is 8000"):
+    with pytest.raises(RecipeError, match=r"sample rate 16000 Hz, but dataset_args.resample_rate is 8000"):
         open_training_set(config, tiny_corpus, build.build_fbank(config, dither=1.0))

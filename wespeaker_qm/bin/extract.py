@@ -68,9 +68,13 @@ def run(args: argparse.Namespace) -> None:
     for name in sets:
         target = output / name / "xvector.scp"
         outputs = [target, mean_path] if name == corpus.train else [target]
-        marker = DoneMarker(output.parent / ".done" / f"extract_{name}", [stamps, shard_stamps(args.data / name)], outputs)
+        marker = DoneMarker(
+            output.parent / ".done" / f"extract_{name}", [stamps, shard_stamps(args.data / name)], outputs
+        )
         if marker.is_current():
-            logger.info("stage extract %s: nothing changed since the last run, skipped (delete %s to force)", name, marker.path)
+            logger.info(
+                "stage extract %s: nothing changed since the last run, skipped (delete %s to force)", name, marker.path
+            )
             continue
         marker.clear()
         reader = ShardReader(args.data / name / "shard.list")

@@ -27,7 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared and packed corpus, e.g. data/mini")
     parser.add_argument("--exp_dir", type=Path, required=True, help="where models and logs go")
     parser.add_argument(
-        "--config", type=Path, nargs="+", required=True, metavar="YAML", help="configuration files, merged left to right"
+        "--config",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="YAML",
+        help="configuration files, merged left to right",
     )
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="dotted overrides, e.g. dataset_args.num_frms=100"
@@ -58,8 +63,8 @@ def run(args: argparse.Namespace) -> None:
     has_state = checkpoint.resume_path(exp_dir).is_file()
     if has_state and not args.resume:
         raise RecipeError(
-            f"{exp_dir} holds a run already and --resume is false; use --resume true to continue it, another --exp_dir, "
-            "or delete it"
+            f"{exp_dir} holds a run already and --resume is false; use --resume true to continue it, choose another "
+            "--exp_dir, or delete it"
         )
     with joined_processes(config.device) as processes:
         validate = None

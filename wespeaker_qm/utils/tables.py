@@ -8,7 +8,7 @@ from wespeaker_qm.utils.files import write_text
 
 
 def read_rows(path: Path | str, num_fields: int) -> list[list[str]]:
-    """Read a table of exactly ``num_fields`` fields a line; the last field may hold spaces, blank lines are passed over.
+    """Read a table of exactly ``num_fields`` fields a line; the last may hold spaces, blank lines are passed over.
 
     Raises:
         RecipeError: the file is missing, or a line has fewer fields; the message names file, line number and content.
