@@ -70,6 +70,7 @@ def test_losses_have_the_values_of_table_5(name):
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("corpus", CORPORA, ids=lambda path: path.parent.name)
-def test_a_corpus_goes_with_every_loss(corpus, loss):
-    load_config([BASE, corpus, loss])
+def test_every_corpus_goes_with_the_loss(loss):
+    assert ROOT / "egs" / "mini" / "conf.yaml" in CORPORA
+    for corpus in CORPORA:
+        load_config([BASE, corpus, loss])

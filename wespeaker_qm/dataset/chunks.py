@@ -7,7 +7,7 @@
 Augmentation and features come after, batched, on the training device (:mod:`wespeaker_qm.dataset.frontend`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,9 +62,12 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with every tensor on ``device``."""
-        return Batch(
-            *(value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value for value in self)
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in self._asdict().items()
+            if isinstance(value, torch.Tensor)
+        }
+        return self._replace(**moved)
 
 
 def read_tiled(reader: ShardReader, index: int, start: float, num_samples: int) -> np.ndarray:
@@ -145,7 +148,7 @@ def _stack_padded(rows: list[np.ndarray]) -> torch.Tensor:
     return stacked
 
 
-def _rows_where(values: list) -> tuple[torch.Tensor, list]:
+def _rows_where(values: list[Any]) -> tuple[torch.Tensor, list[Any]]:
     """Indices and values of those that are not None."""
     rows = [row for row, value in enumerate(values) if value is not None]
     return torch.tensor(rows, dtype=torch.int64), [values[row] for row in rows]

@@ -1,8 +1,10 @@
 """Batches in the order of a plan, fetched here or by worker processes."""
 
+from typing import Any
+
 from torch.utils.data import DataLoader
 
-from wespeaker_qm.dataset.chunks import Batch, ChunkDataset, collate
+from wespeaker_qm.dataset.chunks import ChunkDataset, collate
 from wespeaker_qm.dataset.plan import BatchPlan
 
 
@@ -13,7 +15,7 @@ def make_loader(
     num_workers: int,
     prefetch_factor: int | None = None,
     pin_memory: bool = False,
-) -> "DataLoader[Batch]":
+) -> "DataLoader[Any]":
     """A loader of collated batches; with workers they persist over epochs. Their number changes no sample."""
     return DataLoader(
         chunks,

@@ -6,6 +6,7 @@ as they would alone (the network masks its padding).
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ class _WholeUtterances(Dataset[tuple[list[int], list[np.ndarray]]]):
         return batch, [self.reader.read(position) for position in batch]
 
 
-def _unchanged(item: tuple[list[int], list[np.ndarray]]) -> tuple[list[int], list[np.ndarray]]:
+def _unchanged(item: Any) -> Any:
     """The loader's default would turn the arrays into tensors."""
     return item
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -65,7 +66,7 @@ class TrainingLog:
 
 
 @contextmanager
-def progress_bar(total: int, initial: int, enabled: bool) -> Iterator["tqdm[None]"]:
+def progress_bar(total: int, initial: int, enabled: bool) -> Iterator["tqdm[Any]"]:
     """A bar over the samples of the whole training: samples a second and time left."""
     bar = tqdm(total=total, initial=initial, unit="sample", desc="training", disable=not enabled, smoothing=0.05)
     if not bar.disable and not bar.fp.isatty():

@@ -61,7 +61,7 @@ class EncoderWithHead(nn.Module):
         else:
             with torch.autocast(features.device.type, self.amp_dtype):
                 embedding = self.encoder(features)
-        output: HeadOutput = self.encoder.projection(embedding, target, margin)
+        output: HeadOutput = self.encoder.get_submodule("projection")(embedding, target, margin)
         return output
 
 
@@ -141,7 +141,7 @@ class Trainer:
         self.encoder = build.build_encoder(config)
         self.encoder.add_module("projection", build.build_head(config, self.data.num_classes))
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.encoder = self.encoder.to(device, memory_format=memory_format)
+        self.encoder = self.encoder.to(device).to(memory_format=memory_format)
         amp_dtype = AMP_DTYPES[config.amp_dtype] if config.enable_amp else None
         self.model: nn.Module = EncoderWithHead(self.encoder, amp_dtype)
         self.optimizer = build.build_optimizer(config, list(self.encoder.parameters()))
@@ -284,7 +284,7 @@ class Trainer:
         return {"margin": self.margin(step), "learning_rate": self.learning_rate(step)}
 
     def _reinitialise_head(self) -> None:
-        weight = self.encoder.projection.weight
+        weight = self.encoder.get_parameter("projection.weight")
         reinitialise_head(self.encoder, weight, self.data.chunks, self.frontend, self.plan, self.processes)
         # Momentum points from the old prototypes.
         self.optimizer.state[weight].clear()

@@ -1,0 +1,21 @@
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tools" / "missing_packages.py"
+
+
+def missing(*files):
+    result = subprocess.run([sys.executable, SCRIPT, *files], capture_output=True, text=True, check=True)
+    return result.stdout.split()
+
+
+def test_this_environment_lacks_nothing():
+    assert missing(ROOT / "requirements.txt", ROOT / "requirements-test.txt") == []
+
+
+def test_absent_and_too_old_packages_are_printed(tmp_path):
+    file = tmp_path / "requirements.txt"
+    file.write_text("# a comment\n\nno-such-package-here\nnumpy>=1.0\nnumpy>=9999.1\npytest\n")
+    assert missing(file) == ["no-such-package-here", "numpy>=9999.1"]

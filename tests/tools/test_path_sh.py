@@ -1,0 +1,115 @@
+"""path.sh: which Python it takes, and how it makes one. Stubs stand for interpreters; nothing is installed."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+STUB = """#!/bin/bash
+# An interpreter whose missing packages stand in the file "missing" beside it, and that logs what it is asked to do.
+here=$(dirname "$0")
+echo "$0 $*" >> "{log}"
+case "$*" in
+tools/missing_packages.py*) cat "$here/missing" ;;
+"-m venv .venv" | "-m venv --without-pip .venv")
+  mkdir -p .venv/bin
+  cp "$0" .venv/bin/python
+  touch .venv/bin/missing
+  ;;
+"-c import ensurepip") {ensurepip} ;;
+*"-m pip --version") {pip} ;;
+esac
+"""
+
+
+class Folder:
+    def __init__(self, path):
+        self.path = path
+        self.log = path / "calls"
+        (path / "tools").mkdir(parents=True)
+        shutil.copy(ROOT / "path.sh", path)
+
+    def interpreter(self, name, missing="", ensurepip="true", pip="true"):
+        python = self.path / name / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(STUB.format(log=self.log, ensurepip=ensurepip, pip=pip))
+        python.chmod(0o755)
+        (python.parent / "missing").write_text(missing)
+        return python
+
+    def source(self, **environment):
+        script = 'set -euo pipefail; . ./path.sh; echo "PYTHON=$PYTHON"; echo "PYTHONPATH=$PYTHONPATH"'
+        inherited = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
+        return subprocess.run(
+            ["bash", "-c", script], cwd=self.path, env={**inherited, **environment}, capture_output=True, text=True
+        )
+
+    def calls(self):
+        return self.log.read_text().replace(f"{self.path}/", "").splitlines()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path / "recipe")
+
+
+def test_python_is_honoured_before_the_virtual_environment(folder):
+    chosen, active = folder.interpreter("chosen"), folder.interpreter("active")
+    result = folder.source(PYTHON=str(chosen), VIRTUAL_ENV=str(active.parents[1]))
+    assert result.stdout == f"PYTHON={chosen}\nPYTHONPATH={folder.path}\n"
+    assert result.stderr == ""
+
+
+def test_an_active_virtual_environment_is_honoured_before_our_own(folder):
+    active = folder.interpreter("active")
+    folder.interpreter(".venv")
+    result = folder.source(VIRTUAL_ENV=str(active.parents[1]))
+    assert f"PYTHON={active}\n" in result.stdout
+
+
+def test_our_own_serves_where_the_active_one_lacks_packages_and_that_is_said(folder):
+    active = folder.interpreter("active", missing="torch\ntqdm\n")
+    folder.interpreter(".venv")
+    result = folder.source(VIRTUAL_ENV=str(active.parents[1]))
+    assert f"PYTHON={folder.path}/.venv/bin/python\n" in result.stdout
+    assert result.stderr == f"path.sh: {active} lacks: torch tqdm \n"
+
+
+def test_it_is_made_once_where_there_is_none(folder):
+    base = folder.interpreter("base", missing="torch\n")
+    first = folder.source(PYTHON=str(base))
+    assert first.returncode == 0, first.stderr
+    assert "making .venv with pip install -e ." in first.stdout
+    assert f"PYTHON={folder.path}/.venv/bin/python\n" in first.stdout
+    assert folder.calls()[-2:] == [".venv/bin/python -m pip --version", ".venv/bin/python -m pip install -e ."]
+    number = len(folder.calls())
+    second = folder.source()
+    assert f"PYTHON={folder.path}/.venv/bin/python\n" in second.stdout
+    assert "making" not in second.stdout
+    assert folder.calls()[number:] == [".venv/bin/python tools/missing_packages.py requirements.txt"]
+
+
+def test_an_interrupted_installation_is_completed(folder):
+    folder.interpreter(".venv", missing="torch\n")
+    base = folder.interpreter("base", missing="torch\n")
+    folder.source(PYTHON=str(base))
+    assert ".venv/bin/python -m pip install -e ." in folder.calls()
+    assert not any("-m venv" in call for call in folder.calls())
+
+
+def test_debian_without_python3_venv_installs_with_the_pip_outside(folder):
+    base = folder.interpreter("base", missing="torch\n", ensurepip="exit 1", pip="exit 1")
+    result = folder.source(PYTHON=str(base))
+    assert result.returncode == 0, result.stderr
+    assert folder.calls()[-1] == "base/bin/python -m pip --python .venv/bin/python install -e ."
+
+
+def test_the_extra_is_asked_for_and_installed(folder):
+    base = folder.interpreter("base", missing="pytest\n")
+    folder.source(PYTHON=str(base), path_extra="test")
+    assert "base/bin/python tools/missing_packages.py requirements.txt requirements-test.txt" in folder.calls()
+    assert ".venv/bin/python -m pip install -e .[test]" in folder.calls()
