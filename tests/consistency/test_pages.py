@@ -1,0 +1,46 @@
+"""What the pages say about commands and files is true."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "egs").glob("*/README.md"))]
+
+
+def stages(text):
+    """Stage number -> name, from lines ``  1  prepare ...`` (--help) or ``| 1 | prepare | ...`` (README)."""
+    return dict(re.findall(r"^[| ]+(\d)[ |]+`?(\w+)", text, re.MULTILINE))
+
+
+def test_the_readme_opens_with_the_two_commands():
+    code = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    commands = [line.split("#")[0].strip() for line in "".join(code).splitlines()]
+    assert [command for command in commands if command][:2] == ["./run.sh", "./tools/test.sh"]
+
+
+def test_the_readme_has_the_stages_of_run_sh():
+    text = subprocess.run([ROOT / "run.sh", "--help"], capture_output=True, text=True, check=True).stdout
+    assert len(stages(text)) == 5
+    assert stages((ROOT / "README.md").read_text(encoding="utf-8")) == stages(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_options_of_run_sh_that_a_page_uses_are_there(page):
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    script = (ROOT / "run.sh").read_text(encoding="utf-8")
+    (names,) = re.findall(r"^options=\((.*?)\)", script, re.DOTALL | re.MULTILINE)
+    for command in re.findall(r"\./run\.sh [^\n`#]*", text):
+        command = re.sub(r'"[^"]*"', "", command)  # options of prepare, overrides
+        for option in re.findall(r"--(\w+)", command):
+            assert option in [*names.split(), "help"], command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_a_page_names_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:conf|egs|tools|tests|wespeaker_qm|bin)/[\w./-]+\.\w+)`", text):
+        places = (ROOT / name, page.parent / name, ROOT / "wespeaker_qm" / name)
+        assert any(place.exists() for place in places), name
