@@ -5,13 +5,13 @@ import json
 import logging
 from pathlib import Path
 
-from wespeaker_qm.bin.options import strict_bool
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.score.validation import validation_check
 from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import joined_processes
 from wespeaker_qm.train.loop import Trainer
+from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--resume",
-        type=strict_bool,
+        type=true_or_false,
         default=True,
         metavar="true|false",
         help="continue an interrupted run (default: true); false refuses a folder that holds one",
