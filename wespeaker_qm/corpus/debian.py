@@ -33,7 +33,7 @@ _AR_HEADER_BYTES = 60
 
 REMEDY = (
     "Either connect a Debian or Ubuntu machine to its package mirror, or fetch the .deb files elsewhere and name their "
-    "folder with --deb_dir, or train on your own recordings: see egs/folder/README.md (run.sh --corpus folder)"
+    "folder with --deb_dir, or train on your own recordings: see egs/folder/README.md (run.sh --corpus egs/folder)"
 )
 
 
