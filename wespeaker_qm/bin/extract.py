@@ -28,11 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared and packed corpus, e.g. data/mini")
     parser.add_argument("--exp_dir", type=Path, required=True, help="trained run; embeddings go to its embeddings/")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that read audio (default: 0, none apart)")
-    baseline = parser.add_mutually_exclusive_group()
-    baseline.add_argument(
+    system = parser.add_mutually_exclusive_group()
+    system.add_argument(
+        "--epoch",
+        type=int,
+        metavar="N",
+        help="use models/model_N.pt instead of the average; write to EXP_DIR/model_N, for a look at how a run develops",
+    )
+    system.add_argument(
         "--untrained", action="store_true", help="use the run's initial random weights; write to EXP_DIR/untrained"
     )
-    baseline.add_argument(
+    system.add_argument(
         "--ltas", action="store_true", help="use long-term average spectra: no network, and no run needed in EXP_DIR"
     )
 
@@ -51,12 +57,12 @@ def _open_system(args: argparse.Namespace, corpus: CorpusInfo) -> tuple[Embedder
     torch.manual_seed(config.seed)
     encoder = build.build_encoder(config)
     if args.untrained:
-        output, stamps = exp_dir / "untrained" / "embeddings", ["untrained", config.to_yaml()]
+        folder, stamps = exp_dir / "untrained", ["untrained", config.to_yaml()]
     else:
-        path = checkpoint.average_path(exp_dir)
+        path = checkpoint.average_path(exp_dir) if args.epoch is None else checkpoint.model_path(exp_dir, args.epoch)
         checkpoint.load_encoder(encoder, checkpoint.load(path), path)
-        output, stamps = exp_dir / "embeddings", [file_stamp(path)]
-    return NetworkEmbedder(encoder, fbank, choose_device(config.device)), fbank, output, stamps
+        folder, stamps = exp_dir if args.epoch is None else exp_dir / path.stem, [file_stamp(path)]
+    return NetworkEmbedder(encoder, fbank, choose_device(config.device)), fbank, folder / "embeddings", stamps
 
 
 def run(args: argparse.Namespace) -> None:
