@@ -1,7 +1,9 @@
+import math
+
 import pytest
 
 from wespeaker_qm.config import Config, config_notes
-from wespeaker_qm.config.notes import solved_gap
+from wespeaker_qm.config.notes import zero_loss_gap
 from wespeaker_qm.config.schema import MarginUpdate, QMarginArgs, SchedulerArgs
 
 
@@ -31,7 +33,16 @@ def test_what_defeats_training_is_said(config, note):
 
 
 @pytest.mark.parametrize(
-    ("alpha", "scale", "margin", "gap"), [(1.5, 10, 0.1, 0.33), (1.75, 5, 0.1, 0.39), (1.25, 35, 0.2, 0.66)]
+    ("alpha", "scale", "margin", "gap"),
+    [
+        (1.5, 10, 0.1, 0.33),
+        (1.75, 5, 0.1, 0.39),
+        (1.25, 35, 0.2, 0.66),
+        (1.25, 20, 0.5, 2.44),
+        (1.5, 32, 0.5, 186.31),
+        (1.0, 32, 0.2, math.inf),
+        (2.0, 64, 20.0, math.inf),
+    ],
 )
 def test_the_gap_of_a_solved_sample(alpha, scale, margin, gap):
-    assert round(solved_gap(alpha, scale, margin), 2) == gap
+    assert zero_loss_gap(alpha, scale, margin) == pytest.approx(gap, abs=0.005)

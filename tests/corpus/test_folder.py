@@ -15,10 +15,15 @@ from wespeaker_qm.corpus.folder import draw_trials, list_recordings
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.corpus.speaker_split import parse_eval_speakers, split_speakers
-from wespeaker_qm.corpus.trials import make_trials, read_trials
+from wespeaker_qm.corpus.trials import Trial, make_trials
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.tables import read_rows
 
 QUICK = ["--noise", "babble", "--num_babble", "2", "--num_rooms", "2", "--num_workers", "1"]
+
+
+def read_trials(path: Path) -> list[Trial]:
+    return [Trial(enrolment, test, label == "target") for enrolment, test, label in read_rows(path, 3)]
 
 
 def voice(seed: int, rate: int = 8000, duration_s: float = 0.6) -> np.ndarray:

@@ -17,7 +17,7 @@ from wespeaker_qm.corpus import mini
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.debian import read_packages, read_tsv, sha256_of
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.trials import read_trials
+from wespeaker_qm.corpus.trials import Trial
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_map, read_rows
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
@@ -51,6 +51,10 @@ ROWS = [
     ("d1", "M", "en", "voices", "drop(<20 s)", "high"),
 ]
 CLIPS_A_ROW = 24
+
+
+def read_trials(path: Path) -> list[Trial]:
+    return [Trial(enrolment, test, label == "target") for enrolment, test, label in read_rows(path, 3)]
 
 
 def encode(waveform: np.ndarray, sample_rate: int) -> bytes:

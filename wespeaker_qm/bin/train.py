@@ -7,12 +7,13 @@ from pathlib import Path
 
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.corpus.shards import packed_stamps
 from wespeaker_qm.score.validation import validation_check
 from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import joined_processes
 from wespeaker_qm.train.loop import Trainer
 from wespeaker_qm.utils.arguments import true_or_false
-from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
+from wespeaker_qm.utils.done import DoneMarker, content_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.provenance import provenance
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     exp_dir: Path = args.exp_dir
     corpus = CorpusInfo.load(args.data)
     sets = [name for name in (corpus.train, corpus.validation, corpus.noise, corpus.rirs) if name is not None]
-    shards = [line for name in sets for line in shard_stamps(args.data / name)]
+    shards = [line for name in sets for line in packed_stamps(args.data / name)]
     inputs = [config.to_yaml(), content_stamp(args.data / "corpus.yaml"), shards]
     kept = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
     outputs = [checkpoint.model_path(exp_dir, epoch) for epoch in kept]
@@ -81,12 +82,3 @@ def run(args: argparse.Namespace) -> None:
         if processes.is_first:
             marker.write()
             logger.info("trained %d epochs; models are in %s", config.num_epochs, exp_dir / "models")
-
-
-def shard_stamps(set_dir: Path) -> list[str]:
-    """Stamps of a packed set: its list, and every tar's size and time."""
-    shard_list = set_dir / "shard.list"
-    if not shard_list.is_file():
-        raise RecipeError(f"{shard_list}: no such file; pack the corpus first (run.sh --stage 2)")
-    tars = shard_list.read_text(encoding="utf-8").split()
-    return [content_stamp(shard_list), *(file_stamp(tar) for tar in tars)]

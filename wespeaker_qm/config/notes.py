@@ -33,7 +33,7 @@ def config_notes(config: Config) -> list[str]:
     projection = config.projection_args
     if isinstance(projection, QMarginArgs | AlphaArcMarginArgs) and projection.alpha > 1:
         prior_margin = margin.final_margin if isinstance(projection, QMarginArgs) else 0.0
-        gap = solved_gap(projection.alpha, projection.scale, prior_margin)
+        gap = zero_loss_gap(projection.alpha, projection.scale, prior_margin)
         if gap > 2:
             notes.append(
                 f"projection_args: no sample can ever be solved: the cosine gap that alpha {projection.alpha}, "
@@ -42,11 +42,16 @@ def config_notes(config: Config) -> list[str]:
     return notes
 
 
-def solved_gap(alpha: float, scale: float, margin: float) -> float:
-    """Cosine gap to the best other class from which a Q-Margin loss is exactly zero: exp(a s m) / (a s), a = alpha - 1.
+def zero_loss_gap(alpha: float, scale: float, margin: float) -> float:
+    """Cosine gap between the target and the best other class beyond which Q-Margin's loss is exactly zero.
 
-    >>> round(solved_gap(1.5, 10, 0.1), 2)
+    exp(a s m) / (a s), a = alpha - 1; infinite at alpha 1. Cosines differ by at most 2, so a gap above 2 means that no
+    sample is ever solved. An angular margin is penalised in the cosine itself: use margin 0.
+
+    >>> round(zero_loss_gap(1.5, 10, 0.1), 2)
     0.33
     """
-    a = alpha - 1
-    return math.exp(a * scale * margin) / (a * scale)
+    slope = (alpha - 1) * scale
+    if slope == 0 or slope * margin > 700:  # exp(710) overflows
+        return math.inf
+    return math.exp(slope * margin) / slope

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from wespeaker_qm.audio.io import AudioError, resample_audio
 from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
 from wespeaker_qm.utils.parallel import ordered_map
@@ -267,6 +267,16 @@ def _read_tsv(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
             if len(fields) != len(columns):
                 raise RecipeError(f"{path}:{number}: {len(fields)} fields, expected {len(columns)}; pack again")
             yield fields
+
+
+def packed_stamps(set_dir: Path) -> list[str]:
+    """Stamps of a packed set, for the done markers of what is made from it: its list, and every tar's size and time.
+
+    Raises:
+        RecipeError: the set is not packed.
+    """
+    shard_list = set_dir / "shard.list"
+    return [content_stamp(shard_list), *(file_stamp(tar) for tar in _read_shard_list(shard_list))]
 
 
 class ShardReader:

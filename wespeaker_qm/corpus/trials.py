@@ -1,14 +1,14 @@
-"""Trial lists: which pairs of utterances are compared. One ``enrolment test target|nontarget`` a line."""
+"""Trial lists: which pairs of utterances are compared. One ``enrolment test target|nontarget`` a line.
+
+Lists are read back, as arrays, by :mod:`wespeaker_qm.evaluate.trial_table`.
+"""
 
 import random
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.tables import read_rows, write_rows
-
-_LABELS = {"target": True, "nontarget": False}
+from wespeaker_qm.utils.tables import write_rows
 
 
 class Trial(NamedTuple):
@@ -17,22 +17,6 @@ class Trial(NamedTuple):
     enrolment: str
     test: str
     is_target: bool
-
-
-def read_trials(path: Path | str) -> list[Trial]:
-    """Read a trial list.
-
-    Raises:
-        RecipeError: missing or empty file, wrong number of fields, or a label other than target and nontarget.
-    """
-    trials = []
-    for number, (enrolment, test, label) in enumerate(read_rows(path, 3), start=1):
-        if label not in _LABELS:
-            raise RecipeError(f"{path}: trial {number} has label {label!r}, expected target or nontarget")
-        trials.append(Trial(enrolment, test, _LABELS[label]))
-    if not trials:
-        raise RecipeError(f"{path}: no trials, expected at least one; prepare the data again")
-    return trials
 
 
 def write_trials(path: Path | str, trials: Iterable[Trial]) -> None:

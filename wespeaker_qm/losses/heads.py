@@ -86,7 +86,8 @@ class QMarginHead(CosineHead):
     """The margin as a reference measure: logits s cos_j, q_y = exp(-s m), other q_j = 1 (7), loss (8).
 
     Limits: alpha 1 is CosFace, s m taken off the target's logit; with margin 0 too it is the softmax of scaled
-    cosines. Above alpha 1 the loss is exactly zero past a finite cosine gap, see `zero_loss_gap`.
+    cosines. Above alpha 1 the loss is exactly zero past the finite cosine gap exp(a s m) / (a s),
+    a = alpha - 1.
     """
 
     def penalised_loss(self, cosine: Tensor, target: Tensor, margin: float) -> Tensor:
@@ -145,22 +146,6 @@ def angular_margin(cosine: Tensor, margin: float, *, easy_margin: bool = False) 
     if easy_margin:
         return torch.where(cosine > 0, penalised, cosine)
     return torch.where(cosine > -math.cos(margin), penalised, cosine - (1 - math.cos(margin)))
-
-
-def zero_loss_gap(alpha: float, scale: float, margin: float) -> float:
-    """Cosine gap between the target and the best other class beyond which Q-Margin's loss is exactly zero.
-
-    exp(a s m) / (a s), a = alpha - 1; infinite at alpha 1. Cosines differ by at most 2, so a gap above 2 means that no
-    sample is ever solved. An angular margin is penalised in the cosine itself: use margin 0 and the penalised cosine.
-
-    >>> round(zero_loss_gap(alpha=1.5, scale=10, margin=0.1), 2)
-    0.33
-    """
-    check_alpha(alpha)
-    slope = (alpha - 1) * scale
-    if slope == 0 or slope * margin > 700:  # exp(710) overflows
-        return math.inf
-    return math.exp(slope * margin) / slope
 
 
 class Reinitialisation(NamedTuple):
