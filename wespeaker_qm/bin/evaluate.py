@@ -17,7 +17,7 @@ from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
 
-HELP = "EER, minDCF and TAR@FAR of all trial lists, DET figure and report"
+HELP = "EER, minDCF and TAR@FAR of all trial lists, DET figure and report (stage 5)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

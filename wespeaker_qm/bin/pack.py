@@ -7,7 +7,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import CODECS, pack_data_dir
 from wespeaker_qm.utils.parallel import available_cpus
 
-HELP = "stage 2: pack audio, noise and impulse responses into shards"
+HELP = "pack audio, noise and impulse responses into shards (stage 2)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

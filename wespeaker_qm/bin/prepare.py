@@ -11,7 +11,7 @@ from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.parallel import available_cpus
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
-HELP = "stage 1: prepare data directories, trials, noise and impulse responses of a corpus"
+HELP = "prepare data directories, trials, noise and impulse responses of a corpus (stage 1)"
 
 KINDS: dict[str, ModuleType] = {"mini": mini, "folder": folder}
 """``kind`` in ``egs/<corpus>/corpus.yaml`` -> module with ``add_arguments(parser)`` and ``prepare(args, settings)``."""

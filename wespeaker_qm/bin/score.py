@@ -13,7 +13,7 @@ from wespeaker_qm.utils.errors import RecipeError
 
 logger = logging.getLogger(__name__)
 
-HELP = "score trial lists: cosine of embeddings after subtraction of the training mean"
+HELP = "score trial lists by cosine, the training mean subtracted (stage 5)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from wespeaker_qm.utils.errors import RecipeError
 
 logger = logging.getLogger(__name__)
 
-HELP = "collect the runs of the paper's Table 5 into one table and one DET figure"
+HELP = "collect the runs of the paper's Table 5 into one table and one DET figure (run.sh --table5)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
