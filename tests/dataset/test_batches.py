@@ -83,8 +83,8 @@ def test_batch_equals_its_rows_one_at_a_time(training_set: TrainingSet) -> None:
     num_samples = training_set.chunks.num_samples
     chunks = [training_set.chunks[SampleId(1, position, position)] for position in range(24)]
     assert {chunk.draw.augmentation for chunk in chunks} == {0, REVERB, NOISE}
-    together = augment_waveform(collate(chunks), num_samples)
-    alone = torch.cat([augment_waveform(collate([chunk]), num_samples) for chunk in chunks])
+    together = augment_waveform(collate(chunks), num_samples, 16000)
+    alone = torch.cat([augment_waveform(collate([chunk]), num_samples, 16000) for chunk in chunks])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_plain_rows_pass_untouched(tiny_config: Config, tiny_corpus: Path) -> No
     config = dataclasses.replace(tiny_config, dataset_args=args)
     training = open_training_set(config, tiny_corpus, build.build_fbank(config, dither=0.0))
     chunks = [training.chunks[SampleId(1, position, position)] for position in range(4)]
-    augmented = augment_waveform(collate(chunks), training.chunks.num_samples)
+    augmented = augment_waveform(collate(chunks), training.chunks.num_samples, 16000)
     np.testing.assert_array_equal(augmented.numpy(), np.stack([chunk.waveform for chunk in chunks]))
 
 

@@ -41,7 +41,7 @@ class TrainingFrontend(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> torch.Tensor:
         """Features (B, T, F), float32, on the device of the batch."""
-        waveform = augment_waveform(batch, self.num_samples)
+        waveform = augment_waveform(batch, self.num_samples, self.fbank.sample_rate)
         # On the waveform's device: millions of normals a batch take longer to draw on a CPU than a GPU's whole step.
         generator = torch.Generator(device=waveform.device)
         generator.manual_seed((self.seed * 1_000_003 + (batch.epoch << 36) + batch.position) % (1 << 63))
@@ -49,7 +49,7 @@ class TrainingFrontend(nn.Module):
         return spec_augment(features, batch.time_spans, batch.frequency_spans)
 
 
-def augment_waveform(batch: Batch, num_samples: int) -> torch.Tensor:
+def augment_waveform(batch: Batch, num_samples: int, sample_rate: int) -> torch.Tensor:
     """The batch's waveforms (B, S) after speed, reverberation, noise and channel."""
     waveform = batch.waveform.new_empty(len(batch.keys), num_samples)
     for index, speed in enumerate(SPEEDS):
@@ -63,7 +63,8 @@ def augment_waveform(batch: Batch, num_samples: int) -> torch.Tensor:
         noisy = mix_noise(waveform[batch.noise_rows], batch.noise, batch.snr_db)
         waveform[batch.noise_rows] = peak_normalise(noisy)
     if len(batch.tilt_rows):
-        waveform[batch.tilt_rows] = shape_spectrum(waveform[batch.tilt_rows], batch.tilt_db)
+        waveform[batch.tilt_rows] = shape_spectrum(waveform[batch.tilt_rows], batch.tilt_db, sample_rate)
     if len(batch.band_limit_rows):
-        waveform[batch.band_limit_rows] = band_limit(waveform[batch.band_limit_rows], batch.band_limit_hz)
+        limited = band_limit(waveform[batch.band_limit_rows], batch.band_limit_hz, sample_rate)
+        waveform[batch.band_limit_rows] = limited
     return waveform
