@@ -9,6 +9,7 @@ import torch
 
 from wespeaker_qm.audio.resample import speed_input_length
 from wespeaker_qm.config import Config
+from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.dataset.chunks import Batch, collate, read_tiled
 from wespeaker_qm.dataset.draws import NOISE, REVERB, SPEEDS
@@ -141,3 +142,16 @@ def test_wrong_sample_rate_is_refused(tiny_config: Config, tiny_corpus: Path) ->
     )
     with pytest.raises(RecipeError, match=r"sample rate 16000 Hz, but dataset_args.resample_rate is 8000"):
         open_training_set(config, tiny_corpus, build.build_fbank(config, dither=1.0))
+
+
+def test_unknown_noise_categories_are_refused(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
+    corpus = CorpusInfo.load(tiny_corpus)
+    renamed = dataclasses.replace(corpus, noise="eval")  # whose "categories" are speakers
+    for path in tiny_corpus.iterdir():
+        if path.name != "corpus.yaml":
+            (tmp_path / path.name).symlink_to(path)
+    renamed.save(tmp_path / "corpus.yaml")
+    with pytest.raises(
+        RecipeError, match=r"noise categories \['e0', 'e1', 'e2'\], expected \['music', 'noise', 'speech'\]"
+    ):
+        open_training_set(tiny_config, tmp_path, build.build_fbank(tiny_config, dither=1.0))

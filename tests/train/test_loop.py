@@ -199,7 +199,7 @@ def test_loading_refuses_what_is_not_a_checkpoint(tiny_config: Config, tmp_path:
         checkpoint.load_encoder(encoder, state, tmp_path)
 
 
-@pytest.mark.parametrize("amp_dtype", ["bf16"])
+@pytest.mark.parametrize("amp_dtype", ["bf16", "fp16"])
 def test_mixed_precision_trains(tiny_config: Config, tiny_corpus: Path, tmp_path: Path, amp_dtype: str) -> None:
     config = dataclasses.replace(tiny_config, num_epochs=1, enable_amp=True, amp_dtype=amp_dtype)
     trainer(config, tiny_corpus, tmp_path).run()
@@ -207,7 +207,7 @@ def test_mixed_precision_trains(tiny_config: Config, tiny_corpus: Path, tmp_path
 
 
 def test_two_processes_train_together(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
-    """The gradient of two halves is that of the whole; only batch-norm statistics differ, so weights come out near."""
+    """The gradient of two halves is that of the whole; only batch-norm statistics differ, so the runs stay near."""
     tiny_config.save(tmp_path / "conf.yaml")
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     program += ["-m", "wespeaker_qm.bin.main", "train", "--data", str(tiny_corpus)]
@@ -215,6 +215,9 @@ def test_two_processes_train_together(tiny_config: Config, tiny_corpus: Path, tm
     subprocess.run([*program, "dataloader_args.batch_size=4"], check=True, capture_output=True, text=True)
     trainer(tiny_config, tiny_corpus, tmp_path / "one").run()
     one, two = weights(tmp_path / "one", 3), weights(tmp_path / "two", 3)
-    torch.testing.assert_close(one["projection.weight"], two["projection.weight"], atol=0.1, rtol=0)
+    start = trainer(tiny_config, tiny_corpus, tmp_path / "start").encoder.state_dict()
+    name = "seg_1.weight"
+    moved, apart = ((other[name] - one[name]).norm().item() for other in (start, two))
+    assert apart < 0.5 * moved
     records = [json.loads(line) for line in log_path(tmp_path / "two").read_text().splitlines()]
     assert [record["samples"] for record in records if record["type"] == "epoch"] == [24, 48, 72]

@@ -11,7 +11,7 @@ from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.dataset.chunks import ChunkDataset
-from wespeaker_qm.dataset.draws import SPEEDS, DrawSettings
+from wespeaker_qm.dataset.draws import SNR_RANGES_DB, SPEEDS, DrawSettings
 from wespeaker_qm.dataset.frontend import TrainingFrontend
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -70,6 +70,12 @@ def open_training_set(config: Config, data_dir: Path, fbank: Fbank) -> TrainingS
                 f"{args.resample_rate}; pack the corpus at that rate (stage 2)"
             )
 
+    unknown = sorted(set(noise.speakers) - SNR_RANGES_DB.keys()) if noise is not None else []
+    if unknown:
+        raise RecipeError(
+            f"{data_dir / str(corpus.noise)}/utt2spk: noise categories {unknown}, expected {sorted(SNR_RANGES_DB)}, "
+            "which decide the signal-to-noise ratio; correct utt2spk and pack again (run.sh --stage 2)"
+        )
     speakers = sorted(set(reader.speakers))
     label_of = {speaker: label for label, speaker in enumerate(speakers)}
     labels = np.array([label_of[speaker] for speaker in reader.speakers])
