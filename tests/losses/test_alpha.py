@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wespeaker_qm.losses import alpha as alpha_module
+from wespeaker_qm.losses import root
 from wespeaker_qm.losses.alpha import (
     AlphaLoss,
     alpha_divergence_loss,
@@ -511,7 +511,7 @@ def test_shapes_that_do_not_fit() -> None:
 
 
 def test_no_convergence_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alpha_module, "_MAX_ITERATIONS", 1)
+    monkeypatch.setattr(root, "_MAX_ITERATIONS", 1)
     logits, target = speaker_logits(50, scale=20.0)
     with pytest.raises(ArithmeticError, match=r"after 1 iterations at alpha 1.5 in \d+ of 16 rows"):
         alpha_divergence_loss(logits, target, 1.5)

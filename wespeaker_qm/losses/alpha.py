@@ -28,7 +28,6 @@ Departures from the paper, none of which changes the function that is computed:
   overflows for large logits or margins, nothing cancels for flat ones, and alpha near 1 is as exact as alpha 2.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -36,12 +35,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wespeaker_qm.losses.root import Root, TargetTerms, class_sums, loss_value, newton_root, posterior_of
 from wespeaker_qm.utils.errors import RecipeError
 
 _NUM_LEADERS = 16  # classes whose own root, nearly free, is where the root over all classes is sought from
-_MAX_ITERATIONS = 100  # Newton takes 2 to 10
-_SERIES_RADIUS = 1 / 8  # below this missing mass the target's term is a series
-_SERIES_TERMS = 18  # (1/8)^18 is below the round-off of float64
 
 
 class AlphaLoss(NamedTuple):
@@ -96,8 +93,8 @@ def alpha_softargmax(logits: Tensor, alpha: float, log_reference: Tensor | None 
     with torch.autocast(logits.device.type, enabled=False):
         if alpha == 1:
             return torch.softmax(_tilt(logits, log_reference), dim=1)
-        _, root = _solve(logits, alpha - 1, log_reference)
-        return root.posterior
+        gap, root = _solve(logits, alpha - 1, log_reference)
+        return posterior_of(gap, alpha - 1, root, log_reference)[0]
 
 
 def alpha_divergence_loss(
@@ -140,10 +137,15 @@ class _AlphaDivergence(torch.autograd.Function):
         ctx: Any, logits: Tensor, target: Tensor, a: float, log_reference: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         gap, root = _solve(logits, a, log_reference)
-        loss = _value(gap, root, target, a, log_reference)
-        ctx.save_for_backward(root.posterior, target)
-        ctx.mark_non_differentiable(root.posterior)
-        return loss, root.posterior
+        posterior, share = posterior_of(gap, a, root, log_reference)
+        index = target[:, None]
+        others = posterior.scatter(1, index, 0.0)
+        target_gap = gap.gather(1, index)[:, 0]
+        log_q = torch.zeros_like(target_gap) if log_reference is None else log_reference.gather(1, index)[:, 0]
+        loss = loss_value(root, TargetTerms(target_gap, log_q), others.sum(1), (others * share).sum(1), a)
+        ctx.save_for_backward(posterior, target)
+        ctx.mark_non_differentiable(posterior)
+        return loss, posterior
 
     @staticmethod
     @once_differentiable
@@ -173,100 +175,12 @@ def _tilt(logits: Tensor, log_reference: Tensor | None) -> Tensor:
     return logits if log_reference is None else logits + log_reference
 
 
-# --- the root -------------------------------------------------------------------------------------------------------
-#
-# The largest logit, of class k, is always in the support. Take the bracket of (9) at k as the unknown and pull it out:
-#
-#     height = 1 + a (theta_k - tau) > 0,      gap_j = a (theta_k - theta_j) >= 0,      share_j = [1 - gap_j / height]_+
-#     p_j = q_j (height share_j)^(1/a) = height^(1/a) w_j,                              w_j = q_j share_j^(1/a)
-#
-# The masses sum to one when height^(1/a) = 1 / sum_j w_j. So p = w / sum_j w_j, and one equation remains:
-#
-#     Phi(height) = height (sum_j w_j)^a = 1,           Phi = (sum_j p_j of (9))^a
-#
-# For 1 < alpha <= 2 Phi is convex (the l_(1/a) norm of non-negative convex functions): Newton from any height with
-# Phi >= 1, that is from a lower bound of tau, descends monotonically to the root. Two such heights: the one at which
-# class j alone holds all the mass, gap_j + q_j^(-a), for every j; and the root over any subset of the classes.
-
-
-class _Root(NamedTuple):
-    """Solution over N classes: height (B, 1), share (B, N), posterior (B, N), log_total (B, 1) = log sum_j w_j."""
-
-    height: Tensor
-    share: Tensor
-    posterior: Tensor
-    log_total: Tensor
-
-
-def _solve(logits: Tensor, a: float, log_reference: Tensor | None) -> tuple[Tensor, _Root]:
+def _solve(logits: Tensor, a: float, log_reference: Tensor | None) -> tuple[Tensor, Root]:
     """Gaps (B, C) and the root over all classes, sought from the root over the leaders, the few largest logits."""
     leader_logits, leaders = logits.topk(min(_NUM_LEADERS, logits.shape[1]), dim=1)
     gap = (leader_logits[:, :1] - logits) * a
     leader_gap = gap.gather(1, leaders)
     leader_log_q = None if log_reference is None else log_reference.gather(1, leaders)
     alone = leader_gap + (1.0 if leader_log_q is None else torch.exp(-a * leader_log_q))
-    height = _newton(leader_gap, leader_log_q, a, height=alone.amin(1, keepdim=True)).height
-    return gap, _newton(gap, log_reference, a, height)
-
-
-def _newton(gap: Tensor, log_q: Tensor | None, a: float, height: Tensor) -> _Root:
-    """Descend from ``height`` (B, 1), where Phi >= 1, to the root over the N given classes; a row stops by itself."""
-    precision = torch.finfo(gap.dtype)
-    for _ in range(_MAX_ITERATIONS):
-        excess = (gap / -height).clamp_(min=-1)
-        share = 1 + excess
-        log_weight = excess.log1p_().div_(a)  # not share ** (1 / a), which loses the digits of a small excess / a
-        if log_q is not None:
-            log_weight += log_q
-        largest = log_weight.amax(1, keepdim=True)
-        weight = log_weight.sub_(largest).exp_()
-        total = weight.sum(1, keepdim=True)
-        slope = (weight / share.clamp(min=precision.tiny)).sum(1, keepdim=True)
-        log_total = largest + total.log()
-        step = -torch.expm1(-a * log_total - height.log()) * total / slope  # (Phi - 1) / (Phi' height)
-        moving = step > 4 * precision.eps  # false for NaN: such a row ends here and stays NaN
-        if not moving.any():
-            return _Root(height, share, weight.div_(total), log_total)
-        height = torch.where(moving, height * (1 - step), height)
-    raise ArithmeticError(
-        f"no root of the alpha-divergence posterior after {_MAX_ITERATIONS} iterations at alpha {1 + a} "
-        f"in {int(moving.sum())} of {len(gap)} rows: a bug, please report it with the logits"
-    )
-
-
-# --- the value ------------------------------------------------------------------------------------------------------
-
-
-def _value(gap: Tensor, root: _Root, target: Tensor, a: float, log_reference: Tensor | None) -> Tensor:
-    """The loss (B,) as a sum of non-negative terms, with r the posterior mass off the target.
-
-    loss = q_y^(-a) G(r) + 1/alpha sum_{j != y} p_j (p_j / q_j)^a + [tau - 1/a - theta_y]_+
-    G(r) = integral_0^r t (1 - t)^(alpha - 2) dt = (1 - p_y^a (1 + a r)) / (alpha a)
-
-    The last term is non-zero only for a target out of the support; (p_j / q_j)^a is height share_j.
-    """
-    index = target[:, None]
-    others = root.posterior.scatter(1, index, 0.0)
-    off_target = others.sum(1)
-    energy = (others * root.share).sum(1) / (1 + a)
-    height = root.height[:, 0]
-    deficit = gap.gather(1, index)[:, 0] / height  # above 1 out of the support
-    log_q = torch.zeros_like(height) if log_reference is None else log_reference.gather(1, index)[:, 0]
-    log_power = torch.log1p(-deficit.clamp(max=1)) + a * (log_q - root.log_total[:, 0])  # log p_y^a
-    target_term = torch.exp(-a * log_q) * _target_term(off_target, log_power, a)
-    return target_term + height * (energy + (deficit - 1).clamp(min=0) / a)
-
-
-def _target_term(off_target: Tensor, log_power: Tensor, a: float) -> Tensor:
-    """G of `_value`, from r and log p_y^a: closed form, or its power series where that would cancel."""
-    closed = (-torch.expm1(log_power) / a - off_target * log_power.exp()) / (1 + a)
-    return torch.where(off_target < _SERIES_RADIUS, _target_series(off_target, a), closed)
-
-
-def _target_series(off_target: Tensor, a: float) -> Tensor:
-    """r^2 sum_n (1 - a)_n / n! r^n / (n + 2), the expansion of G at 0."""
-    binomials = [math.prod((m - a) / m for m in range(1, n + 1)) for n in range(_SERIES_TERMS)]
-    series = torch.zeros_like(off_target)
-    for n in reversed(range(_SERIES_TERMS)):
-        series = series * off_target + binomials[n] / (n + 2)
-    return off_target.square() * series
+    start = newton_root(lambda h: class_sums(leader_gap, a, h, leader_log_q), a, alone.amin(1, keepdim=True))
+    return gap, newton_root(lambda h: class_sums(gap, a, h, log_reference), a, start.height)

@@ -1,4 +1,4 @@
-"""Projection heads: the class prototypes, the cosines to them, and a margin handed to the alpha-divergence loss.
+"""Projection heads: the class prototypes, and where the margin goes; `linear` computes the loss from them.
 
 Legend: B batch, C classes, D embedding dimension, s scale, m margin, y target, cos_j = <x / |x|, w_j / |w_j|>.
 
@@ -19,67 +19,76 @@ replaced once by `reinitialised_prototypes`.
 Heads keep no margin: the trainer passes the annealed one with each batch.
 """
 
-import math
-from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from wespeaker_qm.losses.alpha import alpha_divergence_loss, check_alpha, target_log_reference
+from wespeaker_qm.losses.alpha import check_alpha
+from wespeaker_qm.losses.gradients import unit_rows
+from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
+from wespeaker_qm.losses.margins import MarginType
+from wespeaker_qm.losses.shards import ClassShards
 
 
-class HeadOutput(NamedTuple):
-    """Per-sample loss (B,), and cosines (B, C) without penalty or gradient, for the accuracy. Float32 or float64."""
-
-    loss: Tensor
-    cosine: Tensor
-
-
-class CosineHead(nn.Module, ABC):
+class CosineHead(nn.Module):
     """Prototypes ``weight`` (C, D), Xavier-uniform, the only parameter; a subclass says where the margin goes.
 
     Args:
         embed_dim: D.
-        num_classes: C.
+        num_classes: C, over all processes.
         scale: s > 0; logits are s times cosines.
         alpha: divergence of (6), in [1, 2]; 1 is cross-entropy.
+        shards: classes divided over processes; ``weight`` then has those of this process, which start as the same rows
+            of an undivided head would.
 
     Raises:
         RecipeError: alpha outside [1, 2].
     """
 
-    def __init__(self, embed_dim: int, num_classes: int, *, scale: float, alpha: float = 1.0) -> None:
+    margin_type: MarginType
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        *,
+        scale: float,
+        alpha: float = 1.0,
+        shards: ClassShards | None = None,
+    ) -> None:
         super().__init__()
         check_alpha(alpha)
         self.scale = scale
         self.alpha = alpha
-        self.weight = nn.Parameter(torch.empty(num_classes, embed_dim))
-        nn.init.xavier_uniform_(self.weight)
+        self.shards = shards or ClassShards(num_classes)
+        weight = nn.init.xavier_uniform_(torch.empty(num_classes, embed_dim))
+        self.weight = nn.Parameter(weight[self.shards.start : self.shards.stop].clone())
 
-    def forward(self, embedding: Tensor, target: Tensor, margin: float) -> HeadOutput:
-        """Loss and cosines of a batch, in float32 at least, whatever autocast says.
+    def forward(self, embedding: Tensor, target: Tensor, margin: float) -> LinearLoss:
+        """Loss of a batch; see `alpha_margin_linear`.
 
         Args:
             embedding: (B, D), of any norm.
-            target: (B,) class indices.
+            target: (B,) class indices, over all processes.
             margin: m >= 0, of this step.
-
-        Returns:
-            Loss (B,), not averaged, and cosines (B, C), detached.
         """
-        with torch.autocast(embedding.device.type, enabled=False):
-            cosine = cosine_similarity(embedding, self.weight)
-            return HeadOutput(self.penalised_loss(cosine, target, margin), cosine.detach())
-
-    @abstractmethod
-    def penalised_loss(self, cosine: Tensor, target: Tensor, margin: float) -> Tensor:
-        """Loss (B,) of cosines (B, C) in [-1, 1] for targets (B,)."""
+        return alpha_margin_linear(
+            embedding,
+            self.weight,
+            target,
+            self.alpha,
+            self.scale,
+            margin,
+            margin_type=self.margin_type,
+            shards=self.shards,
+        )
 
     def extra_repr(self) -> str:
         """Sizes and constants, for ``print(head)``."""
-        num_classes, embed_dim = self.weight.shape
-        return f"embed_dim={embed_dim}, num_classes={num_classes}, scale={self.scale}, alpha={self.alpha}"
+        embed_dim = self.weight.shape[1]
+        constants = f"embed_dim={embed_dim}, num_classes={self.shards.num_classes}, scale={self.scale}"
+        return f"{constants}, alpha={self.alpha}, margin_type={self.margin_type}"
 
 
 class QMarginHead(CosineHead):
@@ -90,62 +99,29 @@ class QMarginHead(CosineHead):
     a = alpha - 1.
     """
 
-    def penalised_loss(self, cosine: Tensor, target: Tensor, margin: float) -> Tensor:
-        """As in `CosineHead`."""
-        logits = self.scale * cosine
-        log_reference = target_log_reference(logits, target, -self.scale * margin) if margin else None
-        return alpha_divergence_loss(logits, target, self.alpha, log_reference).loss
+    margin_type = "reference"
 
 
 class AngularMarginHead(CosineHead):
     """The margin as an angle: the target's logit is s cos(angle_y + m), q = 1 (Table 5's EntMax rows; A3M).
 
     Limits: alpha 1 is ArcFace, alpha 2 SparseMax; margin 0 is entmax of scaled cosines. Where angle + m would pass pi
-    the penalty continues linearly, as in WeSpeaker: see `angular_margin`.
+    the penalty continues linearly, as in WeSpeaker; with ``easy_margin`` it holds for angles below 90 degrees only.
+    See `angular_margin`.
     """
 
     def __init__(
-        self, embed_dim: int, num_classes: int, *, scale: float, alpha: float = 1.0, easy_margin: bool = False
+        self,
+        embed_dim: int,
+        num_classes: int,
+        *,
+        scale: float,
+        alpha: float = 1.0,
+        easy_margin: bool = False,
+        shards: ClassShards | None = None,
     ) -> None:
-        super().__init__(embed_dim, num_classes, scale=scale, alpha=alpha)
-        self.easy_margin = easy_margin
-
-    def penalised_loss(self, cosine: Tensor, target: Tensor, margin: float) -> Tensor:
-        """As in `CosineHead`."""
-        index = target[:, None]
-        penalised = angular_margin(cosine.gather(1, index), margin, easy_margin=self.easy_margin)
-        return alpha_divergence_loss(self.scale * cosine.scatter(1, index, penalised), target, self.alpha).loss
-
-    def extra_repr(self) -> str:
-        """As in `CosineHead`."""
-        return f"{super().extra_repr()}, easy_margin={self.easy_margin}"
-
-
-def cosine_similarity(embedding: Tensor, prototypes: Tensor) -> Tensor:
-    """Cosines (B, C) in [-1, 1] between embeddings (B, D) and prototypes (C, D), in float32 at least.
-
-    ``F.linear(F.normalize(embedding), F.normalize(prototypes)).clamp(-1, 1)``, but a zero vector, which has no
-    direction, has cosine 0 to everything and no gradient, instead of one that is 1e12 times too large.
-    """
-    return (_unit(embedding) @ _unit(prototypes).T).clamp(-1, 1)
-
-
-def angular_margin(cosine: Tensor, margin: float, *, easy_margin: bool = False) -> Tensor:
-    """cos(angle + m) elementwise, for cosines in [-1, 1] and 0 <= m <= pi (ArcFace; WeSpeaker's ``ArcMarginProduct``).
-
-    ``torch.cos(torch.acos(cosine) + margin)``, except where angle + m > pi: there it is cos - (1 - cos m), which meets
-    the curve at angle + m = pi and keeps falling. With ``easy_margin``, the penalty holds for cos > 0 only.
-
-    Gradients are finite everywhere: at cos = +-1, where the sine's own slope is infinite (and the embedding's gradient
-    through it 0), it counts as 0.
-    """
-    sine_squared = (1 - cosine) * (1 + cosine)
-    inside = sine_squared > 0
-    sine = torch.where(inside, sine_squared, 1.0).sqrt() * inside
-    penalised = cosine * math.cos(margin) - sine * math.sin(margin)
-    if easy_margin:
-        return torch.where(cosine > 0, penalised, cosine)
-    return torch.where(cosine > -math.cos(margin), penalised, cosine - (1 - math.cos(margin)))
+        super().__init__(embed_dim, num_classes, scale=scale, alpha=alpha, shards=shards)
+        self.margin_type = "easy_angular" if easy_margin else "angular"
 
 
 class Reinitialisation(NamedTuple):
@@ -174,17 +150,8 @@ def reinitialised_prototypes(mean_unit_embeddings: Tensor, weight: Tensor) -> Re
         raise ValueError(f"means have shape {tuple(mean_unit_embeddings.shape)}, prototypes {tuple(weight.shape)}")
     if not mean_unit_embeddings.isfinite().all():
         raise ValueError("a class mean is not finite; expected zeros for a class without samples")
-    direction = _unit(mean_unit_embeddings)
+    direction, _ = unit_rows(mean_unit_embeddings)
     has_samples = direction.any(dim=1, keepdim=True)
     norm = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
     prototypes = torch.where(has_samples, (direction * norm).to(weight), weight)
     return Reinitialisation(prototypes, kept=(~has_samples[:, 0]).nonzero()[:, 0])
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """Rows (N, D) over their norms, in float32 at least; a row too small to square stays zero, with zero gradient."""
-    if vectors.dtype != torch.float64:
-        vectors = vectors.float()
-    squared = vectors.square().sum(dim=1, keepdim=True)
-    tiny = torch.finfo(vectors.dtype).tiny
-    return vectors * torch.where(squared > tiny, squared.clamp(min=tiny).rsqrt(), 0.0)

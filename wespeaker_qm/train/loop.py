@@ -25,7 +25,7 @@ from wespeaker_qm.config import Config
 from wespeaker_qm.dataset.loader import make_loader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import open_training_set
-from wespeaker_qm.losses.heads import HeadOutput
+from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import Processes
@@ -54,14 +54,14 @@ class EncoderWithHead(nn.Module):
         self.encoder = encoder
         self.amp_dtype = amp_dtype
 
-    def forward(self, features: torch.Tensor, target: torch.Tensor, margin: float) -> HeadOutput:
+    def forward(self, features: torch.Tensor, target: torch.Tensor, margin: float) -> LinearLoss:
         """Loss of features (B, T, F) for targets (B,)."""
         if self.amp_dtype is None:
             embedding = self.encoder(features)
         else:
             with torch.autocast(features.device.type, self.amp_dtype):
                 embedding = self.encoder(features)
-        output: HeadOutput = self.encoder.get_submodule("projection")(embedding, target, margin)
+        output: LinearLoss = self.encoder.get_submodule("projection")(embedding, target, margin)
         return output
 
 
@@ -259,9 +259,9 @@ class Trainer:
         """One update; the mean loss before it, and how many samples had their own class nearest."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        output: HeadOutput = self.model(self.frontend(batch), batch.label, self.margin(step))
+        output: LinearLoss = self.model(self.frontend(batch), batch.label, self.margin(step))
         loss = output.loss.mean()
-        correct = (output.cosine.argmax(dim=1) == batch.label).sum()
+        correct = output.correct.sum()
         loss_value, num_correct = torch.stack((loss.detach().double(), correct.double())).tolist()
         if not math.isfinite(loss_value):
             self._refuse(step, batch.keys, output.loss)

@@ -1,0 +1,187 @@
+"""The few classes that can have posterior mass: an exact filter that never holds a row of logits.
+
+::
+
+    prototypes --chunks--> mm -> logits of a chunk (one reused buffer) -> maxima of strided groups of 16 classes
+                                     |                                        |
+                                     |                            leaders: the largest so far -> Newton -> height
+                                     +------- logit > top - height / a <-------------------------------------+
+                                                     survivors
+
+The height only falls, and any height is an exact filter (see `root`): what a chunk discards can never be in the
+support, and what it keeps too much is discarded at the end. There is no number of classes to choose.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wespeaker_qm.losses.root import add_sums, class_sums, newton_step
+
+GROUP = 16  # classes whose maximum is looked at before they are
+_NUM_LEADERS = 32
+_CHUNK_LOGITS = 2**19  # of a batch in a chunk: what stays in a core's cache
+_DENSE_GROUPS = 0.5  # of the groups of a chunk hit: then the support is dense, and so should be the computation
+
+
+class Problem(NamedTuple):
+    """What the filter needs: n classes of this process, B rows, a = alpha - 1.
+
+    unit (B, D) unit embeddings; prototypes (n, D) and inverse_norms (n,); target (B,) index among the n, or -1 where
+    another process holds it; target_logit and log_q (B, 1); filter_dtype: lower precision of the filter, if any.
+    """
+
+    unit: Tensor
+    prototypes: Tensor
+    inverse_norms: Tensor
+    scale: float
+    a: float
+    target: Tensor
+    target_logit: Tensor
+    log_q: Tensor
+    filter_dtype: torch.dtype | None
+
+
+class Candidates(NamedTuple):
+    """Logits (B, K), -inf where a row has fewer, and their classes (B, K), without the target; number of them (B,)."""
+
+    logits: Tensor
+    classes: Tensor
+    number: Tensor
+
+
+class Bound:
+    """A lower bound of tau that rises with every class that is shown.
+
+    Attributes:
+        top: (B, 1) the largest logit so far, the target's among them.
+        tau: (B, 1).
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._leaders = problem.target_logit.new_full((len(problem.target_logit), 0), 0)
+        self.top = problem.target_logit
+        self.tau = torch.full_like(problem.target_logit, -torch.inf)
+
+    def update(self, logits: Tensor) -> None:
+        """Take logits (B, N) of other classes, each at most once, into account."""
+        target_logit, log_q, a = self._problem.target_logit, self._problem.log_q, self._problem.a
+        logits = torch.cat([self._leaders, logits], dim=1)
+        self._leaders = logits.topk(min(_NUM_LEADERS, logits.shape[1]), dim=1).values
+        self.top = torch.maximum(self._leaders[:, :1], target_logit)
+        gap, target_gap = (self.top - self._leaders) * a, (self.top - target_logit) * a
+        alone = torch.minimum(1 + gap[:, :1], target_gap + torch.exp(-a * log_q))
+        height = torch.minimum(alone, 1 + a * (self.top - self.tau))
+        for _ in range(2):
+            sums = add_sums(class_sums(gap, a, height), class_sums(target_gap, a, height, log_q))
+            height = height * (1 - newton_step(sums, a, height).clamp_(min=0))
+        self.tau = self.top - (height - 1) / a
+
+    def threshold(self) -> Tensor:
+        """(B, 1): a class in the support has a larger logit; round-off is allowed for."""
+        tau = self.tau - 1 / self._problem.a
+        return tau - 16 * torch.finfo(tau.dtype).eps * (self._problem.scale + tau.abs())
+
+
+def find_candidates(problem: Problem) -> tuple[Candidates | None, Tensor]:
+    """Walk over all classes.
+
+    Returns:
+        The candidates, or None where they are so many that a dense computation is cheaper; and a lower bound of tau
+        (B, 1), which is NaN where a logit is.
+    """
+    batch = len(problem.unit)
+    bound = Bound(problem)
+    ranges = _chunk_ranges(problem)
+    width = max(stop - start for start, stop in ranges)
+    buffer = problem.unit.new_empty(batch, -(-width // GROUP) * GROUP)
+    slack = problem.scale * _roundoff(problem)
+    rows, classes, values = [], [], []
+    for start, stop in ranges:
+        logits = buffer[:, : -(-(stop - start) // GROUP) * GROUP]
+        logits[:, stop - start :] = -torch.inf
+        _fill_logits(logits[:, : stop - start], problem, start, problem.filter_dtype)
+        groups = torch.unflatten(logits, 1, (GROUP, -1))
+        maxima = groups.amax(1)
+        bound.update(maxima - slack)
+        threshold = bound.threshold() - slack
+        row, group = (maxima > threshold).nonzero(as_tuple=True)
+        if len(row) > _DENSE_GROUPS * maxima.numel():
+            return None, bound.tau
+        members = groups[row, :, group]
+        hit, lane = (members > threshold[row]).nonzero(as_tuple=True)
+        rows.append(row[hit])
+        classes.append(start + lane * groups.shape[2] + group[hit])
+        values.append(members[hit, lane])
+    row, chosen, value = torch.cat(rows), torch.cat(classes), torch.cat(values)
+    if problem.filter_dtype is not None:
+        value = _exact_logits(problem, row, chosen)
+    kept = value > bound.threshold()[row, 0]
+    return _padded(row[kept], chosen[kept], value[kept], batch), bound.tau
+
+
+def all_logits(problem: Problem) -> list[Tensor]:
+    """Logits (B, width) of one chunk of classes after the other, -inf for targets."""
+    chunks = []
+    for start, stop in _chunk_ranges(problem):
+        chunks.append(problem.unit.new_empty(len(problem.unit), stop - start))
+        _fill_logits(chunks[-1], problem, start, None)
+    return chunks
+
+
+def _chunk_ranges(problem: Problem) -> list[tuple[int, int]]:
+    """Start and stop of chunks of nearly the same size."""
+    batch, num_classes = len(problem.unit), len(problem.prototypes)
+    width = -(-num_classes // max(1, round(batch * num_classes / _CHUNK_LOGITS)))
+    return [(start, min(start + width, num_classes)) for start in range(0, num_classes, width)]
+
+
+def _fill_logits(logits: Tensor, problem: Problem, start: int, dtype: torch.dtype | None) -> None:
+    """Write the logits of the classes from ``start`` on into (B, width); -inf for targets."""
+    stop = start + logits.shape[1]
+    prototypes, inverse_norms = problem.prototypes[start:stop], problem.inverse_norms[start:stop]
+    if dtype is None:
+        torch.mm(problem.unit, prototypes.T, out=logits)
+        logits.mul_(inverse_norms * problem.scale)
+    else:
+        unit_prototypes = (prototypes * inverse_norms[:, None]).to(dtype)
+        logits.copy_(problem.unit.to(dtype) @ unit_prototypes.T).mul_(problem.scale)
+    logits.clamp_(-problem.scale, problem.scale)
+    (row,) = ((problem.target >= start) & (problem.target < stop)).nonzero(as_tuple=True)
+    logits[row, problem.target[row] - start] = -torch.inf
+
+
+def _roundoff(problem: Problem) -> float:
+    """A bound on the error of a cosine in the filter.
+
+    Rounding both unit vectors to unit round-off u moves their product by at most 2 u + u^2 (Cauchy-Schwarz), rounding
+    the product and, on some GPUs, two partial sums by u each; sums in float32 add D 2^-24, subnormals less.
+    """
+    if problem.filter_dtype is None:
+        return 0.0
+    num_dims = problem.unit.shape[1]
+    return 6 * torch.finfo(problem.filter_dtype).eps / 2 + num_dims * 2**-23
+
+
+def _exact_logits(problem: Problem, row: Tensor, classes: Tensor) -> Tensor:
+    """Logits (K,) of pairs of a row and a class, in the precision of the embeddings."""
+    cosine = problem.unit.new_empty(len(row))
+    for part in range(0, len(row), 4096):
+        pairs = slice(part, part + 4096)
+        torch.sum(problem.unit[row[pairs]] * problem.prototypes[classes[pairs]], dim=1, out=cosine[pairs])
+    return (cosine * problem.inverse_norms[classes] * problem.scale).clamp_(-problem.scale, problem.scale)
+
+
+def _padded(row: Tensor, classes: Tensor, value: Tensor, batch: int) -> Candidates:
+    """From lists of (row, class, logit) to matrices with the candidates of a row side by side."""
+    row, order = row.sort(stable=True)
+    count = torch.bincount(row, minlength=batch)
+    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+    size = max(int(count.max()), 1)
+    logits = value.new_full((batch, size), -torch.inf)
+    logits[row, place] = value[order]
+    index = row.new_zeros(batch, size)
+    index[row, place] = classes[order]
+    return Candidates(logits, index, count)

@@ -1,0 +1,92 @@
+"""Classes divided over processes: who holds which prototypes, and the sums that make the parts one.
+
+Every process holds the prototypes of a contiguous range of classes and sees the embeddings of all of them. Alone, a
+process holds everything and each operation is free.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from wespeaker_qm.losses.root import Sums, in_unit
+
+
+@dataclass(frozen=True)
+class ClassShards:
+    """The part of ``num_classes`` classes that process ``rank`` of ``world_size`` holds.
+
+    Parts differ by at most one class; the first ones are larger. All processes call the same methods in the same
+    order, with tensors of the same shape.
+    """
+
+    num_classes: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_classes < self.world_size:
+            raise ValueError(f"found {self.num_classes} classes, expected at least one for each of {self.world_size}")
+
+    def first_class(self, rank: int) -> int:
+        """The first class of process ``rank``; ``num_classes`` for ``rank = world_size``."""
+        size, larger = divmod(self.num_classes, self.world_size)
+        return rank * size + min(rank, larger)
+
+    @property
+    def start(self) -> int:
+        """The first class of this process."""
+        return self.first_class(self.rank)
+
+    @property
+    def stop(self) -> int:
+        """One past the last class of this process."""
+        return self.first_class(self.rank + 1)
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """The rows (B, ...) of all processes, (B * world_size, ...), in the order of the ranks."""
+        if self.world_size == 1:
+            return rows
+        rows = rows.contiguous()
+        parts = [torch.empty_like(rows) for _ in range(self.world_size)]
+        dist.all_gather(parts, rows)
+        return torch.cat(parts)
+
+    def own_rows(self, rows: Tensor) -> Tensor:
+        """The part of gathered rows that came from this process."""
+        return rows if self.world_size == 1 else rows.chunk(self.world_size)[self.rank]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over the processes, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def max(self, tensor: Tensor) -> Tensor:
+        """Maximum over the processes, in place; a NaN anywhere is NaN everywhere."""
+        if self.world_size > 1:
+            # Backends differ on whether a maximum with NaN is NaN; a sum is one everywhere.
+            bad = self.sum(tensor.isnan().to(tensor.dtype))
+            dist.all_reduce(tensor.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf), dist.ReduceOp.MAX)
+            tensor.masked_fill_(bad > 0, torch.nan)
+        return tensor
+
+    def sum_sums(self, sums: Sums) -> Sums:
+        """`add_sums` over the processes."""
+        if self.world_size == 1:
+            return sums
+        log_unit = self.max(sums.log_unit.clone())
+        here = in_unit(sums, log_unit)
+        total, slope = torch.split(self.sum(torch.cat([here.total, here.slope], dim=1)), 1, dim=1)
+        return Sums(log_unit, total, slope)
+
+    def gather_classes(self, rows: Tensor) -> Tensor:
+        """From every process's rows (C of it, ...), one a class, those of all classes (C, ...), on every process."""
+        if self.world_size == 1:
+            return rows
+        sizes = [self.first_class(rank + 1) - self.first_class(rank) for rank in range(self.world_size)]
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = torch.split(self.gather_rows(padded), max(sizes))
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
