@@ -33,7 +33,6 @@ class Entries(NamedTuple):
 
 def entries_of(others: Tensor, classes: Tensor, target_value: Tensor, target: Tensor) -> Entries:
     """Entries from a padded matrix (B, K) of g and its classes, and the targets' g; target -1 is another process's."""
-    batch = len(others)
     own = torch.where(target >= 0, target_value, 0.0)
     matrix = torch.cat([others, own[:, None]], dim=1)
     index = torch.cat([classes, target.clamp(min=0)[:, None]], dim=1)

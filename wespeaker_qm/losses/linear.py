@@ -1,7 +1,8 @@
 """From embeddings and prototypes to the loss and its gradients, without a matrix of logits where it is avoidable.
 
 Legend: B rows (of all processes), n classes of this process, D dimensions, K candidates of a row at most, y target,
-x-hat = x / |x|, w-hat_j = w_j / |w_j|, g_bj = d loss_b / d cos_bj = (p - onehot)_bj d theta_bj / d cos_bj. The gradients
+x-hat = x / |x|, w-hat_j = w_j / |w_j|, g_bj = d loss_b / d cos_bj = (p - onehot)_bj d theta_bj / d cos_bj.
+The gradients
 
     dx_b = (sum_j g_bj w-hat_j - x-hat_b (x-hat_b . the sum)) / |x_b|
     dw_j = (sum_b g_bj x-hat_b - w-hat_j (w-hat_j . the sum)) / |w_j|
