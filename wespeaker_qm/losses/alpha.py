@@ -182,5 +182,6 @@ def _solve(logits: Tensor, a: float, log_reference: Tensor | None) -> tuple[Tens
     leader_gap = gap.gather(1, leaders)
     leader_log_q = None if log_reference is None else log_reference.gather(1, leaders)
     alone = leader_gap + (1.0 if leader_log_q is None else torch.exp(-a * leader_log_q))
-    start = newton_root(lambda h: class_sums(leader_gap, a, h, leader_log_q), a, alone.amin(1, keepdim=True))
-    return gap, newton_root(lambda h: class_sums(gap, a, h, log_reference), a, start.height)
+    eps = torch.finfo(logits.dtype).eps
+    start = newton_root(lambda h: class_sums(leader_gap, a, h, leader_log_q), a, alone.amin(1, keepdim=True), eps)
+    return gap, newton_root(lambda h: class_sums(gap, a, h, log_reference), a, start.height, eps)

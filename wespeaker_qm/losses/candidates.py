@@ -20,16 +20,17 @@ from torch import Tensor
 from wespeaker_qm.losses.root import add_sums, class_sums, newton_step
 
 GROUP = 16  # classes whose maximum is looked at before they are
-_NUM_LEADERS = 32
+_NUM_LEADERS = 32  # largest logits of earlier chunks that the bound remembers
+_STEPS = 2  # of Newton's method in each chunk
 _CHUNK_LOGITS = 2**19  # of a batch in a chunk: what stays in a core's cache
-_DENSE_GROUPS = 0.5  # of the groups of a chunk hit: then the support is dense, and so should be the computation
+_DENSE = 0.12  # of the classes of a chunk survive: then the dense computation is the cheaper one
 
 
 class Problem(NamedTuple):
     """What the filter needs: n classes of this process, B rows, a = alpha - 1.
 
     unit (B, D) unit embeddings; prototypes (n, D) and inverse_norms (n,); target (B,) index among the n, or -1 where
-    another process holds it; target_logit and log_q (B, 1); filter_dtype: lower precision of the filter, if any.
+    another process holds it; target_logit and log_q (B, 1), float64; filter_dtype: lower precision of the filter, if any.
     """
 
     unit: Tensor
@@ -52,32 +53,28 @@ class Candidates(NamedTuple):
 
 
 class Bound:
-    """A lower bound of tau that rises with every class that is shown.
-
-    Attributes:
-        top: (B, 1) the largest logit so far, the target's among them.
-        tau: (B, 1).
-    """
+    """A lower bound of tau, (B, 1), that rises with every class that is shown."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._leaders = problem.target_logit.new_full((len(problem.target_logit), 0), 0)
-        self.top = problem.target_logit
-        self.tau = torch.full_like(problem.target_logit, -torch.inf)
+        self._seen = problem.unit.new_empty(len(problem.unit), 0)
+        self.tau = problem.unit.new_full((len(problem.unit), 1), -torch.inf)
 
     def update(self, logits: Tensor) -> None:
         """Take logits (B, N) of other classes, each at most once, into account."""
         target_logit, log_q, a = self._problem.target_logit, self._problem.log_q, self._problem.a
-        logits = torch.cat([self._leaders, logits], dim=1)
-        self._leaders = logits.topk(min(_NUM_LEADERS, logits.shape[1]), dim=1).values
-        self.top = torch.maximum(self._leaders[:, :1], target_logit)
-        gap, target_gap = (self.top - self._leaders) * a, (self.top - target_logit) * a
-        alone = torch.minimum(1 + gap[:, :1], target_gap + torch.exp(-a * log_q))
-        height = torch.minimum(alone, 1 + a * (self.top - self.tau))
-        for _ in range(2):
+        target_logit, log_q = target_logit.to(logits), log_q.to(logits)
+        leaders = self._seen.topk(min(_NUM_LEADERS, self._seen.shape[1]), dim=1).values
+        self._seen = torch.cat([leaders, logits], dim=1)
+        best_other = self._seen.amax(1, keepdim=True)
+        top = torch.maximum(best_other, target_logit)
+        gap, target_gap = (top - self._seen) * a, (top - target_logit) * a
+        alone = torch.minimum(1 + (top - best_other) * a, target_gap + torch.exp(-a * log_q))
+        height = torch.minimum(alone, 1 + (top - self.tau) * a)
+        for _ in range(_STEPS):
             sums = add_sums(class_sums(gap, a, height), class_sums(target_gap, a, height, log_q))
             height = height * (1 - newton_step(sums, a, height).clamp_(min=0))
-        self.tau = self.top - (height - 1) / a
+        self.tau = top - (height - 1) / a
 
     def threshold(self) -> Tensor:
         """(B, 1): a class in the support has a larger logit; round-off is allowed for."""
@@ -108,7 +105,7 @@ def find_candidates(problem: Problem) -> tuple[Candidates | None, Tensor]:
         bound.update(maxima - slack)
         threshold = bound.threshold() - slack
         row, group = (maxima > threshold).nonzero(as_tuple=True)
-        if len(row) > _DENSE_GROUPS * maxima.numel():
+        if len(row) > (1 - (1 - _DENSE) ** GROUP) * maxima.numel():  # as many if survivors lie anywhere
             return None, bound.tau
         members = groups[row, :, group]
         hit, lane = (members > threshold[row]).nonzero(as_tuple=True)

@@ -19,8 +19,10 @@ def inverse(norm: Tensor) -> Tensor:
 
 def unit_rows(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (B, D) over their norms, and the inverse norms (B,); zero rows stay zero."""
-    inverse_norm = inverse(torch.linalg.vector_norm(vectors, dim=1))
-    return vectors * inverse_norm[:, None], inverse_norm
+    # In float64: an error of the norm would be common to all components, and so to all cosines.
+    precise = vectors.double()
+    inverse_norm = inverse(torch.linalg.vector_norm(precise, dim=1))
+    return (precise * inverse_norm[:, None]).to(vectors), inverse_norm.to(vectors)
 
 
 class Entries(NamedTuple):
@@ -47,7 +49,7 @@ def matrix_of(chunks: list[Tensor], scale: float, target_value: Tensor, target: 
         stop = start + chunk.shape[1]
         chunk.mul_(scale)
         (row,) = ((target >= start) & (target < stop)).nonzero(as_tuple=True)
-        chunk[row, target[row] - start] = target_value[row]
+        chunk[row, target[row] - start] = target_value[row].to(chunk)
         start = stop
     return chunks
 
@@ -61,7 +63,7 @@ def of_entries(
         sum_j g_bj w-hat_j (B, D), and the prototypes' gradient (n, D), coalesced sparse if ``sparse``.
     """
     row, index, value = entries
-    value = value * factor[row] * inverse_norms[index]
+    value = value.to(factor) * factor[row] * inverse_norms[index]
     towards = _bag(prototypes, index, value, torch.bincount(row, minlength=len(unit)))
     index, order = index.sort(stable=True)
     touched, count = torch.unique_consecutive(index, return_counts=True)

@@ -28,7 +28,16 @@ from wespeaker_qm.losses import gradients
 from wespeaker_qm.losses.alpha import check_alpha
 from wespeaker_qm.losses.candidates import Problem, all_logits, find_candidates
 from wespeaker_qm.losses.margins import MarginType, TargetLogit, target_logit
-from wespeaker_qm.losses.root import Sums, TargetTerms, add_sums, class_sums, loss_value, newton_root, posterior_of
+from wespeaker_qm.losses.root import (
+    Root,
+    Sums,
+    TargetTerms,
+    add_sums,
+    class_sums,
+    loss_value,
+    newton_root,
+    posterior_of,
+)
 from wespeaker_qm.losses.shards import ClassShards
 
 _FEW_CLASSES = 1024  # up to here the dense computation is quicker than any filter
@@ -127,6 +136,10 @@ def _check_shapes(embedding: Tensor, prototypes: Tensor, target: Tensor, shards:
         raise ValueError(f"embedding has shape {tuple(embedding.shape)}, expected (B, {prototypes.shape[1]})")
     if target.shape != embedding.shape[:1]:
         raise ValueError(f"target has shape {tuple(target.shape)}, expected ({len(embedding)},), one an embedding")
+    outside = (target < 0) | (target >= shards.num_classes)
+    if outside.any():
+        found = target[outside][:3].tolist()
+        raise ValueError(f"{int(outside.sum())} targets such as {found} are no class in 0 to {shards.num_classes - 1}")
 
 
 class _AlphaMarginLinear(torch.autograd.Function):
@@ -142,7 +155,8 @@ class _AlphaMarginLinear(torch.autograd.Function):
         local = shards.gather_rows(target) - shards.start
         owned = (local >= 0) & (local < len(prototypes))
         index = torch.where(owned, local, 0)
-        cosine = shards.sum((unit * prototypes[index]).sum(1) * inverse_norms[index] * owned).clamp_(-1, 1)
+        cosine = shards.sum((unit.double() * gradients.unit_rows(prototypes[index].double())[0]).sum(1) * owned)
+        cosine.clamp_(-1, 1)
         marked = target_logit(cosine, settings.scale, settings.margin, settings.margin_type)
         problem = Problem(
             unit=unit,
@@ -158,9 +172,10 @@ class _AlphaMarginLinear(torch.autograd.Function):
         solved = _softmax(problem, marked, shards) if settings.alpha == 1 else _divergence(problem, marked, shards)
         ctx.settings, ctx.entries = settings, solved.entries is not None
         kept = solved.entries if solved.entries is not None else solved.matrix
-        ctx.save_for_backward(unit, inverse_norm, prototypes, inverse_norms, solved.row_factor, *kept)
+        ctx.save_for_backward(unit, inverse_norm, prototypes, inverse_norms, solved.row_factor.to(unit), *kept)
         correct = settings.scale * cosine >= solved.best_other
-        outputs = tuple(shards.own_rows(output) for output in (solved.loss, correct, *(solved.sparsity or ())))
+        figures = [figure.to(unit) for figure in (solved.loss, *(solved.sparsity or ()))]
+        outputs = tuple(shards.own_rows(rows) for rows in (figures[0], correct, *figures[1:]))
         ctx.mark_non_differentiable(*outputs[1:])
         return outputs
 
@@ -200,12 +215,12 @@ def _softmax(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _Sol
     chunks = all_logits(problem)
     best_other = shards.max(_row_max(chunks))
     tilted = problem.target_logit + problem.log_q
-    top = torch.maximum(best_other, tilted)
-    others = shards.sum(reduce(torch.add, [chunk.sub_(top).exp_().sum(1, keepdim=True) for chunk in chunks]))
-    total = others + (tilted - top).exp()
-    loss = torch.where(tilted == top, others.log1p(), total.log() - (tilted - top))
+    top = torch.maximum(best_other, tilted).to(problem.unit)
+    others = shards.sum(reduce(torch.add, [chunk.sub_(top).exp_().sum(1, keepdim=True).double() for chunk in chunks]))
+    own = (tilted - top).exp()
+    loss = torch.where(own < 1 / 2, (others + own).log() - (tilted - top), (others / own).log1p())
     matrix = gradients.matrix_of(chunks, problem.scale, -others[:, 0] * marked.slope, problem.target)
-    return _Solved(loss[:, 0], best_other[:, 0], None, 1 / total[:, 0], None, matrix)
+    return _Solved(loss[:, 0], best_other[:, 0], None, 1 / (others + own)[:, 0], None, matrix)
 
 
 def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _Solved:
@@ -214,30 +229,32 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
     candidates, tau = None, torch.full_like(target_logit, -torch.inf)
     if len(problem.prototypes) > _FEW_CLASSES:
         candidates, tau = find_candidates(problem)
-    chunks = all_logits(problem) if candidates is None else [candidates.logits]
+    # Candidates are few: float64 costs nothing, and spares differences of logits their round-off.
+    chunks = all_logits(problem) if candidates is None else [candidates.logits.double()]
     best_other, tau = torch.split(shards.max(torch.cat([_row_max(chunks), tau], dim=1)), 1, dim=1)
 
-    top = torch.maximum(best_other, target_logit)
+    top = torch.maximum(best_other, target_logit).to(problem.unit).double()  # exact in every chunk's type
     target_gap = (top - target_logit) * a
-    gaps = [chunk.sub_(top).mul_(-a) for chunk in chunks]
+    gaps = [chunk.sub_(top.to(chunk)).mul_(-a) for chunk in chunks]
     alone = torch.minimum(1 + (top - best_other) * a, target_gap + torch.exp(-a * log_q))
     height = torch.minimum(alone, 1 + (top - tau) * a)
 
     def sums(height: Tensor) -> Sums:
-        others = shards.sum_sums(reduce(add_sums, [class_sums(gap, a, height) for gap in gaps]))
+        others = reduce(add_sums, [class_sums(gap, a, height.to(gap)) for gap in gaps])
+        others = shards.sum_sums(Sums(*(part.double() for part in others)))
         return add_sums(others, class_sums(target_gap, a, height, log_q))
 
-    root = newton_root(sums, a, height)
+    root = newton_root(sums, a, height, torch.finfo(problem.unit.dtype).eps)
     off_target, energy, support, count = (torch.zeros_like(marked.logit) for _ in range(4))
     for gap in gaps:
-        posterior, share = posterior_of(gap, a, root)
+        posterior, share = posterior_of(gap, a, Root(*(part.to(gap) for part in root)))
         off_target += posterior.sum(1)
         energy += (posterior * share).sum(1)
         support += (posterior > 0).sum(1)
         gap.copy_(posterior)
-    count += len(problem.prototypes) if candidates is None else candidates.number
+    # The candidates are without the target, which one process holds.
+    count += len(problem.prototypes) if candidates is None else candidates.number + (problem.target >= 0)
     off_target, energy, support, count = shards.sum(torch.stack([off_target, energy, support, count]))
-    count += candidates is not None  # the target
     loss = loss_value(root, TargetTerms(target_gap[:, 0], marked.log_q), off_target, energy, a)
     target_posterior = posterior_of(target_gap, a, root, log_q)[0][:, 0]
     target_posterior = torch.where(off_target == 0, 1.0, target_posterior)  # not 1 - eps
@@ -252,4 +269,4 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
 
 
 def _row_max(chunks: list[Tensor]) -> Tensor:
-    return reduce(torch.maximum, [chunk.amax(1, keepdim=True) for chunk in chunks])
+    return reduce(torch.maximum, [chunk.amax(1, keepdim=True) for chunk in chunks]).double()

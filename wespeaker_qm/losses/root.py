@@ -82,15 +82,18 @@ class Root(NamedTuple):
     log_total: Tensor
 
 
-def newton_root(sums: Callable[[Tensor], Sums], a: float, height: Tensor) -> Root:
-    """Descend from ``height`` (B, 1), where Phi >= 1, to the root; a row stops by itself, and a NaN row stays NaN."""
+def newton_root(sums: Callable[[Tensor], Sums], a: float, height: Tensor, eps: float) -> Root:
+    """Descend from ``height`` (B, 1), where Phi >= 1, to the root; a row stops by itself, and a NaN row stays NaN.
+
+    ``eps`` is the round-off of the sums. Convergence is quadratic: a step below eps^(3/4) leaves less than eps to go.
+    """
     for _ in range(_MAX_ITERATIONS):
-        at = sums(height)
-        step = newton_step(at, a, height)
-        moving = step > 4 * torch.finfo(height.dtype).eps  # false for NaN
+        step = newton_step(sums(height), a, height)
+        height = torch.where(step > 0, height * (1 - step), height)
+        moving = step > eps**0.75  # false for NaN
         if not moving.any():
+            at = sums(height)
             return Root(height, at.log_unit + at.total.log())
-        height = torch.where(moving, height * (1 - step), height)
     raise ArithmeticError(
         f"no root of the alpha-divergence posterior after {_MAX_ITERATIONS} iterations at alpha {1 + a} "
         f"in {int(moving.sum())} of {len(height)} rows: a bug, please report it with the logits"
