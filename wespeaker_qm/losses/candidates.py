@@ -30,7 +30,7 @@ class Problem(NamedTuple):
     """What the filter needs: n classes of this process, B rows, a = alpha - 1.
 
     unit (B, D) unit embeddings; prototypes (n, D) and inverse_norms (n,); target (B,) index among the n, or -1 where
-    another process holds it; target_logit and log_q (B, 1), float64; filter_dtype: lower precision of the filter, if any.
+    another process holds it; target_logit, log_q (B, 1) in float64; filter_dtype: lower precision of the filter, if any.
     """
 
     unit: Tensor
@@ -167,7 +167,11 @@ def _exact_logits(problem: Problem, row: Tensor, classes: Tensor) -> Tensor:
     cosine = problem.unit.new_empty(len(row))
     for part in range(0, len(row), 4096):
         pairs = slice(part, part + 4096)
-        torch.sum(problem.unit[row[pairs]] * problem.prototypes[classes[pairs]], dim=1, out=cosine[pairs])
+        embeddings, prototypes = (
+            problem.unit.index_select(0, row[pairs]),
+            problem.prototypes.index_select(0, classes[pairs]),
+        )
+        torch.sum(embeddings * prototypes, dim=1, out=cosine[pairs])
     return (cosine * problem.inverse_norms[classes] * problem.scale).clamp_(-problem.scale, problem.scale)
 
 

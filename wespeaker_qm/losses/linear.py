@@ -155,7 +155,9 @@ class _AlphaMarginLinear(torch.autograd.Function):
         local = shards.gather_rows(target) - shards.start
         owned = (local >= 0) & (local < len(prototypes))
         index = torch.where(owned, local, 0)
-        cosine = shards.sum((unit.double() * gradients.unit_rows(prototypes[index].double())[0]).sum(1) * owned)
+        cosine = shards.sum(
+            (unit.double() * gradients.unit_rows(prototypes.index_select(0, index).double())[0]).sum(1) * owned
+        )
         cosine.clamp_(-1, 1)
         marked = target_logit(cosine, settings.scale, settings.margin, settings.margin_type)
         problem = Problem(
