@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wespeaker_qm.config.notes import zero_loss_gap
+from wespeaker_qm.losses import heads
 from wespeaker_qm.losses.alpha import alpha_divergence_loss
 from wespeaker_qm.losses.heads import (
     AngularMarginHead,
@@ -21,6 +22,7 @@ from wespeaker_qm.losses.heads import (
     reinitialised_prototypes,
 )
 from wespeaker_qm.losses.margins import angular_margin
+from wespeaker_qm.losses.shards import ClassShards
 from wespeaker_qm.utils.errors import RecipeError
 
 ORACLE = Path(__file__).parents[1] / "oracles_data" / "arc_margin.npz"  # WeSpeaker dfa7419, ArcMarginProduct
@@ -146,6 +148,41 @@ def test_prototypes_are_the_only_state(make_head: Callable[..., CosineHead]) -> 
     assert {name: tuple(value.shape) for name, value in head.state_dict().items()} == {"weight": (7, 16)}
     bound = math.sqrt(6 / (7 + 16))
     assert 0.8 * bound < head.weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize("sizes", [(16, 7), (10, 100), (256, 3000)])
+def test_prototypes_start_as_xavier_uniform(sizes: tuple[int, int]) -> None:
+    torch.manual_seed(3)
+    expected = torch.nn.init.xavier_uniform_(torch.empty(sizes[1], sizes[0]))
+    torch.manual_seed(3)
+    assert torch.equal(QMarginHead(*sizes, scale=10.0).weight, expected)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+@pytest.mark.parametrize("block_rows", [1, 4, 1000])
+def test_shards_start_as_rows_of_the_undivided_head_without_drawing_it_at_once(
+    world_size: int, block_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = AngularMarginHead(5, 23, scale=10.0).weight
+    monkeypatch.setattr(heads, "_BLOCK_ROWS", block_rows)
+    sizes = []
+
+    def empty(*size: int) -> Tensor:
+        sizes.append(size[0])
+        return torch.zeros(size)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    parts = []
+    for rank in range(world_size):
+        torch.manual_seed(0)
+        head = AngularMarginHead(5, 23, scale=10.0, shards=ClassShards(23, rank, world_size))
+        parts.append(head.weight)
+        after = torch.rand(1)
+    assert torch.equal(torch.cat(parts), expected)
+    assert max(sizes) <= max(-(-23 // world_size), min(block_rows, 23))
+    torch.manual_seed(0)
+    torch.rand(23 * 5)
+    assert torch.equal(after, torch.rand(1)), "the generator goes on as after the undivided head"
 
 
 @every_head

@@ -19,6 +19,7 @@ replaced once by `reinitialised_prototypes`.
 Heads keep no margin: the trainer passes the annealed one with each batch.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,8 @@ from wespeaker_qm.losses.gradients import unit_rows
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
 from wespeaker_qm.losses.shards import ClassShards
+
+_BLOCK_ROWS = 4096  # prototypes drawn together
 
 
 class CosineHead(nn.Module):
@@ -62,8 +65,7 @@ class CosineHead(nn.Module):
         self.scale = scale
         self.alpha = alpha
         self.shards = shards or ClassShards(num_classes)
-        weight = nn.init.xavier_uniform_(torch.empty(num_classes, embed_dim))
-        self.weight = nn.Parameter(weight[self.shards.start : self.shards.stop].clone())
+        self.weight = nn.Parameter(_xavier_rows(self.shards, embed_dim))
 
     def forward(self, embedding: Tensor, target: Tensor, margin: float) -> LinearLoss:
         """Loss of a batch; see `alpha_margin_linear`.
@@ -89,6 +91,23 @@ class CosineHead(nn.Module):
         embed_dim = self.weight.shape[1]
         constants = f"embed_dim={embed_dim}, num_classes={self.shards.num_classes}, scale={self.scale}"
         return f"{constants}, alpha={self.alpha}, margin_type={self.margin_type}"
+
+
+def _xavier_rows(shards: ClassShards, embed_dim: int) -> Tensor:
+    """This process's rows of ``nn.init.xavier_uniform_(torch.empty(C, D))``, and the generator in the same state.
+
+    All values are drawn, as each depends on how many came before, but only a block at a time is held.
+    """
+    bound = math.sqrt(3) * math.sqrt(2 / (shards.num_classes + embed_dim))  # to the last digit
+    weight = torch.empty(shards.stop - shards.start, embed_dim)
+    if shards.world_size == 1:
+        return weight.uniform_(-bound, bound)
+    for start in range(0, shards.num_classes, _BLOCK_ROWS):
+        block = torch.empty(min(_BLOCK_ROWS, shards.num_classes - start), embed_dim).uniform_(-bound, bound)
+        first, last = max(start, shards.start), min(start + len(block), shards.stop)
+        if first < last:
+            weight[first - shards.start : last - shards.start] = block[first - start : last - start]
+    return weight
 
 
 class QMarginHead(CosineHead):

@@ -81,12 +81,24 @@ class ClassShards:
         total, slope = torch.split(self.sum(torch.cat([here.total, here.slope], dim=1)), 1, dim=1)
         return Sums(log_unit, total, slope)
 
-    def gather_classes(self, rows: Tensor) -> Tensor:
-        """From every process's rows (C of it, ...), one a class, those of all classes (C, ...), on every process."""
+    def gather_classes(self, rows: Tensor, block_rows: int = 2**16) -> Tensor | None:
+        """From every process's rows (C of it, ...), one a class, those of all classes (C, ...), on the first process.
+
+        They go to its CPU in blocks of ``block_rows`` of each process, so that no device has to hold them all; the
+        other processes get None. Alone, these are the rows themselves.
+        """
         if self.world_size == 1:
             return rows
-        sizes = [self.first_class(rank + 1) - self.first_class(rank) for rank in range(self.world_size)]
-        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
-        padded[: len(rows)] = rows
-        parts = torch.split(self.gather_rows(padded), max(sizes))
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        bounds = [self.first_class(rank) for rank in range(self.world_size + 1)]
+        is_first = self.rank == 0
+        gathered = torch.empty(self.num_classes if is_first else 0, *rows.shape[1:], dtype=rows.dtype)
+        for done in range(0, bounds[1], block_rows):  # the first process has the largest part
+            block = rows.new_zeros(min(block_rows, bounds[1] - done), *rows.shape[1:])
+            own = rows[done : done + block_rows]
+            block[: len(own)] = own
+            parts = [torch.empty_like(block) for _ in range(self.world_size)] if is_first else None
+            dist.gather(block, parts)
+            for rank, part in enumerate(parts or []):
+                target = gathered[bounds[rank] + done : bounds[rank + 1]][: len(part)]
+                target.copy_(part[: len(target)])
+        return gathered if is_first else None

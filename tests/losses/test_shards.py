@@ -1,0 +1,300 @@
+"""Classes divided over two and three processes against one process that holds them all.
+
+This file is also the program of the processes: they run every case once and save what they got; the tests compare.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from wespeaker_qm.losses import linear
+from wespeaker_qm.losses.linear import alpha_margin_linear
+from wespeaker_qm.losses.margins import MarginType
+from wespeaker_qm.losses.shards import ClassShards
+
+WORLD_SIZES = (3, 2)
+BATCH, DIM = 5, 12  # of each process
+
+Output = dict[str, Any]
+"""What one process got: loss, correct, sparsity, gradients, whether the weight's gradient was sparse."""
+
+
+class Head(NamedTuple):
+    """Arguments of `alpha_margin_linear`."""
+
+    alpha: float
+    scale: float
+    margin: float
+    margin_type: MarginType = "reference"
+
+
+HEADS = {
+    "cosface": Head(1.0, 32.0, 0.2),
+    "arcface": Head(1.0, 32.0, 0.2, "angular"),
+    "arcface_easy": Head(1.0, 32.0, 0.2, "easy_angular"),
+    "q_margin_1.25": Head(1.25, 32.0, 0.1),
+    "q_margin_1.5": Head(1.5, 20.0, 0.1),
+    "q_margin_1.75": Head(1.75, 10.0, 0.1),
+    "q_margin_2": Head(2.0, 10.0, 0.1),
+    "entmax_1.75": Head(1.75, 10.0, 0.1, "angular"),
+    "sparsemax": Head(2.0, 10.0, 0.2, "angular"),
+}
+DENSE, SPARSE = 10**9, 0  # values of `_FEW_CLASSES`
+
+
+class Case(NamedTuple):
+    """One call by all processes."""
+
+    head: Head
+    num_classes: int
+    few_classes: tuple[int, ...] = (DENSE,)  # of each process; the last one's for the rest
+    dtype: torch.dtype = torch.float64
+    sparse_gradient: bool = False
+    variant: str = ""
+
+
+def cases() -> dict[str, Case]:
+    """By name; see `make_batch` for the variants."""
+    found = {}
+    for name, head in HEADS.items():
+        for num_classes in (7, 50, 3001) if name == "q_margin_1.5" else (7, 3001):
+            for dtype in (torch.float64, torch.float32) if num_classes == 3001 else (torch.float64,):
+                key = f"{name}-{num_classes}-{str(dtype)[6:]}"
+                found[f"{key}-dense"] = Case(head, num_classes, (DENSE,), dtype)
+                if head.alpha > 1:
+                    found[f"{key}-sparse"] = Case(head, num_classes, (SPARSE,), dtype, num_classes > 7)
+    for name in ("cosface", "q_margin_1.5", "sparsemax"):
+        head = HEADS[name]
+        for mode, few_classes in (("dense", (DENSE,)), ("sparse", (SPARSE,)), ("mixed", (DENSE, SPARSE))):
+            for variant in ("one_owner", "far_classes", "nan_prototype", "nan_embedding"):
+                found[f"{name}-{variant}-{mode}"] = Case(head, 300, few_classes, variant=variant)
+    return found
+
+
+CASES = cases()
+
+
+class Batch(NamedTuple):
+    """Everything of all processes: embeddings, targets, prototypes, and what arrives at the losses in backward."""
+
+    embedding: Tensor
+    target: Tensor
+    prototypes: Tensor
+    upstream: Tensor
+
+
+def make_batch(case: Case, world_size: int) -> Batch:
+    """The same in every process: embeddings between their prototype and noise, of many norms.
+
+    one_owner: all targets are classes of the last process. far_classes: so, and the other classes lie opposite.
+    nan_prototype: the last class has a NaN. nan_embedding: embedding 3 has one.
+    """
+    generator = torch.Generator().manual_seed(case.num_classes + world_size)
+    total = world_size * BATCH
+    last = ClassShards(case.num_classes, world_size - 1, world_size)
+    first_target = last.start if case.variant in ("one_owner", "far_classes") else 0
+    target = torch.randint(first_target, case.num_classes, (total,), generator=generator)
+    prototypes = torch.randn(case.num_classes, DIM, generator=generator, dtype=torch.float64)
+    noise = torch.randn(total, DIM, generator=generator, dtype=torch.float64)
+    embedding = prototypes[target] + torch.linspace(0.2, 3, total)[:, None] * noise
+    if case.variant == "far_classes":
+        embedding = embedding.abs() + 0.1
+        prototypes[: last.start] = -prototypes[: last.start].abs() - 0.1
+        prototypes[last.start :].abs_()
+    prototypes *= torch.rand(case.num_classes, 1, generator=generator) + 0.5
+    upstream = torch.randn(total, generator=generator, dtype=torch.float64)
+    if case.variant == "nan_prototype":
+        prototypes[-1, 0] = torch.nan
+    if case.variant == "nan_embedding":
+        embedding[3, 1] = torch.nan
+    return Batch(embedding.to(case.dtype), target, prototypes.to(case.dtype), upstream.to(case.dtype))
+
+
+def compute(case: Case, batch: Batch, shards: ClassShards) -> Output:
+    """The call of one process, and its backward pass."""
+    own = slice(shards.rank * BATCH, (shards.rank + 1) * BATCH) if shards.world_size > 1 else slice(None)
+    embedding = batch.embedding[own].clone().requires_grad_()
+    prototypes = batch.prototypes[shards.start : shards.stop].clone().requires_grad_()
+    alpha, scale, margin, margin_type = case.head
+    output = alpha_margin_linear(
+        embedding,
+        prototypes,
+        batch.target[own],
+        alpha,
+        scale,
+        margin,
+        margin_type=margin_type,
+        sparse_gradient=case.sparse_gradient,
+        shards=shards,
+    )
+    gradients = torch.autograd.grad(output.loss, (embedding, prototypes), batch.upstream[own])
+    is_sparse = gradients[1].is_sparse and gradients[1].is_coalesced()
+    sparsity = output.sparsity._asdict() if output.sparsity else {}
+    return {
+        "loss": output.loss.detach(),
+        "correct": output.correct,
+        **sparsity,
+        "embedding_gradient": gradients[0],
+        "weight_gradient": gradients[1].to_dense(),
+        "is_sparse": is_sparse,
+    }
+
+
+def run_process(rank: int, folder: Path) -> None:
+    """The program of process ``rank``: all cases for each number of processes, saved in ``folder``."""
+    torch.set_num_threads(1)
+    for world_size in WORLD_SIZES:
+        if rank >= world_size:
+            continue
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder}/store{world_size}", rank=rank, world_size=world_size
+        )
+        results: dict[str, Any] = {}
+        for name, case in CASES.items():
+            linear._FEW_CLASSES = case.few_classes[min(rank, len(case.few_classes) - 1)]
+            shards = ClassShards(case.num_classes, rank, world_size)
+            results[name] = compute(case, make_batch(case, world_size), shards)
+        shards = ClassShards(7, rank, world_size)
+        rows = torch.arange(7.0)[shards.start : shards.stop, None].expand(-1, 2)
+        results["gathered"] = shards.gather_classes(rows, block_rows=2)
+        torch.save(results, folder / f"{world_size}.{rank}.pt")
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+    """World size -> what each process saved."""
+    folder = tmp_path_factory.mktemp("processes")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    programs = [
+        subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env=environment)
+        for rank in range(max(WORLD_SIZES))
+    ]
+    try:
+        assert [program.wait(timeout=300) for program in programs] == [0] * len(programs)
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+    return {
+        world_size: [torch.load(folder / f"{world_size}.{rank}.pt") for rank in range(world_size)]
+        for world_size in WORLD_SIZES
+    }
+
+
+def alone(case: Case, world_size: int) -> Output:
+    """One process with everything; its gradient of the prototypes is a sum, that of shards a mean over processes."""
+    output = compute(case, make_batch(case, world_size), ClassShards(case.num_classes))
+    output["weight_gradient"] /= world_size
+    return output
+
+
+def together(name: str, found: list[dict[str, Any]]) -> Output:
+    """The parts of all processes, one after the other."""
+    parts = [results[name] for results in found]
+    assert len({part["is_sparse"] for part in parts}) == 1
+    tensors = {key: torch.cat([part[key] for part in parts]) for key in parts[0] if key != "is_sparse"}
+    return tensors | {"is_sparse": parts[0]["is_sparse"]}
+
+
+def assert_near(actual: Tensor, expected: Tensor) -> None:
+    """Equal up to round-off of the largest value, NaN where NaN is."""
+    tolerance = 1e-12 if expected.dtype == torch.float64 else 2e-6
+    largest = max(1.0, float(expected.nan_to_num().abs().max()))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * largest, equal_nan=True)
+
+
+several = pytest.mark.parametrize("world_size", WORLD_SIZES)
+
+
+@several
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.variant.startswith("nan")])
+def test_shards_compute_what_one_process_does(
+    name: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
+) -> None:
+    case = CASES[name]
+    actual, expected = together(name, outputs[world_size]), alone(case, world_size)
+    for key in ("loss", "embedding_gradient", "weight_gradient"):
+        assert_near(actual[key], expected[key])
+    assert torch.equal(actual["correct"], expected["correct"])
+    if case.head.alpha == 1:
+        assert "support" not in actual
+        return
+    assert_near(actual["target_posterior"], expected["target_posterior"])
+    assert torch.equal(actual["support"], expected["support"])
+    assert (actual["candidates"] >= actual["support"]).all()
+    assert (actual["candidates"] <= case.num_classes).all()
+    if case.few_classes == (DENSE,):
+        assert (actual["candidates"] == case.num_classes).all()
+
+
+@several
+def test_sparse_shards_are_sparse(world_size: int, outputs: dict[int, list[dict[str, Any]]]) -> None:
+    """The cases above are no test of the filter if it gives up."""
+    for name in ("q_margin_1.5-3001-float64-sparse", "sparsemax-3001-float32-sparse"):
+        actual = together(name, outputs[world_size])
+        assert actual["is_sparse"]
+        assert (actual["candidates"] < 1000).all()
+
+
+@several
+@pytest.mark.parametrize("head", ["q_margin_1.5", "sparsemax"])
+def test_candidates_are_counted_once(head: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]) -> None:
+    """The first process, dense, counts all of its classes; the others' are candidates only where they matter."""
+    dense = ClassShards(300, 0, world_size).stop
+    actual = together(f"{head}-far_classes-mixed", outputs[world_size])
+    sparse = together(f"{head}-far_classes-sparse", outputs[world_size])
+    assert (sparse["candidates"] < dense).all()
+    expected = dense + sparse["candidates"]
+    assert torch.equal(actual["candidates"], expected)
+
+
+@several
+@pytest.mark.parametrize("mode", ["dense", "sparse", "mixed"])
+@pytest.mark.parametrize("head", ["cosface", "q_margin_1.5", "sparsemax"])
+def test_a_nan_prototype_of_one_process_spoils_all_losses(
+    head: str, mode: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
+) -> None:
+    actual = together(f"{head}-nan_prototype-{mode}", outputs[world_size])
+    assert actual["loss"].isnan().all()
+
+
+@several
+@pytest.mark.parametrize("mode", ["dense", "sparse", "mixed"])
+@pytest.mark.parametrize("head", ["cosface", "q_margin_1.5", "sparsemax"])
+def test_a_nan_embedding_of_one_process_spoils_its_own_loss(
+    head: str, mode: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
+) -> None:
+    name = f"{head}-nan_embedding-{mode}"
+    actual, expected = together(name, outputs[world_size]), alone(CASES[name], world_size)
+    assert actual["loss"].isnan().nonzero().tolist() == [[3]]
+    good = torch.arange(world_size * BATCH) != 3
+    assert_near(actual["loss"][good], expected["loss"][good])
+    assert_near(actual["embedding_gradient"][good], expected["embedding_gradient"][good])
+
+
+@several
+def test_the_first_process_gathers_the_rows_of_all_classes(
+    world_size: int, outputs: dict[int, list[dict[str, Any]]]
+) -> None:
+    first, *others = [results["gathered"] for results in outputs[world_size]]
+    assert torch.equal(first, torch.arange(7.0)[:, None].expand(7, 2))
+    assert others == [None] * (world_size - 1)
+
+
+def test_parts_are_contiguous_and_differ_by_one_class_at_most() -> None:
+    parts = [ClassShards(8, rank, 3) for rank in range(3)]
+    assert [(part.start, part.stop) for part in parts] == [(0, 3), (3, 6), (6, 8)]
+    with pytest.raises(ValueError, match="found 2 classes, expected at least one for each of 3"):
+        ClassShards(2, 0, 3)
+
+
+if __name__ == "__main__":
+    run_process(int(sys.argv[1]), Path(sys.argv[2]))
