@@ -21,7 +21,8 @@ LAYERS = {
     "embed": 6,
     "score": 7,
     "report": 8,
-    "bin": 9,
+    "bench": 9,
+    "bin": 10,
 }
 FORBIDDEN = {
     "evaluate": {"torch", "torchaudio"},

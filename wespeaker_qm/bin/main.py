@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from wespeaker_qm.utils.errors import RecipeError
 
-SUBCOMMANDS = ("prepare", "pack", "train", "average", "extract", "score", "evaluate", "table5")
-"""In the order of run.sh's stages; each is ``wespeaker_qm/bin/<name>.py``."""
+SUBCOMMANDS = ("prepare", "pack", "train", "average", "extract", "score", "evaluate", "table5", "bench")
+"""In the order of run.sh's stages, then the others; each is ``wespeaker_qm/bin/<name>.py``."""
 
 logger = logging.getLogger(__name__)
 

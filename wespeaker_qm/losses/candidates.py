@@ -30,7 +30,7 @@ class Problem(NamedTuple):
     """What the filter needs: n classes of this process, B rows, a = alpha - 1.
 
     unit (B, D) unit embeddings; prototypes (n, D) and inverse_norms (n,); target (B,) index among the n, or -1 where
-    another process holds it; target_logit and log_q (B, 1), float64; filter_dtype: lower precision of the filter or None.
+    another process holds it; target_logit and log_q (B, 1), float64; filter_dtype: lower precision of the filter.
     """
 
     unit: Tensor

@@ -1,0 +1,58 @@
+"""How much memory a step needs beyond what its arguments hold, as the kernel counts it."""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+from wespeaker_qm.bench.glibc import return_freed_pages
+
+MIB = 2**20
+
+_PROC = Path("/proc/self")
+
+
+def peak_in_child(prepare: Callable[[], Callable[[], object]]) -> int | None:
+    """The peak of memory during a step, in a fresh process of one thread.
+
+    Args:
+        prepare: picklable; makes the step, and is to call into the libraries that the step will use, so that what
+            they load does not count. What it leaves in memory does not count either.
+
+    Returns:
+        Bytes, to within some hundreds of KiB; None where the kernel has no such counter.
+    """
+    # spawn: a forked child would share, and count as its own, pages of this process.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_of, prepare).result()
+
+
+def _peak_of(prepare: Callable[[], Callable[[], object]]) -> int | None:
+    torch.set_num_threads(1)
+    step = prepare()
+    return_freed_pages()  # else the step would use them and seem to need nothing
+    try:
+        (_PROC / "clear_refs").write_text("5")  # the high-water mark falls to what is resident now
+        before = _status_bytes("VmRSS")
+        step()
+        return _status_bytes("VmHWM") - before
+    except OSError:
+        return None
+
+
+def _status_bytes(key: str) -> int:
+    """A line ``key:   123 kB`` of /proc/self/status."""
+    lines = (_PROC / "status").read_text(encoding="ascii", errors="replace").splitlines()
+    (value,) = (line.split()[1] for line in lines if line.startswith(f"{key}:"))
+    return 1024 * int(value)
+
+
+def dense_cosface_bytes(dim: int, num_classes: int) -> int:
+    """What CosFace with ``F.cross_entropy`` needs in float32, computed: it may not fit where the sparse head does.
+
+    At the peak, in the backward of ``F.normalize(prototypes)``, five matrices (C, D) are held: the normalised
+    prototypes, the gradient towards them, that of the prototypes and two intermediates. The logits are gone by then.
+    """
+    return 4 * 5 * num_classes * dim
