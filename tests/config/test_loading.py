@@ -97,7 +97,7 @@ def test_a_configuration_is_frozen():
         ("loss_args.label_smoothing=0.1", "loss_args.label_smoothing: unknown key"),
         ("projection_args.scale=0", "projection_args.scale: found 0 (integer), expected greater than 0"),
         ("projection_args.alpha=1.5", "projection_args.alpha: unknown key; it belongs to alpha_arc_margin, q_margin; "
-         "arc_margin has project_type, scale, easy_margin"),
+         "arc_margin has project_type, scale, shard_classes, easy_margin"),
         ("projection_args.project_type=qmargin", "projection_args.project_type: found 'qmargin', expected one of "
          "softmax, add_margin, arc_margin, alpha_arc_margin, q_margin (nearest: q_margin"),
         ("projection_args.project_type=q_margin", "command line: projection_args.scale: missing"),

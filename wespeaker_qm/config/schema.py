@@ -161,45 +161,50 @@ class ModelArgs:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class SoftmaxArgs:
+class HeadArgs:
+    """What every loss has."""
+
+    project_type: str
+    """The loss."""
+    scale: Positive
+    """s, the factor on every cosine; the larger alpha, the smaller s should be."""
+    shard_classes: bool = False
+    """Divide the prototypes over the processes (GPUs), for more classes than one can hold. Changes no result beyond
+    round-off, and no file. Not in WeSpeaker."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SoftmaxArgs(HeadArgs):
     """Cross-entropy on scaled cosines, without a margin."""
 
     project_type: Literal["softmax"]
     """softmax"""
-    scale: Positive
-    """s, the factor on every cosine."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class AddMarginArgs:
+class AddMarginArgs(HeadArgs):
     """CosFace: s (cos - m)."""
 
     project_type: Literal["add_margin"]
     """add_margin"""
-    scale: Positive
-    """s, the factor on every cosine."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ArcMarginArgs:
+class ArcMarginArgs(HeadArgs):
     """ArcFace: s cos(angle + m)."""
 
     project_type: Literal["arc_margin"]
     """arc_margin"""
-    scale: Positive
-    """s, the factor on every cosine."""
     easy_margin: bool = False
     """Penalise only targets nearer than 90 degrees, instead of continuing the penalty linearly beyond pi - m."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class AlphaArcMarginArgs:
+class AlphaArcMarginArgs(HeadArgs):
     """EntMax, SparseMax (alpha 2) and A3M: alpha-divergence loss with ArcFace's angular margin."""
 
     project_type: Literal["alpha_arc_margin"]
     """alpha_arc_margin"""
-    scale: Positive
-    """s, the factor on every cosine; the larger alpha, the smaller s should be."""
     alpha: Alpha
     """1 = ArcFace, 2 = SparseMax."""
     reinit_epoch: Count | None = None
@@ -207,13 +212,11 @@ class AlphaArcMarginArgs:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class QMarginArgs:
+class QMarginArgs(HeadArgs):
     """Q-Margin: alpha-divergence loss whose reference measure carries the margin, q_y = exp(-s m)."""
 
     project_type: Literal["q_margin"]
     """q_margin"""
-    scale: Positive
-    """s, the factor on every cosine; the larger alpha, the smaller s should be."""
     alpha: Alpha
     """1 = CosFace."""
 

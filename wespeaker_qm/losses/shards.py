@@ -81,6 +81,10 @@ class ClassShards:
         total, slope = torch.split(self.sum(torch.cat([here.total, here.slope], dim=1)), 1, dim=1)
         return Sums(log_unit, total, slope)
 
+    def own_classes(self, rows: Tensor) -> Tensor:
+        """This process's part of rows (C, ...), one a class."""
+        return rows[self.start : self.stop]
+
     def gather_classes(self, rows: Tensor, block_rows: int = 2**16) -> Tensor | None:
         """From every process's rows (C of it, ...), one a class, those of all classes (C, ...), on the first process.
 

@@ -8,9 +8,12 @@ from torch import nn
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import AddMarginArgs, AlphaArcMarginArgs, ArcMarginArgs, Config, QMarginArgs, SoftmaxArgs
 from wespeaker_qm.losses.heads import AngularMarginHead, CosineHead, QMarginHead
+from wespeaker_qm.losses.shards import ClassShards
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.train import checkpoint
+from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.schedules import Schedule, annealed_margin, exponential_decrease
+from wespeaker_qm.utils.errors import RecipeError
 
 MODELS = {"ResNet34": (3, 4, 6, 3)}
 """Config key ``model`` -> blocks in each stage."""
@@ -26,19 +29,35 @@ def build_encoder(config: Config) -> ResNet:
     return encoder
 
 
-def build_head(config: Config, num_classes: int) -> CosineHead:
-    """The projection head of ``projection_args`` for ``num_classes`` classes."""
+def build_shards(config: Config, num_classes: int, processes: Processes) -> ClassShards:
+    """The classes that this process holds: all, or with ``projection_args.shard_classes`` its part.
+
+    Raises:
+        RecipeError: fewer classes than processes.
+    """
+    if not config.projection_args.shard_classes:
+        return ClassShards(num_classes)
+    if num_classes < processes.world_size:
+        raise RecipeError(
+            f"projection_args.shard_classes: found true with {num_classes} classes and {processes.world_size} "
+            "processes, expected at least one class for each; set it to false or start fewer processes"
+        )
+    return ClassShards(num_classes, processes.rank, processes.world_size)
+
+
+def build_head(config: Config, shards: ClassShards) -> CosineHead:
+    """The projection head of ``projection_args``, for the classes of ``shards``."""
     args = config.projection_args
-    embed_dim = config.model_args.embed_dim
+    sizes = (config.model_args.embed_dim, shards.num_classes)
     match args:
         case SoftmaxArgs() | AddMarginArgs():
-            return QMarginHead(embed_dim, num_classes, scale=args.scale, alpha=1.0)
+            return QMarginHead(*sizes, scale=args.scale, shards=shards)
         case ArcMarginArgs():
-            return AngularMarginHead(embed_dim, num_classes, scale=args.scale, easy_margin=args.easy_margin)
+            return AngularMarginHead(*sizes, scale=args.scale, easy_margin=args.easy_margin, shards=shards)
         case AlphaArcMarginArgs():
-            return AngularMarginHead(embed_dim, num_classes, scale=args.scale, alpha=args.alpha)
+            return AngularMarginHead(*sizes, scale=args.scale, alpha=args.alpha, shards=shards)
         case QMarginArgs():
-            return QMarginHead(embed_dim, num_classes, scale=args.scale, alpha=args.alpha)
+            return QMarginHead(*sizes, scale=args.scale, alpha=args.alpha, shards=shards)
 
 
 def reinit_epoch(config: Config) -> int | None:
@@ -57,6 +76,19 @@ def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.opt
         nesterov=args.nesterov,
         weight_decay=args.weight_decay,
     )
+
+
+def build_scaler(config: Config, shards: ClassShards, processes: Processes) -> torch.amp.GradScaler:
+    """The loss scaling of fp16; otherwise it does nothing."""
+    device = processes.device.type
+    enabled = config.enable_amp and config.amp_dtype == "fp16"
+    if shards.world_size == 1:
+        return torch.amp.GradScaler(device, enabled=enabled)
+    # Averaged gradients are the same everywhere, an infinite one too; those of divided prototypes are not, and all
+    # processes must skip the same steps. Imported here because it takes a second.
+    from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+    return ShardedGradScaler(device, enabled=enabled)
 
 
 def build_learning_rate(config: Config, steps_per_epoch: int, world_size: int) -> Schedule:

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 Validation = Callable[[ResNet], dict[str, float | None]]
 """Figures of a held-out verification check of the network, which is in evaluation mode."""
 
+_PROTOTYPES = "projection.weight"  # of the encoder that holds the head
+
 AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -55,13 +57,9 @@ class EncoderWithHead(nn.Module):
         self.amp_dtype = amp_dtype
 
     def forward(self, features: torch.Tensor, target: torch.Tensor, margin: float) -> LinearLoss:
-        """Loss of features (B, T, F) for targets (B,)."""
-        if self.amp_dtype is None:
-            embedding = self.encoder(features)
-        else:
-            with torch.autocast(features.device.type, self.amp_dtype):
-                embedding = self.encoder(features)
-        output: LinearLoss = self.encoder.get_submodule("projection")(embedding, target, margin)
+        """Loss of features (B, T, F) for targets (B,), in float32 even under autocast."""
+        with torch.autocast(features.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+            output: LinearLoss = self.encoder.get_submodule("projection")(self.encoder(features), target, margin)
         return output
 
 
@@ -139,13 +137,15 @@ class Trainer:
 
         torch.manual_seed(config.seed)
         self.encoder = build.build_encoder(config)
-        self.encoder.add_module("projection", build.build_head(config, self.data.num_classes))
+        self.shards = build.build_shards(config, self.data.num_classes, processes)
+        self.head = build.build_head(config, self.shards)
+        self.encoder.add_module("projection", self.head)
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.encoder = self.encoder.to(device).to(memory_format=memory_format)
         amp_dtype = AMP_DTYPES[config.amp_dtype] if config.enable_amp else None
         self.model: nn.Module = EncoderWithHead(self.encoder, amp_dtype)
         self.optimizer = build.build_optimizer(config, list(self.encoder.parameters()))
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
+        self.scaler = build.build_scaler(config, self.shards, processes)
         self.learning_rate = build.build_learning_rate(config, self.steps_per_epoch, processes.world_size)
         self.margin = build.build_margin(config, self.steps_per_epoch)
         self.reinit_epoch = build.reinit_epoch(config)
@@ -158,15 +158,20 @@ class Trainer:
         return self.steps_per_epoch * self.config.dataloader_args.batch_size * self.processes.world_size
 
     def state(self) -> dict[str, Any]:
-        """Everything that resuming needs, as tensors and plain values."""
+        """Everything that resuming needs, as tensors and plain values.
+
+        All processes call it together; what the first one gets is whole, with the prototypes of all classes.
+        """
+        model, optimizer = self.encoder.state_dict(), self.optimizer.state_dict()
+        self._change_class_rows(model, optimizer, self.shards.gather_classes)
         return {
             "epoch": self.last_epoch,
             "elapsed_s": self.elapsed_s,
             "world_size": self.processes.world_size,
             "config": self.config.to_yaml(),
             "speakers": self.data.speakers,
-            "model": self.encoder.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": model,
+            "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
         }
@@ -180,6 +185,7 @@ class Trainer:
         path = checkpoint.resume_path(self.exp_dir)
         state = checkpoint.load(path)
         check_same_run(state, self.config, self.data.speakers, self.processes.world_size, path)
+        self._change_class_rows(state["model"], state["optimizer"], self.shards.own_classes)
         self.encoder.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -188,10 +194,30 @@ class Trainer:
         self.elapsed_s = state["elapsed_s"]
         logger.info("resumed after epoch %d of %d (%s)", self.last_epoch, self.config.num_epochs, path)
 
+    def _change_class_rows(
+        self,
+        model: checkpoint.State,
+        optimizer: dict[str, Any],
+        change: Callable[[torch.Tensor], torch.Tensor | None],
+    ) -> None:
+        """Apply ``change`` to what two state_dicts have a row of for each class: the prototypes and their momentum."""
+        changed: dict[str, Any] = model
+        changed[_PROTOTYPES] = change(model[_PROTOTYPES])
+        index = [name for name, _ in self.encoder.named_parameters()].index(_PROTOTYPES)
+        # A new dictionary, because the optimiser goes on with the one that it handed out.
+        optimizer["state"][index] = {
+            name: change(value) if isinstance(value, torch.Tensor) else value
+            for name, value in optimizer["state"].get(index, {}).items()
+        }
+
     def run(self) -> None:
         """Train the epochs that are left."""
         processes = self.processes
         if processes.world_size > 1:
+            if self.shards.world_size > 1:  # every process has other prototypes, whose gradients are whole already
+                DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+                    self.model, [f"encoder.{_PROTOTYPES}"]
+                )
             self.model = DistributedDataParallel(
                 self.model, device_ids=[processes.device] if processes.device.type == "cuda" else None
             )
@@ -252,7 +278,7 @@ class Trainer:
             seen = {"samples": epoch * self.samples_per_epoch, "minutes": self.elapsed_s / 60}
             log.write("epoch", epoch=epoch, step=step, **values, **self._scheduled(step - 1), **seen)
             self._validate(epoch, step, log)
-            self._save(epoch)
+        self._save(epoch)
         self.processes.barrier()
 
     def _step(self, step: int, batch: Any) -> tuple[float, int]:
@@ -284,10 +310,9 @@ class Trainer:
         return {"margin": self.margin(step), "learning_rate": self.learning_rate(step)}
 
     def _reinitialise_head(self) -> None:
-        weight = self.encoder.get_parameter("projection.weight")
-        reinitialise_head(self.encoder, weight, self.data.chunks, self.frontend, self.plan, self.processes)
+        reinitialise_head(self.encoder, self.head, self.data.chunks, self.frontend, self.plan, self.processes)
         # Momentum points from the old prototypes.
-        self.optimizer.state[weight].clear()
+        self.optimizer.state[self.head.weight].clear()
 
     def _validate(self, epoch: int, step: int, log: TrainingLog) -> None:
         interval = self.config.valid_epoch_interval
@@ -303,7 +328,10 @@ class Trainer:
 
     def _save(self, epoch: int) -> None:
         config = self.config
+        state = self.state()
+        if not self.processes.is_first:
+            return
         if epoch % config.save_epoch_interval == 0 or epoch > config.num_epochs - config.num_avg:
-            checkpoint.save(self.encoder.state_dict(), checkpoint.model_path(self.exp_dir, epoch))
+            checkpoint.save(state["model"], checkpoint.model_path(self.exp_dir, epoch))
         # Last: a resume file that says "epoch done" must find that epoch's model beside it.
-        checkpoint.save(self.state(), checkpoint.resume_path(self.exp_dir))
+        checkpoint.save(state, checkpoint.resume_path(self.exp_dir))

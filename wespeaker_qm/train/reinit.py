@@ -10,7 +10,7 @@ from wespeaker_qm.dataset.chunks import ChunkDataset
 from wespeaker_qm.dataset.frontend import TrainingFrontend
 from wespeaker_qm.dataset.loader import make_loader
 from wespeaker_qm.dataset.plan import BatchPlan
-from wespeaker_qm.losses.heads import reinitialised_prototypes
+from wespeaker_qm.losses.heads import CosineHead, reinitialised_prototypes
 from wespeaker_qm.train.distributed import Processes
 
 logger = logging.getLogger(__name__)
@@ -34,17 +34,18 @@ def without_augmentation(chunks: ChunkDataset) -> ChunkDataset:
 @torch.no_grad()
 def reinitialise_head(
     encoder: nn.Module,
-    weight: nn.Parameter,
+    head: CosineHead,
     chunks: ChunkDataset,
     frontend: TrainingFrontend,
     plan: BatchPlan,
     processes: Processes,
 ) -> None:
-    """Replace the prototypes ``weight`` (C, D) in place, from one clean pass over the planned epoch.
+    """Replace the prototypes of ``head`` in place, from one clean pass over the planned epoch.
 
     The network runs in evaluation mode, and every process sees its share of the samples; classes that the pass does
     not meet keep their prototypes, and are counted in the log.
     """
+    weight, shards = head.weight, head.shards
     total = torch.zeros_like(weight)
     count = torch.zeros(len(weight), device=weight.device)
     was_training = encoder.training
@@ -52,10 +53,14 @@ def reinitialise_head(
     for batch in make_loader(without_augmentation(chunks), plan, num_workers=0):
         batch = batch.to(processes.device)
         unit = nn.functional.normalize(encoder(frontend(batch)).float(), dim=1)
-        total.index_add_(0, batch.label, unit)
-        count.index_add_(0, batch.label, torch.ones_like(batch.label, dtype=count.dtype))
+        unit, index = shards.gather_rows(unit), shards.gather_rows(batch.label) - shards.start
+        owned = (index >= 0) & (index < len(weight))
+        total.index_add_(0, index[owned], unit[owned])
+        count.index_add_(0, index[owned], count.new_ones(len(index))[owned])
     encoder.train(was_training)
-    mean = processes.sum(total) / processes.sum(count).clamp(min=1).unsqueeze(1)
-    result = reinitialised_prototypes(mean, weight)
+    if shards.world_size == 1:  # otherwise the samples of all processes are in the sums already
+        total, count = processes.sum(total), processes.sum(count)
+    result = reinitialised_prototypes(total / count.clamp(min=1).unsqueeze(1), weight)
     weight.copy_(result.prototypes)
-    logger.info("prototypes re-initialised (A3M-I); %d of %d classes had no sample", len(result.kept), len(weight))
+    num_kept = int(shards.sum(count.new_tensor(len(result.kept))))
+    logger.info("prototypes re-initialised (A3M-I); %d of %d classes had no sample", num_kept, shards.num_classes)
