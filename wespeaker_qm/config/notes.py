@@ -37,9 +37,20 @@ def config_notes(config: Config) -> list[str]:
         if gap > 2:
             notes.append(
                 f"projection_args: no sample can ever be solved: the cosine gap that alpha {projection.alpha}, "
-                f"scale {projection.scale} and margin {prior_margin} ask for is {gap:.2f}, but no gap exceeds 2"
+                f"scale {projection.scale} and margin {prior_margin} ask for is {gap:.2f}, but no gap exceeds 2; "
+                + _remedy(projection.alpha, projection.scale, prior_margin)
             )
     return notes
+
+
+def _remedy(alpha: float, scale: float, margin: float) -> str:
+    """How to bring the gap below 2: it is smallest, e m, at the scale 1 / (a m)."""
+    a = alpha - 1
+    best_scale = math.inf if margin == 0 else 1 / (a * margin)
+    if scale > best_scale:
+        return f"lower scale (the gap is smallest, {math.e * margin:.2f}, at {best_scale:.3g}), alpha or the margin"
+    smallest = "" if margin == 0 else f" (the gap is smallest, {math.e * margin:.2f}, at {best_scale:.3g})"
+    return f"raise scale{smallest} or alpha"
 
 
 def zero_loss_gap(alpha: float, scale: float, margin: float) -> float:

@@ -1,9 +1,9 @@
 """What a training run was and how it went: the loss, the amount of training, and the learning curves.
 
 Reads the ``train_log.jsonl`` of the trainer, one JSON object a line, of which the field ``type`` says what it is:
-``step`` (means since the last one: ``step loss accuracy margin learning_rate``), ``epoch`` (the same over the epoch,
-and ``samples minutes`` since the start of training) and ``valid`` (held-out verification: ``step eer``).
-Accuracy is that of the cosines without a margin.
+``step`` (means since the last one: ``step loss accuracy margin learning_rate``, and for alpha > 1 ``support
+candidate_density solved dropped``), ``epoch`` (the same over the epoch, and ``samples minutes`` since the start of
+training) and ``valid`` (held-out verification: ``step eer``). Accuracy is that of the cosines without a margin.
 """
 
 import dataclasses
@@ -117,6 +117,9 @@ def read_training_log(path: Path | str) -> TrainingLog:
 def training_figure(log: TrainingLog, title: str) -> "Figure":
     """Learning curves over the training samples: loss, accuracy, validation EER, learning rate and margin.
 
+    A run with alpha > 1 has two more panels: how many classes share the posterior, and how many samples are solved
+    (their own class has all of it) or dropped (none).
+
     Faint: the logged steps. Bold: means over epochs, drawn in the middle of the epoch.
     """
     from matplotlib.figure import Figure
@@ -128,14 +131,15 @@ def training_figure(log: TrainingLog, title: str) -> "Figure":
         samples: NDArray[np.float64] = _column(records, "step") * samples_per_step
         return samples / 1000
 
-    figure = Figure(figsize=(8.4, 5.6), dpi=130, layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True)
+    is_sparse = "support" in log.epochs[0]
+    figure = Figure(figsize=(8.4, 8.2 if is_sparse else 5.6), dpi=130, layout="constrained")
+    panels = figure.subplots(3 if is_sparse else 2, 2, sharex=True)
+    middle = thousands(log.epochs) - epoch_samples / 2000
     for axes, field, factor, name in (
         (panels[0, 0], "loss", 1, "training loss"),
         (panels[0, 1], "accuracy", 100, "training accuracy without margin (%)"),
     ):
         axes.plot(thousands(log.steps), factor * _column(log.steps, field), color=COLOURS[0], alpha=0.3, linewidth=0.8)
-        middle = thousands(log.epochs) - epoch_samples / 2000
         axes.plot(middle, factor * _column(log.epochs, field), ".-", color=COLOURS[0], linewidth=1.8)
         axes.set_ylim(bottom=0)
         _style(axes, name)
@@ -159,8 +163,20 @@ def training_figure(log: TrainingLog, title: str) -> "Figure":
     margin.tick_params(labelsize=9)
     margin.spines["top"].set_visible(False)
 
+    if is_sparse:
+        support, shares = panels[2]
+        support.plot(middle, _column(log.epochs, "support"), ".-", color=COLOURS[0], linewidth=1.8)
+        support.set_yscale("log")
+        _style(support, "support: classes with a posterior above 0")
+        for number, (name, meaning) in enumerate((("solved", "all"), ("dropped", "none"))):
+            label = f"{name}: own class has {meaning} of the posterior"
+            shares.plot(middle, 100 * _column(log.epochs, name), ".-", color=COLOURS[number], label=label)
+        shares.set_ylim(0, 100)
+        shares.legend(fontsize=8, frameon=False)
+        _style(shares, "samples (%)")
+
     panels[0, 0].set_xlim(0, log.num_samples / 1000)
-    for axes in panels[1]:
+    for axes in panels[-1]:
         axes.set_xlabel("training samples (thousands)", fontsize=9)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure

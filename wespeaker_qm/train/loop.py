@@ -63,29 +63,43 @@ class EncoderWithHead(nn.Module):
         return output
 
 
+def batch_figures(output: LinearLoss, num_classes: int) -> dict[str, float]:
+    """Means over a batch, moved from the device at once.
+
+    loss; accuracy: share of samples whose own class is nearest. For alpha > 1 also support: classes with a posterior
+    above 0; candidate_density: share of the classes that the head looked at closely; solved and dropped: shares of
+    samples whose own class has all of the posterior, or none.
+    """
+    figures = {"loss": output.loss, "accuracy": output.correct}
+    if output.sparsity is not None:
+        support, candidates, target_posterior = output.sparsity
+        figures |= {"support": support, "candidate_density": candidates / num_classes}
+        figures |= {"solved": target_posterior == 1, "dropped": target_posterior == 0}
+    means = torch.stack([figure.detach().double().mean() for figure in figures.values()])
+    return dict(zip(figures, means.tolist(), strict=True))
+
+
 class Means:
-    """Running means of loss and accuracy, and the clock."""
+    """Running means of a batch's figures, and the clock."""
 
     def __init__(self) -> None:
-        self.loss = 0.0
-        self.correct = 0
+        self.sums: dict[str, float] = {}
         self.samples = 0
         self.wait_s = 0.0
         self.start = time.monotonic()
 
-    def add(self, loss: float, correct: int, samples: int, wait_s: float) -> None:
-        """Count a batch."""
-        self.loss += loss * samples
-        self.correct += correct
+    def add(self, figures: dict[str, float], samples: int, wait_s: float) -> None:
+        """Count a batch, whose figures are means over its samples."""
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * samples
         self.samples += samples
         self.wait_s += wait_s
 
     def values(self, world_size: int) -> dict[str, float]:
-        """Loss, accuracy, samples a second over all processes, and seconds waited for data."""
+        """The means, samples a second over all processes, and seconds waited for data."""
         elapsed_s = max(time.monotonic() - self.start, 1e-9)
         return {
-            "loss": self.loss / self.samples,
-            "accuracy": self.correct / self.samples,
+            **{name: total / self.samples for name, total in self.sums.items()},
             "samples_per_s": world_size * self.samples / elapsed_s,
             "wait_s": self.wait_s,
         }
@@ -252,15 +266,16 @@ class Trainer:
         step = (epoch - 1) * self.steps_per_epoch
         for batch in self.loader:
             wait_s = time.monotonic() - waiting_since
-            loss, correct = self._step(step, batch.to(self.processes.device))
+            figures = self._step(step, batch.to(self.processes.device))
             step += 1
             for means in (over_epoch, over_interval):
-                means.add(loss, correct, len(batch.keys), wait_s)
+                means.add(figures, len(batch.keys), wait_s)
             shown = over_interval.values(self.processes.world_size)
             bar.set_postfix(
                 epoch=epoch,
                 loss=f"{shown['loss']:.3f}",
                 acc=f"{shown['accuracy']:.3f}",
+                **{name: f"{shown[name]:.3g}" for name in ("support", "solved") if name in shown},
                 margin=f"{self.margin(step - 1):.3f}",
                 lr=f"{self.learning_rate(step - 1):.2g}",
                 waited=f"{over_epoch.wait_s:.1f}s",
@@ -278,24 +293,29 @@ class Trainer:
             seen = {"samples": epoch * self.samples_per_epoch, "minutes": self.elapsed_s / 60}
             log.write("epoch", epoch=epoch, step=step, **values, **self._scheduled(step - 1), **seen)
             self._validate(epoch, step, log)
+            if epoch == self.config.num_epochs and values.get("dropped", 0.0) > 1 / 2:
+                logger.warning(
+                    "projection_args: in the last epoch %.0f %% of the samples gave their own class a posterior of "
+                    "exactly 0: the loss is too sparse for them; lower alpha or scale, or train for longer",
+                    100 * values["dropped"],
+                )
         self._save(epoch)
         self.processes.barrier()
 
-    def _step(self, step: int, batch: Any) -> tuple[float, int]:
-        """One update; the mean loss before it, and how many samples had their own class nearest."""
+    def _step(self, step: int, batch: Any) -> dict[str, float]:
+        """One update; what `batch_figures` says of the batch before it."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         output: LinearLoss = self.model(self.frontend(batch), batch.label, self.margin(step))
         loss = output.loss.mean()
-        correct = output.correct.sum()
-        loss_value, num_correct = torch.stack((loss.detach().double(), correct.double())).tolist()
-        if not math.isfinite(loss_value):
+        figures = batch_figures(output, self.data.num_classes)
+        if not math.isfinite(figures["loss"]):
             self._refuse(step, batch.keys, output.loss)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss_value, int(num_correct)
+        return figures
 
     def _refuse(self, step: int, keys: list[str], loss: torch.Tensor) -> None:
         bad = [key for key, finite in zip(keys, loss.isfinite().tolist(), strict=True) if not finite]
