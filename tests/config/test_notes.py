@@ -23,7 +23,15 @@ def test_the_default_deserves_no_note():
                 projection_args=QMarginArgs(project_type="q_margin", scale=32.0, alpha=1.5),
                 margin_update=MarginUpdate(final_margin=0.5),
             ),
-            "gap that alpha 1.5, scale 32.0 and margin 0.5 ask for is 186.31",
+            "gap that alpha 1.5, scale 32.0 and margin 0.5 ask for is 186.31, but no gap exceeds 2; lower scale (the gap "
+            "is smallest, 1.36, at 4), alpha or the margin",
+        ),
+        (
+            Config(
+                projection_args=QMarginArgs(project_type="q_margin", scale=1.0, alpha=1.25),
+                margin_update=MarginUpdate(final_margin=0.1),
+            ),
+            "is 4.10, but no gap exceeds 2; raise scale (the gap is smallest, 0.27, at 40) or alpha",
         ),
     ],
 )

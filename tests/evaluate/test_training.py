@@ -30,6 +30,20 @@ def test_figure_shows_the_log_over_samples(tmp_path, write_training_log):
     assert margin.lines[0].get_ydata()[-1] == pytest.approx(0.04)
 
 
+def test_figure_of_a_sparse_loss_shows_its_support(tmp_path, write_training_log):
+    write_training_log(tmp_path / "log")
+    log = read_training_log(tmp_path / "log")
+    for number, record in enumerate(log.epochs):
+        record.update(support=40 / (number + 1), solved=number / 10, dropped=0.1)
+    figure = training_figure(log, "title")
+    support, shares = (axes for axes in figure.axes if "support" in axes.get_title("left") or axes.get_legend())
+    assert support.lines[0].get_ydata().tolist() == pytest.approx([40, 20, 40 / 3, 10])
+    solved, dropped = shares.lines
+    assert solved.get_ydata().tolist() == pytest.approx([0, 10, 20, 30])
+    assert dropped.get_ydata().tolist() == pytest.approx([10, 10, 10, 10])
+    figure.savefig(tmp_path / "training.png")
+
+
 def test_figure_without_steps_and_validation(tmp_path, write_training_log):
     write_training_log(tmp_path / "log", with_steps=False)
     log = read_training_log(tmp_path / "log")

@@ -99,6 +99,10 @@ def test_training_learns_and_logs(tiny_config: Config, tiny_corpus: Path, tmp_pa
     assert [record["epoch"] for record in epochs] == list(range(1, 26))
     assert epochs[-1]["accuracy"] >= 0.7  # chance is 0.25
     assert epochs[0]["margin"] == 0.0
+    assert 1 <= epochs[-1]["support"] < epochs[0]["support"] <= 4
+    assert epochs[-1]["candidate_density"] == 1  # few classes are computed densely
+    assert epochs[0]["solved"] <= epochs[-1]["solved"] <= 1
+    assert 0 <= epochs[-1]["dropped"] <= epochs[0]["dropped"] <= 1
     assert epochs[-1]["margin"] == 0.1
     checks = [record for record in records if record["type"] == "valid"]
     assert [record["epoch"] for record in checks] == [*range(3, 25, 3), 25]

@@ -40,10 +40,15 @@ _SPARSE = "sparse head"
 
 
 class Row(NamedTuple):
-    """A case, and opponent -> the ratio of times that the sparse head is to stay below; None: of interest only."""
+    """A case, and opponent -> the ratio of times that the sparse head is to stay below; None: of interest only.
+
+    With ``keep_pages`` the allocator keeps what is freed. It does not by default, and a dense head that is so large
+    then spends most of its time on being given the same pages again.
+    """
 
     case: Case
     bounds: Mapping[str, float | None]
+    keep_pages: bool = False
 
 
 class Plan(NamedTuple):
@@ -93,9 +98,9 @@ QUICK = Plan(
 FULL = Plan(
     rows=(
         *QUICK.rows,
-        Row(_LARGE, {COSFACE: 0.45, DENSE: None}),
-        Row(_LARGE._replace(trained=True), {COSFACE: 0.35, DENSE: None}),
-        Row(_worst(_LARGE), {COSFACE: 1.4, DENSE: None}),
+        Row(_LARGE, {COSFACE: 0.45, DENSE: None}, keep_pages=True),
+        Row(_LARGE._replace(trained=True), {COSFACE: 0.35, DENSE: None}, keep_pages=True),
+        Row(_worst(_LARGE), {COSFACE: 1.4, DENSE: None}, keep_pages=True),
     ),
     memory=(_HUGE._replace(trained=False), _HUGE),
     growth=tuple(_HUGE._replace(num_classes=num_classes) for num_classes in (10_000, 100_000, 1_000_000)),
@@ -114,6 +119,7 @@ class Comparison(NamedTuple):
     sparse_ms: float
     ratio: Quartiles
     bound: float | None
+    pages_kept: bool
 
     @property
     def verdict(self) -> str:
@@ -121,12 +127,13 @@ class Comparison(NamedTuple):
         return "" if self.bound is None else _verdict(self.ratio.median <= self.bound)
 
 
-def head_report(plan: Plan, rounds: int) -> str:
-    """Measure, and say how it went, in Markdown. Changes this process: one thread, freed pages are kept.
+def head_report(plan: Plan, rounds: int, *, keep_pages: bool = False) -> str:
+    """Measure, and say how it went, in Markdown. Changes this process: one thread, and perhaps freed pages are kept.
 
     Args:
-        plan: what to measure.
+        plan: what to measure; rows for which freed pages are kept must come last.
         rounds: how often each time is taken.
+        keep_pages: keep freed pages for all rows.
 
     Raises:
         RecipeError: rounds below 1.
@@ -139,10 +146,12 @@ def head_report(plan: Plan, rounds: int) -> str:
         for case in plan.memory:  # while this process is still small
             peaks[case] = peak_in_child(functools.partial(_cold_step, case))
             bar.update()
-        facts = machine_facts(keep_freed_pages(), rounds)
+        facts = machine_facts(rounds)
         comparisons = []
+        kept = False
         for row in plan.rows:
-            comparisons += compare(row, rounds)
+            kept = kept or ((keep_pages or row.keep_pages) and keep_freed_pages())
+            comparisons += compare(row, rounds, pages_kept=kept)
             bar.update()
         growth = grow(plan.growth, rounds)
         bar.update(len(plan.growth))
@@ -154,16 +163,16 @@ def head_report(plan: Plan, rounds: int) -> str:
     return "\n\n".join(parts)
 
 
-def machine_facts(pages_are_kept: bool, rounds: int) -> str:
+def machine_facts(rounds: int) -> str:
     """What the figures depend on, as a Markdown list."""
     made_with = provenance()
-    pages = "kept (glibc)" if pages_are_kept else "left to the allocator (no glibc): hard on dense heads"
     return "\n".join(
         [
             f"- command: `{made_with['command']}`, commit {made_with['commit']}",
             f"- CPU: {_cpu_model()}, {torch.get_num_threads()} thread",
             f"- PyTorch {torch.__version__}, Python {made_with['python']}, {made_with['system']}",
-            f"- pages that are freed: {pages}",
+            "- pages: fresh from the system where the allocator (the default one) takes large blocks from it, or kept "
+            "and reused",
             f"- times: forward and backward, median of {rounds} rounds in turn; ratio: sparse head / opponent, median "
             "and quartiles over the rounds",
         ]
@@ -180,7 +189,7 @@ def _cpu_model() -> str:
 # --- time -----------------------------------------------------------------------------------------------------------
 
 
-def compare(row: Row, rounds: int) -> list[Comparison]:
+def compare(row: Row, rounds: int, *, pages_kept: bool) -> list[Comparison]:
     """Time the sparse head and its opponents in turn."""
     problem = simulate(row.case)
     losses = {_SPARSE: _sparse_loss(row.case, problem), **_opponents(row.case, problem)}
@@ -197,6 +206,7 @@ def compare(row: Row, rounds: int) -> list[Comparison]:
             sparse_ms=quartiles(times_ms[_SPARSE]).median,
             ratio=paired_ratios(times_ms[_SPARSE], times_ms[name]),
             bound=bound,
+            pages_kept=pages_kept,
         )
         for name, bound in row.bounds.items()
     ]
@@ -272,7 +282,18 @@ def _cold_step(case: Case) -> Callable[[], object]:
 
 def comparison_table(comparisons: list[Comparison]) -> str:
     """One line an opponent."""
-    header = ["B, D, C", "alpha/s/m", "data", "support %", "candidates %", "against", "its ms", "sparse ms", "ratio"]
+    header = [
+        "B, D, C",
+        "alpha/s/m",
+        "data",
+        "pages",
+        "support %",
+        "candidates %",
+        "against",
+        "its ms",
+        "sparse ms",
+        "ratio",
+    ]
     header += ["quartiles", "bound", "verdict"]
     return markdown_table(header, [_comparison_cells(comparison) for comparison in comparisons])
 
@@ -283,6 +304,7 @@ def _comparison_cells(comparison: Comparison) -> list[str]:
         f"{case.batch}, {case.dim}, {case.num_classes:,}",
         f"{case.alpha:g}/{case.scale:g}/{case.margin:g}" + ("" if case.margin_type == "reference" else " angular"),
         _data(case),
+        "kept" if comparison.pages_kept else "fresh",
         f"{100 * comparison.support / case.num_classes:.2f}",
         f"{100 * comparison.candidates / case.num_classes:.2f}",
         comparison.opponent,

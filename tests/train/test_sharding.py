@@ -1,0 +1,103 @@
+"""Training with the prototypes divided over processes: the same weights, files and continuation as without."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from wespeaker_qm.config import Config
+from wespeaker_qm.train import checkpoint
+
+TRAIN = ["-m", "wespeaker_qm.bin.main", "train"]
+DYING = """
+import sys
+from pathlib import Path
+from wespeaker_qm.config import load_config
+from wespeaker_qm.train.distributed import joined_processes
+from wespeaker_qm.train.loop import Trainer
+
+config, data, exp_dir, *overrides = sys.argv[1:]
+config = load_config([Path(config)], overrides)
+with joined_processes("cpu") as processes:
+    trainer = Trainer(config, Path(data), Path(exp_dir), processes, None)
+    step = trainer._step
+    def dying_step(index, batch):
+        if index == trainer.steps_per_epoch + 1:
+            sys.exit(7)
+        return step(index, batch)
+    trainer._step = dying_step
+    trainer.run()
+"""
+
+
+def torchrun(num_processes: int, *arguments: str, code: int = 0) -> None:
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([*program, *arguments], capture_output=True, text=True, env=environment, timeout=240)
+    assert (result.returncode == 0) == (code == 0), result.stderr[-3000:]
+
+
+@pytest.fixture
+def train(tiny_config: Config, tiny_corpus: Path, tmp_path: Path):
+    tiny_config.save(tmp_path / "conf.yaml")
+
+    def run(name: str, num_processes: int, *overrides: str) -> dict[str, torch.Tensor]:
+        options = ["--data", str(tiny_corpus), "--exp_dir", str(tmp_path / name)]
+        options += ["--config", str(tmp_path / "conf.yaml"), "--set", *overrides]
+        torchrun(num_processes, *TRAIN, *options)
+        return checkpoint.load(checkpoint.model_path(tmp_path / name, 3))
+
+    return run
+
+
+def distance(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == two.keys()
+    assert all(one[name].shape == two[name].shape for name in one)
+    return max(((one[name].double() - two[name].double()).abs().max()).item() for name in one)
+
+
+def test_divided_prototypes_train_to_the_same_weights_and_go_on_after_a_death(
+    train, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    together = train("together", 2, "dataloader_args.batch_size=4")
+    overrides = ("dataloader_args.batch_size=4", "projection_args.shard_classes=true")
+    divided = train("divided", 2, *overrides)
+    assert divided["projection.weight"].shape == (12, 8)
+    assert distance(together, divided) < 1e-4
+
+    script = tmp_path / "dying.py"
+    script.write_text(DYING)
+    torchrun(
+        2, str(script), str(tmp_path / "conf.yaml"), str(tiny_corpus), str(tmp_path / "killed"), *overrides, code=7
+    )
+    state = checkpoint.load(checkpoint.resume_path(tmp_path / "killed"))
+    assert state["epoch"] == 1
+    assert state["model"]["projection.weight"].shape == (12, 8)
+    momenta = [value["momentum_buffer"] for value in state["optimizer"]["state"].values()]
+    assert any(momentum.shape == (12, 8) for momentum in momenta)
+    assert distance(train("killed", 2, *overrides), divided) == 0
+
+
+def test_uneven_parts_and_reinitialisation(train) -> None:
+    """Four classes on three processes; A3M-I in the second epoch."""
+    overrides = ["dataloader_args.batch_size=2", "dataset_args.speed_perturb=false"]
+    a3m = "{project_type: alpha_arc_margin, scale: 5.0, alpha: 2.0, reinit_epoch: 2, shard_classes: %s}"
+    together = train("together", 3, *overrides, "projection_args=" + a3m % "false")
+    divided = train("divided", 3, *overrides, "projection_args=" + a3m % "true")
+    assert divided["projection.weight"].shape == (4, 8)
+    assert distance(together, divided) < 1e-4
+
+
+def test_fewer_classes_than_processes_are_refused(tiny_config: Config) -> None:
+    from dataclasses import replace
+
+    from wespeaker_qm.train import build
+    from wespeaker_qm.train.distributed import Processes
+    from wespeaker_qm.utils.errors import RecipeError
+
+    config = replace(tiny_config, projection_args=replace(tiny_config.projection_args, shard_classes=True))
+    with pytest.raises(RecipeError, match="projection_args.shard_classes: found true with 3 classes and 4 processes"):
+        build.build_shards(config, 3, Processes(rank=0, world_size=4, device=torch.device("cpu")))
