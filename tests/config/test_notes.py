@@ -23,8 +23,8 @@ def test_the_default_deserves_no_note():
                 projection_args=QMarginArgs(project_type="q_margin", scale=32.0, alpha=1.5),
                 margin_update=MarginUpdate(final_margin=0.5),
             ),
-            "gap that alpha 1.5, scale 32.0 and margin 0.5 ask for is 186.31, but no gap exceeds 2; lower scale (the gap "
-            "is smallest, 1.36, at 4), alpha or the margin",
+            "gap that alpha 1.5, scale 32.0 and margin 0.5 ask for is 186.31, but no gap exceeds 2; lower scale (the "
+            "gap is smallest, 1.36, at 4), alpha or the margin",
         ),
         (
             Config(

@@ -44,11 +44,11 @@ def torchrun(num_processes: int, *arguments: str, code: int = 0) -> None:
 def train(tiny_config: Config, tiny_corpus: Path, tmp_path: Path):
     tiny_config.save(tmp_path / "conf.yaml")
 
-    def run(name: str, num_processes: int, *overrides: str) -> dict[str, torch.Tensor]:
+    def run(name: str, num_processes: int, *overrides: str, epoch: int = 1) -> dict[str, torch.Tensor]:
         options = ["--data", str(tiny_corpus), "--exp_dir", str(tmp_path / name)]
         options += ["--config", str(tmp_path / "conf.yaml"), "--set", *overrides]
         torchrun(num_processes, *TRAIN, *options)
-        return checkpoint.load(checkpoint.model_path(tmp_path / name, 3))
+        return checkpoint.load(checkpoint.model_path(tmp_path / name, epoch))
 
     return run
 
@@ -62,6 +62,7 @@ def distance(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> floa
 def test_divided_prototypes_train_to_the_same_weights_and_go_on_after_a_death(
     train, tiny_corpus: Path, tmp_path: Path
 ) -> None:
+    # After one epoch: batch norm over four samples makes much of round-off later.
     together = train("together", 2, "dataloader_args.batch_size=4")
     overrides = ("dataloader_args.batch_size=4", "projection_args.shard_classes=true")
     divided = train("divided", 2, *overrides)
@@ -78,13 +79,14 @@ def test_divided_prototypes_train_to_the_same_weights_and_go_on_after_a_death(
     assert state["model"]["projection.weight"].shape == (12, 8)
     momenta = [value["momentum_buffer"] for value in state["optimizer"]["state"].values()]
     assert any(momentum.shape == (12, 8) for momentum in momenta)
-    assert distance(train("killed", 2, *overrides), divided) == 0
+    last = checkpoint.load(checkpoint.model_path(tmp_path / "divided", 3))
+    assert distance(train("killed", 2, *overrides, epoch=3), last) == 0
 
 
 def test_uneven_parts_and_reinitialisation(train) -> None:
-    """Four classes on three processes; A3M-I in the second epoch."""
+    """Four classes on three processes; A3M-I."""
     overrides = ["dataloader_args.batch_size=2", "dataset_args.speed_perturb=false"]
-    a3m = "{project_type: alpha_arc_margin, scale: 5.0, alpha: 2.0, reinit_epoch: 2, shard_classes: %s}"
+    a3m = "{project_type: alpha_arc_margin, scale: 5.0, alpha: 2.0, reinit_epoch: 1, shard_classes: %s}"
     together = train("together", 3, *overrides, "projection_args=" + a3m % "false")
     divided = train("divided", 3, *overrides, "projection_args=" + a3m % "true")
     assert divided["projection.weight"].shape == (4, 8)
@@ -99,5 +101,5 @@ def test_fewer_classes_than_processes_are_refused(tiny_config: Config) -> None:
     from wespeaker_qm.utils.errors import RecipeError
 
     config = replace(tiny_config, projection_args=replace(tiny_config.projection_args, shard_classes=True))
-    with pytest.raises(RecipeError, match="projection_args.shard_classes: found true with 3 classes and 4 processes"):
+    with pytest.raises(RecipeError, match=r"projection_args\.shard_classes: found true with 3 classes and 4 processes"):
         build.build_shards(config, 3, Processes(rank=0, world_size=4, device=torch.device("cpu")))
