@@ -15,13 +15,14 @@ support, and what it keeps too much is discarded at the end. There is no number 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wespeaker_qm.losses.root import add_sums, class_sums, newton_step
 
 GROUP = 16  # classes whose maximum is looked at before they are
-_NUM_LEADERS = 32  # largest logits of earlier chunks that the bound remembers
-_STEPS = 2  # of Newton's method in each chunk
+_NUM_LEADERS = 32  # maxima over the classes of earlier chunks that the bound remembers
+_FIRST_STEPS, _STEPS = 3, 1  # of Newton's method in the first chunk, and in each later one
 _CHUNK_LOGITS = 2**19  # of a batch in a chunk: what stays in a core's cache
 _DENSE = 0.12  # of the classes of a chunk survive: then the dense computation is the cheaper one
 
@@ -64,14 +65,14 @@ class Bound:
         """Take logits (B, N) of other classes, each at most once, into account."""
         target_logit, log_q, a = self._problem.target_logit, self._problem.log_q, self._problem.a
         target_logit, log_q = target_logit.to(logits), log_q.to(logits)
-        leaders = self._seen.topk(min(_NUM_LEADERS, self._seen.shape[1]), dim=1).values
-        self._seen = torch.cat([leaders, logits], dim=1)
+        num_steps = _STEPS if self._seen.shape[1] else _FIRST_STEPS
+        self._seen = torch.cat([_leaders(self._seen), logits], dim=1)
         best_other = self._seen.amax(1, keepdim=True)
         top = torch.maximum(best_other, target_logit)
         gap, target_gap = (top - self._seen) * a, (top - target_logit) * a
         alone = torch.minimum(1 + (top - best_other) * a, target_gap + torch.exp(-a * log_q))
         height = torch.minimum(alone, 1 + (top - self.tau) * a)
-        for _ in range(_STEPS):
+        for _ in range(num_steps):
             sums = add_sums(class_sums(gap, a, height), class_sums(target_gap, a, height, log_q))
             height = height * (1 - newton_step(sums, a, height).clamp_(min=0))
         self.tau = top - (height - 1) / a
@@ -80,6 +81,15 @@ class Bound:
         """(B, 1): a class in the support has a larger logit; round-off is allowed for."""
         tau = self.tau - 1 / self._problem.a
         return tau - 16 * torch.finfo(tau.dtype).eps * (self._problem.scale + tau.abs())
+
+
+def _leaders(logits: Tensor) -> Tensor:
+    """Maxima (B, at most _NUM_LEADERS) over strided groups; faster than the largest, and nearly all of them."""
+    batch, size = logits.shape
+    if size <= _NUM_LEADERS:
+        return logits
+    padded = F.pad(logits, (0, -size % _NUM_LEADERS), value=-torch.inf)
+    return padded.view(batch, -1, _NUM_LEADERS).amax(1)
 
 
 def find_candidates(problem: Problem) -> tuple[Candidates | None, Tensor]:

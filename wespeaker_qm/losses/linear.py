@@ -41,6 +41,7 @@ from wespeaker_qm.losses.root import (
 from wespeaker_qm.losses.shards import ClassShards
 
 _FEW_CLASSES = 1024  # up to here the dense computation is quicker than any filter
+_BLOCK_GAPS = 2**17
 
 
 class Sparsity(NamedTuple):
@@ -242,7 +243,7 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
     height = torch.minimum(alone, 1 + (top - tau) * a)
 
     def sums(height: Tensor) -> Sums:
-        others = reduce(add_sums, [class_sums(gap, a, height.to(gap)) for gap in gaps])
+        others = reduce(add_sums, [_sums_by_rows(gap, a, height.to(gap)) for gap in gaps])
         others = shards.sum_sums(Sums(*(part.double() for part in others)))
         return add_sums(others, class_sums(target_gap, a, height, log_q))
 
@@ -268,6 +269,14 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
         return _Solved(loss, best_other[:, 0], sparsity, row_factor, None, matrix)
     entries = gradients.entries_of(gaps[0] * problem.scale, candidates.classes, target_weight, problem.target)
     return _Solved(loss, best_other[:, 0], sparsity, row_factor, entries, [])
+
+
+def _sums_by_rows(gap: Tensor, a: float, height: Tensor) -> Sums:
+    """`class_sums`, a few rows at a time: what stays in a core's cache is worked on several times faster."""
+    num_rows = max(1, _BLOCK_GAPS // gap.shape[1])
+    pairs = zip(torch.split(gap, num_rows), torch.split(height, num_rows), strict=True)
+    parts = [class_sums(some_gaps, a, some_heights) for some_gaps, some_heights in pairs]
+    return parts[0] if len(parts) == 1 else Sums(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _row_max(chunks: list[Tensor]) -> Tensor:

@@ -45,16 +45,21 @@ class Sums(NamedTuple):
 
 def class_sums(gap: Tensor, a: float, height: Tensor, log_q: Tensor | None = None) -> Sums:
     """Sums of classes with gaps (B, N), +inf for no class, at ``height`` (B, 1); log_q broadcasts to (B, N)."""
-    excess = (gap / -height).clamp_(min=-1)
     power = _small_integer(1 / a)
     if power is not None and log_q is None:
-        share = excess.add_(1)
-        below = torch.ones_like(share) if power == 1 else share
-        for _ in range(power - 2):
-            below = below * share
-        slope = (below * (share > 0)).sum(1, keepdim=True) if power == 1 else below.sum(1, keepdim=True)
-        return Sums(torch.zeros_like(height), (below * share).sum(1, keepdim=True), slope)
-    log_weight, share = _log_weight(excess, a, log_q)
+        share = _share(gap, height)
+        square = share if power == 1 else share * share
+        match power:
+            case 1:
+                total, slope = share.sum(1), (share > 0).sum(1).to(share)
+            case 2:
+                total, slope = square.sum(1), share.sum(1)
+            case 3:
+                total, slope = _dot(square, share), square.sum(1)
+            case _:
+                total, slope = _dot(square, square), _dot(square, share)
+        return Sums(torch.zeros_like(height), total[:, None], slope[:, None])
+    log_weight, share = _log_weight(gap, a, height, log_q)
     # -inf, where no class has mass, would make the differences below NaN.
     log_unit = log_weight.amax(1, keepdim=True).clamp_(min=torch.finfo(gap.dtype).min)
     weight = log_weight.sub_(log_unit).exp_()
@@ -108,17 +113,35 @@ def newton_step(at: Sums, a: float, height: Tensor) -> Tensor:
 
 def posterior_of(gap: Tensor, a: float, root: Root, log_q: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Posterior and share, (B, N) each, of classes with gaps (B, N) at the root."""
-    log_weight, share = _log_weight((gap / -root.height).clamp_(min=-1), a, log_q)
+    power = _small_integer(1 / a)
+    if power is not None and log_q is None:
+        share = _share(gap, root.height)
+        posterior = share * (-root.log_total).exp()
+        for _ in range(power - 1):
+            posterior *= share
+        return posterior, share
+    log_weight, share = _log_weight(gap, a, root.height, log_q)
     return log_weight.sub_(root.log_total).exp_(), share
 
 
-def _log_weight(excess: Tensor, a: float, log_q: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Logarithm of w, and share = 1 + excess; not share ** (1 / a), which loses the digits of a small excess / a."""
+def _share(gap: Tensor, height: Tensor) -> Tensor:
+    return (gap / -height).add_(1).relu_()
+
+
+def _log_weight(gap: Tensor, a: float, height: Tensor, log_q: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logarithm of w, and share; not share ** (1 / a), which loses the digits of a small excess / a."""
+    excess = (gap / -height).clamp_(min=-1)
     share = 1 + excess
     log_weight = excess.log1p_().div_(a)
     if log_q is not None:
         log_weight = log_weight + log_q
     return log_weight, share
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """Row by row, (B,): a third of the time of multiplying and summing."""
+    dots: Tensor = torch.linalg.vecdot(first, second)
+    return dots
 
 
 def _small_integer(value: float) -> int | None:
@@ -168,7 +191,6 @@ def _target_term(off_target: Tensor, log_power: Tensor, a: float) -> Tensor:
 def _target_series(off_target: Tensor, a: float) -> Tensor:
     """r^2 sum_n (1 - a)_n / n! r^n / (n + 2), the expansion of G at 0."""
     binomials = [math.prod((m - a) / m for m in range(1, n + 1)) for n in range(_SERIES_TERMS)]
-    series = torch.zeros_like(off_target)
-    for n in reversed(range(_SERIES_TERMS)):
-        series = series * off_target + binomials[n] / (n + 2)
-    return off_target.square() * series
+    coefficients = off_target.new_tensor([binomial / (n + 2) for n, binomial in enumerate(binomials)])
+    powers = off_target[:, None] ** torch.arange(_SERIES_TERMS, device=off_target.device)
+    return off_target.square() * (powers * coefficients).sum(1)
