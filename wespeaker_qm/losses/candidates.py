@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wespeaker_qm.losses.root import add_sums, class_sums, newton_step
+from wespeaker_qm.losses.root import class_sums, newton_step, with_class
 
 GROUP = 16  # classes whose maximum is looked at before they are
 _NUM_LEADERS = 32  # maxima over the classes of earlier chunks that the bound remembers
@@ -73,7 +73,7 @@ class Bound:
         alone = torch.minimum(1 + (top - best_other) * a, target_gap + torch.exp(-a * log_q))
         height = torch.minimum(alone, 1 + (top - self.tau) * a)
         for _ in range(num_steps):
-            sums = add_sums(class_sums(gap, a, height), class_sums(target_gap, a, height, log_q))
+            sums = with_class(class_sums(gap, a, height), target_gap, a, height, log_q)
             height = height * (1 - newton_step(sums, a, height).clamp_(min=0))
         self.tau = top - (height - 1) / a
 

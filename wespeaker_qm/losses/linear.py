@@ -37,6 +37,7 @@ from wespeaker_qm.losses.root import (
     loss_value,
     newton_root,
     posterior_of,
+    with_class,
 )
 from wespeaker_qm.losses.shards import ClassShards
 
@@ -245,7 +246,7 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
     def sums(height: Tensor) -> Sums:
         others = reduce(add_sums, [_sums_by_rows(gap, a, height.to(gap)) for gap in gaps])
         others = shards.sum_sums(Sums(*(part.double() for part in others)))
-        return add_sums(others, class_sums(target_gap, a, height, log_q))
+        return with_class(others, target_gap, a, height, log_q)
 
     root = newton_root(sums, a, height, torch.finfo(problem.unit.dtype).eps)
     off_target, energy, support, count = (torch.zeros_like(marked.logit) for _ in range(4))

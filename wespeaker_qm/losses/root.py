@@ -67,6 +67,16 @@ def class_sums(gap: Tensor, a: float, height: Tensor, log_q: Tensor | None = Non
     return Sums(log_unit, weight.sum(1, keepdim=True), slope.sum(1, keepdim=True))
 
 
+def with_class(sums: Sums, gap: Tensor, a: float, height: Tensor, log_q: Tensor) -> Sums:
+    """Sums with one more class, of gap (B, 1) and log_q (B, 1): `add_sums` of its `class_sums`."""
+    log_weight, share = _log_weight(gap, a, height, log_q)
+    log_unit = torch.maximum(sums.log_unit, log_weight)
+    here = in_unit(sums, log_unit)
+    weight = log_weight.sub_(log_unit).exp_()
+    slope = weight / share.clamp_(min=torch.finfo(gap.dtype).tiny)
+    return Sums(log_unit, here.total + weight, here.slope + slope)
+
+
 def add_sums(first: Sums, second: Sums) -> Sums:
     """Sums over the classes of both."""
     log_unit = torch.maximum(first.log_unit, second.log_unit)
@@ -93,15 +103,16 @@ def newton_root(sums: Callable[[Tensor], Sums], a: float, height: Tensor, eps: f
     ``eps`` is the round-off of the sums. Convergence is quadratic: a step below eps^(3/4) leaves less than eps to go.
     """
     for _ in range(_MAX_ITERATIONS):
-        step = newton_step(sums(height), a, height)
-        height = torch.where(step > 0, height * (1 - step), height)
-        moving = step > eps**0.75  # false for NaN
-        if not moving.any():
-            at = sums(height)
-            return Root(height, at.log_unit + at.total.log())
+        at = sums(height)
+        step = newton_step(at, a, height)
+        if not (step > eps**0.75).any():  # false for NaN
+            # What is left is so small that the logarithm of the sum follows it linearly.
+            log_total = at.log_unit + at.total.log() - step * (at.slope / at.total - 1) / a
+            return Root(height * (1 - step), log_total)
+        height = height * (1 - step.clamp(min=0))
     raise ArithmeticError(
         f"no root of the alpha-divergence posterior after {_MAX_ITERATIONS} iterations at alpha {1 + a} "
-        f"in {int(moving.sum())} of {len(height)} rows: a bug, please report it with the logits"
+        f"in {int((step > eps**0.75).sum())} of {len(height)} rows: a bug, please report it with the logits"
     )
 
 
