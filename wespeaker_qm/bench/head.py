@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from wespeaker_qm.bench.child import in_child
 from wespeaker_qm.bench.glibc import keep_freed_pages
 from wespeaker_qm.bench.memory import MIB, dense_cosface_bytes, peak_in_child
 from wespeaker_qm.bench.opponents import arcface, bisection, cosface, top_bisection
@@ -42,8 +43,8 @@ _SPARSE = "sparse head"
 class Row(NamedTuple):
     """A case, and opponent -> the ratio of times that the sparse head is to stay below; None: of interest only.
 
-    With ``keep_pages`` the allocator keeps what is freed. It does not by default, and a dense head that is so large
-    then spends most of its time on being given the same pages again.
+    With ``keep_pages`` the allocator keeps what is freed. By default it does not keep large blocks, and a dense head of
+    so many classes then spends most of its time on being given the same pages again.
     """
 
     case: Case
@@ -128,10 +129,10 @@ class Comparison(NamedTuple):
 
 
 def head_report(plan: Plan, rounds: int, *, keep_pages: bool = False) -> str:
-    """Measure, and say how it went, in Markdown. Changes this process: one thread, and perhaps freed pages are kept.
+    """Measure, each row in a process of its own, and say how it went, in Markdown.
 
     Args:
-        plan: what to measure; rows for which freed pages are kept must come last.
+        plan: what to measure.
         rounds: how often each time is taken.
         keep_pages: keep freed pages for all rows.
 
@@ -140,20 +141,18 @@ def head_report(plan: Plan, rounds: int, *, keep_pages: bool = False) -> str:
     """
     if rounds < 1:
         raise RecipeError(f"--rounds: found {rounds}, expected at least 1; the medians settle from about 7 on")
-    torch.set_num_threads(1)
     with tqdm(total=len(plan.memory) + len(plan.rows) + len(plan.growth), desc="bench head", unit="row") as bar:
         peaks = {}
-        for case in plan.memory:  # while this process is still small
+        for case in plan.memory:
             peaks[case] = peak_in_child(functools.partial(_cold_step, case))
             bar.update()
         facts = machine_facts(rounds)
         comparisons = []
-        kept = False
         for row in plan.rows:
-            kept = kept or ((keep_pages or row.keep_pages) and keep_freed_pages())
-            comparisons += compare(row, rounds, pages_kept=kept)
+            row = row._replace(keep_pages=keep_pages or row.keep_pages)
+            comparisons += in_child(functools.partial(compare, row, rounds))
             bar.update()
-        growth = grow(plan.growth, rounds)
+        growth = in_child(functools.partial(grow, plan.growth, rounds))
         bar.update(len(plan.growth))
     parts = [facts, comparison_table(comparisons)]
     if peaks:
@@ -169,10 +168,10 @@ def machine_facts(rounds: int) -> str:
     return "\n".join(
         [
             f"- command: `{made_with['command']}`, commit {made_with['commit']}",
-            f"- CPU: {_cpu_model()}, {torch.get_num_threads()} thread",
+            f"- CPU: {_cpu_model()}, one thread",
             f"- PyTorch {torch.__version__}, Python {made_with['python']}, {made_with['system']}",
-            "- pages: fresh from the system where the allocator (the default one) takes large blocks from it, or kept "
-            "and reused",
+            "- each row in a process of its own; pages: default, as the allocator comes, or kept, where it was told to "
+            "keep what is freed",
             f"- times: forward and backward, median of {rounds} rounds in turn; ratio: sparse head / opponent, median "
             "and quartiles over the rounds",
         ]
@@ -189,8 +188,10 @@ def _cpu_model() -> str:
 # --- time -----------------------------------------------------------------------------------------------------------
 
 
-def compare(row: Row, rounds: int, *, pages_kept: bool) -> list[Comparison]:
-    """Time the sparse head and its opponents in turn."""
+def compare(row: Row, rounds: int) -> list[Comparison]:
+    """Time the sparse head and its opponents in turn, on one thread. Changes the process."""
+    torch.set_num_threads(1)
+    pages_kept = row.keep_pages and keep_freed_pages()
     problem = simulate(row.case)
     losses = {_SPARSE: _sparse_loss(row.case, problem), **_opponents(row.case, problem)}
     steps = {name: functools.partial(_gradients, losses[name], problem) for name in (_SPARSE, *row.bounds)}
@@ -213,7 +214,8 @@ def compare(row: Row, rounds: int, *, pages_kept: bool) -> list[Comparison]:
 
 
 def grow(cases: tuple[Case, ...], rounds: int) -> dict[Case, float]:
-    """Case -> median of the milliseconds of a step with sparse gradients, all cases in turn."""
+    """Case -> median of the milliseconds of a step with sparse gradients, all cases in turn. Changes the process."""
+    torch.set_num_threads(1)
     steps = {}
     for number, case in enumerate(cases):
         problem = simulate(case)
@@ -304,7 +306,7 @@ def _comparison_cells(comparison: Comparison) -> list[str]:
         f"{case.batch}, {case.dim}, {case.num_classes:,}",
         f"{case.alpha:g}/{case.scale:g}/{case.margin:g}" + ("" if case.margin_type == "reference" else " angular"),
         _data(case),
-        "kept" if comparison.pages_kept else "fresh",
+        "kept" if comparison.pages_kept else "default",
         f"{100 * comparison.support / case.num_classes:.2f}",
         f"{100 * comparison.candidates / case.num_classes:.2f}",
         comparison.opponent,

@@ -1,12 +1,12 @@
 """How much memory a step needs beyond what its arguments hold, as the kernel counts it."""
 
-import multiprocessing
+import functools
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 
+from wespeaker_qm.bench.child import in_child
 from wespeaker_qm.bench.glibc import return_freed_pages
 
 MIB = 2**20
@@ -24,9 +24,7 @@ def peak_in_child(prepare: Callable[[], Callable[[], object]]) -> int | None:
     Returns:
         Bytes, to within some hundreds of KiB; None where the kernel has no such counter.
     """
-    # spawn: a forked child would share, and count as its own, pages of this process.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak_of, prepare).result()
+    return in_child(functools.partial(_peak_of, prepare))
 
 
 def _peak_of(prepare: Callable[[], Callable[[], object]]) -> int | None:
