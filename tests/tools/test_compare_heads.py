@@ -1,0 +1,32 @@
+"""Training with the sparse head is training with the dense loss."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from wespeaker_qm.config import Config, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("compare_heads", ROOT / "tools/compare_heads.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("overlay", ["qmargin_a1.5", "entmax_a1.75"])
+def test_the_sparse_head_gives_the_loss_curve_of_the_dense_loss(
+    tool: ModuleType, tiny_config: Config, tiny_corpus: Path, tmp_path: Path, overlay: str
+) -> None:
+    tiny_config.save(tmp_path / "conf.yaml")
+    config = load_config([tmp_path / "conf.yaml", ROOT / f"conf/loss/{overlay}.yaml"])
+    same_weights, trainings, steps = tool.differences(config, tiny_corpus, 24, torch.float64)
+    assert steps == 9
+    assert same_weights < 1e-12
+    assert trainings < tool.LIMIT
