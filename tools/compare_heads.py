@@ -1,22 +1,24 @@
 #!/usr/bin/env python3
-"""Train with the head made to work sparsely and with the dense loss, and compare the losses step by step.
+"""Train with the head made to work sparsely and with the dense loss, and compare losses and gradients step by step.
 
-    tools/compare_heads.py [--data data/mini] [--config FILE ...] [--set ...] [--steps 200] [--dtype float64]
+    tools/compare_heads.py [--data data/mini] [--config FILE ...] [--set ...] [--steps 200] [--dtype float32]
 
-Two trainings from the same seed on the same batches, one with each head. `alpha_margin_linear` would compute densely by
-itself with as few classes as egs/mini has, so its thresholds are moved; the dense loss is `alpha_divergence_loss` on
-the matrix of all logits, whose way back to embeddings and prototypes is autograd's. Each step also computes the other
-head's loss on the same weights: what two trainings differ by beyond that is round-off that training made larger. In
-float32 that soon is as large as the loss, whatever the head; therefore float64.
+Trainings from the same seed on the same batches. `alpha_margin_linear` would compute densely by itself with as few
+classes as egs/mini has, so its thresholds are moved; the dense loss is `alpha_divergence_loss` on the matrix of all
+logits, whose way back to embeddings and prototypes is autograd's. At every step both heads compute the loss and its
+gradients for embeddings and prototypes from the same weights. They must agree to 1e-4, or the exit code is 1.
 
-Exits with 1 if a loss differs by more than 1e-4 of itself.
+Two trainings go apart all the same, because batch norm and a high learning rate make round-off larger, from step to
+step. How far, whatever the head, shows a third training: the dense loss with the classes in reverse order.
 """
 
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import torch
@@ -33,7 +35,8 @@ from wespeaker_qm.train.loop import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 1e-4
-SPARSE = CosineHead.forward
+Compute = Callable[[CosineHead, Tensor, Tensor, float], LinearLoss]
+SPARSE: Compute = CosineHead.forward
 
 
 class FinishedError(Exception):
@@ -47,7 +50,16 @@ def relative(one: float, other: float) -> float:
 
 def dense_loss(head: CosineHead, embedding: Tensor, target: Tensor, margin: float) -> LinearLoss:
     """As `CosineHead.forward`, from all logits."""
-    cosine = nn.functional.normalize(embedding) @ nn.functional.normalize(head.weight).T
+    return _dense_loss(head, embedding, head.weight, target, margin)
+
+
+def reversed_loss(head: CosineHead, embedding: Tensor, target: Tensor, margin: float) -> LinearLoss:
+    """As `dense_loss`, with the classes in reverse order."""
+    return _dense_loss(head, embedding, head.weight.flip(0), len(head.weight) - 1 - target, margin)
+
+
+def _dense_loss(head: CosineHead, embedding: Tensor, prototypes: Tensor, target: Tensor, margin: float) -> LinearLoss:
+    cosine = nn.functional.normalize(embedding) @ nn.functional.normalize(prototypes).T
     logits, log_q = head.scale * cosine, None
     if head.margin_type == "reference":
         log_q = target_log_reference(logits, target, -head.scale * margin)
@@ -59,21 +71,33 @@ def dense_loss(head: CosineHead, embedding: Tensor, target: Tensor, margin: floa
     return LinearLoss(loss, cosine.argmax(1) == target, None)
 
 
-def train(config: Config, data: Path, steps: int, dtype: torch.dtype, *, dense: bool) -> list[tuple[float, float]]:
-    """The first ``steps`` batch losses of the head that trains, and of the other one on the same weights."""
-    losses: list[tuple[float, float]] = []
+class Step(NamedTuple):
+    """Mean loss of a batch, and how far loss and gradients are from those of the dense loss on the same weights."""
 
-    def both(head: CosineHead, embedding: Tensor, target: Tensor, margin: float) -> LinearLoss:
-        outputs = [compute(head, embedding, target, margin) for compute in (SPARSE, dense_loss)]
-        own, other = reversed(outputs) if dense else outputs
-        losses.append((own.loss.mean().item(), other.loss.mean().item()))
-        if len(losses) == steps:
+    loss: float
+    loss_difference: float
+    gradient_difference: float
+
+
+def train(config: Config, data: Path, steps: int, dtype: torch.dtype, compute: Compute) -> list[Step]:
+    """The first ``steps`` steps of a training with ``compute`` as the head."""
+    seen: list[Step] = []
+
+    def forward(head: CosineHead, embedding: Tensor, target: Tensor, margin: float) -> LinearLoss:
+        inputs = (embedding, head.weight)
+        outputs = [function(head, embedding, target, margin) for function in (compute, dense_loss)]
+        losses = [output.loss.mean() for output in outputs]
+        own, dense = (torch.autograd.grad(loss, inputs, retain_graph=True) for loss in losses)
+        gradient = max(((one - other).norm() / other.norm()).item() for one, other in zip(own, dense, strict=True))
+        loss, other = (loss.item() for loss in losses)
+        seen.append(Step(loss, relative(loss, other), gradient))
+        if len(seen) == steps:
             raise FinishedError
-        return own
+        return outputs[0]
 
     with (
         tempfile.TemporaryDirectory() as exp_dir,
-        mock.patch.object(CosineHead, "forward", both),
+        mock.patch.object(CosineHead, "forward", forward),
         # Neither few classes nor many candidates make `alpha_margin_linear` compute densely.
         mock.patch.object(linear, "_FEW_CLASSES", 0),
         mock.patch.object(candidates, "_DENSE", 1.0),
@@ -84,15 +108,12 @@ def train(config: Config, data: Path, steps: int, dtype: torch.dtype, *, dense: 
         frontend = trainer.frontend
         trainer.frontend = lambda batch: frontend(batch).to(dtype)  # type: ignore[assignment]
         trainer.run()
-    return losses
+    return seen
 
 
-def differences(config: Config, data: Path, steps: int, dtype: torch.dtype) -> tuple[float, float, int]:
-    """Largest relative differences on the same weights and of two trainings, and the steps compared."""
-    sparse, dense = (train(config, data, steps, dtype, dense=dense) for dense in (False, True))
-    pairs = zip(sparse, dense, strict=True)
-    same_weights = max(relative(own, other) for own, other in sparse + dense)
-    return same_weights, max(relative(one[0], other[0]) for one, other in pairs), len(sparse)
+def apart(one: list[Step], other: list[Step]) -> list[float]:
+    """Relative difference of the losses of two trainings at each step."""
+    return [relative(first.loss, second.loss) for first, second in zip(one, other, strict=True)]
 
 
 def main() -> int:
@@ -103,15 +124,25 @@ def main() -> int:
     parser.add_argument("--config", type=Path, nargs="+", default=defaults)
     parser.add_argument("--set", nargs="*", default=[], dest="overrides", help="dotted settings over the files")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float64", help="of network and head")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of network and head")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.overrides)
-    same_weights, trainings, steps = differences(
-        config, arguments.data, arguments.steps, getattr(torch, arguments.dtype)
+    dtype = getattr(torch, arguments.dtype)
+    sparse, dense, control = (
+        train(config, arguments.data, arguments.steps, dtype, compute)
+        for compute in (SPARSE, dense_loss, reversed_loss)
     )
-    print(f"{steps} steps; largest relative difference of the loss: {same_weights:.1e} on the same weights,")
-    print(f"{trainings:.1e} between the two trainings (limit {LIMIT:g})")
-    return 0 if max(same_weights, trainings) <= LIMIT else 1
+    loss = max(step.loss_difference for step in sparse)
+    gradient = max(step.gradient_difference for step in sparse)
+    print(f"{len(sparse)} steps in {arguments.dtype}, largest relative differences (limit {LIMIT:g}):")
+    print(f"  sparse and dense on the same weights: loss {loss:.1e}, gradients {gradient:.1e}")
+    print("losses of two trainings, largest relative difference up to a step:")
+    print("  step  sparse and dense  dense and dense in reverse order")
+    trainings = list(zip(apart(sparse, dense), apart(control, dense), strict=True))
+    for step in sorted({min(step, len(sparse)) for step in (5, 10, 20, 50, 100, len(sparse))}):
+        one, other = (max(column) for column in zip(*trainings[:step], strict=True))
+        print(f"  {step:4d}  {one:16.1e}  {other:32.1e}")
+    return 0 if max(loss, gradient) <= LIMIT else 1
 
 
 if __name__ == "__main__":

@@ -26,7 +26,10 @@ def test_the_sparse_head_gives_the_loss_curve_of_the_dense_loss(
 ) -> None:
     tiny_config.save(tmp_path / "conf.yaml")
     config = load_config([tmp_path / "conf.yaml", ROOT / f"conf/loss/{overlay}.yaml"])
-    same_weights, trainings, steps = tool.differences(config, tiny_corpus, 24, torch.float64)
-    assert steps == 9
-    assert same_weights < 1e-12
-    assert trainings < tool.LIMIT
+    sparse, dense = (
+        tool.train(config, tiny_corpus, 24, torch.float64, compute) for compute in (tool.SPARSE, tool.dense_loss)
+    )
+    assert len(sparse) == 9
+    assert max(step.loss_difference for step in sparse) < 1e-12
+    assert 0 < max(step.gradient_difference for step in sparse) < 1e-10
+    assert max(tool.apart(sparse, dense)) < tool.LIMIT
