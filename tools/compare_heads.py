@@ -48,6 +48,12 @@ def relative(one: float, other: float) -> float:
     return abs(one - other) / other if one != other else 0.0
 
 
+def gradients_apart(ones: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> float:
+    """Largest norm of a difference, as a share of the second's norm; 0 for equal ones, which may be all 0."""
+    pairs = zip(ones, others, strict=True)
+    return max(0.0 if one.equal(other) else ((one - other).norm() / other.norm()).item() for one, other in pairs)
+
+
 def dense_loss(head: CosineHead, embedding: Tensor, target: Tensor, margin: float) -> LinearLoss:
     """As `CosineHead.forward`, from all logits."""
     return _dense_loss(head, embedding, head.weight, target, margin)
@@ -88,9 +94,8 @@ def train(config: Config, data: Path, steps: int, dtype: torch.dtype, compute: C
         outputs = [function(head, embedding, target, margin) for function in (compute, dense_loss)]
         losses = [output.loss.mean() for output in outputs]
         own, dense = (torch.autograd.grad(loss, inputs, retain_graph=True) for loss in losses)
-        gradient = max(((one - other).norm() / other.norm()).item() for one, other in zip(own, dense, strict=True))
         loss, other = (loss.item() for loss in losses)
-        seen.append(Step(loss, relative(loss, other), gradient))
+        seen.append(Step(loss, relative(loss, other), gradients_apart(own, dense)))
         if len(seen) == steps:
             raise FinishedError
         return outputs[0]

@@ -167,8 +167,8 @@ def training_figure(log: TrainingLog, title: str) -> "Figure":
         support, shares = panels[2]
         support.plot(middle, _column(log.epochs, "support"), ".-", color=COLOURS[0], linewidth=1.8)
         support.set_yscale("log")
-        for axis_ticks in ("major", "minor"):
-            getattr(support.yaxis, f"set_{axis_ticks}_formatter")("{x:g}")
+        support.yaxis.set_major_formatter("{x:g}")
+        support.yaxis.set_minor_formatter("{x:g}")
         _style(support, "support: classes with a posterior above 0")
         for number, (name, meaning) in enumerate((("solved", "all"), ("dropped", "none"))):
             label = f"{name}: own class has {meaning} of the posterior"
