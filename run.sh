@@ -15,6 +15,10 @@ overrides=
 resume=true
 table5=false
 prepare_opts=
+vox_root=
+download=
+subset=
+codec=
 num_workers=$(nproc)
 num_processes=1
 gpus=
@@ -22,7 +26,8 @@ num_nodes=1
 HOST_NODE_ADDR=localhost:29400
 job_id=2024
 
-options=(stage stop_stage corpus data config loss exp_dir exp_root overrides resume table5 prepare_opts num_workers
+options=(stage stop_stage corpus data config loss exp_dir exp_root overrides resume table5 prepare_opts
+  vox_root download subset codec num_workers
   num_processes gpus num_nodes HOST_NODE_ADDR job_id)
 
 help_message="Usage: ./run.sh [--name value | --name=value] ...
@@ -42,6 +47,10 @@ Options (default in brackets; paths are relative to the folder of run.sh):
   --stop_stage N        last stage [${stop_stage}]
   --corpus DIR          corpus to prepare, a folder of egs/ [${corpus}]
   --prepare_opts STR    further options of the corpus's preparation (wespeaker-qm prepare --help) []
+  --vox_root DIR        egs/voxceleb: where VoxCeleb, MUSAN and RIRS_NOISES lie, in any layout [downloads/voxceleb]
+  --download BOOL       egs/voxceleb: download what is not there, resuming what was interrupted [false]
+  --subset BOOL         egs/voxceleb: go on with a part of VoxCeleb; every report says so [false]
+  --codec wav|flac      of the packed audio; wav is read faster, flac takes half the space [wav]
   --data DIR            prepared data [data/<corpus>]
   --config FILES        configurations, merged left to right [conf/resnet34.yaml and, if there is one, <corpus>/conf.yaml]
   --loss FILE           loss overlay [conf/loss/qmargin_a1.5.yaml; with --config, what the configuration says]
@@ -165,12 +174,13 @@ train_and_evaluate() { # stages 3 to 5 with loss overlay $1 (may be empty) into 
 if wants 1; then
   announce "Stage 1: prepare ${corpus} in ${data}"
   wespeaker_qm "${exp_root}" prepare --corpus "${corpus}" --data "${data}" --num_workers "${num_workers}" \
+    ${vox_root:+--vox_root "${vox_root}"} ${download:+--download "${download}"} ${subset:+--subset "${subset}"} \
     ${prepare_list[@]+"${prepare_list[@]}"}
 fi
 
 if wants 2; then
   announce "Stage 2: pack the audio of ${data} into shards"
-  wespeaker_qm "${exp_root}" pack --data "${data}" --num_workers "${num_workers}"
+  wespeaker_qm "${exp_root}" pack --data "${data}" --num_workers "${num_workers}" ${codec:+--codec "${codec}"}
 fi
 
 if [ "${table5}" = false ]; then

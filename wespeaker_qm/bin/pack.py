@@ -1,8 +1,10 @@
 """Stage 2: pack the audio of every set into shards."""
 
 import argparse
+import math
 from pathlib import Path
 
+from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import CODECS, pack_data_dir
 from wespeaker_qm.utils.parallel import available_cpus
@@ -46,5 +48,6 @@ def run(args: argparse.Namespace) -> None:
             seed=args.seed,
             num_workers=args.num_workers,
             min_duration_s=args.min_duration if is_speech else 0.0,
+            silence_peak_db=SILENCE_PEAK_DB if is_speech else -math.inf,
             max_bad_fraction=args.max_bad_fraction,
         )

@@ -6,14 +6,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wespeaker_qm.corpus import folder, mini
+from wespeaker_qm.corpus import folder, mini, voxceleb
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.parallel import available_cpus
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 HELP = "prepare data directories, trials, noise and impulse responses of a corpus (stage 1)"
 
-KINDS: dict[str, ModuleType] = {"mini": mini, "folder": folder}
+KINDS: dict[str, ModuleType] = {"mini": mini, "folder": folder, "voxceleb": voxceleb}
 """``kind`` in ``egs/<corpus>/corpus.yaml`` -> module with ``add_arguments(parser)`` and ``prepare(args, settings)``."""
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wespeaker_qm.audio.io import AudioError, read_audio
+from wespeaker_qm.corpus.archives import is_locator, open_recording
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import write_rows
 
@@ -26,25 +27,35 @@ class BadAudio(NamedTuple):
     reason: str
 
 
-def read_checked_audio(path: Path | str, min_duration_s: float) -> tuple[np.ndarray, int]:
-    """Read a file as :func:`wespeaker_qm.audio.io.read_audio` does, and refuse it when it is too short or silent.
+def read_checked_audio(
+    path: Path | str, min_duration_s: float, silence_peak_db: float = SILENCE_PEAK_DB
+) -> tuple[np.ndarray, int]:
+    """Read a recording as :func:`wespeaker_qm.audio.io.read_audio` does, and refuse it when it is too short or silent.
 
-    A constant offset is silence: the level is that of the largest deviation from the mean.
+    Args:
+        path: a file, or a locator (:mod:`wespeaker_qm.corpus.archives`).
+        min_duration_s: shortest that will do, in seconds.
+        silence_peak_db: a recording whose largest deviation from its mean is below this level (0 is full scale) is
+            silent; minus infinity refuses only what has no signal at all.
 
     Raises:
         AudioError: the file cannot be used; the message, made for one cell of a table, is the reason alone.
     """
     try:
-        waveform, sample_rate = read_audio(path)
+        waveform, sample_rate = read_audio(open_recording(str(path)))
     except AudioError as error:
-        raise AudioError(" ".join(str(error).removeprefix(f"{path}: ").split())) from error
+        name = "audio in memory" if is_locator(str(path)) else str(path)
+        raise AudioError(" ".join(str(error).removeprefix(f"{name}: ").split())) from error
     duration_s = len(waveform) / sample_rate
     if duration_s < min_duration_s:
         raise AudioError(f"too short: {duration_s:.3f} s, expected at least {min_duration_s:g} s")
     peak = float(np.max(np.abs(waveform - np.mean(waveform, dtype=np.float64))))
-    if peak < 10 ** (SILENCE_PEAK_DB / 20):
-        level = f"peak {20 * np.log10(peak):.0f} dB of full scale" if peak > 0 else "no signal at all"
-        raise AudioError(f"silent: {level}, expected at least {SILENCE_PEAK_DB:.0f} dB")
+    if peak == 0:
+        raise AudioError("silent: no signal at all")
+    if peak < 10 ** (silence_peak_db / 20):
+        raise AudioError(
+            f"silent: peak {20 * np.log10(peak):.0f} dB of full scale, expected at least {silence_peak_db:.0f} dB"
+        )
     return waveform, sample_rate
 
 

@@ -18,8 +18,8 @@ class DataDir:
     """Key -> path of the audio file (``wav.scp``), relative to the current directory or absolute."""
     speaker: dict[str, str]
     """Key -> speaker (``utt2spk``)."""
-    duration_s: dict[str, float]
-    """Key -> length in seconds (``utt2dur``)."""
+    duration_s: dict[str, float] = field(default_factory=dict)
+    """Key -> length in seconds (``utt2dur``); empty where nothing has been decoded yet."""
     gender: dict[str, str] = field(default_factory=dict)
     """Speaker -> ``m``, ``f`` or another letter (``spk2gender``); empty where it is not known."""
     session: dict[str, str] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class DataDir:
 
     @classmethod
     def read(cls, path: Path | str) -> "DataDir":
-        """Read and validate the directory ``path``; ``spk2gender`` and ``utt2session`` are optional.
+        """Read and validate the directory ``path``; ``utt2dur``, ``spk2gender`` and ``utt2session`` are optional.
 
         Raises:
             RecipeError: a table is missing or malformed, or the tables do not agree.
@@ -38,7 +38,7 @@ class DataDir:
             return read_map(path / name) if (path / name).is_file() else {}
 
         durations = {}
-        for key, text in read_map(path / "utt2dur").items():
+        for key, text in optional("utt2dur").items():
             try:
                 durations[key] = float(text)
             except ValueError:
@@ -62,18 +62,21 @@ class DataDir:
         """
         if not self.wav:
             raise RecipeError(f"{name}: no utterances in wav.scp, expected at least one; prepare the data again")
-        for table, keys in (("utt2spk", self.speaker.keys()), ("utt2dur", self.duration_s.keys())):
-            self._check_same(name, "wav.scp", set(self.wav), table, set(keys))
-        if self.session:
-            self._check_same(name, "wav.scp", set(self.wav), "utt2session", set(self.session))
+        self._check_same(name, "wav.scp", set(self.wav), "utt2spk", set(self.speaker))
+        for table, values in (("utt2dur", self.duration_s), ("utt2session", self.session)):
+            if values:
+                self._check_same(name, "wav.scp", set(self.wav), table, set(values))
         if self.gender:
             self._check_same(name, "utt2spk", set(self.speaker.values()), "spk2gender", set(self.gender))
         for key, duration_s in self.duration_s.items():
             if not duration_s > 0:
                 raise RecipeError(f"{name}/utt2dur: {key!r} lasts {duration_s} s, expected more than 0")
         for key in (*self.wav, *set(self.speaker.values())):
-            if not key or key.split() != [key] or "/" in key:
-                raise RecipeError(f"{name}: key {key!r} is empty or has white space or a slash; rename it")
+            if key.split() != [key] or {"", ".", ".."}.intersection(key.split("/")):
+                raise RecipeError(
+                    f"{name}: key {key!r} is empty, has white space or is no relative path such as "
+                    "id10270/5r0dWxy17C8/00001; rename it"
+                )
 
     def write(self, path: Path | str) -> None:
         """Write all tables, sorted by key (in C locale order, as Kaldi asks)."""
@@ -85,7 +88,8 @@ class DataDir:
         write_rows(path / "wav.scp", sorted(self.wav.items()))
         write_rows(path / "utt2spk", sorted(self.speaker.items()))
         write_rows(path / "spk2utt", sorted((speaker, *keys) for speaker, keys in utterances.items()))
-        write_rows(path / "utt2dur", [(key, f"{value:.6g}") for key, value in sorted(self.duration_s.items())])
+        if self.duration_s:
+            write_rows(path / "utt2dur", [(key, f"{value:.6g}") for key, value in sorted(self.duration_s.items())])
         if self.gender:
             write_rows(path / "spk2gender", sorted(self.gender.items()))
         if self.session:

@@ -21,14 +21,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
 from wespeaker_qm.audio.io import AudioError, resample_audio
-from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio, refuse_bad_audio
+from wespeaker_qm.corpus.archives import recording_stamp
+from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB, BadAudio, read_checked_audio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
@@ -54,6 +55,7 @@ class _Options(NamedTuple):
     sample_rate: int
     codec: str
     min_duration_s: float
+    silence_peak_db: float
 
 
 class _Source(NamedTuple):
@@ -98,6 +100,7 @@ def pack_data_dir(
     seed: int = 42,
     num_workers: int = 1,
     min_duration_s: float = 0.0,
+    silence_peak_db: float = SILENCE_PEAK_DB,
     max_bad_fraction: float = 0.0,
 ) -> None:
     """Pack a Kaldi data directory into shards: ``<data_dir>/shards/`` and, last of all, ``<data_dir>/shard.list``.
@@ -106,7 +109,7 @@ def pack_data_dir(
     and whose inputs have not changed is kept, so an interrupted run continues where it stopped.
 
     Args:
-        data_dir: holds ``wav.scp`` and ``utt2spk``.
+        data_dir: holds ``wav.scp`` (paths, or locators in archives) and ``utt2spk``.
         sample_rate: all audio is brought to this rate, in Hz, and to one channel.
         codec: ``wav`` (16-bit PCM) or ``flac`` (16 bit).
         utterances_per_shard: recordings a tar, before bad ones are left out.
@@ -114,6 +117,7 @@ def pack_data_dir(
         seed: of the shuffled order.
         num_workers: processes that decode.
         min_duration_s: shorter recordings are bad audio.
+        silence_peak_db: and so are those whose peak is below this level; minus infinity allows all but zeros.
         max_bad_fraction: largest fraction of bad recordings that are left out; more is an error.
 
     Raises:
@@ -124,7 +128,7 @@ def pack_data_dir(
     if codec not in CODECS:
         raise RecipeError(f"codec {codec!r} is not known; expected one of {', '.join(CODECS)}")
     data = DataDir.read(data_dir)
-    options = _Options(sample_rate, codec, min_duration_s)
+    options = _Options(sample_rate, codec, min_duration_s, silence_peak_db)
     shards = _plan_shards(data_dir, data, utterances_per_shard, seed if shuffle else None, options)
     pending = [shard for shard in shards if not shard.marker.is_current()]
     shard_list = data_dir / "shard.list"
@@ -138,9 +142,9 @@ def pack_data_dir(
         encoded = ordered_map(
             partial(_encode, options=options), (source for shard in pending for source in shard.sources), num_workers
         )
-        with _progress_bar(data_dir.name, data, pending) as bar:
+        with _PackBar(data_dir.name, sum(len(shard.sources) for shard in pending)) as bar:
             for shard in pending:
-                _write_shard(shard, encoded, options, data, bar)
+                _write_shard(shard, encoded, options, bar)
 
     # Also of a finished packing: the limit may be stricter this time.
     bad = [BadAudio(*row) for shard in shards for row in _read_tsv(shard.bad_path, BadAudio._fields)]
@@ -178,7 +182,7 @@ def _plan_shards(
                     f"{data_dir}/wav.scp: {source.key} is a command ({source.path!r}), expected an audio file; "
                     "run the command once and name the file it makes"
                 )
-        inputs = [options, [(source.key, source.speaker, file_stamp(source.path)) for source in sources]]
+        inputs = [options, [(source.key, source.speaker, recording_stamp(source.path)) for source in sources]]
         outputs = [tar, tar.with_suffix(".index.tsv"), tar.with_suffix(".bad.tsv")]
         shards.append(_Shard(tar, sources, DoneMarker(data_dir / "shards" / ".done" / tar.stem, inputs, outputs)))
     return shards
@@ -192,16 +196,25 @@ def _remove_strays(folder: Path, shards: Sequence[_Shard]) -> None:
             path.unlink()
 
 
-def _progress_bar(name: str, data: DataDir, pending: Sequence[_Shard]) -> "tqdm[NoReturn]":
-    total_h = sum(data.duration_s.get(source.key, 0.0) for shard in pending for source in shard.sources) / 3600
-    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} hours of audio, {rate_fmt}, {remaining} left"
-    return tqdm(total=total_h, desc=f"pack {name}", unit=" h", bar_format=layout, disable=None if pending else True)
+class _PackBar(tqdm):  # type: ignore[type-arg]
+    """Counts recordings, whose number is known, and shows hours of audio, which are not."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.hours = 0.0
+        super().__init__(total=total, desc=f"pack {name}", unit=" files", disable=None if total else True)
+
+    def count(self, duration_s: float) -> None:
+        """One recording more."""
+        self.hours += duration_s / 3600
+        rate = self.hours / max(self.format_dict["elapsed"], 1e-9)
+        self.set_postfix_str(f"{self.hours:.2f} h of audio, {rate:.3g} h/s", refresh=False)
+        self.update()
 
 
 def _encode(source: _Source, options: _Options) -> _Encoded:
     """Decode, check and encode one recording: all the work of a worker."""
     try:
-        waveform, native_rate = read_checked_audio(source.path, options.min_duration_s)
+        waveform, native_rate = read_checked_audio(source.path, options.min_duration_s, options.silence_peak_db)
     except AudioError as error:
         return _Encoded(source, b"", 0, str(error))
     pcm = to_pcm16(resample_audio(waveform, native_rate, options.sample_rate))
@@ -220,9 +233,7 @@ def encode_pcm16(pcm: np.ndarray, sample_rate: int, codec: str) -> bytes:
     return buffer.getvalue()
 
 
-def _write_shard(
-    shard: _Shard, encoded: Iterator[_Encoded], options: _Options, data: DataDir, bar: "tqdm[NoReturn]"
-) -> None:
+def _write_shard(shard: _Shard, encoded: Iterator[_Encoded], options: _Options, bar: "_PackBar") -> None:
     """Write one tar from the next recordings, then its lists, then its marker."""
     shard.marker.clear()
     index_rows: list[Sequence[object]] = [INDEX_COLUMNS]
@@ -230,7 +241,7 @@ def _write_shard(
     with atomic_path(shard.tar) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
         for _ in shard.sources:
             (key, speaker, path), audio, num_samples, fault = next(encoded)
-            bar.update(data.duration_s.get(key, 0.0) / 3600)
+            bar.count(num_samples / options.sample_rate)
             if fault is not None:
                 bad_rows.append(BadAudio(key, path, fault))
                 continue
