@@ -16,8 +16,8 @@ resume=true
 table5=false
 prepare_opts=
 vox_root=
-download=
-subset=
+download=false
+subset=false
 codec=
 num_workers=$(nproc)
 num_processes=1
@@ -48,8 +48,8 @@ Options (default in brackets; paths are relative to the folder of run.sh):
   --corpus DIR          corpus to prepare, a folder of egs/ [${corpus}]
   --prepare_opts STR    further options of the corpus's preparation (wespeaker-qm prepare --help) []
   --vox_root DIR        egs/voxceleb: where VoxCeleb, MUSAN and RIRS_NOISES lie, in any layout [downloads/voxceleb]
-  --download BOOL       egs/voxceleb: download what is not there, resuming what was interrupted [false]
-  --subset BOOL         egs/voxceleb: go on with a part of VoxCeleb; every report says so [false]
+  --download BOOL       egs/voxceleb: download what is not there, resuming what was interrupted [${download}]
+  --subset BOOL         egs/voxceleb: go on with a part of VoxCeleb; every report says so [${subset}]
   --codec wav|flac      of the packed audio; wav is read faster, flac takes half the space [wav]
   --data DIR            prepared data [data/<corpus>]
   --config FILES        configurations, merged left to right [conf/resnet34.yaml and, if there is one, <corpus>/conf.yaml]
@@ -105,6 +105,9 @@ fi
 read -r -a config_files <<<"${config}"
 read -r -a override_list <<<"${overrides}"
 read -r -a prepare_list <<<"${prepare_opts}"
+for name in vox_root download subset; do # only those given: other corpora do not know them
+  case ${!name} in "" | false) ;; *) prepare_list+=("--${name}" "${!name}") ;; esac
+done
 for file in "${config_files[@]}" ${loss:+"${loss}"}; do
   [ -f "${file}" ] || die "found no configuration ${file}; losses are: $(echo conf/loss/*.yaml)"
 done
@@ -174,7 +177,6 @@ train_and_evaluate() { # stages 3 to 5 with loss overlay $1 (may be empty) into 
 if wants 1; then
   announce "Stage 1: prepare ${corpus} in ${data}"
   wespeaker_qm "${exp_root}" prepare --corpus "${corpus}" --data "${data}" --num_workers "${num_workers}" \
-    ${vox_root:+--vox_root "${vox_root}"} ${download:+--download "${download}"} ${subset:+--subset "${subset}"} \
     ${prepare_list[@]+"${prepare_list[@]}"}
 fi
 

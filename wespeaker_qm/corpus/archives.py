@@ -21,7 +21,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -150,12 +150,18 @@ def read_member(locator: str) -> bytes:
     return bytes(content)
 
 
-def recording_stamp(path: str) -> str:
-    """Stamp of a recording for done markers: of the file, or the locator with the stamp of its archive."""
-    match = _LOCATOR.fullmatch(path)
-    if match is None:
-        return file_stamp(path)
-    return f"{path} {_archive_stamp(match['zip'] or match['tar'] or match['lmdb'])}"
+def recording_stamps(paths: Iterable[str]) -> Iterator[str]:
+    """Stamps of recordings for done markers: of the file, or the locator with the stamp of its archive."""
+    archives: dict[str, str] = {}  # a million members, but few archives
+    for path in paths:
+        match = _LOCATOR.fullmatch(path)
+        if match is None:
+            yield file_stamp(path)
+            continue
+        archive = match["zip"] or match["tar"] or match["lmdb"]
+        if archive not in archives:
+            archives[archive] = _archive_stamp(Path(archive))
+        yield f"{path} {archives[archive]}"
 
 
 class JoinedFile(io.RawIOBase):
@@ -233,10 +239,9 @@ def _open_lmdb(folder: str) -> Any:
         raise RecipeError(f"{folder}: not an LMDB ({error}); expected a folder with data.mdb") from error
 
 
-@functools.lru_cache(maxsize=16)
-def _archive_stamp(archive: str) -> str:
-    path = Path(archive)
-    return " ".join(file_stamp(file) for file in ([path / "data.mdb"] if path.is_dir() else archive_files(path)))
+def _archive_stamp(archive: Path) -> str:
+    files = [archive / "data.mdb"] if archive.is_dir() else archive_files(archive)
+    return " ".join(file_stamp(file) for file in files)
 
 
 def _read_zip_member(archive: str, offset: int, size: int, is_deflated: bool, crc: int) -> bytes:

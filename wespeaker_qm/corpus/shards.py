@@ -28,7 +28,7 @@ import soundfile
 from tqdm import tqdm
 
 from wespeaker_qm.audio.io import AudioError, resample_audio
-from wespeaker_qm.corpus.archives import recording_stamp
+from wespeaker_qm.corpus.archives import recording_stamps
 from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB, BadAudio, read_checked_audio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
@@ -172,6 +172,7 @@ def _plan_shards(
         raise RecipeError(f"{data_dir}/wav.scp: no entries; expected at least one recording")
     if seed is not None:
         random.Random(seed).shuffle(keys)
+    stamps = dict(zip(keys, recording_stamps(data.wav[key] for key in keys), strict=True))
     shards: list[_Shard] = []
     for first in range(0, len(keys), utterances_per_shard):
         tar = data_dir / "shards" / f"shards_{first // utterances_per_shard:06d}.tar"
@@ -182,7 +183,7 @@ def _plan_shards(
                     f"{data_dir}/wav.scp: {source.key} is a command ({source.path!r}), expected an audio file; "
                     "run the command once and name the file it makes"
                 )
-        inputs = [options, [(source.key, source.speaker, recording_stamp(source.path)) for source in sources]]
+        inputs = [options, [(source.key, source.speaker, stamps[source.key]) for source in sources]]
         outputs = [tar, tar.with_suffix(".index.tsv"), tar.with_suffix(".bad.tsv")]
         shards.append(_Shard(tar, sources, DoneMarker(data_dir / "shards" / ".done" / tar.stem, inputs, outputs)))
     return shards

@@ -22,13 +22,13 @@ from typing import IO, Any, NamedTuple, cast
 
 from tqdm import tqdm
 
-from wespeaker_qm.corpus.archives import Member, archive_files, list_lmdb, list_tar, list_zip, recording_stamp
+from wespeaker_qm.corpus.archives import Member, archive_files, list_lmdb, list_tar, list_zip, recording_stamps
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.debian import read_tsv
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.trials import Trial, make_trials, write_trials
 from wespeaker_qm.utils.arguments import true_or_false
-from wespeaker_qm.utils.done import DoneMarker, content_stamp
+from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
 from wespeaker_qm.utils.download import RemoteFile, download_files
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path
@@ -76,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("downloads/voxceleb"),
         help="folder that holds, at any depth, VoxCeleb1 and 2 as official parts, zips or trees "
-        "id*/video/*.m4a|wav|flac, the trial lists, and MUSAN and RIRS_NOISES as archives, trees or WeSpeaker's LMDBs (default %(default)s)",
+        "id*/video/*.m4a|wav|flac, the trial lists, and MUSAN and RIRS_NOISES as archives, trees or WeSpeaker's "
+        "LMDBs (default %(default)s)",
     )
     group.add_argument(
         "--download",
@@ -150,7 +151,7 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
 
     inputs = [
         {name: sorted(recordings.items()) for name, recordings in findings.recordings.items()},
-        [recording_stamp(path) for path in _archived(findings)],
+        list(recording_stamps(_archived(findings))),
         [findings.noise, findings.rirs],
         [content_stamp(path) for path in findings.trial_files.values()],
         [dict(settings), is_subset, args.augmentation],
@@ -320,7 +321,7 @@ def _augmentation(places: _Places, kind: str, data_dir: Path) -> dict[str, str]:
 
 def _decompressed(archive: Path, target: Path) -> Path:
     """The tar inside ``archive``, written once."""
-    marker = DoneMarker(target.parent / f".{target.name}.done", recording_stamp(str(archive)), [target])
+    marker = DoneMarker(target.parent / f".{target.name}.done", file_stamp(archive), [target])
     if not marker.is_current():
         try:
             with (
@@ -451,12 +452,10 @@ def _write_validation(data_dir: Path, recordings: Mapping[str, str]) -> str | No
     by_speaker: dict[str, list[str]] = {}
     for key in sorted(recordings):
         by_speaker.setdefault(key.split("/")[0], []).append(key)
-    chosen = [
-        keys[len(keys) * number // _VALID_UTTERANCES_PER_SPEAKER]
-        for keys in by_speaker.values()
-        for number in range(min(len(keys), _VALID_UTTERANCES_PER_SPEAKER))
-    ]
-    speaker = {key: key.split("/")[0] for key in sorted(set(chosen))}
+    speaker = {}
+    for name, keys in by_speaker.items():
+        count = min(len(keys), _VALID_UTTERANCES_PER_SPEAKER)
+        speaker |= {keys[len(keys) * number // count]: name for number in range(count)}
     DataDir(wav={key: recordings[key] for key in speaker}, speaker=speaker).write(data_dir / "vox2_test")
     trials = make_trials(speaker, max_targets=_VALID_TARGETS, max_nontargets=_VALID_NONTARGETS)
     write_trials(data_dir / "trials" / "vox2_test", trials)
