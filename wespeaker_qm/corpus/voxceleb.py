@@ -381,11 +381,13 @@ def _download_missing(args: argparse.Namespace, settings: Mapping[str, Any]) -> 
     for row in read_tsv(args.corpus / "files.tsv", ("file", "source", "md5")):
         source, name = row["source"], row["file"]
         joined = archive_files(root / f"{re.sub('_part..$', '', name)}.zip") if "_part" in name else []
-        is_here = has_tree[source] or any(path.name.endswith(".zip") for path in joined) or name in places.files
+        # What lies in vox_root itself under its own name goes through the check of its MD5.
+        elsewhere = places.archives.get(name, places.files.get(name, root / name)) != root / name
+        is_here = has_tree[source] or elsewhere or any(path.suffix == ".zip" for path in joined)
         if is_here or (source in ("musan", "rirs") and not args.augmentation):
             continue
         urls = [url for url in settings["sources"][source] if args.access_key or "{key}" not in url]
-        if not urls:
+        if not urls and not (root / name).is_file():
             raise RecipeError(
                 f"{args.corpus / 'corpus.yaml'}: sources.{source} all want an access key; give --access_key, or set "
                 "the environment variable VOXCELEB_KEY"
@@ -452,7 +454,7 @@ def _write_validation(data_dir: Path, recordings: Mapping[str, str]) -> str | No
     by_speaker: dict[str, list[str]] = {}
     for key in sorted(recordings):
         by_speaker.setdefault(key.split("/")[0], []).append(key)
-    speaker = {}
+    speaker: dict[str, str] = {}
     for name, keys in by_speaker.items():
         count = min(len(keys), _VALID_UTTERANCES_PER_SPEAKER)
         speaker |= {keys[len(keys) * number // count]: name for number in range(count)}
