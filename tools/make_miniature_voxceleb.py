@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Make a miniature VoxCeleb from a prepared corpus: the official archives, names and lists, with a few real voices.
 
     tools/make_miniature_voxceleb.py --data data/mini --out downloads/miniature
@@ -60,8 +61,9 @@ def make_miniature(data: Path, out: Path, max_utterances: int) -> None:
         names = _vox_names(valid, 9000, max_utterances)
         _write_zip(out / "vox2_test_aac.zip", _files(valid, names, "aac/", _m4a, ".m4a"))
 
-    # Half of the speakers as in VoxCeleb1 test, half as in VoxCeleb1 dev.
-    names = _vox_names(evaluation, VOX1_TEST_IDS.start + 40 - (len(evaluation.speakers) + 1) // 2, max_utterances)
+    # Half of the speakers as in VoxCeleb1 test, which needs two for a list of its own, half as in VoxCeleb1 dev.
+    num_test = max(2, len(evaluation.speakers) // 2)
+    names = _vox_names(evaluation, VOX1_TEST_IDS.stop - num_test, max_utterances)
     in_test = {key: name for key, name in names.items() if int(name[2:7]) in VOX1_TEST_IDS}
     in_dev = {key: name for key, name in names.items() if key not in in_test}
     _write_zip(out / "vox1_test_wav.zip", _files(evaluation, in_test, "wav/", _wav, ".wav"))
@@ -143,14 +145,18 @@ def _write_musan(path: Path, noise: DataDir) -> None:
 
 
 def _write_trials(out: Path, data: DataDir, names: dict[str, str], in_test: dict[str, str]) -> None:
-    """The six lists: O over the test speakers, E over all, H within a gender; "cleaned" ones lack a few trials."""
+    """The six lists: O over the test speakers, E over all, H within a gender; "cleaned" ones lack a few trials.
+
+    H is E where no two speakers share a gender.
+    """
     speaker = {f"{name}.wav": name.split("/")[0] for name in names.values()}
     test = {f"{name}.wav" for name in in_test.values()}
     gender = {f"{name}.wav": data.gender.get(data.speaker[key], "u") for key, name in names.items()}
+    one_of_each = len(set(gender.values())) == len(set(speaker.values()))
     lists = {
         "veri_test": lambda one, two: one in test and two in test,
         "list_test_all": lambda one, two: True,
-        "list_test_hard": lambda one, two: gender[one] == gender[two],
+        "list_test_hard": lambda one, two: one_of_each or gender[one] == gender[two],
     }
     for name, accept in lists.items():
         trials = make_trials(speaker, accept=accept, max_targets=5_000, max_nontargets=20_000)

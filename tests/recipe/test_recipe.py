@@ -180,6 +180,19 @@ def test_table_5_trains_its_rows_and_reuses_what_is_there(mini, first_output):
     assert (mini.exp / "det_table5.png").stat().st_size > 0
 
 
+def test_a_miniature_voxceleb(mini, first_output, tmp_path):
+    """The same voices in VoxCeleb's archives, m4a in parts and all; packed as FLAC."""
+    root = tmp_path / "vox root"
+    command = [ROOT / "tools" / "make_miniature_voxceleb.py", "--data", mini.data, "--out", root]
+    subprocess.run(command, check=True)
+    recipe = Recipe(tmp_path, "--corpus", "egs/voxceleb", "--vox_root", str(root), "--codec", "flac")
+    recipe.run("--overrides", "num_epochs=1 num_avg=1", "--loss", f"conf/loss/{RUN}.yaml")
+    report = (recipe.exp / RUN / "report.md").read_text()
+    assert "A subset of VoxCeleb (3 training and 2 evaluation speakers)" in report
+    assert "vox1_H_cleaned" in report
+    shutil.rmtree(tmp_path)
+
+
 def test_ones_own_recordings(mini, first_output, tmp_path):
     """The voices of the first test as a folder of files at 8 kHz, in stereo, and in another format."""
     for set_name, suffix in (("train", "flac"), ("eval", "wav")):
