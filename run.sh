@@ -19,6 +19,7 @@ vox_root=
 download=false
 subset=false
 codec=
+pack_opts=
 num_workers=$(nproc)
 num_processes=1
 gpus=
@@ -27,7 +28,7 @@ HOST_NODE_ADDR=localhost:29400
 job_id=2024
 
 options=(stage stop_stage corpus data config loss exp_dir exp_root overrides resume table5 prepare_opts
-  vox_root download subset codec num_workers
+  vox_root download subset codec pack_opts num_workers
   num_processes gpus num_nodes HOST_NODE_ADDR job_id)
 
 help_message="Usage: ./run.sh [--name value | --name=value] ...
@@ -51,6 +52,7 @@ Options (default in brackets; paths are relative to the folder of run.sh):
   --download BOOL       egs/voxceleb: download what is not there, resuming what was interrupted [${download}]
   --subset BOOL         egs/voxceleb: go on with a part of VoxCeleb; every report says so [${subset}]
   --codec wav|flac      of the packed audio; wav is read faster, flac takes half the space [wav]
+  --pack_opts STR       further options of packing (wespeaker-qm pack --help), e.g. \"--max_bad_fraction 0.001\" []
   --data DIR            prepared data [data/<corpus>]
   --config FILES        configurations, merged left to right [conf/resnet34.yaml and, if there is one, <corpus>/conf.yaml]
   --loss FILE           loss overlay [conf/loss/qmargin_a1.5.yaml; with --config, what the configuration says]
@@ -105,6 +107,7 @@ fi
 read -r -a config_files <<<"${config}"
 read -r -a override_list <<<"${overrides}"
 read -r -a prepare_list <<<"${prepare_opts}"
+read -r -a pack_list <<<"${pack_opts}"
 for name in vox_root download subset; do # only those given: other corpora do not know them
   case ${!name} in "" | false) ;; *) prepare_list+=("--${name}" "${!name}") ;; esac
 done
@@ -182,7 +185,8 @@ fi
 
 if wants 2; then
   announce "Stage 2: pack the audio of ${data} into shards"
-  wespeaker_qm "${exp_root}" pack --data "${data}" --num_workers "${num_workers}" ${codec:+--codec "${codec}"}
+  wespeaker_qm "${exp_root}" pack --data "${data}" --num_workers "${num_workers}" ${codec:+--codec "${codec}"} \
+    ${pack_list[@]+"${pack_list[@]}"}
 fi
 
 if [ "${table5}" = false ]; then

@@ -18,7 +18,7 @@ import pytest
 
 from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.bin.prepare import read_settings
-from wespeaker_qm.corpus import voxceleb
+from wespeaker_qm.corpus import voxceleb, voxceleb_files
 from wespeaker_qm.corpus.archives import archive_files, list_tar, list_zip, read_member
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
@@ -131,7 +131,7 @@ def test_keys_and_trials_are_the_published_ones(miniature: Path, tmp_path: Path)
     assert {key for row in written for key in row[:2]} <= vox1.wav.keys()
     assert all(vox1.speaker[key] == key.split("/")[0] for key in vox1.wav)
     info = CorpusInfo.load(data)
-    assert list(info.trials) == list(voxceleb.TRIAL_LISTS)
+    assert list(info.trials) == list(voxceleb_files.TRIAL_LISTS)
     assert info.headline == "vox1_H_cleaned"
     assert info.caveat == (
         "A subset of VoxCeleb (4 training and 3 evaluation speakers): not comparable with published figures."
@@ -194,6 +194,38 @@ def test_voxceleb2_test_speakers_stay_out_of_training(copied: Path, tmp_path: Pa
     assert DataDir.read(data / "vox2_test").speakers == ["id00012"]
 
 
+def test_only_folders_below_vox_root_say_what_a_tree_is(copied: Path, tmp_path: Path) -> None:
+    _unpack(copied, merged=False)
+    root = tmp_path / "test" / "musan" / "root"
+    shutil.copytree(copied, root)
+    (root / "VoxCeleb1" / "loop").symlink_to(root)
+    assert _sizes(_prepare(root, tmp_path / "data")) == SETS
+
+
+def test_audio_that_is_no_utterance_of_a_speaker_is_told(
+    copied: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (copied / "more" / "id00099").mkdir(parents=True)
+    (copied / "more" / "id00099" / "astray.wav").write_bytes(b"whatever")
+    assert _sizes(_prepare(copied, tmp_path / "data")) == SETS
+    assert "1 audio files are left alone, expected id?????/video/utterance" in caplog.text
+    assert "astray.wav" in caplog.text
+
+
+def test_an_interrupted_download_that_left_a_gap_between_parts_is_resumed(
+    served: str, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (copied / "vox2_dev_aac_partab").read_bytes()
+    (copied / "vox2_dev_aac_partab").unlink()
+    (copied / "vox2_dev_aac_partab.partial").write_bytes(content[:100])
+    row = {"file": "vox2_dev_aac_partab", "source": "voxceleb2", "md5": hashlib.md5(content).hexdigest()}
+    monkeypatch.setattr(voxceleb_files, "read_tsv", lambda *_: [row])
+    settings = {**read_settings(RECIPE), "sources": {"voxceleb2": [f"{served}/{{file}}"]}}
+    with pytest.raises(RecipeError, match="no vox2_dev_aac_partab"):
+        _prepare(copied, tmp_path / "data", settings=settings)
+    assert _sizes(_prepare(copied, tmp_path / "data", "--download", "true", settings=settings)) == SETS
+
+
 def test_less_than_voxceleb_is_an_error_unless_it_is_called_a_subset(copied: Path, tmp_path: Path) -> None:
     (copied / voxceleb.SUBSET_FILE).unlink()
     with pytest.raises(RecipeError, match=r"(?s)vox2_dev.*expected 5,994.*1,092,009.*vox1_H_cleaned.*expected 550,894"):
@@ -249,6 +281,11 @@ def test_a_second_run_is_skipped_and_new_data_is_not(
     _join(copied)
     caplog.clear()
     _prepare(copied, tmp_path / "data")
+    assert "nothing changed" in caplog.text, "joined parts hold the same"
+    lines = (copied / "veri_test.txt").read_text().splitlines(keepends=True)
+    (copied / "veri_test.txt").write_text("".join(lines[1:]))
+    caplog.clear()
+    _prepare(copied, tmp_path / "data")
     assert "nothing changed" not in caplog.text
 
 
@@ -276,10 +313,10 @@ def served(miniature: Path) -> Iterator[str]:
 def test_what_is_missing_is_downloaded(
     miniature: Path, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = voxceleb.read_tsv(RECIPE / "files.tsv", ("file", "source", "md5"))
+    rows = voxceleb_files.read_tsv(RECIPE / "files.tsv", ("file", "source", "md5"))
     here = [row for row in rows if (miniature / row["file"]).is_file()]
     digest = {row["file"]: hashlib.md5((miniature / row["file"]).read_bytes()).hexdigest() for row in here}
-    monkeypatch.setattr(voxceleb, "read_tsv", lambda *_: [{**row, "md5": digest[row["file"]]} for row in here])
+    monkeypatch.setattr(voxceleb_files, "read_tsv", lambda *_: [{**row, "md5": digest[row["file"]]} for row in here])
     sources = {
         source: ["http://127.0.0.1:9/{key}/{file}", f"{served}/{{file}}"] for source in {r["source"] for r in rows}
     }

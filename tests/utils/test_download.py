@@ -159,8 +159,9 @@ def test_a_file_that_is_always_wrong_is_an_error_and_never_gets_its_name(server:
 
 def test_a_wrong_key_is_said_at_once(server: Server, tmp_path: Path) -> None:
     server.key = "secret"
-    with pytest.raises(DownloadError, match=r"HTTP 403 .*access key"):
+    with pytest.raises(DownloadError, match=r"HTTP 403 .*access key") as raised:
         download_files(_files(server, key="guess"), tmp_path, **IMPATIENT)
+    assert "guess" not in str(raised.value), "messages go to log files"
     assert len(server.requests) <= len(CONTENT)
     download_files(_files(server, key="secret"), tmp_path, **IMPATIENT)
     _assert_whole(tmp_path)

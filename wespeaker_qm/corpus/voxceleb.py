@@ -2,63 +2,36 @@
 
 ::
 
-    vox_root: parts, zips, trees, LMDBs -> findings -> [download what is missing] -> Kaldi directories, trial lists
+    vox_root: parts, zips, trees, LMDBs -> [download what is missing] -> findings -> Kaldi directories, trial lists
 
 Keys are WeSpeaker's and those of the published trial lists: ``id10270/5r0dWxy17C8/00001.wav``. Archives are read where
 they lie (:mod:`wespeaker_qm.corpus.archives`); packing decodes straight from them into shards.
 """
 
 import argparse
-import gzip
 import logging
 import os
-import re
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple, cast
+from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
-
-from wespeaker_qm.corpus.archives import Member, archive_files, list_lmdb, list_tar, list_zip, recording_stamps
+from wespeaker_qm.corpus.archives import is_locator
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.corpus.debian import read_tsv
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.trials import Trial, make_trials, write_trials
+from wespeaker_qm.corpus.voxceleb_files import TRIAL_LISTS, Findings, download_missing, find
 from wespeaker_qm.utils.arguments import true_or_false
-from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
-from wespeaker_qm.utils.download import RemoteFile, download_files
+from wespeaker_qm.utils.done import DoneMarker, content_stamp
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
-TRIAL_LISTS = {
-    "vox1_O": "veri_test.txt",
-    "vox1_O_cleaned": "veri_test2.txt",
-    "vox1_E": "list_test_all.txt",
-    "vox1_E_cleaned": "list_test_all2.txt",
-    "vox1_H": "list_test_hard.txt",
-    "vox1_H_cleaned": "list_test_hard2.txt",
-}
-"""Trial list -> the file that VoxCeleb publishes."""
-
 HEADLINE = "vox1_H_cleaned"
 SUBSET_FILE = "SUBSET"
-"""A file of this name in ``vox_root`` says that it holds a part of VoxCeleb: what it contains is shown in reports."""
+"""A file of this name in ``vox_root`` says, as ``--subset true`` does, that it holds a part of VoxCeleb."""
 
-# Names of the archives, as published and as WeSpeaker's recipe joins them.
-_ZIPS = {
-    "vox1": ("vox1_dev_wav.zip", "vox1_test_wav.zip"),
-    "vox2_dev": ("vox2_dev_aac.zip", "vox2_aac.zip"),
-    "vox2_test": ("vox2_test_aac.zip",),
-}
-# The better copy of an utterance that is there twice: decoded files first, those within reach before archives.
-_SUFFIXES = (".wav", ".flac", ".m4a")
-_SPEAKER = re.compile(r"id[01]\d{4}")
-_NOISE_KINDS = ("music", "noise", "speech")
 # For checks while training: enough to see a trend, few enough to cost seconds.
 _VALID_UTTERANCES_PER_SPEAKER = 10
 _VALID_TARGETS, _VALID_NONTARGETS = 5_000, 50_000
@@ -107,21 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class Findings(NamedTuple):
-    """What lies below ``vox_root``.
-
-    Attributes:
-        recordings: set (``vox1``, ``vox2_dev``, ``vox2_test``) -> key -> path or locator.
-        trial_files: trial list -> published file.
-        noise: key -> path or locator of MUSAN; rirs: the same of the simulated RIRs.
-    """
-
-    recordings: dict[str, dict[str, str]]
-    trial_files: dict[str, Path]
-    noise: dict[str, str]
-    rirs: dict[str, str]
-
-
 def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
     """Stage 1: write Kaldi directories, trial lists and, last, ``corpus.yaml`` to ``args.data``.
 
@@ -138,7 +96,7 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
             raise RecipeError(f"{args.corpus / 'corpus.yaml'}: unknown key {key!r}; nearest: {', '.join(nearest)}")
     root, data_dir = Path(args.vox_root), Path(args.data)
     if args.download:
-        _download_missing(args, settings)
+        download_missing(root, args.corpus / "files.tsv", settings["sources"], args.access_key, args.augmentation)
     elif not root.is_dir():
         raise RecipeError(
             f"--vox_root {root}: no such folder; name the one that holds VoxCeleb, or give --download true"
@@ -151,7 +109,6 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
 
     inputs = [
         {name: sorted(recordings.items()) for name, recordings in findings.recordings.items()},
-        list(recording_stamps(_archived(findings))),
         [findings.noise, findings.rirs],
         [content_stamp(path) for path in findings.trial_files.values()],
         [dict(settings), is_subset, args.augmentation],
@@ -196,156 +153,6 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
     marker.write()
 
 
-# --------------------------------------------------------------------------------------------------------- finding
-
-
-def find(root: Path, data_dir: Path, augmentation: bool) -> Findings:
-    """Look for everything below ``root``; an utterance that is there several times is taken once, the best copy.
-
-    Args:
-        root: any layout; folders ``id?????`` are speakers wherever they lie.
-        data_dir: receives ``archives/musan.tar`` where MUSAN comes as ``musan.tar.gz``, which gives no random access.
-        augmentation: look for MUSAN and RIRS_NOISES too.
-
-    Raises:
-        RecipeError: an archive is damaged or incomplete.
-    """
-    best: dict[str, dict[str, tuple[int, str]]] = {"vox1": {}, "vox2_dev": {}, "vox2_test": {}}
-    places = _Places(root)
-    test_speakers = _vox2_test_speakers(places.files.get("vox2_meta.csv"))
-    for folder in tqdm(places.speaker_folders, desc="speakers' folders", disable=None, delay=1.0):
-        for path in _utterances_below(folder):
-            _take(best, path.as_posix(), str(path), test_speakers, _SUFFIXES.index(path.suffix))
-    for name, archives in _ZIPS.items():
-        for archive in [places.archives[zip_name] for zip_name in archives if zip_name in places.archives]:
-            logger.info("%s: reading the table of contents", archive)
-            in_test = {"id00000"} if name == "vox2_test" else frozenset()
-            for member in list_zip(archive):
-                path_in_zip = f"test/{member.name}" if in_test else member.name
-                if PurePosixPath(member.name).suffix in _SUFFIXES:
-                    _take(best, path_in_zip, member.locator, test_speakers, len(_SUFFIXES))
-    recordings = {name: {key: path for key, (_, path) in sorted(found.items())} for name, found in best.items()}
-    noise = _augmentation(places, "musan", data_dir) if augmentation else {}
-    rirs = _augmentation(places, "rirs", data_dir) if augmentation else {}
-    trial_files = {name: places.files[file] for name, file in TRIAL_LISTS.items() if file in places.files}
-    return Findings(recordings, trial_files, noise, rirs)
-
-
-class _Places:
-    """One walk below ``root`` that does not enter speakers' folders."""
-
-    def __init__(self, root: Path) -> None:
-        self.speaker_folders: list[Path] = []
-        self.archives: dict[str, Path] = {}
-        self.files: dict[str, Path] = {}
-        self.musan: list[Path] = []
-        self.rirs: list[Path] = []
-        self.lmdb: dict[str, Path] = {}
-        wanted = {*TRIAL_LISTS.values(), "vox2_meta.csv", "musan.tar.gz", "musan.tar"}
-        zips = {*(name for names in _ZIPS.values() for name in names), "rirs_noises.zip"}
-        for folder, subfolders, files in os.walk(root, followlinks=True):
-            path = Path(folder)
-            subfolders.sort()
-            self.speaker_folders += [path / name for name in subfolders if _SPEAKER.fullmatch(name)]
-            subfolders[:] = [name for name in subfolders if not _SPEAKER.fullmatch(name) and not name.startswith(".")]
-            if set(_NOISE_KINDS) <= set(subfolders):
-                self.musan.append(path)
-                subfolders[:] = []
-            if "simulated_rirs" in subfolders:
-                self.rirs.append(path / "simulated_rirs")
-                subfolders[:] = []
-            if "data.mdb" in files:
-                kind = next((kind for kind in ("musan", "rirs") if kind in path.as_posix().lower()), None)
-                if kind is not None:
-                    self.lmdb.setdefault(kind, path)
-            for name in files:
-                # A joined archive is known by its name, one in parts by its first part.
-                archive = f"{name.removesuffix('_partaa')}.zip" if name.endswith("_partaa") else name
-                if archive in zips:
-                    self.archives.setdefault(archive, path / archive)
-                elif name in wanted:
-                    self.files.setdefault(name, path / name)
-
-
-def _utterances_below(folder: Path) -> Iterator[Path]:
-    for video in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if video.is_dir():
-            for entry in sorted(os.scandir(video.path), key=lambda entry: entry.name):
-                if entry.name.endswith(_SUFFIXES):
-                    yield Path(entry.path)
-
-
-def _take(
-    best: dict[str, dict[str, tuple[int, str]]], name: str, path: str, test_speakers: frozenset[str], rank: int
-) -> None:
-    """File the recording ``.../id10001/video/00001.wav`` under its set and key, unless a better copy is there."""
-    parts = name.split("/")
-    if len(parts) < 3 or not _SPEAKER.fullmatch(parts[-3]):
-        return
-    speaker, video, file = parts[-3:]
-    if speaker.startswith("id1"):
-        set_name = "vox1"
-    else:
-        set_name = "vox2_test" if "test" in parts[:-3] or speaker in test_speakers else "vox2_dev"
-    key = f"{speaker}/{video}/{file.rpartition('.')[0]}.wav"
-    if rank < best[set_name].get(key, (len(_SUFFIXES) + 1, ""))[0]:
-        best[set_name][key] = (rank, path)
-
-
-def _vox2_test_speakers(meta: Path | None) -> frozenset[str]:
-    """Speakers of VoxCeleb2 test by ``vox2_meta.csv``, for trees in which dev and test are merged."""
-    if meta is None:
-        return frozenset()
-    rows = [[cell.strip() for cell in line.split(",")] for line in meta.read_text(encoding="utf-8").splitlines()]
-    return frozenset(row[0] for row in rows if row and row[-1] == "test")
-
-
-def _augmentation(places: _Places, kind: str, data_dir: Path) -> dict[str, str]:
-    """Key -> path or locator of ``musan`` or ``rirs``: the first of tree, archive and LMDB that is there."""
-    trees = {"musan": places.musan, "rirs": places.rirs}[kind]
-    members: Iterable[Member]
-    if trees:
-        members = [Member(str(path), str(path)) for tree in trees for path in sorted(tree.rglob("*.wav"))]
-    elif kind == "musan" and "musan.tar" in places.files:
-        members = list_tar(places.files["musan.tar"])
-    elif kind == "musan" and "musan.tar.gz" in places.files:
-        members = list_tar(_decompressed(places.files["musan.tar.gz"], data_dir / "archives" / "musan.tar"))
-    elif kind == "rirs" and "rirs_noises.zip" in places.archives:
-        members = [entry for entry in list_zip(places.archives["rirs_noises.zip"]) if "/simulated_rirs/" in entry.name]
-    elif kind in places.lmdb:
-        members = list_lmdb(places.lmdb[kind])
-    else:
-        members = []
-    return {"/".join(name.split("/")[-3:]): locator for name, locator in members if name.endswith(".wav")}
-
-
-def _decompressed(archive: Path, target: Path) -> Path:
-    """The tar inside ``archive``, written once."""
-    marker = DoneMarker(target.parent / f".{target.name}.done", file_stamp(archive), [target])
-    if not marker.is_current():
-        try:
-            with (
-                archive.open("rb") as compressed,
-                tqdm.wrapattr(
-                    compressed, "read", total=archive.stat().st_size, desc=f"decompress {archive.name}"
-                ) as counted,
-                gzip.open(cast(IO[bytes], counted), "rb") as content,
-                atomic_path(target) as temporary,
-                temporary.open("wb") as output,
-            ):
-                shutil.copyfileobj(content, output, 1 << 20)
-        except (OSError, EOFError) as error:
-            raise RecipeError(f"{archive}: cannot be decompressed ({error}); fetch it again") from error
-        marker.write()
-    return target
-
-
-def _archived(findings: Findings) -> Iterator[str]:
-    """One recording of each set that lies in an archive."""
-    for recordings in (*findings.recordings.values(), findings.noise, findings.rirs):
-        yield from [path for path in recordings.values() if "!/" in path][:1]
-
-
 def _missing(findings: Findings, augmentation: bool) -> list[str]:
     wanted = {
         "VoxCeleb2 dev (vox2_dev_aac_parta*, vox2_dev_aac.zip, or a tree dev/aac/id*/video/*.m4a)": findings.recordings[
@@ -362,47 +169,10 @@ def _missing(findings: Findings, augmentation: bool) -> list[str]:
     return [name for name, found in wanted.items() if not found]
 
 
-# ------------------------------------------------------------------------------------------------------ downloading
-
-
-def _download_missing(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
-    """Fetch the files of every source of which nothing usable is there yet."""
-    root = Path(args.vox_root)
-    root.mkdir(parents=True, exist_ok=True)
-    places = _Places(root)
-    has_tree = {
-        "voxceleb1": any(folder.name.startswith("id1") for folder in places.speaker_folders),
-        "voxceleb2": any(folder.name.startswith("id0") for folder in places.speaker_folders),
-        "musan": bool(places.musan or "musan" in places.lmdb or "musan.tar" in places.files),
-        "rirs": bool(places.rirs or "rirs" in places.lmdb),
-        "trials": False,
-    }
-    files = []
-    for row in read_tsv(args.corpus / "files.tsv", ("file", "source", "md5")):
-        source, name = row["source"], row["file"]
-        joined = archive_files(root / f"{re.sub('_part..$', '', name)}.zip") if "_part" in name else []
-        # What lies in vox_root itself under its own name goes through the check of its MD5.
-        elsewhere = places.archives.get(name, places.files.get(name, root / name)) != root / name
-        is_here = has_tree[source] or elsewhere or any(path.suffix == ".zip" for path in joined)
-        if is_here or (source in ("musan", "rirs") and not args.augmentation):
-            continue
-        urls = [url for url in settings["sources"][source] if args.access_key or "{key}" not in url]
-        if not urls and not (root / name).is_file():
-            raise RecipeError(
-                f"{args.corpus / 'corpus.yaml'}: sources.{source} all want an access key; give --access_key, or set "
-                "the environment variable VOXCELEB_KEY"
-            )
-        files.append(RemoteFile(name, tuple(url.format(key=args.access_key, file=name) for url in urls), row["md5"]))
-    download_files(files, root)
-
-
-# ---------------------------------------------------------------------------------------------------------- writing
-
-
 class _Counts:
     """Numbers found, compared with those of the complete corpus."""
 
-    def __init__(self, expected: Mapping[str, Any], is_subset: bool) -> None:
+    def __init__(self, expected: Mapping[str, Sequence[int]], is_subset: bool) -> None:
         self.expected = expected
         self.is_subset = is_subset
         self.found: dict[str, list[int]] = {}
@@ -410,12 +180,13 @@ class _Counts:
 
     def check(self, name: str, found: Sequence[int], where: Path) -> None:
         """Note a set's numbers."""
-        expected = self.expected.get(name)
         self.found[name] = list(found)
-        logger.info("%s: %s", name, _counted(found))
-        if expected is not None and list(found) != (expected if isinstance(expected, list) else [expected]):
-            wanted = expected if isinstance(expected, list) else [expected]
-            self.differences.append(f"{name} ({where}): found {_counted(found)}, expected {_counted(wanted)}")
+        logger.info("%s: %s", name, _counted(name, found))
+        expected = self.expected.get(name, found)
+        if list(found) != list(expected):
+            self.differences.append(
+                f"{name} ({where}): found {_counted(name, found)}, expected {_counted(name, expected)}"
+            )
 
     def finish(self) -> None:
         """Raise when something differs and this is not a subset."""
@@ -428,19 +199,20 @@ class _Counts:
             )
 
 
-def _counted(numbers: Sequence[int]) -> str:
+def _counted(name: str, numbers: Sequence[int]) -> str:
     if len(numbers) == 1:
         return f"{numbers[0]:,} trials"
-    return f"{numbers[0]:,} speakers or kinds, {numbers[1]:,} recordings"
+    groups = {"musan": "categories", "rirs": "rooms"}.get(name, "speakers")
+    return f"{numbers[0]:,} {groups}, {numbers[1]:,} recordings"
 
 
 def _write_speech(path: Path, recordings: Mapping[str, str], counts: _Counts) -> None:
     _write_set(path, recordings, lambda key: key.split("/")[0], counts)
-    kinds = Counter("archive" if "!/" in source else Path(source).suffix[1:] for source in recordings.values())
+    kinds = Counter("archive" if is_locator(source) else Path(source).suffix[1:] for source in recordings.values())
     logger.info("%s: read from %s", path.name, ", ".join(f"{kind} ({count:,})" for kind, count in kinds.items()))
 
 
-def _write_set(path: Path, recordings: Mapping[str, str], speaker_of: Any, counts: _Counts) -> None:
+def _write_set(path: Path, recordings: Mapping[str, str], speaker_of: Callable[[str], str], counts: _Counts) -> None:
     directory = DataDir(wav=dict(recordings), speaker={key: speaker_of(key) for key in recordings})
     directory.write(path)
     counts.check(path.name, [len(directory.speakers), len(directory)], path)

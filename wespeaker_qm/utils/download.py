@@ -179,6 +179,11 @@ class _Transfer:
         """Bytes that are here."""
         return self.partial.stat().st_size if self.partial.is_file() else 0
 
+    @property
+    def _source(self) -> str:
+        """The source in turn, for messages: without its query, which may hold a secret key."""
+        return self.sources[0].partition("?")[0]
+
     def probe(self) -> None:
         """Learn the size, before anything is written; sources that do not have the file drop out."""
         self.num_bytes = self._persist(self._size)
@@ -201,8 +206,8 @@ class _Transfer:
             logger.warning("%s came with MD5 %s, expected %s", self.file.name, found, self.file.md5)
             count(-self.arrived)
             self.partial.unlink()
-            self.refusals.append(f"{self.sources[0]}: MD5 {found}, expected {self.file.md5}")
-            if sum(refusal.startswith(f"{self.sources[0]}: MD5 ") for refusal in self.refusals) == 2:
+            self.refusals.append(f"{self._source}: MD5 {found}, expected {self.file.md5}")
+            if sum(refusal.startswith(f"{self._source}: MD5 ") for refusal in self.refusals) == 2:
                 self._give_up_source()
 
     def _size(self) -> int:
@@ -256,13 +261,13 @@ class _Transfer:
             try:
                 return action()
             except _RefusedError as error:
-                self.refusals.append(f"{self.sources[0]}: {error}")
+                self.refusals.append(f"{self._source}: {error}")
                 self._give_up_source()
                 failures = 0
             except (OSError, HTTPException) as error:
                 failures = 1 if self.arrived > before else failures + 1
                 if failures == self.patience.num_attempts:
-                    self.refusals.append(f"{self.sources[0]}: {error} ({failures} times in a row)")
+                    self.refusals.append(f"{self._source}: {error} ({failures} times in a row)")
                     self._give_up_source()
                     failures = 0
                     continue
