@@ -107,25 +107,52 @@ def test_a_row_does_not_depend_on_its_batch():
         torch.testing.assert_close(row, Fbank()(one[None])[0], atol=1e-5, rtol=0)
 
 
-def test_dither_comes_from_the_generator():
-    waveform = torch.zeros(4, 16000)
+def test_dither_is_noise_of_one_unit_on_every_frame():
     fbank = Fbank(dither=1.0)
-    first = fbank(waveform, torch.Generator().manual_seed(3))
-    torch.testing.assert_close(first, fbank(waveform, torch.Generator().manual_seed(3)), atol=0, rtol=0)
-    assert not torch.equal(first, fbank(waveform, torch.Generator().manual_seed(4)))
-    with pytest.raises(ValueError, match="generator"):
+    frames = 4096
+    waveform = torch.zeros(1, fbank.num_samples(frames))
+    features = fbank(waveform, torch.zeros(1))[0]
+    # The same normals, added before the mean is removed, in 16-bit units, through torchaudio.
+    noise = torch.randn(frames, 400, generator=torch.Generator().manual_seed(0xD17))
+    expected = torch.cat(
+        [kaldi.fbank(frame[None], num_mel_bins=80, window_type="hamming", dither=0.0) for frame in noise[:200]]
+    )
+    torch.testing.assert_close(features[:200], expected, atol=7e-4, rtol=0)
+    # And what torchaudio draws itself has the same distribution: mean and deviation of each bin.
+    torch.manual_seed(1)
+    drawn = kaldi.fbank(waveform, num_mel_bins=80, window_type="hamming", dither=1.0)
+    torch.testing.assert_close(features.mean(0), drawn.mean(0), atol=0.1, rtol=0)
+    torch.testing.assert_close(features.std(0), drawn.std(0), atol=0.1, rtol=0)
+    # Frames are dithered one by one, though they overlap.
+    centred = (features - features.mean(0))[:, 40]
+    assert abs(float((centred[1:] * centred[:-1]).mean() / centred.square().mean())) < 0.1
+
+
+def test_dither_starts_where_it_is_told_and_goes_round():
+    fbank = Fbank(dither=1.0)
+    waveform = torch.zeros(3, 16000)
+    features = fbank(waveform, torch.tensor([0.25, 0.5, 0.999]))
+    assert torch.equal(features, fbank(waveform, torch.tensor([0.25, 0.5, 0.999])))
+    assert len(torch.unique(features[:, 0, 0])) == 3
+    start = int(0.999 * 4096)
+    beginning = fbank(waveform[:1], torch.zeros(1))[0]
+    assert torch.equal(features[2, 4096 - start :], beginning[: 98 - 4096 + start])
+    with pytest.raises(ValueError, match="dither needs a start"):
         fbank(waveform)
-    # The same noise, added before DC removal in 16-bit units, through torchaudio.
-    frames = torch.randn(4, 98, 400, generator=torch.Generator().manual_seed(3))
-    expected = kaldi.fbank(frames[2, 50][None], num_mel_bins=80, window_type="hamming", dither=0.0)
-    torch.testing.assert_close(first[2, 50], expected[0], atol=7e-4, rtol=0)
 
 
-def test_dither_of_zero_ignores_the_generator():
-    generator = torch.Generator().manual_seed(5)
-    state = generator.get_state()
-    torch.testing.assert_close(Fbank()(oracle_waveform(), generator), Fbank()(oracle_waveform()), atol=0, rtol=0)
-    assert torch.equal(generator.get_state(), state)
+def test_dither_of_zero_ignores_the_start():
+    start = torch.tensor([0.5])
+    torch.testing.assert_close(Fbank()(oracle_waveform(), start), Fbank()(oracle_waveform()), atol=0, rtol=0)
+
+
+def test_many_rows_equal_few():
+    waveform = torch.randn(11, 16000, generator=torch.Generator().manual_seed(4)) * 0.1
+    start = torch.linspace(0, 0.9, 11)
+    fbank = Fbank(dither=1.0)
+    together = fbank(waveform, start)  # more than the frames that are worked on at a time
+    alone = torch.cat([fbank(waveform[row : row + 1], start[row : row + 1]) for row in range(11)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
 def test_autocast_and_precision_change_nothing():

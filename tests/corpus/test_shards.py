@@ -1,5 +1,6 @@
 """Packing and random access: what goes in comes out, whoever reads it and however many workers wrote it."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -235,32 +236,56 @@ def test_truncated_tar(packed):
 def test_tar_cut_while_it_is_read(packed):
     reader = ShardReader(packed[0] / "shard.list")
     reader.read(0)
-    os.truncate(reader._tars[0], int(reader._offset[0]) + 100)
+    os.truncate(reader.index.tars[0], int(reader.index.records["offset"][0]) + 100)
     with pytest.raises(RecipeError, match=r"bytes at .*damaged"):
         reader.read(0)
 
 
 def test_index_of_another_packing(packed):
     data_dir, _ = packed
-    indexes = {path: path.read_bytes() for path in (data_dir / "shards").glob("*.index.tsv")}
+    index = {path: path.read_bytes() for path in data_dir.glob("shard.index.*")}
+    assert len(index) == 2
     pack_data_dir(data_dir, utterances_per_shard=3, seed=7)
-    for path, content in indexes.items():
+    for path, content in index.items():
         path.write_bytes(content)
-    with pytest.raises(RecipeError, match="index is of another packing"):
-        reader = ShardReader(data_dir / "shard.list")
-        for i in range(len(reader)):
-            reader.read(i)
+    with pytest.raises(RecipeError, match="of another packing"):
+        ShardReader(data_dir / "shard.list")
+
+
+def test_index_of_tars_of_the_same_size(packed):
+    data_dir, _ = packed
+    reader = ShardReader(data_dir / "shard.list")
+    first, second = reader.index.tars[:2]
+    size = max(first.stat().st_size, second.stat().st_size)
+    contents = [path.read_bytes() for path in (first, second)]
+    facts = json.loads((data_dir / "shard.index.json").read_text())
+    for path, content in zip((second, first), contents, strict=True):
+        path.write_bytes(content.ljust(size, b"\0"))
+    facts["tar_bytes"][:2] = [size, size]
+    (data_dir / "shard.index.json").write_text(json.dumps(facts))
+    with pytest.raises(RecipeError, match=r"tar member .*, expected .*the index is of another packing"):
+        ShardReader(data_dir / "shard.list").read(0)
 
 
 def test_missing_pieces_are_named(packed):
     data_dir, _ = packed
     with pytest.raises(RecipeError, match="pack the audio first"):
         ShardReader(data_dir / "nothing.list")
-    (data_dir / "shards" / "shards_000001.index.tsv").unlink()
-    with pytest.raises(RecipeError, match=r"shards_000001.index.tsv: no such file"):
-        ShardReader(data_dir / "shard.list")
-    (data_dir / "shards" / "shards_000000.tar").unlink()
+    (data_dir / "shards" / "shards_000000.tar").rename(data_dir / "moved.tar")
     with pytest.raises(RecipeError, match=r"names .*shards_000000.tar, which does not exist"):
+        ShardReader(data_dir / "shard.list")
+    (data_dir / "moved.tar").rename(data_dir / "shards" / "shards_000000.tar")
+    for name in ("shard.index.json", "shard.index.npy"):
+        (data_dir / name).unlink()
+        with pytest.raises(RecipeError, match=r"shard.index.json: no such file.*run stage 2 again"):
+            ShardReader(data_dir / "shard.list")
+        before = (data_dir / "shards" / "shards_000000.tar").stat().st_mtime_ns
+        pack_data_dir(data_dir, utterances_per_shard=3)  # nothing but the index is made
+        assert (data_dir / "shards" / "shards_000000.tar").stat().st_mtime_ns == before
+        assert len(ShardReader(data_dir / "shard.list")) == 7
+    lines = (data_dir / "shard.list").read_text().splitlines()
+    (data_dir / "shard.list").write_text(lines[0] + "\n")
+    with pytest.raises(RecipeError, match=r"names other tars than shard\.index\.json"):
         ShardReader(data_dir / "shard.list")
 
 

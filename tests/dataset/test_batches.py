@@ -2,20 +2,22 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from wespeaker_qm.audio.resample import speed_input_length
+from wespeaker_qm.audio.resample import change_speed, speed_input_length
 from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import ShardReader
-from wespeaker_qm.dataset.chunks import Batch, collate, read_tiled
-from wespeaker_qm.dataset.draws import NOISE, REVERB, SPEEDS
-from wespeaker_qm.dataset.frontend import augment_waveform
-from wespeaker_qm.dataset.loader import make_loader
-from wespeaker_qm.dataset.plan import BatchPlan, SampleId
+from wespeaker_qm.dataset.chunks import Batch, read_tiled
+from wespeaker_qm.dataset.draws import KEEP, NOISE, REVERB, SPEEDS, Draws, Sampler
+from wespeaker_qm.dataset.frontend import RIR_CACHE_BYTES, TrainingFrontend
+from wespeaker_qm.dataset.loader import FrontendPlace, TrainingBatch, TrainingLoader
+from wespeaker_qm.dataset.plan import BatchId, BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.errors import RecipeError
@@ -26,76 +28,183 @@ def training_set(tiny_config: Config, tiny_corpus: Path) -> TrainingSet:
     return open_training_set(tiny_config, tiny_corpus, build.build_fbank(tiny_config, dither=1.0))
 
 
-def batches(training: TrainingSet, num_workers: int = 0) -> list[Batch]:
-    plan = BatchPlan(
-        training.labels,
-        sampler="utterance",
-        samples_per_epoch=0,
-        batch_size=8,
-        seed=42,
-        rank=0,
-        world_size=1,
+def plan(training: TrainingSet) -> BatchPlan:
+    return BatchPlan(
+        training.labels, sampler="utterance", samples_per_epoch=0, batch_size=8, seed=42, rank=0, world_size=1
     )
-    return list(make_loader(training.chunks, plan, num_workers=num_workers, prefetch_factor=2))
+
+
+def batches(training: TrainingSet) -> list[Batch]:
+    return [training.chunks[batch_id] for batch_id in plan(training)]
+
+
+def load(training: TrainingSet, num_workers: int = 0, **options: Any) -> list[TrainingBatch]:
+    loader = TrainingLoader(
+        training.chunks,
+        training.frontend,
+        plan(training),
+        device=torch.device("cpu"),
+        num_workers=num_workers,
+        prefetch_factor=2,
+        **options,
+    )
+    return list(loader)
+
+
+def everything(training: TrainingSet) -> tuple[Batch, Draws]:
+    """All 24 utterances as one batch, in their order, and what was drawn for them."""
+    return training.chunks[BatchId(1, 0, np.arange(24))], training.chunks.sampler.draw(1, 0, 24)
+
+
+def source_rows(batch: Batch) -> dict[int, np.ndarray]:
+    """Row -> the samples read for it."""
+    return {
+        row: waveform.numpy()
+        for rows, waveforms in zip(batch.speed_rows, batch.waveform, strict=True)
+        for row, waveform in zip(rows.tolist(), waveforms, strict=True)
+    }
 
 
 def test_classes_are_speakers_times_speeds(training_set: TrainingSet) -> None:
     assert training_set.speakers == ["t0", "t1", "t2", "t3"]
     assert training_set.num_classes == 12
-    for position in range(24):
-        chunk = training_set.chunks[SampleId(1, position, position)]
-        speaker = training_set.speakers.index(chunk.key.split("-")[0])
-        assert chunk.label == speaker + 4 * chunk.draw.speed_index
+    batch, draws = everything(training_set)
+    for row, (utterance, label) in enumerate(zip(batch.utterance.tolist(), batch.label.tolist(), strict=True)):
+        speaker = training_set.speakers.index(training_set.chunks.key(utterance).split("-")[0])
+        assert label == speaker + 4 * draws.speed_index[row]
 
 
 def test_only_the_needed_samples_are_read(training_set: TrainingSet) -> None:
     chunks = training_set.chunks
-    for position in range(24):
-        chunk = chunks[SampleId(1, position, position)]
-        needed = speed_input_length(chunks.num_samples, SPEEDS[chunk.draw.speed_index])
-        assert chunk.waveform.shape == (needed,)
-        assert (chunk.noise is not None) == (chunk.draw.augmentation == NOISE)
-        assert (chunk.rir is not None) == (chunk.draw.augmentation == REVERB)
-        whole = chunks.reader.read(chunks.reader.index_of(chunk.key))
-        start = int(chunk.draw.chunk_start * (len(whole) - needed + 1))
-        np.testing.assert_array_equal(chunk.waveform, whole[start : start + needed])
+    batch, draws = everything(training_set)
+    sources = source_rows(batch)
+    assert sorted(sources) == list(range(24))
+    for row in range(24):
+        needed = speed_input_length(chunks.num_samples, SPEEDS[draws.speed_index[row]])
+        whole = chunks.reader.read(row) * 32768
+        start = int(draws.chunk_start[row] * (len(whole) - needed + 1))
+        np.testing.assert_array_equal(sources[row], whole[start : start + needed])
+    assert batch.noise_rows.tolist() == np.flatnonzero(draws.augmentation == NOISE).tolist()
+    assert batch.noise.shape == (len(batch.noise_rows), chunks.num_samples)
+    assert batch.rir_rows.tolist() == np.flatnonzero(draws.augmentation == REVERB).tolist()
+    assert batch.rir_index == tuple(draws.choice[batch.rir_rows])
+    for rir, index in zip(batch.rir, batch.rir_index, strict=True):
+        np.testing.assert_array_equal(rir.numpy() / np.float32(32768), chunks.rirs.read(index))
+
+
+def test_every_chunk_of_an_utterance_is_equally_likely(training_set: TrainingSet) -> None:
+    chunks = training_set.chunks
+    needed = chunks.num_samples
+    first = np.array(
+        [int(start * (needed + 1000 + 1 - needed)) for start in chunks.sampler.draw(1, 0, 5000).chunk_start]
+    )
+    assert first.min() == 0
+    assert first.max() == 1000
+    assert stats.kstest(first, "uniform", args=(0, 1000)).pvalue > 0.001
 
 
 def test_a_short_recording_is_repeated(tiny_corpus: Path) -> None:
     reader = ShardReader(tiny_corpus / "noise" / "shard.list")
-    whole = reader.read(0)
-    tiled = read_tiled(reader, 0, 0.5, 40000)
+    whole = (reader.read(0) * 32768).astype(np.int16)
+    tiled = np.empty(40000, dtype=np.int16)
+    read_tiled(reader, 0, 0.5, tiled)
     np.testing.assert_array_equal(tiled, np.concatenate([whole, whole, whole])[:40000])
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_number_of_workers_changes_nothing(training_set: TrainingSet, num_workers: int) -> None:
-    alone, helped = batches(training_set), batches(training_set, num_workers)
+@pytest.mark.parametrize(
+    ("num_workers", "frontend_on", "start_method"),
+    [(1, "device", None), (2, "device", "fork"), (2, "worker", "fork"), (2, "auto", None), (2, "worker", "spawn")],
+)
+def test_who_makes_the_batches_changes_nothing(
+    training_set: TrainingSet, num_workers: int, frontend_on: str, start_method: str | None
+) -> None:
+    alone = load(training_set)
+    helped = load(training_set, num_workers, frontend_on=frontend_on, start_method=start_method)
     assert len(alone) == len(helped) == 3
+    assert sorted(np.concatenate([batch.utterance for batch in alone])) == list(range(24))
     for left, right in zip(alone, helped, strict=True):
-        assert left.keys == right.keys
-        for one, two in zip(left, right, strict=True):
-            if isinstance(one, torch.Tensor):
-                assert torch.equal(one, two)
-        assert torch.equal(training_set.frontend(left), training_set.frontend(right))
+        assert torch.equal(left.utterance, right.utterance)
+        assert torch.equal(left.label, right.label)
+        assert torch.equal(left.features, right.features)
 
 
-def test_batch_equals_its_rows_one_at_a_time(training_set: TrainingSet) -> None:
-    num_samples = training_set.chunks.num_samples
-    chunks = [training_set.chunks[SampleId(1, position, position)] for position in range(24)]
-    assert {chunk.draw.augmentation for chunk in chunks} == {0, REVERB, NOISE}
-    together = augment_waveform(collate(chunks), num_samples, 16000)
-    alone = torch.cat([augment_waveform(collate([chunk]), num_samples, 16000) for chunk in chunks])
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+def test_the_front_end_runs_where_the_key_says(training_set: TrainingSet) -> None:
+    def on_workers(num_workers: int, frontend_on: FrontendPlace, device: str = "cpu") -> bool:
+        return TrainingLoader(
+            training_set.chunks,
+            training_set.frontend,
+            plan(training_set),
+            device=torch.device(device),
+            frontend_on=frontend_on,
+            num_workers=num_workers,
+            prefetch_factor=2,
+        ).on_workers
+
+    assert [on_workers(2, place) for place in ("auto", "worker", "device")] == [True, True, False]
+    assert not on_workers(0, "worker")
+    assert not on_workers(2, "auto", "meta")
+
+
+def oracle_waveform(training: TrainingSet, batch: Batch, draws: Draws, row: int) -> np.ndarray:
+    """A row after speed, reverberation or noise, in float64 and one step at a time."""
+    chunks = training.chunks
+    speed = SPEEDS[draws.speed_index[row]]
+    source = torch.from_numpy(source_rows(batch)[row] / 32768.0).float()[None]
+    waveform = change_speed(source, speed)[0, : chunks.num_samples].double().numpy()
+    if draws.augmentation[row] == REVERB:
+        rir = chunks.rirs.read(int(draws.choice[row])).astype(np.float64)
+        waveform = np.convolve(waveform, rir / np.sqrt((rir**2).sum()))[: len(waveform)]
+    elif draws.augmentation[row] == NOISE:
+        noise = batch.noise[batch.noise_rows.tolist().index(row)].double().numpy() / 32768
+        levels_db = [10 * np.log10(np.mean(signal**2) + 1e-4) for signal in (waveform, noise)]
+        waveform = waveform + noise * 10 ** ((levels_db[0] - levels_db[1] - draws.snr_db[row]) / 20)
+    return waveform if draws.augmentation[row] == KEEP else waveform / (np.abs(waveform).max() + 1e-4)
+
+
+@pytest.mark.parametrize("cache_bytes", [RIR_CACHE_BYTES, 0])
+def test_a_batch_agrees_with_a_slow_oracle(
+    training_set: TrainingSet, cache_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wespeaker_qm.dataset.frontend.RIR_CACHE_BYTES", cache_bytes)
+    chunks = training_set.chunks
+    chunks.sampler = Sampler(dataclasses.replace(chunks.sampler.settings, channel_prob=0.0))
+    batch, draws = everything(training_set)
+    assert set(draws.augmentation) == {KEEP, REVERB, NOISE}
+    frontend = TrainingFrontend(
+        training_set.frontend.fbank, num_samples=chunks.num_samples, rir_lengths=chunks.rirs.num_samples
+    )
+    for _ in range(2):  # the second time from the cache
+        augmented = frontend.augment(batch).numpy()
+        for row in range(24):
+            np.testing.assert_allclose(augmented[row], oracle_waveform(training_set, batch, draws, row), atol=2e-6)
+    assert len(frontend.spectra.kept) == (len(set(batch.rir_index)) if cache_bytes else 0)
+
+
+def test_what_a_front_end_has_seen_changes_no_bit(training_set: TrainingSet) -> None:
+    late = TrainingFrontend(
+        training_set.frontend.fbank,
+        num_samples=training_set.chunks.num_samples,
+        rir_lengths=training_set.chunks.rirs.num_samples,
+    )
+    first, second = (training_set.chunks[BatchId(1, position, np.arange(12))] for position in (0, 12))
+    training_set.frontend(first)
+    assert torch.equal(late(second), training_set.frontend(second))
+
+
+def test_a_sample_does_not_depend_on_its_batch(training_set: TrainingSet) -> None:
+    batch, _ = everything(training_set)
+    together = training_set.frontend(batch)
+    alone = [training_set.frontend(training_set.chunks[BatchId(1, row, np.array([row]))]) for row in range(24)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-3, rtol=0)
 
 
 def test_plain_rows_pass_untouched(tiny_config: Config, tiny_corpus: Path) -> None:
     args = dataclasses.replace(tiny_config.dataset_args, speed_perturb=False, aug_prob=0.0, channel_prob=0.0)
     config = dataclasses.replace(tiny_config, dataset_args=args)
     training = open_training_set(config, tiny_corpus, build.build_fbank(config, dither=0.0))
-    chunks = [training.chunks[SampleId(1, position, position)] for position in range(4)]
-    augmented = augment_waveform(collate(chunks), training.chunks.num_samples, 16000)
-    np.testing.assert_array_equal(augmented.numpy(), np.stack([chunk.waveform for chunk in chunks]))
+    batch = training.chunks[BatchId(1, 0, np.arange(4))]
+    augmented = training.frontend.augment(batch)
+    np.testing.assert_array_equal(augmented.numpy() * 32768, batch.waveform[0].numpy())
 
 
 def test_features_have_the_configured_shape_and_zero_mean(tiny_config: Config, tiny_corpus: Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from wespeaker_qm.dataset.draws import (
     BAND_LIMIT_HZ,
@@ -12,8 +13,10 @@ from wespeaker_qm.dataset.draws import (
     NUM_TILT_POINTS,
     REVERB,
     SNR_RANGES_DB,
+    TILT_DEVIATION_DB,
+    Draws,
     DrawSettings,
-    draw_sample,
+    Sampler,
 )
 
 SETTINGS = DrawSettings(
@@ -35,75 +38,112 @@ NUM_DRAWS = 4000
 
 
 @pytest.fixture(scope="module")
-def draws() -> list:
-    return [draw_sample(SETTINGS, 1, position) for position in range(NUM_DRAWS)]
+def draws() -> Draws:
+    return Sampler(SETTINGS).draw(1, 0, NUM_DRAWS)
+
+
+def uniform_p_value(values: np.ndarray, low: float, high: float) -> float:
+    return float(stats.kstest(values, "uniform", args=(low, high - low)).pvalue)
 
 
 def share(condition: np.ndarray) -> float:
     return float(np.mean(condition))
 
 
-def test_a_draw_repeats_and_neighbours_differ() -> None:
-    one, again = draw_sample(SETTINGS, 2, 7), draw_sample(SETTINGS, 2, 7)
-    for left, right in zip(one, again, strict=True):
-        np.testing.assert_array_equal(left, right)
+def test_a_sample_is_a_function_of_seed_epoch_and_position(draws: Draws) -> None:
+    sampler = Sampler(SETTINGS)
+    for first, count in ((0, 1), (7, 1), (100, 37), (NUM_DRAWS - 2, 2)):
+        for together, alone in zip(draws, sampler.draw(1, first, count), strict=True):
+            np.testing.assert_array_equal(together[first : first + count], alone)
     others = [
-        draw_sample(SETTINGS, 2, 8),
-        draw_sample(SETTINGS, 3, 7),
-        draw_sample(dataclasses.replace(SETTINGS, seed=4), 2, 7),
+        sampler.draw(1, 8, 1),
+        sampler.draw(2, 7, 1),
+        Sampler(dataclasses.replace(SETTINGS, seed=4)).draw(1, 7, 1),
     ]
-    assert len({one.chunk_start, *(other.chunk_start for other in others)}) == 4
+    assert len({draws.chunk_start[7], *(other.chunk_start[0] for other in others)}) == 4
 
 
-def test_speeds_and_augmentations_have_the_stated_chances(draws: list) -> None:
-    speeds = np.array([draw.speed_index for draw in draws])
-    kinds = np.array([draw.augmentation for draw in draws])
+def test_far_positions_and_late_epochs_are_drawn_like_near_ones() -> None:
+    far = Sampler(SETTINGS).draw(150, 10**9, 2000)
+    assert uniform_p_value(far.chunk_start, 0, 1) > 0.001
+    np.testing.assert_array_equal(far.chunk_start[5:6], Sampler(SETTINGS).draw(150, 10**9 + 5, 1).chunk_start)
+
+
+def test_speeds_and_augmentations_have_the_stated_chances(draws: Draws) -> None:
     # Five standard deviations of a share among 4,000 are below 0.04.
     for index in range(3):
-        assert share(speeds == index) == pytest.approx(1 / 3, abs=0.04)
-    assert share(kinds == KEEP) == pytest.approx(0.4, abs=0.04)
-    assert share(kinds == REVERB) == pytest.approx(0.3, abs=0.04)
-    assert share(kinds == NOISE) == pytest.approx(0.3, abs=0.04)
-    assert share(np.array([draw.tilt_db is not None for draw in draws])) == pytest.approx(0.3, abs=0.04)
-    assert share(np.array([draw.band_limit_hz is not None for draw in draws])) == pytest.approx(0.3, abs=0.04)
-    assert share(np.array([draw.time_spans.any() for draw in draws])) == pytest.approx(0.5, abs=0.04)
+        assert share(draws.speed_index == index) == pytest.approx(1 / 3, abs=0.04)
+    assert share(draws.augmentation == KEEP) == pytest.approx(0.4, abs=0.04)
+    assert share(draws.augmentation == REVERB) == pytest.approx(0.3, abs=0.04)
+    assert share(draws.augmentation == NOISE) == pytest.approx(0.3, abs=0.04)
+    assert share(draws.has_tilt) == pytest.approx(0.3, abs=0.04)
+    assert share(draws.has_band_limit) == pytest.approx(0.3, abs=0.04)
+    assert share(draws.time_spans.any(axis=(1, 2))) == pytest.approx(0.5, abs=0.04)
 
 
-def test_values_lie_in_their_ranges(draws: list) -> None:
-    for draw in draws:
-        assert 0 <= draw.chunk_start < 1
-        if draw.augmentation == NOISE:
-            low, high = SNR_RANGES_DB[SETTINGS.noise_categories[draw.noise]]
-            assert low <= draw.snr_db <= high
-        if draw.augmentation == REVERB:
-            assert 0 <= draw.rir < 5
-        if draw.tilt_db is not None:
-            assert draw.tilt_db.shape == (NUM_TILT_POINTS,)
-        if draw.band_limit_hz is not None:
-            assert BAND_LIMIT_HZ[0] <= draw.band_limit_hz <= BAND_LIMIT_HZ[1]
-        for spans, longest, length in ((draw.time_spans, 10, 100), (draw.frequency_spans, 8, 40)):
-            widths = spans[:, 1] - spans[:, 0]
-            assert (widths >= 0).all()
-            assert (widths <= longest).all()
-            assert (spans <= length).all()
+def test_places_and_levels_are_uniform(draws: Draws) -> None:
+    is_noise = draws.augmentation == NOISE
+    for values in (draws.chunk_start, draws.noise_start[is_noise], draws.dither_start):
+        assert uniform_p_value(values, 0, 1) > 0.001
+    assert uniform_p_value(draws.band_limit_hz[draws.has_band_limit], *BAND_LIMIT_HZ) > 0.001
+    categories = np.array(SETTINGS.noise_categories)
+    for category, snr_range_db in SNR_RANGES_DB.items():
+        rows = is_noise & (categories[np.where(is_noise, draws.choice, 0)] == category)
+        assert uniform_p_value(draws.snr_db[rows], *snr_range_db) > 0.001
 
 
-def test_snr_fills_its_range(draws: list) -> None:
-    snrs = [d.snr_db for d in draws if d.augmentation == NOISE and SETTINGS.noise_categories[d.noise] == "noise"]
-    assert np.mean(snrs) == pytest.approx(7.5, abs=1.0)
-    assert np.std(snrs) == pytest.approx(15 / np.sqrt(12), abs=0.6)
+def test_every_noise_and_impulse_response_is_equally_likely(draws: Draws) -> None:
+    for kind, number in ((NOISE, 4), (REVERB, 5)):
+        counts = np.bincount(draws.choice[draws.augmentation == kind], minlength=number)
+        assert len(counts) == number
+        assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_the_channel_response_is_normal(draws: Draws) -> None:
+    values = draws.tilt_db[draws.has_tilt]
+    assert values.shape[1] == NUM_TILT_POINTS
+    assert stats.kstest(values.ravel(), "norm", args=(0, TILT_DEVIATION_DB)).pvalue > 0.001
+    assert abs(np.corrcoef(values.T) - np.eye(NUM_TILT_POINTS)).max() < 0.15
+
+
+def test_draws_do_not_hang_together(draws: Draws) -> None:
+    columns = [draws.speed_index, draws.chunk_start, draws.augmentation, draws.noise_start, draws.snr_db]
+    columns += [draws.dither_start, draws.chunk_start[np.arange(NUM_DRAWS) - 1]]  # the last: its neighbour's
+    correlation = np.corrcoef(np.stack(columns))
+    correlation[2, 4] = correlation[4, 2] = 0  # the level's range is the noise's, so it is chosen by the kind
+    assert abs(correlation - np.eye(len(columns))).max() < 0.08
+
+
+def test_masks_lie_within_the_features(draws: Draws) -> None:
+    for spans, longest, length in ((draws.time_spans, 10, 100), (draws.frequency_spans, 8, 40)):
+        masked = spans[spans.any(axis=(1, 2))]
+        widths = masked[..., 1] - masked[..., 0]
+        assert widths.min() == 1
+        assert widths.max() == longest
+        assert masked[..., 0].min() == 0
+        assert masked[..., 1].max() == length
+        inner = masked[..., 0] < length - longest
+        assert stats.chisquare(np.bincount(widths[inner], minlength=longest + 1)[1:]).pvalue > 0.001
 
 
 def test_without_rirs_every_augmentation_is_noise() -> None:
-    settings = dataclasses.replace(SETTINGS, num_rirs=0)
-    kinds = {draw_sample(settings, 1, position).augmentation for position in range(200)}
-    assert kinds == {KEEP, NOISE}
+    without = Sampler(dataclasses.replace(SETTINGS, num_rirs=0)).draw(1, 0, 200)
+    assert set(without.augmentation) == {KEEP, NOISE}
+    without = Sampler(dataclasses.replace(SETTINGS, noise_categories=())).draw(1, 0, 200)
+    assert set(without.augmentation) == {KEEP, REVERB}
+    assert set(without.choice[without.augmentation == REVERB]) == set(range(5))
 
 
 def test_switched_off_means_off() -> None:
     settings = dataclasses.replace(SETTINGS, speed_perturb=False, aug_prob=0.0, channel_prob=0.0, spec_aug_prob=0.0)
-    for position in range(50):
-        draw = draw_sample(settings, 1, position)
-        assert (draw.speed_index, draw.augmentation, draw.tilt_db, draw.band_limit_hz) == (0, KEEP, None, None)
-        assert not draw.time_spans.any()
-        assert not draw.frequency_spans.any()
+    draws = Sampler(settings).draw(1, 0, 50)
+    for values in (draws.speed_index, draws.augmentation, draws.has_tilt, draws.has_band_limit, draws.time_spans):
+        assert not values.any()
+    assert not draws.frequency_spans.any()
+
+
+def test_a_switch_changes_no_other_draw(draws: Draws) -> None:
+    clean = Sampler(dataclasses.replace(SETTINGS, aug_prob=0.0, spec_aug_prob=0.0)).draw(1, 0, NUM_DRAWS)
+    np.testing.assert_array_equal(clean.chunk_start, draws.chunk_start)
+    np.testing.assert_array_equal(clean.speed_index, draws.speed_index)
+    np.testing.assert_array_equal(clean.tilt_db, draws.tilt_db)

@@ -49,17 +49,56 @@ def test_speaker_balanced_visits_speakers_and_their_utterances_equally() -> None
 def test_ranks_share_the_global_batch() -> None:
     whole = list(plan(batch_size=8))
     halves = [list(plan(rank=rank, world_size=2)) for rank in range(2)]
-    assert [first + second for first, second in zip(*halves, strict=True)] == whole
+    for batch, first, second in zip(whole, *halves, strict=True):
+        assert (first.position, second.position) == (batch.position, batch.position + 4)
+        np.testing.assert_array_equal(np.concatenate([first.utterances, second.utterances]), batch.utterances)
 
 
 def test_epochs_differ_and_positions_count_up() -> None:
     batches = plan()
-    first = [sample for batch in batches for sample in batch]
+    first = list(batches)
     batches.set_epoch(2)
-    second = [sample for batch in batches for sample in batch]
-    assert [sample.position for sample in first] == list(range(20))
-    assert {sample.epoch for sample in second} == {2}
-    assert [sample.utterance for sample in first] != [sample.utterance for sample in second]
+    second = list(batches)
+    assert [batch.position for batch in first] == list(range(0, 20, 4))
+    assert {batch.epoch for batch in second} == {2}
+    assert any((one.utterances != other.utterances).any() for one, other in zip(first, second, strict=True))
+
+
+SHARDS = np.arange(20) // 4
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5, 100])
+def test_a_window_of_shards_at_a_time(window: int) -> None:
+    def order(epoch: int, num_samples: int = 20) -> np.ndarray:
+        return epoch_order(
+            LABELS,
+            sampler="utterance",
+            num_samples=num_samples,
+            seed=1,
+            epoch=epoch,
+            shards=SHARDS,
+            shard_window=window,
+        )
+
+    for epoch in (1, 2):
+        assert sorted(order(epoch)) == list(range(20))
+        together = [set(SHARDS[order(epoch)[first : first + 4 * window]]) for first in range(0, 20, 4 * window)]
+        assert all(len(shards) <= window for shards in together)
+        assert sum(len(shards) for shards in together) == 5
+    assert list(order(1)) != list(order(2))
+    assert set(Counter(order(1, 50).tolist()).values()) == {2, 3}
+
+
+def test_balance_holds_for_every_speaker_and_utterance() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 50, 2000)
+    order = epoch_order(labels, sampler="speaker_balanced", num_samples=1730, seed=5, epoch=3)
+    counts = np.bincount(labels[order], minlength=50)
+    assert set(counts) <= {34, 35}
+    for label in range(50):
+        mine = order[labels[order] == label]
+        times = np.bincount(mine, minlength=2000)[labels == label]
+        assert times.max() - times.min() <= 1
 
 
 def test_too_large_a_batch_is_refused() -> None:

@@ -145,16 +145,16 @@ def test_non_finite_loss_stops_before_the_update_and_names_the_utterances(
     tiny_config: Config, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     run = trainer(tiny_config, tiny_corpus, tmp_path)
-    frontend = run.frontend.forward
+    frontend = run.loader.frontend.forward
     named = []
 
     def poisoned(batch: object) -> torch.Tensor:
         features = frontend(batch)  # type: ignore[arg-type]
         features[3] = float("nan")
-        named.append(batch.keys[3])  # type: ignore[attr-defined]
+        named.append(run.data.chunks.key(int(batch.utterance[3])))  # type: ignore[attr-defined]
         return features
 
-    run.frontend.forward = poisoned  # type: ignore[method-assign]
+    run.loader.frontend.forward = poisoned  # type: ignore[method-assign]
     # In evaluation mode batch norm keeps the rows apart, so that one bad row stays one.
     run.model.train = lambda mode=True: run.model.eval() if mode else run.model  # type: ignore[method-assign, assignment]
     run.model.eval = lambda: torch.nn.Module.train(run.model, False)  # type: ignore[method-assign, assignment]

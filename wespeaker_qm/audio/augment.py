@@ -31,12 +31,26 @@ def reverberate(waveform: Tensor, rir: Tensor) -> Tensor:
         waveform: (B, S) float32.
         rir: (B, R) float32 at any scale, not all zero; shorter ones are padded with zeros at their end.
     """
-    num_samples = waveform.shape[-1]
+    size = reverberation_size(waveform.shape[-1], rir.shape[-1])
+    return convolve(waveform, rir_spectrum(rir, waveform.shape[-1], size), size)
+
+
+def reverberation_size(num_samples: int, rir_length: int) -> int:
+    """A fast FFT size for waveforms of ``num_samples`` samples and impulse responses up to ``rir_length``."""
+    # What comes later than the waveform's end does not sound.
+    return int(next_fast_len(num_samples + min(rir_length, num_samples) - 1, real=True))
+
+
+def rir_spectrum(rir: Tensor, num_samples: int, size: int) -> Tensor:
+    """Spectrum (B, size / 2 + 1) of impulse responses (B, R) scaled to unit energy, then cut to ``num_samples``."""
     rir = rir / rir.square().sum(dim=-1, keepdim=True).sqrt()
-    rir = rir[..., :num_samples]  # what comes later would only sound after the end
-    size = next_fast_len(num_samples + rir.shape[-1] - 1, real=True)
-    spectrum = torch.fft.rfft(waveform, n=size) * torch.fft.rfft(rir, n=size)
-    return torch.fft.irfft(spectrum, n=size)[..., :num_samples]
+    return torch.fft.rfft(rir[..., :num_samples], n=size)
+
+
+def convolve(waveform: Tensor, spectrum: Tensor, size: int) -> Tensor:
+    """Filter each row of ``waveform`` (B, S) by a spectrum of FFT size ``size``: the first S samples, (B, S)."""
+    product = torch.fft.rfft(waveform, n=size) * spectrum
+    return torch.fft.irfft(product, n=size)[..., : waveform.shape[-1]]
 
 
 def mix_noise(waveform: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:

@@ -15,6 +15,9 @@ from torch.nn import functional
 # `speed` and `rate` make of broadband speech.
 ZERO_CROSSINGS = 32
 ROLL_OFF = 0.95
+# Blocks of input are multiplied so many at a time: overlapping less, they are copied less, and wider products are
+# faster, until the zeros between their weights cost more than that.
+_BLOCKS_TOGETHER = 4
 
 
 def change_speed(waveform: Tensor, speed: float) -> Tensor:
@@ -34,16 +37,16 @@ def change_speed(waveform: Tensor, speed: float) -> Tensor:
     ratio = _ratio(speed)
     if ratio == 1:
         return waveform
-    step, phases = ratio.numerator, ratio.denominator  # phases output samples for every step input samples
-    kernel, margin = _kernel(step, phases)
+    kernel, margin = _kernel(ratio.numerator, ratio.denominator)
+    step = _BLOCKS_TOGETHER * ratio.numerator
     num_samples = waveform.shape[-1]
     num_blocks = num_samples // step + 1
     # One product per block of input, not a convolution: GPU convolutions round to 11 bits (TF32) by default.
     with torch.autocast(waveform.device.type, enabled=False):
         padded = functional.pad(waveform.float(), (margin, margin + num_blocks * step - num_samples))
         blocks = padded.unfold(-1, step + 2 * margin, step)  # (B, blocks, step + 2 margin)
-        output = blocks @ kernel.to(waveform.device)  # (B, blocks, phases)
-    return output.flatten(start_dim=-2)[..., : num_samples * phases // step]
+        output = blocks @ kernel.to(waveform.device)  # (B, blocks, output samples of each)
+    return output.flatten(start_dim=-2)[..., : num_samples * ratio.denominator // ratio.numerator]
 
 
 def speed_input_length(num_samples: int, speed: float) -> int:
@@ -64,15 +67,16 @@ def _ratio(speed: float) -> Fraction:
 
 @functools.lru_cache(maxsize=16)
 def _kernel(step: int, phases: int) -> tuple[Tensor, int]:
-    """Weights (step + 2 margin, phases) of a block's input samples in its output samples, and the margin.
+    """Weights (K step + 2 margin, K phases) of K blocks' input samples in their output samples, and the margin.
 
-    Output p of a block lies at p * step / phases input samples from the block's start.
+    Output sample p lies at p * step / phases input samples from the first block's start. It is made from the samples
+    within half the filter's width; the margin is that width.
     """
     cut_off = ROLL_OFF * min(1.0, phases / step)  # as a fraction of the input's Nyquist frequency
     half_width = ZERO_CROSSINGS / cut_off
     margin = math.ceil(half_width)
-    source = torch.arange(-margin, step + margin, dtype=torch.float64)[:, None]
-    target = torch.arange(phases, dtype=torch.float64)[None, :] * step / phases
+    source = torch.arange(-margin, _BLOCKS_TOGETHER * step + margin, dtype=torch.float64)[:, None]
+    target = torch.arange(_BLOCKS_TOGETHER * phases, dtype=torch.float64)[None, :] * step / phases
     distance = target - source
     window = torch.cos((distance / half_width).clamp(-1.0, 1.0) * (math.pi / 2)).square()
     return (cut_off * torch.sinc(cut_off * distance) * window).float(), margin

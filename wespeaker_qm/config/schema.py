@@ -51,16 +51,22 @@ class DataloaderArgs:
     """Fetch into page-locked memory: faster copies to a GPU."""
     prefetch_factor: Count = 8
     """Batches that each loader process fetches ahead; without effect when num_workers is 0."""
+    frontend: Literal["auto", "device", "worker"] = "auto"
+    """Where augmentation and features are computed: in the training process on its device, or by the loader processes,
+    which otherwise only read; auto = worker where the device is the CPU and num_workers is not 0. Not in WeSpeaker."""
     drop_last: Literal[True] = True
     """Accepted for compatibility: an epoch is always floor(samples / (processes * batch_size)) full batches."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ShuffleArgs:
-    """WeSpeaker's shuffle buffer, which random access makes unnecessary."""
+    """The order of an epoch. WeSpeaker's shuffle buffer is not needed where access is random."""
 
     shuffle_size: Count = 2500
     """Accepted for compatibility, without effect: the whole epoch is permuted, not a buffer."""
+    shard_window: CountOrNone = 0
+    """0: permute the whole epoch. N: permute the shards, and the utterances of N shards at a time: reading stays within
+    N files, for slow or remote disks. Needs sampler utterance. Not in WeSpeaker."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -121,7 +127,7 @@ class DatasetArgs:
     shuffle: Literal[True] = True
     """Accepted for compatibility: training order is always shuffled, by (seed, epoch)."""
     shuffle_args: ShuffleArgs = dataclasses.field(default_factory=ShuffleArgs)
-    """Accepted for compatibility, without effect."""
+    """shuffle_size is accepted without effect."""
     filter: bool = True
     """Leave out utterances shorter than filter_args.min_num_frames."""
     filter_args: FilterArgs = dataclasses.field(default_factory=FilterArgs)
@@ -142,6 +148,14 @@ class DatasetArgs:
     """Mask the features (SpecAugment)."""
     spec_aug_args: SpecAugArgs = dataclasses.field(default_factory=SpecAugArgs)
     """Sizes and probability of the masks."""
+
+    def __post_init__(self) -> None:
+        if self.shuffle_args.shard_window and self.sampler != "utterance":
+            raise InconsistentError(
+                ["shuffle_args.shard_window", "sampler"],
+                f"found {self.shuffle_args.shard_window} with sampler {self.sampler}, expected 0: a window of shards "
+                "does not hold every speaker; set it to 0 or sampler to utterance",
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

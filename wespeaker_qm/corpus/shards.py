@@ -1,8 +1,9 @@
-"""Packed audio: plain tar archives that WeSpeaker reads in order, with an index beside each that gives random access.
+"""Packed audio: plain tar archives that WeSpeaker reads in order, with an index that gives random access.
 
 ::
 
     data/mini/train/shard.list                      one tar path a line
+                   /shard.index.npy, .json          all that the lists beside the tars say, for reading
     data/mini/train/shards/shards_000000.tar        <key>.spk, <key>.wav, <key>.spk, <key>.wav, ...
                           /shards_000000.index.tsv  key, speaker, format, offset, num_bytes, sample_rate, num_samples
                           /shards_000000.bad.tsv    recordings left out of this shard: key, path, reason
@@ -16,6 +17,7 @@ import io
 import logging
 import os
 import random
+import sys
 import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -31,6 +33,14 @@ from wespeaker_qm.audio.io import AudioError, resample_audio
 from wespeaker_qm.corpus.archives import recording_stamps
 from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB, BadAudio, read_checked_audio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.corpus.shard_index import (
+    IndexRow,
+    ShardIndex,
+    index_is_current,
+    read_shard_list,
+    remove_index,
+    write_index,
+)
 from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
@@ -133,9 +143,15 @@ def pack_data_dir(
     pending = [shard for shard in shards if not shard.marker.is_current()]
     shard_list = data_dir / "shard.list"
     list_text = "".join(f"{shard.tar}\n" for shard in shards)
-    is_current = not pending and shard_list.is_file() and shard_list.read_text(encoding="utf-8") == list_text
+    is_current = (
+        not pending
+        and shard_list.is_file()
+        and shard_list.read_text(encoding="utf-8") == list_text
+        and index_is_current(shard_list, [shard.tar for shard in shards])
+    )
     if not is_current:
         shard_list.unlink(missing_ok=True)
+        remove_index(shard_list)
         _remove_strays(data_dir / "shards", shards)
         if len(pending) < len(shards):
             logger.info("%s: %d of %d shards are complete and kept", data_dir, len(shards) - len(pending), len(shards))
@@ -160,6 +176,7 @@ def pack_data_dir(
             data_dir / "shards",
         )
     else:
+        write_index(shard_list, ((shard.tar, _index_rows(shard)) for shard in shards))
         write_text(shard_list, list_text)
         logger.info("%s: packed %d recordings into %d shard(s)", data_dir, len(data.wav) - len(bad), len(shards))
 
@@ -187,6 +204,11 @@ def _plan_shards(
         outputs = [tar, tar.with_suffix(".index.tsv"), tar.with_suffix(".bad.tsv")]
         shards.append(_Shard(tar, sources, DoneMarker(data_dir / "shards" / ".done" / tar.stem, inputs, outputs)))
     return shards
+
+
+def _index_rows(shard: _Shard) -> Iterator[IndexRow]:
+    for key, speaker, codec, offset, num_bytes, rate, num_samples in _read_tsv(shard.index_path, INDEX_COLUMNS):
+        yield IndexRow(key, speaker, codec == "flac", int(offset), int(num_bytes), int(rate), int(num_samples))
 
 
 def _remove_strays(folder: Path, shards: Sequence[_Shard]) -> None:
@@ -288,63 +310,51 @@ def packed_stamps(set_dir: Path) -> list[str]:
         RecipeError: the set is not packed.
     """
     shard_list = set_dir / "shard.list"
-    return [content_stamp(shard_list), *(file_stamp(tar) for tar in _read_shard_list(shard_list))]
+    return [content_stamp(shard_list), *(file_stamp(tar) for tar in read_shard_list(shard_list))]
 
 
 class ShardReader:
     """Random access to the packed recordings of one ``shard.list``.
 
-    Only the index is held in memory; a read fetches just the bytes it needs with ``os.pread``, which moves no file
-    position: forked loader workers may share the reader, spawned ones get a pickled copy that opens the tars anew.
+    The index is mapped, not held; a read fetches just the bytes it needs with ``os.preadv``, which moves no file
+    position: forked loader workers may share the reader, spawned ones get a pickled copy that opens the files anew.
 
     Args:
         shard_list: e.g. ``data/mini/train/shard.list``; its paths are relative to the current directory, as in Kaldi.
 
     Raises:
-        RecipeError: a list, tar or index is missing, a tar is shorter than its index says, a key stands twice, or
-            sample rates differ.
+        RecipeError: a list, tar or index is missing, or they do not belong together.
     """
 
     def __init__(self, shard_list: Path | str) -> None:
         self.shard_list = Path(shard_list)
-        self._tars = [Path(path) for path in _read_shard_list(self.shard_list)]
-        self.keys: list[str] = []
-        self.speakers: list[str] = []
-        names: dict[str, str] = {}
-        numbers: list[tuple[int, int, int, int, bool]] = []
-        rates = set()
-        for shard, tar in enumerate(self._tars):
-            if not tar.is_file():
-                raise RecipeError(
-                    f"{self.shard_list}: names {tar}, which does not exist (current directory {Path.cwd()}); "
-                    "start from the folder where the audio was packed, or pack again (run.sh --stage 2)"
-                )
-            end = 0
-            for key, speaker, codec, offset, num_bytes, rate, num_samples in _read_tsv(_index_path(tar), INDEX_COLUMNS):
-                self.keys.append(key)
-                # One object a speaker, not one an utterance.
-                self.speakers.append(names.setdefault(speaker, speaker))
-                numbers.append((shard, int(offset), int(num_bytes), int(num_samples), codec == "flac"))
-                rates.add(int(rate))
-                end = int(offset) + int(num_bytes)
-            if tar.stat().st_size < end:
-                raise RecipeError(
-                    f"{tar}: {tar.stat().st_size} bytes, but its index goes up to byte {end}: the tar is truncated or "
-                    "the index is of another packing; remove both and pack again (run.sh --stage 2)"
-                )
-        if len(rates) != 1:
-            raise RecipeError(f"{self.shard_list}: sample rates {sorted(rates)}, expected exactly one; pack again")
-        self.sample_rate: int = rates.pop()
-        table = np.array(numbers, dtype=np.int64)
-        self._shard, self._offset, self._num_bytes, self.num_samples = (column.copy() for column in table.T[:4])
-        self._is_flac = table[:, 4].astype(bool)
+        self.index = ShardIndex.load(self.shard_list)
         self._position: dict[str, int] | None = None
         self._open_files: OrderedDict[int, int] = OrderedDict()
-        if len(set(self.keys)) != len(self.keys):
-            raise RecipeError(f"{self.shard_list}: some keys stand twice; keys must be unique; pack again")
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.index.records)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of all recordings, in Hz."""
+        return self.index.sample_rate
+
+    @property
+    def num_samples(self) -> np.ndarray:
+        """(N,) samples of each recording."""
+        samples: np.ndarray = self.index.records["num_samples"]
+        return samples
+
+    @property
+    def keys(self) -> list[str]:
+        """Key of each recording, made anew at every call: for the small sets that are evaluated."""
+        return [key.decode() for key in self.index.records["key"].tolist()]
+
+    @property
+    def speakers(self) -> list[str]:
+        """Speaker of each recording, likewise."""
+        return [self.index.speaker_names[speaker] for speaker in self.index.records["speaker"].tolist()]
 
     def index_of(self, key: str) -> int:
         """Return the position of a key.
@@ -371,13 +381,32 @@ class ShardReader:
             ValueError: the span is not within the recording.
             RecipeError: the tar does not hold what the index says.
         """
-        total = int(self.num_samples[i])
         if num_samples is None:
-            num_samples = total - start
-        if start < 0 or num_samples < 0 or start + num_samples > total:
-            raise ValueError(f"{self.keys[i]}: samples {start} to {start + num_samples} asked for, it has {total}")
-        pcm = self._read_flac(i, start, num_samples) if self._is_flac[i] else self._read_wav(i, start, num_samples)
+            num_samples = int(self.index.records["num_samples"][i]) - start
+        pcm = np.empty(max(num_samples, 0), dtype=np.int16)
+        self.read_pcm(i, start, pcm)
         return pcm.astype(np.float32) / np.float32(_PCM_SCALE)
+
+    def read_pcm(self, i: int, start: int, pcm: np.ndarray) -> None:
+        """Fill ``pcm``, int16 (S,) and contiguous, with the samples of recording ``i`` from ``start`` on.
+
+        Raises:
+            ValueError: the span is not within the recording.
+            RecipeError: the tar does not hold what the index says.
+        """
+        _, _, shard, is_flac, offset, num_bytes, total = self.index.records[i].item()
+        if start < 0 or start + len(pcm) > total:
+            raise ValueError(f"{self.index.key(i)}: samples {start} to {start + len(pcm)} asked for, it has {total}")
+        file = self._file(shard)
+        if is_flac:
+            self._read_flac(i, _FileRegion(file, offset, num_bytes), start, pcm)
+        else:
+            first = offset + _WAV_HEADER_BYTES + 2 * start
+            found = os.preadv(file, [pcm.data], first) if len(pcm) else 0
+            if found != pcm.nbytes:
+                raise self._broken(i, f"{found} bytes at {first}, expected {pcm.nbytes}")
+            if sys.byteorder == "big":
+                pcm.byteswap(inplace=True)
 
     def close(self) -> None:
         """Close the tars that reading has opened; a later read opens them again."""
@@ -389,33 +418,24 @@ class ShardReader:
         if "_open_files" in self.__dict__:
             self.close()
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_open_files": OrderedDict(), "_position": None}
+    def __reduce__(self) -> tuple[type["ShardReader"], tuple[Path]]:
+        return ShardReader, (self.shard_list,)
 
-    def _read_wav(self, i: int, start: int, num_samples: int) -> np.ndarray:
-        offset = int(self._offset[i]) + _WAV_HEADER_BYTES + 2 * start
-        data = os.pread(self._file(int(self._shard[i])), 2 * num_samples, offset)
-        if len(data) != 2 * num_samples:
-            raise self._broken(i, f"{len(data)} bytes at {offset}, expected {2 * num_samples}")
-        return np.frombuffer(data, dtype="<i2")
-
-    def _read_flac(self, i: int, start: int, num_samples: int) -> np.ndarray:
-        region = _FileRegion(self._file(int(self._shard[i])), int(self._offset[i]), int(self._num_bytes[i]))
+    def _read_flac(self, i: int, region: "_FileRegion", start: int, pcm: np.ndarray) -> None:
         try:
             with soundfile.SoundFile(region) as flac:
                 flac.seek(start)
-                pcm: np.ndarray = flac.read(num_samples, dtype="int16")
+                found = len(flac.read(out=pcm))
         except soundfile.LibsndfileError as error:
             raise self._broken(i, str(error)) from error
-        if len(pcm) != num_samples:
-            raise self._broken(i, f"{len(pcm)} samples from {start}, expected {num_samples}")
-        return pcm
+        if found != len(pcm):
+            raise self._broken(i, f"{found} samples from {start}, expected {len(pcm)}")
 
     def _file(self, shard: int) -> int:
         """Return the descriptor of a tar, opened at its first use; the longest unused is closed beyond a limit."""
         descriptor = self._open_files.get(shard)
         if descriptor is None:
-            descriptor = os.open(self._tars[shard], os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.index.tars[shard], os.O_RDONLY | os.O_CLOEXEC)
             self._open_files[shard] = descriptor
             self._check_members(shard, descriptor)
             if len(self._open_files) > _MAX_OPEN_SHARDS:
@@ -425,41 +445,33 @@ class ShardReader:
 
     def _check_members(self, shard: int, descriptor: int) -> None:
         """Compare the first and last tar headers with the index: an index of another packing differs in one of them."""
-        members = np.flatnonzero(self._shard == shard)
-        for i in members[[0, -1]]:
-            expected = f"{self.keys[i]}.{'flac' if self._is_flac[i] else 'wav'}"
-            header = os.pread(descriptor, _TAR_BLOCK_BYTES, int(self._offset[i]) - _TAR_BLOCK_BYTES)
+        # The records are in the order of the shards.
+        first, end = np.searchsorted(self.index.records["shard"], [shard, shard + 1])
+        for i in (int(first), int(end) - 1):
+            record = self.index.records[i]
+            expected = f"{self.index.key(i)}.{'flac' if record['is_flac'] else 'wav'}"
+            header = os.pread(descriptor, _TAR_BLOCK_BYTES, int(record["offset"]) - _TAR_BLOCK_BYTES)
             try:
                 info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
             except tarfile.HeaderError as error:
-                raise self._broken(int(i), f"no tar member {expected} ({error})") from error
+                raise self._broken(i, f"no tar member {expected} ({error})") from error
             # The header itself holds at most 100 bytes of a long name.
             same_name = expected.encode().startswith(info.name.encode("utf-8", "surrogateescape"))
-            if not same_name or info.size != self._num_bytes[i]:
+            if not same_name or info.size != record["num_bytes"]:
                 raise self._broken(
-                    int(i), f"tar member {info.name} of {info.size} bytes, expected {expected} of {self._num_bytes[i]}"
+                    i, f"tar member {info.name} of {info.size} bytes, expected {expected} of {record['num_bytes']}"
                 )
 
     def _broken(self, i: int, found: str) -> RecipeError:
-        tar = self._tars[self._shard[i]]
+        tar = self.index.tars[self.index.records["shard"][i]]
         return RecipeError(
-            f"{tar}: recording {self.keys[i]} is not as {_index_path(tar).name} says: {found}; the tar is damaged or "
-            "the index is of another packing; remove both and pack again (run.sh --stage 2)"
+            f"{tar}: recording {self.index.key(i)} is not as {_index_path(tar).name} says: {found}; the tar is damaged "
+            "or the index is of another packing; remove both and pack again (run.sh --stage 2)"
         )
 
 
 def _index_path(tar: Path) -> Path:
     return tar.with_suffix(".index.tsv")
-
-
-def _read_shard_list(path: Path) -> list[str]:
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such file; pack the audio first (run.sh --stage 2)")
-    tars = path.read_text(encoding="utf-8").split("\n")
-    tars = [line.strip() for line in tars if line.strip()]
-    if not tars:
-        raise RecipeError(f"{path}: no shards; expected one tar path a line; pack again (run.sh --stage 2)")
-    return tars
 
 
 class _FileRegion(io.RawIOBase):

@@ -1,10 +1,10 @@
-"""What a loader worker does: read the samples that a training chunk needs, and nothing else.
+"""Reading the samples that a batch of training chunks needs, and nothing else.
 
 ::
 
-    SampleId -> draw_sample -> read chunk, noise chunk, impulse response -> Chunk -> collate -> Batch
+    BatchId -> Sampler.draw -> chunks, noise chunks, impulse responses, all int16 as stored -> Batch
 
-Augmentation and features come after, batched, on the training device (:mod:`wespeaker_qm.dataset.frontend`).
+Augmentation and features come after, batched (:mod:`wespeaker_qm.dataset.frontend`).
 """
 
 from typing import Any, NamedTuple
@@ -15,42 +15,36 @@ from torch.utils.data import Dataset
 
 from wespeaker_qm.audio.resample import speed_input_length
 from wespeaker_qm.corpus.shards import ShardReader
-from wespeaker_qm.dataset.draws import NOISE, REVERB, SPEEDS, DrawSettings, SampleDraw, draw_sample
-from wespeaker_qm.dataset.plan import SampleId
-
-
-class Chunk(NamedTuple):
-    """One sample as read: float32 waveforms in [-1, 1]."""
-
-    sample: SampleId
-    key: str
-    label: int
-    draw: SampleDraw
-    waveform: np.ndarray
-    noise: np.ndarray | None
-    rir: np.ndarray | None
+from wespeaker_qm.dataset.draws import NOISE, REVERB, SPEEDS, Draws, DrawSettings, Sampler
+from wespeaker_qm.dataset.plan import BatchId
 
 
 class Batch(NamedTuple):
-    """B samples of S samples each after the change of speed; ``*_rows`` say which rows a tensor belongs to."""
+    """B samples of S samples each after the change of speed; ``*_rows`` say which rows of the batch a tensor holds.
+
+    Waveforms are int16: half the bytes to move, to a GPU too.
+    """
 
     epoch: int
     position: int
     """Position of the first row in its epoch."""
-    keys: list[str]
+    utterance: torch.Tensor
+    """(B,) position of the utterance among those that are trained on."""
     label: torch.Tensor
     """(B,) class, speed counted in."""
-    waveform: torch.Tensor
-    """(B, longest input) as read, zero-padded; row b has ``speed_input_length(S, SPEEDS[speed_index[b]])`` samples."""
-    speed_index: torch.Tensor
-    """(B,)."""
+    speed_rows: tuple[torch.Tensor, ...]
+    """The rows of each of SPEEDS."""
+    waveform: tuple[torch.Tensor, ...]
+    """For each of SPEEDS (number of its rows, samples from which that speed makes S), as read."""
     noise_rows: torch.Tensor
     noise: torch.Tensor
     """(number of noise rows, S)."""
     snr_db: torch.Tensor
     rir_rows: torch.Tensor
+    rir_index: tuple[int, ...]
+    """Which of the impulse responses."""
     rir: torch.Tensor
-    """(number of rir rows, longest), zero-padded."""
+    """(number of rir rows, longest of these), zero-padded."""
     tilt_rows: torch.Tensor
     tilt_db: torch.Tensor
     band_limit_rows: torch.Tensor
@@ -59,29 +53,32 @@ class Batch(NamedTuple):
     """(B, num_t_mask, 2)."""
     frequency_spans: torch.Tensor
     """(B, num_f_mask, 2)."""
+    dither_start: torch.Tensor
+    """(B,) fractions."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with every tensor on ``device``."""
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in self._asdict().items()
-            if isinstance(value, torch.Tensor)
-        }
-        return self._replace(**moved)
+        return Batch(*(_moved(value, device) for value in self))
 
 
-def read_tiled(reader: ShardReader, index: int, start: float, num_samples: int) -> np.ndarray:
-    """``num_samples`` samples of an utterance from a place given as a fraction; a shorter one is repeated."""
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    return tuple(_moved(item, device) for item in value) if isinstance(value, tuple) else value
+
+
+def read_tiled(reader: ShardReader, index: int, start: float, pcm: np.ndarray) -> None:
+    """Fill ``pcm``, int16 (S,), from a place of an utterance given as a fraction; a shorter one is repeated."""
     available = int(reader.num_samples[index])
-    if available >= num_samples:
-        first = int(start * (available - num_samples + 1))
-        return reader.read(index, first, num_samples)
-    whole = reader.read(index)
-    return np.tile(whole, -(-num_samples // available))[:num_samples]
+    if available >= len(pcm):
+        reader.read_pcm(index, int(start * (available - len(pcm) + 1)), pcm)
+    else:
+        reader.read_pcm(index, 0, pcm[:available])
+        pcm[available:] = np.resize(pcm[:available], len(pcm) - available)
 
 
-class ChunkDataset(Dataset[Chunk]):
-    """Map-style access to chunks by :class:`SampleId`.
+class ChunkDataset(Dataset[Batch]):
+    """Map-style access to batches of chunks by :class:`BatchId`.
 
     Args:
         reader: the packed training set.
@@ -111,7 +108,7 @@ class ChunkDataset(Dataset[Chunk]):
         self.labels = labels
         self.num_speakers = num_speakers
         self.num_samples = num_samples
-        self.settings = settings
+        self.sampler = Sampler(settings)
         self.noise = noise
         self.rirs = rirs
 
@@ -119,64 +116,64 @@ class ChunkDataset(Dataset[Chunk]):
         """Number of utterances."""
         return len(self.utterances)
 
-    def __getitem__(self, sample: SampleId) -> Chunk:
-        """Read the chunk, and the noise or impulse response, of one sample."""
-        draw = draw_sample(self.settings, sample.epoch, sample.position)
-        utterance = int(self.utterances[sample.utterance])
-        needed = speed_input_length(self.num_samples, SPEEDS[draw.speed_index])
-        noise = rir = None
-        if draw.augmentation == NOISE and self.noise is not None:
-            noise = read_tiled(self.noise, draw.noise, draw.noise_start, self.num_samples)
-        elif draw.augmentation == REVERB and self.rirs is not None:
-            rir = self.rirs.read(draw.rir)
-        return Chunk(
-            sample=sample,
-            key=self.reader.keys[utterance],
-            label=int(self.labels[sample.utterance]) + self.num_speakers * draw.speed_index,
-            draw=draw,
-            waveform=read_tiled(self.reader, utterance, draw.chunk_start, needed),
-            noise=noise,
-            rir=rir,
+    def key(self, utterance: int) -> str:
+        """Key of an utterance of a batch."""
+        return self.reader.index.key(int(self.utterances[utterance]))
+
+    def __getitem__(self, batch: BatchId) -> Batch:
+        """Read a batch: its chunks, noises and impulse responses."""
+        draws = self.sampler.draw(batch.epoch, batch.position, len(batch.utterances))
+        speed_rows = [np.flatnonzero(draws.speed_index == index) for index in range(len(SPEEDS))]
+        noise_rows = np.flatnonzero(draws.augmentation == NOISE)
+        rir_rows = np.flatnonzero(draws.augmentation == REVERB)
+        tilt_rows, band_limit_rows = np.flatnonzero(draws.has_tilt), np.flatnonzero(draws.has_band_limit)
+        rir_index = draws.choice[rir_rows]
+        return Batch(
+            epoch=batch.epoch,
+            position=batch.position,
+            utterance=torch.from_numpy(batch.utterances),
+            label=torch.from_numpy(self.labels[batch.utterances] + self.num_speakers * draws.speed_index),
+            speed_rows=tuple(torch.from_numpy(rows) for rows in speed_rows),
+            waveform=tuple(
+                self._chunks(
+                    batch.utterances[rows], draws.chunk_start[rows], speed_input_length(self.num_samples, speed)
+                )
+                for rows, speed in zip(speed_rows, SPEEDS, strict=True)
+            ),
+            noise_rows=torch.from_numpy(noise_rows),
+            noise=self._noises(draws, noise_rows),
+            snr_db=torch.from_numpy(draws.snr_db[noise_rows]),
+            rir_rows=torch.from_numpy(rir_rows),
+            rir_index=tuple(rir_index.tolist()),
+            rir=self._rirs(rir_index),
+            tilt_rows=torch.from_numpy(tilt_rows),
+            tilt_db=torch.from_numpy(draws.tilt_db[tilt_rows]),
+            band_limit_rows=torch.from_numpy(band_limit_rows),
+            band_limit_hz=torch.from_numpy(draws.band_limit_hz[band_limit_rows]),
+            time_spans=torch.from_numpy(draws.time_spans),
+            frequency_spans=torch.from_numpy(draws.frequency_spans),
+            dither_start=torch.from_numpy(draws.dither_start),
         )
 
+    def _chunks(self, utterances: np.ndarray, starts: np.ndarray, num_samples: int) -> torch.Tensor:
+        rows = np.empty((len(utterances), num_samples), dtype=np.int16)
+        for row, index, start in zip(rows, self.utterances[utterances].tolist(), starts.tolist(), strict=True):
+            read_tiled(self.reader, index, start, row)
+        return torch.from_numpy(rows)
 
-def _stack_padded(rows: list[np.ndarray]) -> torch.Tensor:
-    longest = max((len(row) for row in rows), default=0)
-    stacked = torch.zeros(len(rows), longest)
-    for target, row in zip(stacked, rows, strict=True):
-        target[: len(row)] = torch.from_numpy(row)
-    return stacked
+    def _noises(self, draws: Draws, noise_rows: np.ndarray) -> torch.Tensor:
+        rows = np.empty((len(noise_rows), self.num_samples), dtype=np.int16)
+        choices, starts = draws.choice[noise_rows].tolist(), draws.noise_start[noise_rows].tolist()
+        for row, index, start in zip(rows, choices, starts, strict=True):
+            if self.noise is not None:
+                read_tiled(self.noise, index, start, row)
+        return torch.from_numpy(rows)
 
-
-def _rows_where(values: list[Any]) -> tuple[torch.Tensor, list[Any]]:
-    """Indices and values of those that are not None."""
-    rows = [row for row, value in enumerate(values) if value is not None]
-    return torch.tensor(rows, dtype=torch.int64), [values[row] for row in rows]
-
-
-def collate(chunks: list[Chunk]) -> Batch:
-    """Stack chunks into a batch."""
-    draws = [chunk.draw for chunk in chunks]
-    noise_rows, noises = _rows_where([chunk.noise for chunk in chunks])
-    rir_rows, rirs = _rows_where([chunk.rir for chunk in chunks])
-    tilt_rows, tilts = _rows_where([draw.tilt_db for draw in draws])
-    band_limit_rows, cutoffs = _rows_where([draw.band_limit_hz for draw in draws])
-    return Batch(
-        epoch=chunks[0].sample.epoch,
-        position=chunks[0].sample.position,
-        keys=[chunk.key for chunk in chunks],
-        label=torch.tensor([chunk.label for chunk in chunks]),
-        waveform=_stack_padded([chunk.waveform for chunk in chunks]),
-        speed_index=torch.tensor([draw.speed_index for draw in draws]),
-        noise_rows=noise_rows,
-        noise=_stack_padded(noises),
-        snr_db=torch.tensor([draws[row].snr_db for row in noise_rows.tolist()], dtype=torch.float32),
-        rir_rows=rir_rows,
-        rir=_stack_padded(rirs),
-        tilt_rows=tilt_rows,
-        tilt_db=_stack_padded(tilts),
-        band_limit_rows=band_limit_rows,
-        band_limit_hz=torch.tensor(cutoffs, dtype=torch.float32),
-        time_spans=torch.from_numpy(np.stack([draw.time_spans for draw in draws])),
-        frequency_spans=torch.from_numpy(np.stack([draw.frequency_spans for draw in draws])),
-    )
+    def _rirs(self, rir_index: np.ndarray) -> torch.Tensor:
+        if self.rirs is None or not len(rir_index):
+            return torch.zeros(len(rir_index), 0, dtype=torch.int16)
+        lengths = self.rirs.num_samples[rir_index]
+        rows = np.zeros((len(rir_index), int(lengths.max())), dtype=np.int16)
+        for row, index, length in zip(rows, rir_index.tolist(), lengths.tolist(), strict=True):
+            self.rirs.read_pcm(index, 0, row[:length])
+        return torch.from_numpy(rows)

@@ -1,12 +1,14 @@
-"""Everything random about one training sample, as a pure function of (seed, epoch, position).
+"""Everything random about training samples, as a pure function of (seed, epoch, position).
 
-Neither the number of loader workers nor an interruption can change a draw, because no generator outlives a sample.
+A sample owns a fixed stretch of a counter-based generator's stream, so that the draws of a batch are one array
+operation, and neither the size of a batch, nor the number of loader workers, nor an interruption can change one.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtri
 
 SPEEDS = (1.0, 0.9, 1.1)
 """Speed factors, equally likely; each makes its own classes (label + number of speakers * index)."""
@@ -24,6 +26,9 @@ BAND_LIMIT_HZ = (2800.0, 4000.0)
 """Range of the low-pass cutoff: the telephone band and a little below."""
 
 KEEP, REVERB, NOISE = 0, 1, 2
+
+# A step of the generator's counter makes four numbers.
+_PER_COUNT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,70 +62,131 @@ class DrawSettings:
     max_f: int
 
 
-class SampleDraw(NamedTuple):
-    """The draw of one sample. Fractions in [0, 1) say where in an audio file a chunk starts."""
+class Draws(NamedTuple):
+    """The draws of B samples in a row. Fractions in [0, 1) say where in an audio file a chunk starts."""
 
-    speed_index: int
-    chunk_start: float
-    augmentation: int
-    """KEEP, REVERB or NOISE."""
-    rir: int
-    noise: int
-    noise_start: float
-    snr_db: float
-    tilt_db: np.ndarray | None
-    """(NUM_TILT_POINTS,) gains of the channel response, or None."""
-    band_limit_hz: float | None
+    speed_index: np.ndarray
+    """(B,) positions in :data:`SPEEDS`."""
+    chunk_start: np.ndarray
+    """(B,) fractions."""
+    augmentation: np.ndarray
+    """(B,) KEEP, REVERB or NOISE."""
+    choice: np.ndarray
+    """(B,) which impulse response, or which noise; without meaning where KEEP."""
+    noise_start: np.ndarray
+    """(B,) fractions."""
+    snr_db: np.ndarray
+    """(B,) float32, without meaning but where NOISE."""
+    has_tilt: np.ndarray
+    """(B,) whether there is a random channel response."""
+    tilt_db: np.ndarray
+    """(B, NUM_TILT_POINTS) float32, its gains."""
+    has_band_limit: np.ndarray
+    """(B,) whether there is a low-pass filter."""
+    band_limit_hz: np.ndarray
+    """(B,) float32, its cutoff."""
     time_spans: np.ndarray
-    """(num_t_mask, 2) frames [start, end) to mask; empty spans where nothing is masked."""
+    """(B, num_t_mask, 2) frames [start, end) to mask; empty spans where nothing is masked."""
     frequency_spans: np.ndarray
-    """(num_f_mask, 2) mel bins [start, end)."""
+    """(B, num_f_mask, 2) mel bins [start, end)."""
+    dither_start: np.ndarray
+    """(B,) fractions: where in the bank of dither a sample's begins."""
 
 
-def sample_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
-    """The generator of one sample: a counter-based one, so that a million of them cost nothing to seed."""
-    return np.random.Generator(np.random.Philox(key=np.array([seed, (epoch << 40) + position], dtype=np.uint64)))
+class Sampler:
+    """Draws for any samples of a run."""
+
+    def __init__(self, settings: DrawSettings) -> None:
+        self.settings = settings
+        ranges = [SNR_RANGES_DB[category] for category in settings.noise_categories]
+        self._snr_range_db = np.array(ranges or [(0.0, 0.0)])
+        self._kinds = np.array([REVERB] * (settings.num_rirs > 0) + [NOISE] * bool(ranges) or [KEEP])
+
+    def draw(self, epoch: int, first: int, count: int) -> Draws:
+        """Draw for ``count`` samples from position ``first`` (from 0) of ``epoch`` (from 1)."""
+        settings = self.settings
+        columns = _Columns(settings.seed, epoch, first, count, 12 + NUM_TILT_POINTS + 2 * self._num_masks)
+        speed_index = columns.integers(len(SPEEDS)) if settings.speed_perturb else columns.integers(1)
+        chunk_start = columns.fractions()
+        is_augmented = columns.happens(settings.aug_prob)
+        augmentation = np.where(is_augmented, self._kinds[columns.integers(len(self._kinds))], KEEP)
+        choice_fraction = columns.fractions()
+        num_choices = np.where(augmentation == REVERB, settings.num_rirs, len(settings.noise_categories))
+        choice = (choice_fraction * num_choices).astype(np.int64)
+        noise_start = columns.fractions()
+        low, high = self._snr_range_db[np.where(augmentation == NOISE, choice, 0)].T
+        snr_db = (low + (high - low) * columns.fractions()).astype(np.float32)
+        has_tilt = columns.happens(settings.channel_prob)
+        has_band_limit = columns.happens(settings.channel_prob)
+        low_hz, high_hz = BAND_LIMIT_HZ
+        band_limit_hz = (low_hz + (high_hz - low_hz) * columns.fractions()).astype(np.float32)
+        is_masked = columns.happens(settings.spec_aug_prob)
+        dither_start = columns.fractions()
+        # ndtri(0) would be minus infinity; numbers are multiples of 2^-53.
+        normals = ndtri(np.maximum(columns.block(NUM_TILT_POINTS), 2.0**-54))
+        return Draws(
+            speed_index=speed_index,
+            chunk_start=chunk_start,
+            augmentation=augmentation,
+            choice=choice,
+            noise_start=noise_start,
+            snr_db=snr_db,
+            has_tilt=has_tilt,
+            tilt_db=(TILT_DEVIATION_DB * normals).astype(np.float32),
+            has_band_limit=has_band_limit,
+            band_limit_hz=band_limit_hz,
+            time_spans=_spans(columns.block(2 * settings.num_t_mask), settings.max_t, settings.num_frames, is_masked),
+            frequency_spans=_spans(
+                columns.block(2 * settings.num_f_mask), settings.max_f, settings.num_mel_bins, is_masked
+            ),
+            dither_start=dither_start,
+        )
+
+    @property
+    def _num_masks(self) -> int:
+        return self.settings.num_t_mask + self.settings.num_f_mask
 
 
-def draw_sample(settings: DrawSettings, epoch: int, position: int) -> SampleDraw:
-    """Draw for the sample at ``position`` (from 0) of ``epoch`` (from 1)."""
-    rng = sample_rng(settings.seed, epoch, position)
-    speed_index = int(rng.integers(len(SPEEDS))) if settings.speed_perturb else 0
-    chunk_start = rng.random()
-    augmentation, rir, noise, noise_start, snr_db = KEEP, 0, 0, 0.0, 0.0
-    if rng.random() < settings.aug_prob:
-        choices = [REVERB] * (settings.num_rirs > 0) + [NOISE] * bool(settings.noise_categories)
-        augmentation = int(rng.choice(choices))
-    if augmentation == REVERB:
-        rir = int(rng.integers(settings.num_rirs))
-    elif augmentation == NOISE:
-        noise = int(rng.integers(len(settings.noise_categories)))
-        noise_start = rng.random()
-        snr_db = float(rng.uniform(*SNR_RANGES_DB[settings.noise_categories[noise]]))
-    tilt_db = None
-    if rng.random() < settings.channel_prob:
-        tilt_db = (TILT_DEVIATION_DB * rng.standard_normal(NUM_TILT_POINTS)).astype(np.float32)
-    band_limit_hz = float(rng.uniform(*BAND_LIMIT_HZ)) if rng.random() < settings.channel_prob else None
-    masked = rng.random() < settings.spec_aug_prob
-    return SampleDraw(
-        speed_index=speed_index,
-        chunk_start=chunk_start,
-        augmentation=augmentation,
-        rir=rir,
-        noise=noise,
-        noise_start=noise_start,
-        snr_db=snr_db,
-        tilt_db=tilt_db,
-        band_limit_hz=band_limit_hz,
-        time_spans=_draw_spans(rng, settings.num_t_mask, settings.max_t, settings.num_frames, masked),
-        frequency_spans=_draw_spans(rng, settings.num_f_mask, settings.max_f, settings.num_mel_bins, masked),
-    )
+class _Columns:
+    """Uniform numbers in [0, 1), a row a sample, handed out column by column."""
+
+    def __init__(self, seed: int, epoch: int, first: int, count: int, num_columns: int) -> None:
+        counts = -(-num_columns // _PER_COUNT)  # of the generator's counter, for each sample
+        bits = np.random.Philox(
+            counter=np.array([first * counts, 0, 0, 0], dtype=np.uint64), key=np.array([seed, epoch], dtype=np.uint64)
+        )
+        self._numbers = np.random.Generator(bits).random((count, counts * _PER_COUNT))
+        self._next = 0
+
+    def block(self, width: int) -> np.ndarray:
+        """(B, width)."""
+        block = self._numbers[:, self._next : self._next + width]
+        self._next += width
+        return block
+
+    def fractions(self) -> np.ndarray:
+        """(B,)."""
+        return self.block(1)[:, 0]
+
+    def integers(self, end: int) -> np.ndarray:
+        """(B,) from 0 to ``end`` - 1, equally likely."""
+        return (self.fractions() * end).astype(np.int64)
+
+    def happens(self, probability: float) -> np.ndarray:
+        """(B,) booleans."""
+        return self.fractions() < probability
 
 
-def _draw_spans(rng: np.random.Generator, num_spans: int, longest: int, length: int, masked: bool) -> np.ndarray:
-    """(num_spans, 2) spans [start, end) within ``length``: start and width uniform, cut at the end, as WeSpeaker."""
-    if not masked:
-        return np.zeros((num_spans, 2), dtype=np.int64)
-    start = rng.integers(length, size=num_spans)
-    end = np.minimum(start + rng.integers(1, longest + 1, size=num_spans), length)
-    return np.stack((start, end), axis=1)
+def _spans(numbers: np.ndarray, longest: int, length: int, is_masked: np.ndarray) -> np.ndarray:
+    """(B, M, 2) spans [start, end) within ``length``: start and width uniform, cut at the end, as WeSpeaker.
+
+    Args:
+        numbers: (B, 2 M) uniform in [0, 1).
+        longest: the greatest width; the least is 1.
+        length: frames, or bins.
+        is_masked: (B,); spans of other rows are empty.
+    """
+    num_spans = numbers.shape[1] // 2
+    start = (numbers[:, :num_spans] * length).astype(np.int64)
+    end = np.minimum(start + 1 + (numbers[:, num_spans:] * longest).astype(np.int64), length)
+    return np.stack((start, end), axis=-1) * is_masked[:, None, None]

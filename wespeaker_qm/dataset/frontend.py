@@ -1,4 +1,4 @@
-"""From batches of waveforms to features, on the device of the training.
+"""From batches of waveforms to features, on the device of the training or on a loader worker.
 
 ::
 
@@ -6,65 +6,96 @@
           -> masks -> features (B, T, F)
 """
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wespeaker_qm.audio.augment import (
     band_limit,
+    convolve,
     mix_noise,
     peak_normalise,
-    reverberate,
+    reverberation_size,
+    rir_spectrum,
     shape_spectrum,
     spec_augment,
 )
-from wespeaker_qm.audio.fbank import Fbank, normalise_mean
-from wespeaker_qm.audio.resample import change_speed, speed_input_length
+from wespeaker_qm.audio.fbank import INT16_SCALE, Fbank, normalise_mean
+from wespeaker_qm.audio.resample import change_speed
 from wespeaker_qm.dataset.chunks import Batch
 from wespeaker_qm.dataset.draws import SPEEDS
 
+RIR_CACHE_BYTES = 64 * 2**20
+"""Spectra of impulse responses are kept if all of them fit: of a part, few would ever be drawn again."""
+
 
 class TrainingFrontend(nn.Module):
-    """Augmentation and features of a training batch.
+    """Augmentation and features of a training batch: a function of the batch alone.
 
     Args:
         fbank: with the dither of the training.
         num_samples: S, samples of a chunk.
-        seed: of the run; the dither of a batch is a function of (seed, epoch, position of its first row).
+        rir_lengths: (N,) samples of each impulse response that may be drawn; empty without reverberation.
     """
 
-    def __init__(self, fbank: Fbank, *, num_samples: int, seed: int) -> None:
+    def __init__(self, fbank: Fbank, *, num_samples: int, rir_lengths: np.ndarray) -> None:
         super().__init__()
         self.fbank = fbank
         self.num_samples = num_samples
-        self.seed = seed
+        self.spectra = _RirSpectra(num_samples, rir_lengths)
 
     @torch.no_grad()
-    def forward(self, batch: Batch) -> torch.Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Features (B, T, F), float32, on the device of the batch."""
-        waveform = augment_waveform(batch, self.num_samples, self.fbank.sample_rate)
-        # On the waveform's device: millions of normals a batch take longer to draw on a CPU than a GPU's whole step.
-        generator = torch.Generator(device=waveform.device)
-        generator.manual_seed((self.seed * 1_000_003 + (batch.epoch << 36) + batch.position) % (1 << 63))
-        features = normalise_mean(self.fbank(waveform, generator))
+        features = normalise_mean(self.fbank(self.augment(batch), batch.dither_start))
         return spec_augment(features, batch.time_spans, batch.frequency_spans)
 
+    def augment(self, batch: Batch) -> Tensor:
+        """The batch's waveforms (B, S) after speed, reverberation, noise and channel."""
+        waveform = batch.snr_db.new_empty(len(batch.label), self.num_samples)
+        for speed, rows, source in zip(SPEEDS, batch.speed_rows, batch.waveform, strict=True):
+            if len(rows):
+                waveform[rows] = change_speed(_from_pcm16(source), speed)[:, : self.num_samples]
+        if len(batch.rir_rows):
+            reverberant = convolve(
+                waveform[batch.rir_rows], self.spectra(batch.rir_index, batch.rir), self.spectra.size
+            )
+            waveform[batch.rir_rows] = peak_normalise(reverberant)
+        if len(batch.noise_rows):
+            noisy = mix_noise(waveform[batch.noise_rows], _from_pcm16(batch.noise), batch.snr_db)
+            waveform[batch.noise_rows] = peak_normalise(noisy)
+        sample_rate = self.fbank.sample_rate
+        if len(batch.tilt_rows):
+            waveform[batch.tilt_rows] = shape_spectrum(waveform[batch.tilt_rows], batch.tilt_db, sample_rate)
+        if len(batch.band_limit_rows):
+            limited = band_limit(waveform[batch.band_limit_rows], batch.band_limit_hz, sample_rate)
+            waveform[batch.band_limit_rows] = limited
+        return waveform
 
-def augment_waveform(batch: Batch, num_samples: int, sample_rate: int) -> torch.Tensor:
-    """The batch's waveforms (B, S) after speed, reverberation, noise and channel."""
-    waveform = batch.waveform.new_empty(len(batch.keys), num_samples)
-    for index, speed in enumerate(SPEEDS):
-        rows = (batch.speed_index == index).nonzero()[:, 0]
-        if len(rows):
-            source = batch.waveform[rows, : speed_input_length(num_samples, speed)]
-            waveform[rows] = change_speed(source, speed)[:, :num_samples]
-    if len(batch.rir_rows):
-        waveform[batch.rir_rows] = peak_normalise(reverberate(waveform[batch.rir_rows], batch.rir))
-    if len(batch.noise_rows):
-        noisy = mix_noise(waveform[batch.noise_rows], batch.noise, batch.snr_db)
-        waveform[batch.noise_rows] = peak_normalise(noisy)
-    if len(batch.tilt_rows):
-        waveform[batch.tilt_rows] = shape_spectrum(waveform[batch.tilt_rows], batch.tilt_db, sample_rate)
-    if len(batch.band_limit_rows):
-        limited = band_limit(waveform[batch.band_limit_rows], batch.band_limit_hz, sample_rate)
-        waveform[batch.band_limit_rows] = limited
-    return waveform
+
+def _from_pcm16(pcm: Tensor) -> Tensor:
+    return pcm.float().mul_(1 / INT16_SCALE)
+
+
+class _RirSpectra:
+    """Spectra of impulse responses; each is computed once if there is room for all.
+
+    All have one size, that of the longest, so that they do not depend on the batch.
+    """
+
+    def __init__(self, num_samples: int, lengths: np.ndarray) -> None:
+        self.num_samples = num_samples
+        self.size = reverberation_size(num_samples, int(lengths.max(initial=1)))
+        self.is_kept = len(lengths) * 8 * (self.size // 2 + 1) <= RIR_CACHE_BYTES
+        self.kept: dict[int, Tensor] = {}
+
+    def __call__(self, index: tuple[int, ...], rir: Tensor) -> Tensor:
+        """Spectra (R, size / 2 + 1) of impulse responses (R, longest) int16, whose positions are ``index``."""
+        if not self.is_kept:
+            return rir_spectrum(rir.float(), self.num_samples, self.size)
+        for position, row in zip(index, rir, strict=True):
+            if position not in self.kept:
+                # Alone, though together is faster: the last bits depend on the company, and a run that goes on after an
+                # interruption meets each response in another batch.
+                self.kept[position] = rir_spectrum(row.float()[None], self.num_samples, self.size)[0]
+        return torch.stack([self.kept[position] for position in index])

@@ -1,28 +1,124 @@
-"""Batches in the order of a plan, fetched here or by worker processes."""
+"""Batches of features in the order of a plan, made here or by worker processes.
 
-from typing import Any
+::
 
-from torch.utils.data import DataLoader
+    on the device:   workers: BatchId -> read -> Batch -> | training process: to device -> front end -> TrainingBatch
+    on the workers:  workers: BatchId -> read -> Batch -> front end -> | training process: to device -> TrainingBatch
+"""
 
-from wespeaker_qm.dataset.chunks import ChunkDataset, collate
-from wespeaker_qm.dataset.plan import BatchPlan
+import time
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from wespeaker_qm.dataset.chunks import Batch, ChunkDataset
+from wespeaker_qm.dataset.frontend import TrainingFrontend
+from wespeaker_qm.dataset.plan import BatchId, BatchPlan
+
+FrontendPlace = Literal["auto", "device", "worker"]
 
 
-def make_loader(
-    chunks: ChunkDataset,
-    plan: BatchPlan,
-    *,
-    num_workers: int,
-    prefetch_factor: int | None = None,
-    pin_memory: bool = False,
-) -> "DataLoader[Any]":
-    """A loader of collated batches; with workers they persist over epochs. Their number changes no sample."""
-    return DataLoader(
-        chunks,
-        batch_sampler=plan,
-        collate_fn=collate,
-        num_workers=num_workers,
-        prefetch_factor=prefetch_factor if num_workers else None,
-        persistent_workers=num_workers > 0,
-        pin_memory=pin_memory,
-    )
+class TrainingBatch(NamedTuple):
+    """What a step needs, on the device of the training."""
+
+    utterance: torch.Tensor
+    """(B,) position of the utterance among those that are trained on; this one stays on the CPU."""
+    label: torch.Tensor
+    """(B,) class."""
+    features: torch.Tensor
+    """(B, T, F)."""
+    wait_s: float
+    """How long the training process waited for it."""
+
+
+class _Featured(NamedTuple):
+    """A batch whose features a worker has computed."""
+
+    utterance: torch.Tensor
+    label: torch.Tensor
+    features: torch.Tensor
+
+
+class _FeaturedDataset(Dataset[_Featured]):
+    """Reads a batch and computes its features, both where it is called."""
+
+    def __init__(self, chunks: ChunkDataset, frontend: TrainingFrontend) -> None:
+        self.chunks = chunks
+        self.frontend = frontend
+
+    def __getitem__(self, batch_id: BatchId) -> _Featured:
+        batch = self.chunks[batch_id]
+        return _Featured(batch.utterance, batch.label, self.frontend(batch))
+
+
+def _unchanged(batch: Any) -> Any:
+    """The loader's default would look through every array of what it gets."""
+    return batch
+
+
+class TrainingLoader:
+    """Walks an epoch's batches. Workers persist over epochs; their number changes no sample.
+
+    Args:
+        chunks: reads.
+        frontend: augments and computes features; on the CPU.
+        plan: the batches, and the epoch.
+        device: of the training.
+        frontend_on: where the front end runs: ``device`` is the training process, ``worker`` the loader's;
+            ``auto`` leaves it to the workers if there are any, unless the training has a GPU.
+        num_workers: loader processes; 0 does all in this one.
+        prefetch_factor: batches that each of them makes ahead.
+        pin_memory: make batches in page-locked memory, from which a GPU copies faster.
+        start_method: ``fork`` or ``spawn``; the platform's default if None.
+    """
+
+    def __init__(
+        self,
+        chunks: ChunkDataset,
+        frontend: TrainingFrontend,
+        plan: BatchPlan,
+        *,
+        device: torch.device,
+        frontend_on: FrontendPlace = "auto",
+        num_workers: int = 0,
+        prefetch_factor: int | None = None,
+        pin_memory: bool = False,
+        start_method: str | None = None,
+    ) -> None:
+        self.device = device
+        self.on_workers = num_workers > 0 and (
+            frontend_on == "worker" or (frontend_on == "auto" and device.type == "cpu")
+        )
+        self.frontend = frontend
+        if not self.on_workers:
+            self.frontend = frontend.to(device)
+        dataset: Dataset[Any] = _FeaturedDataset(chunks, frontend) if self.on_workers else chunks
+        self.loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=plan,
+            collate_fn=_unchanged,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor if num_workers else None,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+            multiprocessing_context=start_method if num_workers else None,
+        )
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        """Yield the batches of the plan's epoch."""
+        started = time.monotonic()
+        for batch in self.loader:
+            wait_s = time.monotonic() - started
+            yield self._on_device(batch, wait_s)
+            started = time.monotonic()
+
+    def _on_device(self, batch: Batch | _Featured, wait_s: float) -> TrainingBatch:
+        label = batch.label.to(self.device, non_blocking=True)
+        if isinstance(batch, _Featured):
+            features = batch.features.to(self.device, non_blocking=True)
+        else:
+            features = self.frontend(batch.to(self.device))
+        return TrainingBatch(batch.utterance, label, features, wait_s)

@@ -26,13 +26,15 @@ class TrainingSet:
         speakers: sorted; the index of a speaker is its label at speed 1.0.
         num_classes: speakers times speeds.
         labels: (N,) speaker index of each utterance that is trained on.
-        chunks: reads the chunk of a sample id.
+        shards: (N,) which of the packed files it is in.
+        chunks: reads the batch of a batch id.
         frontend: turns batches into features.
     """
 
     speakers: list[str]
     num_classes: int
     labels: np.ndarray
+    shards: np.ndarray
     chunks: ChunkDataset
     frontend: TrainingFrontend
 
@@ -76,9 +78,8 @@ def open_training_set(config: Config, data_dir: Path, fbank: Fbank) -> TrainingS
             f"{data_dir / str(corpus.noise)}/utt2spk: noise categories {unknown}, expected {sorted(SNR_RANGES_DB)}, "
             "which decide the signal-to-noise ratio; correct utt2spk and pack again (run.sh --stage 2)"
         )
-    speakers = sorted(set(reader.speakers))
-    label_of = {speaker: label for label, speaker in enumerate(speakers)}
-    labels = np.array([label_of[speaker] for speaker in reader.speakers])
+    speakers = reader.index.speaker_names
+    labels = reader.index.records["speaker"].astype(np.int64)
     if len(speakers) < 2:
         raise RecipeError(f"{reader.shard_list}: {len(speakers)} speaker(s), expected 2 or more to train on")
     if args.filter:
@@ -131,6 +132,9 @@ def open_training_set(config: Config, data_dir: Path, fbank: Fbank) -> TrainingS
         speakers=speakers,
         num_classes=len(speakers) * (len(SPEEDS) if args.speed_perturb else 1),
         labels=labels[long_enough],
+        shards=reader.index.records["shard"][long_enough],
         chunks=chunks,
-        frontend=TrainingFrontend(fbank, num_samples=num_samples, seed=config.seed),
+        frontend=TrainingFrontend(
+            fbank, num_samples=num_samples, rir_lengths=np.empty(0, int) if rirs is None else rirs.num_samples
+        ),
     )

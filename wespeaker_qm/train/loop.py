@@ -2,8 +2,8 @@
 
 ::
 
-    BatchPlan -> loader -> front end -> encoder -> head -> mean loss -> SGD
-       margin(step) ------------------------^         learning rate(step) ^
+    BatchPlan -> loader with front end -> encoder -> head -> mean loss -> SGD
+       margin(step) ----------------------------^         learning rate(step) ^
 
 Everything random is a function of (seed, epoch, position), schedules are functions of the step, and the state after an
 epoch is saved whole: a run that is killed and resumed ends with the weights of one that was not.
@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wespeaker_qm.config import Config
-from wespeaker_qm.dataset.loader import make_loader
+from wespeaker_qm.dataset.loader import TrainingBatch, TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import open_training_set
 from wespeaker_qm.losses.linear import LinearLoss
@@ -129,7 +129,6 @@ class Trainer:
         device = processes.device
         fbank = build.build_fbank(config, dither=config.dataset_args.fbank_args.dither)
         self.data = open_training_set(config, data_dir, fbank)
-        self.frontend = self.data.frontend.to(device)
         loading = config.dataloader_args
         self.plan = BatchPlan(
             self.data.labels,
@@ -139,11 +138,16 @@ class Trainer:
             seed=config.seed,
             rank=processes.rank,
             world_size=processes.world_size,
+            shards=self.data.shards,
+            shard_window=config.dataset_args.shuffle_args.shard_window,
         )
         self.steps_per_epoch = len(self.plan)
-        self.loader = make_loader(
+        self.loader = TrainingLoader(
             self.data.chunks,
+            self.data.frontend,
             self.plan,
+            device=device,
+            frontend_on=loading.frontend,
             num_workers=loading.num_workers,
             prefetch_factor=loading.prefetch_factor,
             pin_memory=loading.pin_memory,
@@ -262,14 +266,12 @@ class Trainer:
             self._reinitialise_head()
         self.model.train()
         over_epoch, over_interval = Means(), Means()
-        waiting_since = time.monotonic()
         step = (epoch - 1) * self.steps_per_epoch
         for batch in self.loader:
-            wait_s = time.monotonic() - waiting_since
-            figures = self._step(step, batch.to(self.processes.device))
+            figures = self._step(step, batch)
             step += 1
             for means in (over_epoch, over_interval):
-                means.add(figures, len(batch.keys), wait_s)
+                means.add(figures, len(batch.label), batch.wait_s)
             shown = over_interval.values(self.processes.world_size)
             bar.set_postfix(
                 epoch=epoch,
@@ -281,11 +283,10 @@ class Trainer:
                 waited=f"{over_epoch.wait_s:.1f}s",
                 refresh=False,
             )
-            bar.update(len(batch.keys) * self.processes.world_size)
+            bar.update(len(batch.label) * self.processes.world_size)
             if log is not None and step % self.config.log_batch_interval == 0:
                 log.write("step", epoch=epoch, step=step, **shown, **self._scheduled(step - 1))
                 over_interval = Means()
-            waiting_since = time.monotonic()
         self.last_epoch = epoch
         self.elapsed_s += time.monotonic() - started
         if log is not None:
@@ -302,22 +303,23 @@ class Trainer:
         self._save(epoch)
         self.processes.barrier()
 
-    def _step(self, step: int, batch: Any) -> dict[str, float]:
+    def _step(self, step: int, batch: TrainingBatch) -> dict[str, float]:
         """One update; what `batch_figures` says of the batch before it."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        output: LinearLoss = self.model(self.frontend(batch), batch.label, self.margin(step))
+        output: LinearLoss = self.model(batch.features, batch.label, self.margin(step))
         loss = output.loss.mean()
         figures = batch_figures(output, self.data.num_classes)
         if not math.isfinite(figures["loss"]):
-            self._refuse(step, batch.keys, output.loss)
+            self._refuse(step, batch, output.loss)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return figures
 
-    def _refuse(self, step: int, keys: list[str], loss: torch.Tensor) -> None:
+    def _refuse(self, step: int, batch: TrainingBatch, loss: torch.Tensor) -> None:
+        keys = [self.data.chunks.key(utterance) for utterance in batch.utterance.tolist()]
         bad = [key for key, finite in zip(keys, loss.isfinite().tolist(), strict=True) if not finite]
         raise NonFiniteLossError(
             f"step {step} (epoch {step // self.steps_per_epoch + 1}): the loss of {len(bad)} of {len(keys)} utterances "
@@ -330,7 +332,7 @@ class Trainer:
         return {"margin": self.margin(step), "learning_rate": self.learning_rate(step)}
 
     def _reinitialise_head(self) -> None:
-        reinitialise_head(self.encoder, self.head, self.data.chunks, self.frontend, self.plan, self.processes)
+        reinitialise_head(self.encoder, self.head, self.data.chunks, self.data.frontend, self.plan, self.processes)
         # Momentum points from the old prototypes.
         self.optimizer.state[self.head.weight].clear()
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from wespeaker_qm.dataset.chunks import ChunkDataset
 from wespeaker_qm.dataset.frontend import TrainingFrontend
-from wespeaker_qm.dataset.loader import make_loader
+from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.losses.heads import CosineHead, reinitialised_prototypes
 from wespeaker_qm.train.distributed import Processes
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 def without_augmentation(chunks: ChunkDataset) -> ChunkDataset:
     """The same chunks at the same speeds (a speed is a class), without noise, reverberation or masks."""
-    clean = dataclasses.replace(chunks.settings, aug_prob=0.0, channel_prob=0.0, spec_aug_prob=0.0)
+    clean = dataclasses.replace(chunks.sampler.settings, aug_prob=0.0, channel_prob=0.0, spec_aug_prob=0.0)
     return ChunkDataset(
         chunks.reader,
         utterances=chunks.utterances,
@@ -50,9 +50,11 @@ def reinitialise_head(
     count = torch.zeros(len(weight), device=weight.device)
     was_training = encoder.training
     encoder.eval()
-    for batch in make_loader(without_augmentation(chunks), plan, num_workers=0):
-        batch = batch.to(processes.device)
-        unit = nn.functional.normalize(encoder(frontend(batch)).float(), dim=1)
+    loader = TrainingLoader(
+        without_augmentation(chunks), frontend, plan, device=processes.device, frontend_on="device", num_workers=0
+    )
+    for batch in loader:
+        unit = nn.functional.normalize(encoder(batch.features).float(), dim=1)
         unit, index = shards.gather_rows(unit), shards.gather_rows(batch.label) - shards.start
         owned = (index >= 0) & (index < len(weight))
         total.index_add_(0, index[owned], unit[owned])

@@ -15,6 +15,7 @@ WITHOUT_EFFECT = frozenset(
         "log_batch_interval",
         "save_epoch_interval",
         "valid_epoch_interval",
+        "dataloader_args.frontend",
         "dataloader_args.num_workers",
         "dataloader_args.pin_memory",
         "dataloader_args.prefetch_factor",
