@@ -91,7 +91,7 @@ def test_uneven_parts_and_reinitialisation(train) -> None:
     together = train("together", 3, *overrides, "projection_args=" + a3m % "false")
     divided = train("divided", 3, *overrides, "projection_args=" + a3m % "true")
     assert divided["projection.weight"].shape == (4, 8)
-    assert distance(together, divided) < 1e-5
+    assert distance(together, divided) < 1e-4  # round-off, as above, through A3M-I
 
 
 def test_fewer_classes_than_processes_are_refused(tiny_config: Config) -> None:

@@ -49,10 +49,11 @@ class Batch(NamedTuple):
     tilt_db: torch.Tensor
     band_limit_rows: torch.Tensor
     band_limit_hz: torch.Tensor
+    mask_rows: torch.Tensor
     time_spans: torch.Tensor
-    """(B, num_t_mask, 2)."""
+    """(number of mask rows, num_t_mask, 2)."""
     frequency_spans: torch.Tensor
-    """(B, num_f_mask, 2)."""
+    """(number of mask rows, num_f_mask, 2)."""
     dither_start: torch.Tensor
     """(B,) fractions."""
 
@@ -127,6 +128,7 @@ class ChunkDataset(Dataset[Batch]):
         noise_rows = np.flatnonzero(draws.augmentation == NOISE)
         rir_rows = np.flatnonzero(draws.augmentation == REVERB)
         tilt_rows, band_limit_rows = np.flatnonzero(draws.has_tilt), np.flatnonzero(draws.has_band_limit)
+        mask_rows = np.flatnonzero(draws.is_masked)
         rir_index = draws.choice[rir_rows]
         return Batch(
             epoch=batch.epoch,
@@ -150,8 +152,9 @@ class ChunkDataset(Dataset[Batch]):
             tilt_db=torch.from_numpy(draws.tilt_db[tilt_rows]),
             band_limit_rows=torch.from_numpy(band_limit_rows),
             band_limit_hz=torch.from_numpy(draws.band_limit_hz[band_limit_rows]),
-            time_spans=torch.from_numpy(draws.time_spans),
-            frequency_spans=torch.from_numpy(draws.frequency_spans),
+            mask_rows=torch.from_numpy(mask_rows),
+            time_spans=torch.from_numpy(draws.time_spans[mask_rows]),
+            frequency_spans=torch.from_numpy(draws.frequency_spans[mask_rows]),
             dither_start=torch.from_numpy(draws.dither_start),
         )
 

@@ -85,8 +85,10 @@ class Draws(NamedTuple):
     """(B,) whether there is a low-pass filter."""
     band_limit_hz: np.ndarray
     """(B,) float32, its cutoff."""
+    is_masked: np.ndarray
+    """(B,) whether spans of the features are masked."""
     time_spans: np.ndarray
-    """(B, num_t_mask, 2) frames [start, end) to mask; empty spans where nothing is masked."""
+    """(B, num_t_mask, 2) frames [start, end) to mask."""
     frequency_spans: np.ndarray
     """(B, num_f_mask, 2) mel bins [start, end)."""
     dither_start: np.ndarray
@@ -135,10 +137,9 @@ class Sampler:
             tilt_db=(TILT_DEVIATION_DB * normals).astype(np.float32),
             has_band_limit=has_band_limit,
             band_limit_hz=band_limit_hz,
-            time_spans=_spans(columns.block(2 * settings.num_t_mask), settings.max_t, settings.num_frames, is_masked),
-            frequency_spans=_spans(
-                columns.block(2 * settings.num_f_mask), settings.max_f, settings.num_mel_bins, is_masked
-            ),
+            is_masked=is_masked,
+            time_spans=_spans(columns.block(2 * settings.num_t_mask), settings.max_t, settings.num_frames),
+            frequency_spans=_spans(columns.block(2 * settings.num_f_mask), settings.max_f, settings.num_mel_bins),
             dither_start=dither_start,
         )
 
@@ -177,16 +178,15 @@ class _Columns:
         return self.fractions() < probability
 
 
-def _spans(numbers: np.ndarray, longest: int, length: int, is_masked: np.ndarray) -> np.ndarray:
+def _spans(numbers: np.ndarray, longest: int, length: int) -> np.ndarray:
     """(B, M, 2) spans [start, end) within ``length``: start and width uniform, cut at the end, as WeSpeaker.
 
     Args:
         numbers: (B, 2 M) uniform in [0, 1).
         longest: the greatest width; the least is 1.
         length: frames, or bins.
-        is_masked: (B,); spans of other rows are empty.
     """
     num_spans = numbers.shape[1] // 2
     start = (numbers[:, :num_spans] * length).astype(np.int64)
     end = np.minimum(start + 1 + (numbers[:, num_spans:] * longest).astype(np.int64), length)
-    return np.stack((start, end), axis=-1) * is_masked[:, None, None]
+    return np.stack((start, end), axis=-1)

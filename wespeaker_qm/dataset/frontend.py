@@ -20,7 +20,7 @@ from wespeaker_qm.audio.augment import (
     shape_spectrum,
     spec_augment,
 )
-from wespeaker_qm.audio.fbank import INT16_SCALE, Fbank, normalise_mean
+from wespeaker_qm.audio.fbank import INT16_SCALE, Fbank
 from wespeaker_qm.audio.resample import change_speed
 from wespeaker_qm.dataset.chunks import Batch
 from wespeaker_qm.dataset.draws import SPEEDS
@@ -47,8 +47,11 @@ class TrainingFrontend(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
         """Features (B, T, F), float32, on the device of the batch."""
-        features = normalise_mean(self.fbank(self.augment(batch), batch.dither_start))
-        return spec_augment(features, batch.time_spans, batch.frequency_spans)
+        features = self.fbank(self.augment(batch), batch.dither_start)
+        features -= features.mean(dim=1, keepdim=True)
+        if len(batch.mask_rows):
+            features[batch.mask_rows] = spec_augment(features[batch.mask_rows], batch.time_spans, batch.frequency_spans)
+        return features
 
     def augment(self, batch: Batch) -> Tensor:
         """The batch's waveforms (B, S) after speed, reverberation, noise and channel."""

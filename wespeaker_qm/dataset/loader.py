@@ -8,6 +8,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -58,6 +59,20 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On the CPU, compute on one thread, as workers do: several would give other last bits."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class TrainingLoader:
     """Walks an epoch's batches. Workers persist over epochs; their number changes no sample.
 
@@ -68,7 +83,7 @@ class TrainingLoader:
         device: of the training.
         frontend_on: where the front end runs: ``device`` is the training process, ``worker`` the loader's;
             ``auto`` leaves it to the workers if there are any, unless the training has a GPU.
-        num_workers: loader processes; 0 does all in this one.
+        num_workers: loader processes; 0 does all in this one, on one thread.
         prefetch_factor: batches that each of them makes ahead.
         pin_memory: make batches in page-locked memory, from which a GPU copies faster.
         start_method: ``fork`` or ``spawn``; the platform's default if None.
@@ -120,5 +135,6 @@ class TrainingLoader:
         if isinstance(batch, _Featured):
             features = batch.features.to(self.device, non_blocking=True)
         else:
-            features = self.frontend(batch.to(self.device))
+            with _one_thread(self.device):
+                features = self.frontend(batch.to(self.device))
         return TrainingBatch(batch.utterance, label, features, wait_s)
