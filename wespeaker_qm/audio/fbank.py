@@ -113,10 +113,9 @@ class Fbank(nn.Module):
     def _log_energies(self, waveform: Tensor, dither_start: Tensor | None) -> Tensor:
         frames = self._windowed(waveform)
         if dither_start is not None:
-            bank_rows = (dither_start * _DITHER_FRAMES).long()[:, None] + torch.arange(
-                frames.shape[1], device=frames.device
-            )
-            frames[..., : self.frame_length] += self.dither_bank[bank_rows % _DITHER_FRAMES]
+            first = (dither_start * _DITHER_FRAMES).long()
+            places = first[:, None] + torch.arange(frames.shape[1], device=frames.device)
+            frames[..., : self.frame_length] += self.dither_bank[places % _DITHER_FRAMES]
         spectrum = torch.fft.rfft(frames)  # (B, T, K / 2 + 1)
         power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
         energies = power @ self.mel_filters.T  # (B, T, F)

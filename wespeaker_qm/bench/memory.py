@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from wespeaker_qm.bench.child import in_child
-from wespeaker_qm.bench.glibc import return_freed_pages
+from wespeaker_qm.utils.allocator import return_freed_pages
 
 MIB = 2**20
 

@@ -1,4 +1,4 @@
-"""What glibc's allocator does with freed pages, which a benchmark must decide and not leave to chance."""
+"""What glibc's allocator does with freed pages: work in large temporary arrays, and benchmarks, must decide it."""
 
 import ctypes
 import platform
