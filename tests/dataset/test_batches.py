@@ -176,7 +176,7 @@ def test_a_batch_agrees_with_a_slow_oracle(
         training_set.frontend.fbank, num_samples=chunks.num_samples, rir_lengths=chunks.rirs.num_samples
     )
     for _ in range(2):  # the second time from the cache
-        augmented = frontend.augment(batch).numpy()
+        augmented = frontend.augment(frontend.at_speed(batch), batch).numpy()
         for row in range(24):
             np.testing.assert_allclose(augmented[row], oracle_waveform(training_set, batch, draws, row), atol=2e-6)
     assert len(frontend.spectra.kept) == (len(set(batch.rir_index)) if cache_bytes else 0)
@@ -205,7 +205,7 @@ def test_plain_rows_pass_untouched(tiny_config: Config, tiny_corpus: Path) -> No
     config = dataclasses.replace(tiny_config, dataset_args=args)
     training = open_training_set(config, tiny_corpus, build.build_fbank(config, dither=0.0))
     batch = training.chunks[BatchId(1, 0, np.arange(4))]
-    augmented = training.frontend.augment(batch)
+    augmented = training.frontend.augment(training.frontend.at_speed(batch), batch)
     np.testing.assert_array_equal(augmented.numpy() * 32768, batch.waveform[0].numpy())
 
 

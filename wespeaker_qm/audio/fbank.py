@@ -4,6 +4,7 @@ Shapes: B batch, S samples, T frames, N frame length in samples, K FFT size, F m
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,9 @@ class Fbank(nn.Module):
         filters = mel_filters(sample_rate, self.fft_size, num_mel_bins)
         self.register_buffer("mel_filters", filters.float(), persistent=False)
         self.register_buffer("dither_bank", self._draw_dither(), persistent=False)
+        # Half of the bands lie in a quarter of the spectrum: two products of half the work.
+        half = num_mel_bins // 2
+        self._parts = [(bands, _support(filters[bands])) for bands in (slice(0, half), slice(half, num_mel_bins))]
 
     def num_frames(self, num_samples: int) -> int:
         """Number of whole frames in ``num_samples`` samples; 0 where there is none."""
@@ -78,13 +82,13 @@ class Fbank(nn.Module):
         return (num_frames - 1) * self.frame_shift + self.frame_length
 
     @torch.no_grad()
-    def forward(self, waveform: Tensor, dither_start: Tensor | None = None) -> Tensor:
+    def forward(self, waveform: Tensor, dither_start: Sequence[float] | None = None) -> Tensor:
         """Features (B, T, F), float32, of ``waveform`` (B, S) in [-1, 1].
 
         Args:
             waveform: (B, S); at least one frame long.
-            dither_start: (B,) where each row's dither begins in the bank, as a fraction in [0, 1); needed, and used,
-                only where ``dither`` is not 0.
+            dither_start: where each of the B rows' dither begins in the bank, as a fraction in [0, 1); needed, and
+                used, only where ``dither`` is not 0.
 
         Raises:
             RecipeError: the waveform is shorter than a frame.
@@ -110,15 +114,20 @@ class Fbank(nn.Module):
                 features[rows] = self._log_energies(waveform[rows].float(), start)
         return features
 
-    def _log_energies(self, waveform: Tensor, dither_start: Tensor | None) -> Tensor:
+    def _log_energies(self, waveform: Tensor, dither_start: Sequence[float] | None) -> Tensor:
         frames = self._windowed(waveform)
-        if dither_start is not None:
-            first = (dither_start * _DITHER_FRAMES).long()
-            places = first[:, None] + torch.arange(frames.shape[1], device=frames.device)
-            frames[..., : self.frame_length] += self.dither_bank[places % _DITHER_FRAMES]
+        for row, start in zip(frames[..., : self.frame_length], dither_start or (), strict=False):
+            # Piece by piece: one look-up for all rows would copy as much again.
+            first, done = int(start * _DITHER_FRAMES), 0
+            while done < len(row):
+                piece = self.dither_bank[first : first + len(row) - done]
+                row[done : done + len(piece)] += piece
+                first, done = 0, done + len(piece)
         spectrum = torch.fft.rfft(frames)  # (B, T, K / 2 + 1)
         power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-        energies = power @ self.mel_filters.T  # (B, T, F)
+        energies = torch.cat(
+            [power[..., inside] @ self.mel_filters[bands, inside].T for bands, inside in self._parts], -1
+        )
         return energies.clamp_min_(torch.finfo(torch.float32).eps).log_()
 
     def _windowed(self, waveform: Tensor) -> Tensor:
@@ -166,6 +175,12 @@ def mel_filters(sample_rate: int, fft_size: int, num_mel_bins: int) -> Tensor:
     filters = torch.minimum(position, 2.0 - position).clamp_min(0.0)
     filters[:, -1] = 0.0
     return filters
+
+
+def _support(filters: Tensor) -> slice:
+    """The frequencies at which any of the filters has weight."""
+    places = filters.any(dim=0).nonzero()[:, 0].tolist()
+    return slice(places[0], places[-1] + 1)
 
 
 def _mel(frequency_hz: float) -> float:

@@ -33,16 +33,20 @@ def _peak_of(prepare: Callable[[], Callable[[], object]]) -> int | None:
     return_freed_pages()  # else the step would use them and seem to need nothing
     try:
         (_PROC / "clear_refs").write_text("5")  # the high-water mark falls to what is resident now
-        before = _status_bytes("VmRSS")
+        before = status_bytes("VmRSS")
         step()
-        return _status_bytes("VmHWM") - before
+        return status_bytes("VmHWM") - before
     except OSError:
         return None
 
 
-def _status_bytes(key: str) -> int:
-    """A line ``key:   123 kB`` of /proc/self/status."""
-    lines = (_PROC / "status").read_text(encoding="ascii", errors="replace").splitlines()
+def status_bytes(key: str, process: int | str = "self") -> int:
+    """A line ``key:   123 kB`` of a process's /proc/<pid>/status.
+
+    Raises:
+        OSError: the kernel has no such file.
+    """
+    lines = (_PROC.parent / str(process) / "status").read_text(encoding="ascii", errors="replace").splitlines()
     (value,) = (line.split()[1] for line in lines if line.startswith(f"{key}:"))
     return 1024 * int(value)
 

@@ -2,15 +2,22 @@
 
 import argparse
 import logging
+from pathlib import Path
 
-from wespeaker_qm.bench import head
+from wespeaker_qm.bench import head, loader
+from wespeaker_qm.config import load_config
+from wespeaker_qm.utils.parallel import available_cpus
 
 logger = logging.getLogger(__name__)
 
-HELP = "measure on this machine: head, the sparse losses beside dense ones"
+HELP = "measure on this machine: head, the sparse losses beside dense ones; loader, training samples beside the network"
 
 _HEAD_HELP = (
     "time and memory of the sparse head beside CosFace, ArcFace and bisection, with the ratios that it is to keep"
+)
+_LOADER_HELP = (
+    "time of a training sample by stage (read, change speed, augment, fbank), time that training waits for data, and "
+    "how many samples a second the network consumes"
 )
 
 
@@ -29,10 +36,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the allocator keep freed memory in all rows, not only in the large ones (glibc); dense heads gain",
     )
+    head_parser.set_defaults(report=_head_report)
+
+    loader_parser = benchmarks.add_parser("loader", help=_LOADER_HELP, description=_LOADER_HELP)
+    loader_parser.add_argument("--data", type=Path, default=Path("data/mini"), help="packed (default: %(default)s)")
+    loader_parser.add_argument(
+        "--config", type=Path, nargs="+", default=[Path("conf/resnet34.yaml")], metavar="YAML",
+        help="front end, network and loss (default: conf/resnet34.yaml)",
+    )  # fmt: skip
+    loader_parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="dotted overrides")
+    loader_parser.add_argument(
+        "--batch_size", type=int, default=16, metavar="N", help="samples of a batch (default: 16, for a CPU's sake)"
+    )
+    loader_parser.add_argument("--rounds", type=int, default=9, metavar="N", help="times each is timed (default: 9)")
+    loader_parser.add_argument("--steps", type=int, default=10, metavar="N", help="training steps (default: 10)")
+    loader_parser.add_argument(
+        "--num_workers", type=int, default=max(1, available_cpus() - 1), metavar="N",
+        help="loader processes in these steps (default: all cores but one, %(default)s)",
+    )  # fmt: skip
+    loader_parser.set_defaults(report=_loader_report)
+
+
+def _head_report(args: argparse.Namespace) -> str:
+    return head.head_report(head.QUICK if args.quick else head.FULL, args.rounds, keep_pages=args.keep_pages)
+
+
+def _loader_report(args: argparse.Namespace) -> str:
+    config = load_config(args.config, args.set)
+    return loader.loader_report(
+        loader.Plan(config, args.data, args.batch_size, args.rounds, args.steps, args.num_workers)
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, and print the tables."""
-    logger.info(
-        "%s", head.head_report(head.QUICK if args.quick else head.FULL, args.rounds, keep_pages=args.keep_pages)
-    )
+    logger.info("%s", args.report(args))

@@ -325,6 +325,8 @@ class Config:
     """CPU threads of a training process; null = PyTorch's choice. Not in WeSpeaker."""
     channels_last: bool = False
     """Keep activations channels-last, which is faster for 16 channels and more. Not in WeSpeaker."""
+    compile: bool = False
+    """Compile the network with torch.compile: minutes at the start, and changes round-off; for GPUs. Not in WeSpeaker."""
     num_avg: Count = 10
     """How many of the last checkpoints are averaged; each of the last num_avg epochs is saved."""
     enable_amp: bool = False

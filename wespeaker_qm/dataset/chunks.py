@@ -54,8 +54,8 @@ class Batch(NamedTuple):
     """(number of mask rows, num_t_mask, 2)."""
     frequency_spans: torch.Tensor
     """(number of mask rows, num_f_mask, 2)."""
-    dither_start: torch.Tensor
-    """(B,) fractions."""
+    dither_start: tuple[float, ...]
+    """B fractions."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with every tensor on ``device``."""
@@ -155,7 +155,7 @@ class ChunkDataset(Dataset[Batch]):
             mask_rows=torch.from_numpy(mask_rows),
             time_spans=torch.from_numpy(draws.time_spans[mask_rows]),
             frequency_spans=torch.from_numpy(draws.frequency_spans[mask_rows]),
-            dither_start=torch.from_numpy(draws.dither_start),
+            dither_start=tuple(draws.dither_start.tolist()),
         )
 
     def _chunks(self, utterances: np.ndarray, starts: np.ndarray, num_samples: int) -> torch.Tensor:

@@ -25,7 +25,7 @@ from wespeaker_qm.audio.resample import change_speed
 from wespeaker_qm.dataset.chunks import Batch
 from wespeaker_qm.dataset.draws import SPEEDS
 
-RIR_CACHE_BYTES = 64 * 2**20
+RIR_CACHE_BYTES = 80 * 2**20
 """Spectra of impulse responses are kept if all of them fit: of a part, few would ever be drawn again."""
 
 
@@ -47,18 +47,18 @@ class TrainingFrontend(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
         """Features (B, T, F), float32, on the device of the batch."""
-        features = self.fbank(self.augment(batch), batch.dither_start)
-        features -= features.mean(dim=1, keepdim=True)
-        if len(batch.mask_rows):
-            features[batch.mask_rows] = spec_augment(features[batch.mask_rows], batch.time_spans, batch.frequency_spans)
-        return features
+        return self.features(self.augment(self.at_speed(batch), batch), batch)
 
-    def augment(self, batch: Batch) -> Tensor:
-        """The batch's waveforms (B, S) after speed, reverberation, noise and channel."""
+    def at_speed(self, batch: Batch) -> Tensor:
+        """The batch's waveforms (B, S) after the change of speed."""
         waveform = batch.snr_db.new_empty(len(batch.label), self.num_samples)
         for speed, rows, source in zip(SPEEDS, batch.speed_rows, batch.waveform, strict=True):
             if len(rows):
                 waveform[rows] = change_speed(_from_pcm16(source), speed)[:, : self.num_samples]
+        return waveform
+
+    def augment(self, waveform: Tensor, batch: Batch) -> Tensor:
+        """``waveform`` (B, S) itself, with reverberation, noise and channel."""
         if len(batch.rir_rows):
             reverberant = convolve(
                 waveform[batch.rir_rows], self.spectra(batch.rir_index, batch.rir), self.spectra.size
@@ -74,6 +74,14 @@ class TrainingFrontend(nn.Module):
             limited = band_limit(waveform[batch.band_limit_rows], batch.band_limit_hz, sample_rate)
             waveform[batch.band_limit_rows] = limited
         return waveform
+
+    def features(self, waveform: Tensor, batch: Batch) -> Tensor:
+        """Features (B, T, F) of ``waveform`` (B, S), mean-normalised and masked."""
+        features: Tensor = self.fbank(waveform, batch.dither_start)
+        features -= features.mean(dim=1, keepdim=True)
+        if len(batch.mask_rows):
+            features[batch.mask_rows] = spec_augment(features[batch.mask_rows], batch.time_spans, batch.frequency_spans)
+        return features
 
 
 def _from_pcm16(pcm: Tensor) -> Tensor:

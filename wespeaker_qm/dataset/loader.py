@@ -137,6 +137,11 @@ class TrainingLoader:
             yield self._on_device(batch, wait_s)
             started = time.monotonic()
 
+    def worker_ids(self) -> list[int]:
+        """Process numbers of the loader processes; empty before the first batch, and without workers."""
+        iterator = getattr(self.loader, "_iterator", None)
+        return [worker.pid for worker in getattr(iterator, "_workers", [])]
+
     def _on_device(self, batch: Batch | _Featured, wait_s: float) -> TrainingBatch:
         label = batch.label.to(self.device, non_blocking=True)
         if isinstance(batch, _Featured):

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
 from wespeaker_qm.corpus.shards import ShardReader
+from wespeaker_qm.models.folding import folded
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path
@@ -36,7 +37,7 @@ class NetworkEmbedder:
     """Embeds with a network in evaluation mode on its own device."""
 
     def __init__(self, encoder: ResNet, fbank: Fbank, device: torch.device) -> None:
-        self.encoder = encoder.to(device).eval()
+        self.encoder = folded(encoder.to(device).eval())
         self.fbank = fbank.to(device)
         self.device = device
 

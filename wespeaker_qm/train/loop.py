@@ -160,6 +160,8 @@ class Trainer:
         self.encoder.add_module("projection", self.head)
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.encoder = self.encoder.to(device).to(memory_format=memory_format)
+        if config.compile:
+            self.encoder.compile()  # in place: the names of its parameters stay
         amp_dtype = AMP_DTYPES[config.amp_dtype] if config.enable_amp else None
         self.model: nn.Module = EncoderWithHead(self.encoder, amp_dtype)
         self.optimizer = build.build_optimizer(config, list(self.encoder.parameters()))
