@@ -13,6 +13,7 @@ import argparse
 import functools
 import tarfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from wespeaker_qm.bench.child import in_child
-from wespeaker_qm.bench.memory import MIB, status_bytes
+from wespeaker_qm.bench.memory import MIB, private_bytes
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shard_index import IndexRow, write_index
@@ -42,7 +43,7 @@ WAV_HEADER = 44
 
 
 class Start(NamedTuple):
-    """Of one rank: seconds to open the set, to plan the epoch, until each worker's first batch; peak memory in MiB."""
+    """Of one rank: seconds to open the set, to plan the epoch, until each worker's first batch; MiB that are not shared."""
 
     open_s: float
     plan_s: float
@@ -90,6 +91,8 @@ def write_set(folder: Path, num_utterances: int) -> None:
 
 def start(folder: Path, rank: int, ranks: int, workers: int) -> Start:
     """What a training process of this rank does before its first step."""
+    # More workers than cores: this is no benchmark of them.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     clock = [time.perf_counter()]
     config = load_config([ROOT / "conf" / "resnet34.yaml"], ["dataset_args.aug_prob=0"])
     loading = config.dataloader_args
@@ -119,8 +122,8 @@ def start(folder: Path, rank: int, ranks: int, workers: int) -> Start:
     for _ in range(workers):
         next(batches)
     clock.append(time.perf_counter())
-    peaks = [status_bytes("VmHWM", process) / MIB for process in loader.worker_ids()]
-    return Start(*np.diff(clock).tolist(), status_bytes("VmHWM") / MIB, max(peaks))
+    private = [private_bytes(process) / MIB for process in loader.worker_ids()]
+    return Start(*np.diff(clock).tolist(), private_bytes() / MIB, max(private))
 
 
 def main() -> None:
@@ -138,9 +141,17 @@ def main() -> None:
     for rank in range(args.ranks):
         found = in_child(functools.partial(start, folder, rank, args.ranks, args.workers))
         rows.append([str(rank), *(f"{value:.2f}" for value in found[:3]), *(f"{value:.0f}" for value in found[3:])])
-    header = ["rank", "open, s", "plan an epoch, s", f"first {args.workers} batches, s", "process, MiB", "worker, MiB"]
+    header = [
+        "rank",
+        "open, s",
+        "plan an epoch, s",
+        f"first {args.workers} batches, s",
+        "training process, MiB",
+        "worker, MiB",
+    ]
     print(f"{args.utterances:,} utterances, {args.ranks} ranks of {args.workers} workers:\n")
     print(markdown_table(header, rows))
+    print("\nMiB that a process does not share with others.")
 
 
 if __name__ == "__main__":

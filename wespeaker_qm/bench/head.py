@@ -11,9 +11,7 @@ both, on one thread. A bound that is missed is a finding about a machine, not an
 """
 
 import functools
-import platform
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wespeaker_qm.bench.child import in_child
+from wespeaker_qm.bench.machine import machine_facts
 from wespeaker_qm.bench.memory import MIB, dense_cosface_bytes, peak_in_child
 from wespeaker_qm.bench.opponents import arcface, bisection, cosface, top_bisection
 from wespeaker_qm.bench.problems import Case, Problem, simulate
@@ -29,7 +28,6 @@ from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.provenance import provenance
 
 COSFACE = "CosFace + F.cross_entropy"
 DENSE = "own CosFace (alpha 1)"
@@ -146,7 +144,7 @@ def head_report(plan: Plan, rounds: int, *, keep_pages: bool = False) -> str:
         for case in plan.memory:
             peaks[case] = peak_in_child(functools.partial(_cold_step, case))
             bar.update()
-        facts = machine_facts(rounds)
+        facts = _facts(rounds)
         comparisons = []
         for row in plan.rows:
             row = row._replace(keep_pages=keep_pages or row.keep_pages)
@@ -162,27 +160,17 @@ def head_report(plan: Plan, rounds: int, *, keep_pages: bool = False) -> str:
     return "\n\n".join(parts)
 
 
-def machine_facts(rounds: int) -> str:
+def _facts(rounds: int) -> str:
     """What the figures depend on, as a Markdown list."""
-    made_with = provenance()
     return "\n".join(
         [
-            f"- command: `{made_with['command']}`, commit {made_with['commit']}",
-            f"- CPU: {_cpu_model()}, one thread",
-            f"- PyTorch {torch.__version__}, Python {made_with['python']}, {made_with['system']}",
-            "- each row in a process of its own; pages: default, as the allocator comes, or kept, where it was told to "
-            "keep what is freed",
+            *machine_facts(),
+            "- one thread; each row in a process of its own; pages: default, as the allocator comes, or kept, where it "
+            "was told to keep what is freed",
             f"- times: forward and backward, median of {rounds} rounds in turn; ratio: sparse head / opponent, median "
             "and quartiles over the rounds",
         ]
     )
-
-
-def _cpu_model() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 # --- time -----------------------------------------------------------------------------------------------------------

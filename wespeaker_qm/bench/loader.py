@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from wespeaker_qm.audio.fbank import INT16_SCALE
 from wespeaker_qm.bench.child import in_child
-from wespeaker_qm.bench.head import machine_facts
-from wespeaker_qm.bench.memory import MIB, status_bytes
+from wespeaker_qm.bench.machine import machine_facts
+from wespeaker_qm.bench.memory import MIB, private_bytes
 from wespeaker_qm.bench.timing import Quartiles, in_turn, paired_ratios, quartiles
 from wespeaker_qm.config import Config
 from wespeaker_qm.dataset.loader import TrainingLoader
@@ -76,7 +76,15 @@ def loader_report(plan: Plan) -> str:
         bar.update()
         waited_s, step_s, worker_bytes = in_child(functools.partial(wait_for_data, plan))
         bar.update()
-    parts.append(machine_facts(plan.rounds))
+    parts.append(
+        "\n".join(
+            [
+                *machine_facts(),
+                "- each table in a process of its own; the first and second on one thread (or num_threads, the network)",
+                f"- medians of {plan.rounds} rounds, batches of {plan.batch_size}; ratios of times taken in turn",
+            ]
+        )
+    )
     read_ms, all_ms = times_ms["read"], sum(times_ms.values())
     rows = [[stage, f"{ms:.3f}", f"{1e3 / ms:,.0f}"] for stage, ms in times_ms.items()]
     rows.append(["all on a worker", f"{all_ms:.3f}", f"{1e3 / all_ms:,.0f}"])
@@ -97,7 +105,9 @@ def loader_report(plan: Plan) -> str:
         f"{workers * 1e3 / read_ms:,.0f} from as many that only read; {plan.config.model} here consumes "
         f"{consumed:,.1f} samples/s."
     )
-    memory = "" if worker_bytes is None else f" Peak memory of a loader process: {worker_bytes / MIB:.0f} MiB."
+    memory = (
+        "" if worker_bytes is None else f" Memory that a loader process does not share: {worker_bytes / MIB:.0f} MiB."
+    )
     parts.append(
         f"{plan.steps} training steps of {plan.batch_size} with {plan.num_workers} loader process(es): waited "
         f"{1e3 * waited_s:.1f} ms a step of {1e3 * step_s:.0f} ms.{memory}"
@@ -128,7 +138,7 @@ def _open(plan: Plan) -> tuple[TrainingSet, BatchPlan]:
 
 def time_stages(plan: Plan) -> tuple[dict[str, float], Quartiles]:
     """Stage -> median milliseconds a sample; and torchaudio's time for features over ours. Changes the process."""
-    import torchaudio.compliance.kaldi as kaldi
+    import torchaudio.compliance.kaldi as kaldi  # type: ignore[import-untyped]
 
     torch.set_num_threads(1)
     keep_freed_pages()  # as loader processes do
@@ -233,7 +243,7 @@ def time_network(plan: Plan) -> tuple[float, Quartiles | None, Quartiles]:
 
 
 def wait_for_data(plan: Plan) -> tuple[float, float, int | None]:
-    """Mean seconds waited in a step, mean seconds of a step, and the largest peak of a loader process in bytes."""
+    """Mean seconds waited in a step, mean seconds of a step, and the most private bytes of a loader process."""
     if plan.config.num_threads is not None:
         torch.set_num_threads(plan.config.num_threads)
     device = choose_device(plan.config.device)
@@ -248,7 +258,7 @@ def wait_for_data(plan: Plan) -> tuple[float, float, int | None]:
         prefetch_factor=plan.config.dataloader_args.prefetch_factor,
     )
     step = _training_step(plan, training.num_classes, channels_last=plan.config.channels_last)
-    waited_s, started, peak = 0.0, 0.0, None
+    waited_s, started, private = 0.0, 0.0, None
     for number, batch in enumerate(itertools.islice(loader, plan.steps + 1)):
         if number == 1:  # the first waits for the loader to start, and its step for the network
             started = time.monotonic() - batch.wait_s
@@ -258,7 +268,7 @@ def wait_for_data(plan: Plan) -> tuple[float, float, int | None]:
     elapsed_s = time.monotonic() - started
     if plan.num_workers:
         try:
-            peak = max(status_bytes("VmHWM", process) for process in loader.worker_ids())
+            private = max(private_bytes(process) for process in loader.worker_ids())
         except OSError:
-            peak = None
-    return waited_s / plan.steps, elapsed_s / plan.steps, peak
+            private = None
+    return waited_s / plan.steps, elapsed_s / plan.steps, private

@@ -51,6 +51,18 @@ def status_bytes(key: str, process: int | str = "self") -> int:
     return 1024 * int(value)
 
 
+def private_bytes(process: int | str = "self") -> int:
+    """Memory that a process shares with no other: what one more such process takes.
+
+    A forked process counts as resident what it shares with its parent, libraries and data alike.
+
+    Raises:
+        OSError: the kernel has no such file.
+    """
+    lines = (_PROC.parent / str(process) / "smaps_rollup").read_text(encoding="ascii").splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
 def dense_cosface_bytes(dim: int, num_classes: int) -> int:
     """What CosFace with ``F.cross_entropy`` needs in float32, computed: it may not fit where the sparse head does.
 

@@ -326,7 +326,7 @@ class Config:
     channels_last: bool = False
     """Keep activations channels-last, which is faster for 16 channels and more. Not in WeSpeaker."""
     compile: bool = False
-    """Compile the network with torch.compile: minutes at the start, and changes round-off; for GPUs. Not in WeSpeaker."""
+    """Compile the network with torch.compile: for GPUs; takes minutes at the start. Not in WeSpeaker."""
     num_avg: Count = 10
     """How many of the last checkpoints are averaged; each of the last num_avg epochs is saved."""
     enable_amp: bool = False

@@ -46,12 +46,14 @@ class ShardIndex:
         speaker_names: sorted; a record's ``speaker`` is a position in it.
         records: (N,) with the fields ``key`` (UTF-8 bytes), ``speaker``, ``shard`` (a position in ``tars``),
             ``is_flac``, ``offset``, ``num_bytes`` and ``num_samples``; mapped from the file.
+        shard_start: (number of tars + 1,) the first record of each tar, and N.
     """
 
     tars: list[Path]
     sample_rate: int
     speaker_names: list[str]
     records: np.ndarray
+    shard_start: np.ndarray
 
     @classmethod
     def load(cls, shard_list: Path) -> "ShardIndex":
@@ -92,7 +94,8 @@ class ShardIndex:
                 f"{_records_path(shard_list)}: {len(records)} recordings, expected {facts['num_recordings']}; "
                 "pack again (run.sh --stage 2)"
             )
-        return cls(tars, facts["sample_rate"], facts["speakers"], records)
+        shard_start = np.cumsum([0, *facts["tar_recordings"]])
+        return cls(tars, facts["sample_rate"], facts["speakers"], records, shard_start)
 
     def key(self, i: int) -> str:
         """The key of recording ``i``."""
@@ -173,6 +176,7 @@ def write_index(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow
         "sample_rate": rates.pop(),
         "num_recordings": len(keys),
         "tars": [str(tar) for tar in tars],
+        "tar_recordings": np.bincount(records["shard"], minlength=len(tars)).tolist(),
         "tar_bytes": [tar.stat().st_size for tar in tars],
         "speakers": names,
     }

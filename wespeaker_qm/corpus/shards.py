@@ -445,9 +445,8 @@ class ShardReader:
 
     def _check_members(self, shard: int, descriptor: int) -> None:
         """Compare the first and last tar headers with the index: an index of another packing differs in one of them."""
-        # The records are in the order of the shards.
-        first, end = np.searchsorted(self.index.records["shard"], [shard, shard + 1])
-        for i in (int(first), int(end) - 1):
+        first, end = self.index.shard_start[shard : shard + 2].tolist()
+        for i in (first, end - 1):
             record = self.index.records[i]
             expected = f"{self.index.key(i)}.{'flac' if record['is_flac'] else 'wav'}"
             header = os.pread(descriptor, _TAR_BLOCK_BYTES, int(record["offset"]) - _TAR_BLOCK_BYTES)
