@@ -229,9 +229,7 @@ def main() -> int:
     print("CPU time of a sample, one thread, in turn:\n")
     print(markdown_table(header, rows))
     header = ["codec", "WeSpeaker, s", "ours, s", "WeSpeaker, MiB", "ours, MiB"]
-    print(
-        "\nTime to the first sample (ours: to the first batch of 128), and memory of a worker (peak; ours: what it does not share):\n"
-    )
+    print("\nTime to the first sample (ours: to the first batch of 128), and MiB of a worker (ours: not shared):\n")
     print(markdown_table(header, start_rows))
     return 0 if is_met else 1
 
