@@ -43,7 +43,7 @@ WAV_HEADER = 44
 
 
 class Start(NamedTuple):
-    """Of one rank: seconds to open the set, to plan the epoch, until each worker's first batch; MiB that are not shared."""
+    """Of one rank: seconds to open the set, to plan the epoch, until each worker's first batch; MiB not shared."""
 
     open_s: float
     plan_s: float
@@ -146,7 +146,7 @@ def main() -> None:
         "open, s",
         "plan an epoch, s",
         f"first {args.workers} batches, s",
-        "training process, MiB",
+        "process, MiB",
         "worker, MiB",
     ]
     print(f"{args.utterances:,} utterances, {args.ranks} ranks of {args.workers} workers:\n")

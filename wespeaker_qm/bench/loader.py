@@ -80,7 +80,7 @@ def loader_report(plan: Plan) -> str:
         "\n".join(
             [
                 *machine_facts(),
-                "- each table in a process of its own; the first and second on one thread (or num_threads, the network)",
+                "- each table in a process of its own; stages on one thread, the network on num_threads",
                 f"- medians of {plan.rounds} rounds, batches of {plan.batch_size}; ratios of times taken in turn",
             ]
         )
@@ -105,9 +105,7 @@ def loader_report(plan: Plan) -> str:
         f"{workers * 1e3 / read_ms:,.0f} from as many that only read; {plan.config.model} here consumes "
         f"{consumed:,.1f} samples/s."
     )
-    memory = (
-        "" if worker_bytes is None else f" Memory that a loader process does not share: {worker_bytes / MIB:.0f} MiB."
-    )
+    memory = "" if worker_bytes is None else f" A loader process has {worker_bytes / MIB:.0f} MiB to itself."
     parts.append(
         f"{plan.steps} training steps of {plan.batch_size} with {plan.num_workers} loader process(es): waited "
         f"{1e3 * waited_s:.1f} ms a step of {1e3 * step_s:.0f} ms.{memory}"

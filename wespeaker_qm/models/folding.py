@@ -28,6 +28,8 @@ def folded(encoder: ResNet) -> ResNet:
 
 
 def _fold(module: nn.Module, convolution: str, norm: str) -> None:
-    fused = fuse_conv_bn_eval(module.get_submodule(convolution), module.get_submodule(norm))
-    setattr(module, convolution, fused)
+    conv, norm_after = module.get_submodule(convolution), module.get_submodule(norm)
+    if not isinstance(conv, nn.Conv2d) or not isinstance(norm_after, nn.BatchNorm2d):
+        raise TypeError(f"found {conv} and {norm_after}, expected a convolution and its batch norm")
+    setattr(module, convolution, fuse_conv_bn_eval(conv, norm_after))
     setattr(module, norm, nn.Identity())
