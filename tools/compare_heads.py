@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from wespeaker_qm.config import Config, load_config
+from wespeaker_qm.dataset.loader import TrainingBatch
 from wespeaker_qm.losses import candidates, linear
 from wespeaker_qm.losses.alpha import alpha_divergence_loss, target_log_reference
 from wespeaker_qm.losses.heads import CosineHead
@@ -110,8 +111,12 @@ def train(config: Config, data: Path, steps: int, dtype: torch.dtype, compute: C
     ):
         trainer = Trainer(config, data, Path(exp_dir), Processes(0, 1, torch.device("cpu")), None)
         trainer.model.to(dtype)
-        frontend = trainer.frontend
-        trainer.frontend = lambda batch: frontend(batch).to(dtype)  # type: ignore[assignment]
+        one_step = trainer._step
+
+        def step_in_dtype(step: int, batch: TrainingBatch) -> dict[str, float]:
+            return one_step(step, batch._replace(features=batch.features.to(dtype)))
+
+        trainer._step = step_in_dtype  # type: ignore[method-assign]
         trainer.run()
     return seen
 
