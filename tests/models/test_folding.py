@@ -32,6 +32,12 @@ def test_embeddings_are_those_of_the_network(num_frames: list[int] | None) -> No
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_a_head_is_not_copied() -> None:
+    network = trained_network()
+    network.add_module("projection", torch.nn.Linear(8, 3))
+    assert folded(network).get_submodule("projection") is network.get_submodule("projection")
+
+
 def test_a_network_in_training_is_refused() -> None:
     with pytest.raises(ValueError, match="expected evaluation mode"):
         folded(trained_network().train())

@@ -116,7 +116,9 @@ class Fbank(nn.Module):
 
     def _log_energies(self, waveform: Tensor, dither_start: Sequence[float] | None) -> Tensor:
         frames = self._windowed(waveform)
-        for row, start in zip(frames[..., : self.frame_length], dither_start or (), strict=False):
+        for row, start in zip(
+            frames[: len(dither_start or ()), :, : self.frame_length], dither_start or (), strict=True
+        ):
             # Piece by piece: one look-up for all rows would copy as much again.
             first, done = int(start * _DITHER_FRAMES), 0
             while done < len(row):

@@ -16,7 +16,9 @@ def folded(encoder: ResNet) -> ResNet:
     """
     if encoder.training:
         raise ValueError("found a network in training mode, expected evaluation mode: its batch norms still change")
-    encoder = copy.deepcopy(encoder)
+    # A head that trains with the network is shared, not copied: it may be larger than the network, and is not asked.
+    shared = [child for name, child in encoder.named_children() if name == "projection"]
+    encoder = copy.deepcopy(encoder, {id(head): head for head in shared})
     _fold(encoder, "conv1", "bn1")
     for block in encoder.modules():
         if isinstance(block, BasicBlock):
