@@ -92,16 +92,18 @@ class Fbank(nn.Module):
 
         Raises:
             RecipeError: the waveform is shorter than a frame.
-            ValueError: dither without ``dither_start``.
+            ValueError: dither without a ``dither_start`` for every row.
         """
         if waveform.shape[-1] < self.frame_length:
             raise RecipeError(
                 f"fbank: a waveform of {waveform.shape[-1]} samples is shorter than one frame of {self.frame_length} "
                 f"samples at {self.sample_rate} Hz; remove such utterances when preparing the data"
             )
-        if self.dither and dither_start is None:
+        if self.dither and (dither_start is None or len(dither_start) != len(waveform)):
+            found = "none" if dither_start is None else len(dither_start)
             raise ValueError(
-                "fbank: dither needs a start in its bank for each row; another source could not be repeated"
+                f"fbank: dither needs a start in its bank for each of {len(waveform)} rows, found {found}; another "
+                "source could not be repeated"
             )
         num_rows, num_frames = waveform.shape[0], self.num_frames(waveform.shape[-1])
         together = max(1, _FRAMES_TOGETHER // num_frames) if waveform.device.type == "cpu" else max(1, num_rows)
@@ -116,9 +118,8 @@ class Fbank(nn.Module):
 
     def _log_energies(self, waveform: Tensor, dither_start: Sequence[float] | None) -> Tensor:
         frames = self._windowed(waveform)
-        for row, start in zip(
-            frames[: len(dither_start or ()), :, : self.frame_length], dither_start or (), strict=True
-        ):
+        for frame_rows, start in zip(frames, dither_start or (), strict=dither_start is not None):
+            row = frame_rows[:, : self.frame_length]
             # Piece by piece: one look-up for all rows would copy as much again.
             first, done = int(start * _DITHER_FRAMES), 0
             while done < len(row):

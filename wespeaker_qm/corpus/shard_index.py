@@ -21,7 +21,7 @@ import numpy as np
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
 
-_VERSION = 1
+_VERSION = 2
 
 
 class IndexRow(NamedTuple):

@@ -331,6 +331,7 @@ class ShardReader:
         self.index = ShardIndex.load(self.shard_list)
         self._position: dict[str, int] | None = None
         self._open_files: OrderedDict[int, int] = OrderedDict()
+        self._checked_shards: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.index.records)
@@ -437,7 +438,9 @@ class ShardReader:
         if descriptor is None:
             descriptor = os.open(self.index.tars[shard], os.O_RDONLY | os.O_CLOEXEC)
             self._open_files[shard] = descriptor
-            self._check_members(shard, descriptor)
+            if shard not in self._checked_shards:
+                self._check_members(shard, descriptor)
+                self._checked_shards.add(shard)
             if len(self._open_files) > _MAX_OPEN_SHARDS:
                 os.close(self._open_files.popitem(last=False)[1])
         self._open_files.move_to_end(shard)
