@@ -48,7 +48,7 @@ def _write_set(root: Path, name: str, recordings: dict[str, tuple[str, np.ndarra
         speaker={key: speaker for key, (speaker, _) in recordings.items()},
         duration_s={key: len(waveform) / RATE for key, (_, waveform) in recordings.items()},
     ).write(directory)
-    pack_data_dir(directory, sample_rate=RATE, num_workers=1)
+    pack_data_dir(directory, sample_rate=RATE, utterances_per_shard=10, num_workers=1)
 
 
 @pytest.fixture(scope="session")

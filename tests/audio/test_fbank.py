@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchaudio.compliance.kaldi as kaldi
 
-from wespeaker_qm.audio.fbank import Fbank, mel_filters, normalise_mean
+from wespeaker_qm.audio.fbank import Fbank, _add_dither_at_once, _add_dither_by_rows, mel_filters, normalise_mean
 from wespeaker_qm.utils.errors import RecipeError
 
 ORACLE = np.load(Path(__file__).parents[1] / "oracles_data" / "fbank.npz")
@@ -139,6 +139,17 @@ def test_dither_starts_where_it_is_told_and_goes_round():
     assert torch.equal(features[2, 4096 - start :], beginning[: 98 - 4096 + start])
     with pytest.raises(ValueError, match="dither needs a start"):
         fbank(waveform)
+    with pytest.raises(ValueError, match="for each of 3 rows, found 2"):
+        fbank(waveform, [0.25, 0.5])
+
+
+def test_dither_at_once_equals_dither_by_rows():
+    bank = torch.randn(50, 7, generator=torch.Generator().manual_seed(5))
+    by_rows, at_once = torch.ones(3, 120, 7), torch.ones(3, 120, 7)
+    _add_dither_by_rows(by_rows, bank, [0, 30, 49])
+    _add_dither_at_once(at_once, bank, [0, 30, 49])
+    assert torch.equal(by_rows, at_once)
+    assert torch.equal(by_rows[1, 20:70], 1 + bank)
 
 
 def test_dither_of_zero_ignores_the_start():

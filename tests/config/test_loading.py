@@ -144,12 +144,20 @@ def test_keys_at_odds_name_both_files(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [8, 12, 24])
-def test_the_channels_last_trap_is_refused_on_the_cpu(channels):
-    overrides = ["channels_last=true", f"model_args.m_channels={channels}"]
-    with pytest.raises(RecipeError, match="corrupt the heap"):
+@pytest.mark.parametrize("key", ["channels_last", "compile"])
+def test_the_channels_last_trap_is_refused_on_the_cpu(key, channels):
+    overrides = [f"{key}=true", f"model_args.m_channels={channels}"]
+    with pytest.raises(RecipeError, match=f"{key} true.*corrupt the heap"):
         load_config([WESPEAKER], overrides)
-    assert load_config([WESPEAKER], [*overrides, "device=cuda"]).channels_last
-    assert load_config([WESPEAKER], ["channels_last=true", "model_args.m_channels=16"]).channels_last
+    assert getattr(load_config([WESPEAKER], [*overrides, "device=cuda"]), key)
+    assert getattr(load_config([WESPEAKER], [f"{key}=true", "model_args.m_channels=16"]), key)
+
+
+def test_a_window_of_shards_needs_the_utterance_sampler():
+    window = "dataset_args.shuffle_args.shard_window=8"
+    assert load_config([WESPEAKER], [window]).dataset_args.shuffle_args.shard_window == 8
+    with pytest.raises(RecipeError, match=r"shard_window: found 8 with sampler speaker_balanced, expected 0"):
+        load_config([WESPEAKER], [window, "dataset_args.sampler=speaker_balanced"])
 
 
 def test_reinitialisation_after_the_end_is_refused():

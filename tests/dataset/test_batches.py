@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from wespeaker_qm.audio.resample import change_speed, speed_input_length
+from wespeaker_qm.bench.memory import MIB, status_bytes
 from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import ShardReader
@@ -128,6 +129,31 @@ def test_who_makes_the_batches_changes_nothing(
         assert torch.equal(left.utterance, right.utterance)
         assert torch.equal(left.label, right.label)
         assert torch.equal(left.features, right.features)
+
+
+@pytest.mark.parametrize("frontend_on", ["device", "worker"])
+def test_workers_stay_and_do_not_grow(training_set: TrainingSet, frontend_on: FrontendPlace) -> None:
+    batch_plan = plan(training_set)
+    loader = TrainingLoader(
+        training_set.chunks,
+        training_set.frontend,
+        batch_plan,
+        device=torch.device("cpu"),
+        frontend_on=frontend_on,
+        num_workers=2,
+        prefetch_factor=2,
+    )
+    resident: list[list[int]] = []
+    workers = set()
+    for epoch in range(1, 21):
+        batch_plan.set_epoch(epoch)
+        assert len(list(loader)) == 3
+        workers.add(tuple(loader.worker_ids()))
+        resident.append([status_bytes("VmRSS", process) for process in ("self", *loader.worker_ids())])
+    assert len(workers) == 1
+    # The first epochs fill caches of spectra and touch shared pages for the first time.
+    settled = np.max(resident[5:10], axis=0)
+    assert (np.max(resident[15:], axis=0) - settled <= 2 * MIB).all(), resident
 
 
 def test_the_front_end_runs_where_the_key_says(training_set: TrainingSet) -> None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -226,6 +228,33 @@ def test_mixed_precision_trains(tiny_config: Config, tiny_corpus: Path, tmp_path
     config = dataclasses.replace(tiny_config, num_epochs=1, enable_amp=True, amp_dtype=amp_dtype)
     trainer(config, tiny_corpus, tmp_path).run()
     assert all(value.isfinite().all() for value in weights(tmp_path, 1).values())
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_a_compiled_network_trains_to_nearly_the_same_weights(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    model_args = dataclasses.replace(tiny_config.model_args, m_channels=16)
+    config = dataclasses.replace(tiny_config, num_epochs=1, model_args=model_args)
+    trainer(config, tiny_corpus, tmp_path / "plain").run()
+    trainer(dataclasses.replace(config, compile=True), tiny_corpus, tmp_path / "compiled").run()
+    plain, compiled = weights(tmp_path / "plain", 1), weights(tmp_path / "compiled", 1)
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, atol=1e-2, rtol=1e-2)
+
+
+def test_training_within_a_window_of_shards(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
+    shuffle_args = dataclasses.replace(tiny_config.dataset_args.shuffle_args, shard_window=1)
+    dataset_args = dataclasses.replace(tiny_config.dataset_args, shuffle_args=shuffle_args)
+    run = trainer(dataclasses.replace(tiny_config, num_epochs=1, dataset_args=dataset_args), tiny_corpus, tmp_path)
+    visited = np.concatenate([batch_id.utterances for batch_id in run.plan])
+    assert sorted(visited) == list(range(24))
+    shards = run.data.shards[visited]
+    assert len(set(shards.tolist())) > 1
+    assert np.count_nonzero(np.diff(shards)) == len(set(shards.tolist())) - 1  # one shard after another
+    run.run()
+    assert checkpoint.model_path(tmp_path, 1).is_file()
 
 
 def test_two_processes_train_together(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:

@@ -118,14 +118,10 @@ class Fbank(nn.Module):
 
     def _log_energies(self, waveform: Tensor, dither_start: Sequence[float] | None) -> Tensor:
         frames = self._windowed(waveform)
-        for frame_rows, start in zip(frames, dither_start or (), strict=dither_start is not None):
-            row = frame_rows[:, : self.frame_length]
-            # Piece by piece: one look-up for all rows would copy as much again.
-            first, done = int(start * _DITHER_FRAMES), 0
-            while done < len(row):
-                piece = self.dither_bank[first : first + len(row) - done]
-                row[done : done + len(piece)] += piece
-                first, done = 0, done + len(piece)
+        if dither_start is not None:
+            add_dither = _add_dither_by_rows if frames.device.type == "cpu" else _add_dither_at_once
+            first = [int(start * _DITHER_FRAMES) for start in dither_start]
+            add_dither(frames[..., : self.frame_length], self.dither_bank, first)
         spectrum = torch.fft.rfft(frames)  # (B, T, K / 2 + 1)
         power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
         energies = torch.cat(
@@ -158,6 +154,22 @@ class Fbank(nn.Module):
         generator = torch.Generator().manual_seed(_DITHER_SEED)
         noise = torch.randn(_DITHER_FRAMES, self.frame_length, generator=generator)
         return self.dither / INT16_SCALE * self._windowed(noise)[:, 0, : self.frame_length]
+
+
+def _add_dither_by_rows(frames: Tensor, bank: Tensor, first: Sequence[int]) -> None:
+    """Add frames of ``bank`` (K, N), from ``first`` on and going round, to each row of ``frames`` (B, T, N)."""
+    for row, start in zip(frames, first, strict=True):
+        begin, done = start, 0
+        while done < len(row):
+            piece = bank[begin : begin + len(row) - done]
+            row[done : done + len(piece)] += piece
+            begin, done = 0, done + len(piece)
+
+
+def _add_dither_at_once(frames: Tensor, bank: Tensor, first: Sequence[int]) -> None:
+    """The same by one look-up: a copy of all that is added, which costs a GPU less than many small sums."""
+    place = torch.tensor(first)[:, None] + torch.arange(frames.shape[1])
+    frames += bank[(place % len(bank)).to(frames.device)]
 
 
 def normalise_mean(features: Tensor) -> Tensor:

@@ -196,11 +196,15 @@ def _training_step(plan: Plan, num_classes: int, *, channels_last: bool) -> Call
     encoder = build.build_encoder(plan.config).to(device)
     encoder = encoder.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     head = build.build_head(plan.config, ClassShards(num_classes)).to(device)
+    amp_dtype = build.amp_dtype(plan.config)
+    if plan.config.compile:
+        encoder.compile()
     optimizer = build.build_optimizer(plan.config, [*encoder.parameters(), *head.parameters()])
 
     def step(features: Tensor, label: Tensor) -> object:
         optimizer.zero_grad(set_to_none=True)
-        loss = head(encoder(features), label, 0.0).loss.mean()
+        with torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None):
+            loss = head(encoder(features), label, 0.0).loss.mean()
         loss.backward()
         optimizer.step()
         return loss.item()  # waits for a GPU

@@ -392,13 +392,14 @@ class Config:
             raise InconsistentError(
                 ["num_avg", "num_epochs"], f"found {self.num_avg}, expected at most num_epochs ({self.num_epochs})"
             )
-        if self.channels_last and self.device != "cuda" and self.model_args.m_channels % 16:
-            raise InconsistentError(
-                ["model_args.m_channels", "channels_last"],
-                f"found {self.model_args.m_channels} with channels_last true, expected a multiple of 16: on a CPU, "
-                "PyTorch 2.13 and 2.14 corrupt the heap when a ResNet of 8 or 12 channels trains channels-last; "
-                "set channels_last to false or m_channels to 16 or 32",
-            )
+        for key in ("channels_last", "compile"):  # the compiler chooses channels-last by itself
+            if getattr(self, key) and self.device != "cuda" and self.model_args.m_channels % 16:
+                raise InconsistentError(
+                    ["model_args.m_channels", key],
+                    f"found {self.model_args.m_channels} with {key} true, expected a multiple of 16: on a CPU, "
+                    "PyTorch 2.13 and 2.14 corrupt the heap when a ResNet of 4 to 12 channels trains channels-last; "
+                    f"set {key} to false or m_channels to 16 or 32",
+                )
         margin = self.margin_update
         if isinstance(self.projection_args, SoftmaxArgs) and (margin.initial_margin or margin.final_margin):
             raise InconsistentError(

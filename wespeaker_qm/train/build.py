@@ -78,6 +78,11 @@ def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.opt
     )
 
 
+def amp_dtype(config: Config) -> torch.dtype | None:
+    """The low precision of the network; None where all is float32."""
+    return {"fp16": torch.float16, "bf16": torch.bfloat16}[config.amp_dtype] if config.enable_amp else None
+
+
 def build_scaler(config: Config, shards: ClassShards, processes: Processes) -> torch.amp.GradScaler:
     """The loss scaling of fp16; otherwise it does nothing."""
     device = processes.device.type

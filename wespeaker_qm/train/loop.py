@@ -41,8 +41,6 @@ Validation = Callable[[ResNet], dict[str, float | None]]
 
 _PROTOTYPES = "projection.weight"  # of the encoder that holds the head
 
-AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
 
 class NonFiniteLossError(RecipeError):
     """The loss of a batch is NaN or infinite; nothing has been updated with it."""
@@ -162,8 +160,7 @@ class Trainer:
         self.encoder = self.encoder.to(device).to(memory_format=memory_format)
         if config.compile:
             self.encoder.compile()  # in place: the names of its parameters stay
-        amp_dtype = AMP_DTYPES[config.amp_dtype] if config.enable_amp else None
-        self.model: nn.Module = EncoderWithHead(self.encoder, amp_dtype)
+        self.model: nn.Module = EncoderWithHead(self.encoder, build.amp_dtype(config))
         self.optimizer = build.build_optimizer(config, list(self.encoder.parameters()))
         self.scaler = build.build_scaler(config, self.shards, processes)
         self.learning_rate = build.build_learning_rate(config, self.steps_per_epoch, processes.world_size)
