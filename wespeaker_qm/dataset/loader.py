@@ -91,7 +91,7 @@ class TrainingLoader:
             ``auto`` leaves it to the workers if there are any, unless the training has a GPU.
         num_workers: loader processes; 0 does all in this one, on one thread.
         prefetch_factor: batches that each of them makes ahead.
-        pin_memory: make batches in page-locked memory, from which a GPU copies faster.
+        pin_memory: for a GPU, hand batches over in page-locked memory, from which it copies faster.
         start_method: ``fork`` or ``spawn``; the platform's default if None.
     """
 
@@ -124,7 +124,7 @@ class TrainingLoader:
             num_workers=num_workers,
             prefetch_factor=prefetch_factor if num_workers else None,
             persistent_workers=num_workers > 0,
-            pin_memory=pin_memory,
+            pin_memory=pin_memory and device.type == "cuda",
             worker_init_fn=_prepare_worker if self.on_workers else None,
             multiprocessing_context=start_method if num_workers else None,
         )

@@ -13,11 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import isotonic_regression
 
 from wespeaker_qm.utils.errors import RecipeError
 
-FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """The false-accept rates of the reports."""
+TARS = (0.9, 0.95, 0.99)
+"""The true-accept rates whose false-accept rates are reported."""
 P_TARGETS = (0.01, 0.001)
 """The prior probabilities of the reported detection costs."""
 
@@ -26,7 +29,7 @@ def far_name(far: float) -> str:
     """A false-accept rate as it is written in tables and keys.
 
     >>> [far_name(far) for far in FARS]
-    ['1e-1', '1e-2', '1e-3', '1e-4']
+    ['1e-1', '1e-2', '1e-3', '1e-4', '1e-5']
     """
     return f"{far:.0e}".replace("e-0", "e-")
 
@@ -148,8 +151,11 @@ def tar_at_far(roc: RocSteps, far: float) -> OperatingPoint | None:
     >>> tar_at_far(roc_steps([0.9, 0.5, 0.5, 0.1], [True, True, False, False]), 0.5)
     OperatingPoint(threshold=0.5, far=0.5, tar=1.0, false_accepts=1)
     """
-    if not is_measurable(far, roc.num_nontargets):
-        return None
+    return best_at_far(roc, far) if is_measurable(far, roc.num_nontargets) else None
+
+
+def best_at_far(roc: RocSteps, far: float) -> OperatingPoint:
+    """The same, measurable or not."""
     highest = int(np.searchsorted(roc.far, far, side="right")) - 1
     best = int(np.searchsorted(roc.true_accepts, roc.true_accepts[highest], side="left"))
     return OperatingPoint(
@@ -160,12 +166,45 @@ def tar_at_far(roc: RocSteps, far: float) -> OperatingPoint | None:
     )
 
 
+def far_at_tar(roc: RocSteps, tar: float) -> OperatingPoint:
+    """The smallest FAR at any threshold whose TAR is at least ``tar``.
+
+    >>> far_at_tar(roc_steps([0.9, 0.5, 0.5, 0.1], [True, True, False, False]), 0.5)
+    OperatingPoint(threshold=0.9, far=0.0, tar=0.5, false_accepts=0)
+    """
+    first = int(np.searchsorted(roc.tar, tar, side="left"))
+    return OperatingPoint(
+        threshold=float(roc.threshold[first]),
+        far=float(roc.far[first]),
+        tar=float(roc.tar[first]),
+        false_accepts=int(roc.false_accepts[first]),
+    )
+
+
+def convex_hull(roc: RocSteps) -> RocSteps:
+    """The operating points that no mixture of two others surpasses: the vertices of the upper hull of (FAR, TAR).
+
+    By isotonic regression (pool adjacent violators) of the label on the score, whose blocks are the hull's edges
+    (Fawcett and Niculescu-Mizil 2007). The first and the last operating point are always among them.
+    """
+    targets, nontargets = np.diff(roc.true_accepts), np.diff(roc.false_accepts)
+    both = targets + nontargets
+    some = np.flatnonzero(both)
+    # From the lowest score up, as the posterior of "target" rises.
+    posterior = (targets[some] / both[some])[::-1]
+    blocks = isotonic_regression(posterior, weights=both[some].astype(np.float64)[::-1]).blocks
+    vertices = np.concatenate(([0], some[len(some) - blocks[:-1][::-1] - 1] + 1))
+    return RocSteps(roc.threshold[vertices], roc.false_accepts[vertices], roc.true_accepts[vertices])
+
+
 def equal_error_rate(roc: RocSteps) -> EqualErrorRate:
     """Where FAR = FRR, on the straight line between the two operating points around the crossing.
 
     Without ties one step changes only one of the two rates, so that rate's constant partner is the answer and the
     figure equals that of WeSpeaker's ``compute_metrics``. With a tie at the crossing the line gives the expected EER
     of breaking the tie at random; programs that ignore ties give a value that depends on the order of the trials.
+    Of the vertices that :func:`convex_hull` leaves it is the EER on the convex hull ("ROCCH-EER"), which is never above
+    the raw one.
 
     >>> equal_error_rate(roc_steps([0.9, 0.5, 0.5, 0.1], [True, True, False, False]))
     EqualErrorRate(rate=0.25, threshold=0.5)
