@@ -22,7 +22,8 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from tqdm import tqdm
 
-from wespeaker_qm.evaluate.bootstrap import SortedTrials, TrialSpeakers, percentile_interval, resample
+from wespeaker_qm.evaluate.bootstrap import FigureSet, SortedTrials, TrialSpeakers, resample
+from wespeaker_qm.evaluate.intervals import difference, spread
 from wespeaker_qm.evaluate.metrics import markdown_table
 
 
@@ -89,17 +90,19 @@ def covers(design: Design, num_lists: int, num_resamples: int, seed: int) -> dic
     names = ["EER", *(f"TAR@FAR {far:.0e}".replace("e-0", "e-") for far in design.fars)]
     true = np.array([truth(design, design.distance), truth(design, design.distance + 0.2)])
     hits = {"speaker": np.zeros((len(names), 2)), "trial": np.zeros((len(names), 2))}
+    wanted = FigureSet(fars=design.fars, tars=(), p_targets=())
     rng = np.random.default_rng(seed)
     for number in tqdm(range(num_lists), desc=design.name, unit="list"):
         speakers, is_target, scores = simulate(design, rng)
-        systems = [SortedTrials.of(each, is_target) for each in scores]
+        systems = [SortedTrials.of(each, is_target, wanted) for each in scores]
         for unit, drawn in (("speaker", speakers), ("trial", None)):
             one, two = resample(systems, drawn, num_resamples=num_resamples, seed=number)
-            columns = [one.names.index(name) for name in names]
-            values = np.stack([one.values[:, columns], two.values[:, columns] - one.values[:, columns]], axis=-1)
-            low, high = percentile_interval(values)
-            wanted = np.stack([true[0], true[1] - true[0]], axis=-1)
-            hits[unit] += (low <= wanted) & (wanted <= high)
+            for row, name in enumerate(names):
+                for column, (each, true_value) in enumerate(
+                    [(spread(one, name), true[0][row]), (difference(one, two, name), true[1][row] - true[0][row])]
+                ):
+                    low, high = each.interval()
+                    hits[unit][row, column] += low <= true_value <= high
     return {unit: count / num_lists for unit, count in hits.items()}
 
 

@@ -144,7 +144,7 @@ def test_wespeaker_oracle_with_its_ties_broken():
     (targets first) and the worst (targets last), and agree with WeSpeaker's formulas once the ties are broken.
     """
     printed = json.loads((ORACLES / "metrics.json").read_text())
-    trials, scores = read_scores(ORACLES / "trials.score")
+    trials, scores, _ = read_scores(ORACLES / "trials.score")
     nudge = np.random.default_rng(0).permutation(len(scores)) * 1e-9
     broken = scores + nudge
     assert len(set(broken)) == len(broken) > len(set(scores))

@@ -26,7 +26,7 @@ def metrics_of(folder):
 
 
 def test_score_writes_every_list_and_skips_what_is_done(capsys):
-    trials, scores = read_scores(RUN / "scores" / "near.score")
+    trials, scores, _ = read_scores(RUN / "scores" / "near.score")
     assert len(trials) == len(Path("data/tiny/trials/near").read_text().splitlines())
     assert scores[trials.is_target].mean() > scores[~trials.is_target].mean()
     assert (RUN / "scores" / "all.score").is_file()
@@ -61,7 +61,7 @@ def test_metrics_hold_every_list_and_system():
         "minutes": 10.0,
     }
     for name, result in metrics["trial_lists"].items():
-        trials, scores = read_scores(RUN / "scores" / f"{name}.score")
+        trials, scores, _ = read_scores(RUN / "scores" / f"{name}.score")
         assert list(result["systems"]) == ["trained", "ltas"]
         assert result["num_targets"] + result["num_nontargets"] == len(trials)
         assert result["num_speakers"] == 6

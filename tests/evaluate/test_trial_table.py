@@ -29,7 +29,7 @@ def test_reads_a_trial_list(write):
 
 
 def test_reads_a_score_file(write):
-    trials, scores = read_scores(write("a b 0.123456789 target\na\tc  -1e-3  nontarget\n"))
+    trials, scores, _ = read_scores(write("a b 0.123456789 target\na\tc  -1e-3  nontarget\n"))
     np.testing.assert_array_equal(scores, [0.123456789, -1e-3])
     assert trials.same_trials(read_trial_table(write("a b target\na c nontarget\n", "trials")))
     assert not trials.same_trials(read_trial_table(write("a c nontarget\na b target\n", "other")))
@@ -40,7 +40,7 @@ def test_reads_a_score_file(write):
     ("text", "words"),
     [
         ("a b 0.5 target\na b target\n\n", ["2 of 3 lines", "list:2: 'a b target'", "list:3: ''"]),
-        ("a b 0.5\n", ["1 of 1 lines are not `enrolment test score target|nontarget`", "'a b 0.5'"]),
+        ("a b 0.5\n", ["no labels", "expected lines `enrolment test score target|nontarget`", "--trials"]),
         ("a b 0.5 yes\n", ["1 of 1 lines", "'a b 0.5 yes'"]),
         ("a b c 0.5 target\n", ["1 of 1 lines"]),
         ("a b nan target\na c x nontarget\na d 1 target\n", ["2 of 3 scores are not finite", "a b nan", "a c x"]),

@@ -8,6 +8,7 @@ import pytest
 
 from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
 from wespeaker_qm.score import cosine
+from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.errors import RecipeError
 
 SCORING = Path(__file__).parents[1] / "oracles_data" / "scoring"
@@ -58,7 +59,7 @@ def test_blocks_equal_one_pair_at_a_time(monkeypatch):
 
 def test_scores_keep_nine_digits(tmp_path, trials):
     scores = np.array([1 / 3, -1 / 7000, 1.0])
-    cosine.write_scores(tmp_path / "out" / "x.score", trials, scores)
+    write_scores(tmp_path / "out" / "x.score", trials, scores)
     text = (tmp_path / "out" / "x.score").read_text()
     assert text == "a b 0.333333333 target\na c -0.000142857143 nontarget\nb c 1 nontarget\n"
     again = read_scores(tmp_path / "out" / "x.score")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.trial_table import read_trial_table
-from wespeaker_qm.score.cosine import load_mean, score_trials, write_scores
+from wespeaker_qm.score.cosine import load_mean, score_trials
+from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError

@@ -1,4 +1,4 @@
-"""How far figures of a trial list can be trusted: bootstrap over its speakers.
+"""The figures of a trial list on resamples of its speakers.
 
 Trials of one speaker share that speaker's voice, so they are not independent, and a bootstrap that draws trials gives
 intervals that are far too narrow. Here speakers are drawn, with replacement; a speaker drawn m times counts as m::
@@ -7,19 +7,18 @@ intervals that are far too narrow. Here speakers are drawn, with replacement; a 
     non-target trial of speakers a and b   weight m_a m_b
 
 so that the dependence of trials through either of their speakers is kept. Every figure is then computed anew from the
-weighted trials. A figure's interval is that of its quantiles over the resamples (the percentile method).
-`tools/validate_intervals.py` measures how often such intervals hold the true value.
+weighted trials. What is made of the figures stands in :mod:`wespeaker_qm.evaluate.intervals`.
 
 Speed: trials are sorted once. Neighbours in the order of scores that are all targets, or all non-targets, make a run.
 No figure changes when a run is counted as one step (its points lie on a straight part of the curve), so that a resample
 costs a look-up and a sum for each trial, and the figures the number of runs.
 
-Legend: N trials, S speakers, J runs, R resamples.
+Legend: N trials, S speakers, J runs, M figures, R resamples, G rates of a grid.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +40,7 @@ from wespeaker_qm.evaluate.operating_points import (
 from wespeaker_qm.utils.errors import RecipeError
 
 NUM_RESAMPLES = 1000
-CONFIDENCE = 0.95
 _STREAM = 0xB007
-
-Unit = Literal["speaker", "trial"]
 
 
 class TrialSpeakers(NamedTuple):
@@ -58,13 +54,6 @@ class TrialSpeakers(NamedTuple):
     """S."""
 
 
-def trial_speakers(enrolment: Sequence[str], test: Sequence[str]) -> TrialSpeakers:
-    """Number the speakers of N trials, given by name."""
-    names, numbers = np.unique(np.array([enrolment, test]), return_inverse=True)
-    numbers = numbers.reshape(2, -1).astype(np.int32)
-    return TrialSpeakers(numbers[0], numbers[1], len(names))
-
-
 def speaker_multiplicities(num_speakers: int, num_resamples: int, seed: int) -> NDArray[np.int32]:
     """(R, S): how often each speaker is drawn. The first R of a longer series are the same."""
     rng = np.random.default_rng((seed, _STREAM))
@@ -72,24 +61,54 @@ def speaker_multiplicities(num_speakers: int, num_resamples: int, seed: int) -> 
     return rng.multinomial(num_speakers, chances, size=num_resamples).astype(np.int32)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FigureSet:
+    """Which figures are computed."""
+
+    fars: tuple[float, ...] = FARS
+    tars: tuple[float, ...] = TARS
+    p_targets: tuple[float, ...] = P_TARGETS
+    is_llr: bool = False
+    """Scores are log-likelihood ratios: Cllr and actDCF make sense."""
+
+    def names(self) -> list[str]:
+        """The names of the M figures, in the order of :func:`figures`.
+
+        >>> FigureSet().names()[:3]
+        ['EER', 'EER hull', 'minCllr']
+        """
+        names = ["EER", "EER hull", "minCllr"]
+        names += [f"minDCF {p_target:g}" for p_target in self.p_targets]
+        names += [f"TAR@FAR {far_name(far)}" for far in self.fars]
+        names += [f"threshold@FAR {far_name(far)}" for far in self.fars]
+        names += [f"FAR@TAR {tar:g}" for tar in self.tars]
+        if self.is_llr:
+            names += ["Cllr", *(f"actDCF {p_target:g}" for p_target in self.p_targets)]
+        return names
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SortedTrials:
     """The trials of one system in the order of their scores, ready to be weighted."""
 
+    scores: NDArray[np.float64]
+    """(N,) in the order of the list."""
+    is_target: NDArray[np.bool_]
+    """(N,) in the order of the list."""
+    wanted: FigureSet
     order: NDArray[np.int64]
     """(N,) trials, score falling."""
-    is_target: NDArray[np.bool_]
-    """(N,) in that order."""
     run_start: NDArray[np.int64]
-    """(J,) place at which each run begins."""
+    """(J,) place in the order at which each run begins."""
     run_threshold: NDArray[np.float64]
     """(J + 1,) lowest score of each run, after a value above all."""
-    costs: NDArray[np.float64] | None
-    """(N,) in that order, what a trial costs in Cllr; None for scores that are not log-likelihood ratios."""
 
     @classmethod
-    def of(cls, scores: NDArray[np.float64], is_target: NDArray[np.bool_], *, is_llr: bool = False) -> "SortedTrials":
+    def of(
+        cls, scores: NDArray[np.float64], is_target: NDArray[np.bool_], wanted: FigureSet | None = None
+    ) -> "SortedTrials":
         """Sort ``scores`` (N,), which are finite, with their labels (N,)."""
+        wanted = FigureSet() if wanted is None else wanted
         order = np.argsort(-scores, kind="stable")
         falling, targets = scores[order], is_target[order]
         ends_tie = np.append(falling[1:] != falling[:-1], True)
@@ -101,98 +120,71 @@ class SortedTrials:
         kind = np.where(tie_targets == tie_size, 1, np.where(tie_targets == 0, -1, 0))
         begins = np.ones(num_ties, dtype=np.bool_)
         begins[1:] = (kind[1:] != kind[:-1]) | (kind[1:] == 0)
-        costs = None
-        if is_llr:
-            costs = cllr_costs(falling, targets)
+        if wanted.is_llr:
             lowest = falling[np.flatnonzero(ends_tie)]
-            for p_target in P_TARGETS:  # where decisions are made is the end of a run
+            for p_target in wanted.p_targets:  # where decisions are made is the end of a run
                 first_rejected = int((lowest >= bayes_threshold(p_target)).sum())
                 begins[first_rejected : first_rejected + 1] = True
         tie_start = np.concatenate(([0], np.flatnonzero(ends_tie)[:-1] + 1))
         run_start = tie_start[begins]
         last = np.append(run_start[1:], len(scores)) - 1
         threshold = np.concatenate(([np.nextafter(falling[0], np.inf)], falling[last]))
-        return cls(order, targets, run_start, threshold, costs)
+        return cls(scores, is_target, wanted, order, run_start, threshold)
 
     def curve(self, weights: NDArray[np.int32]) -> RocSteps:
-        """Operating points at the ends of the runs, each trial counted ``weights`` (N,), in sorted order, times."""
-        accepted = np.add.reduceat(weights, self.run_start, dtype=np.int64)
-        targets = np.add.reduceat(weights * self.is_target, self.run_start, dtype=np.int64)
-        true_accepts, both = np.cumsum(targets), np.cumsum(accepted)
+        """Operating points at the ends of the runs, each trial counted ``weights`` (N,), in the list's order, times."""
+        falling = weights[self.order]
+        accepted = np.add.reduceat(falling, self.run_start, dtype=np.int64)
+        falling *= self.is_target[self.order]
+        true_accepts = np.cumsum(np.add.reduceat(falling, self.run_start, dtype=np.int64))
         return RocSteps(
             threshold=self.run_threshold,
-            false_accepts=np.concatenate(([0], both - true_accepts)),
+            false_accepts=np.concatenate(([0], np.cumsum(accepted) - true_accepts)),
             true_accepts=np.concatenate(([0], true_accepts)),
         )
 
-    def cllr(self, weights: NDArray[np.int32]) -> float:
-        """Cllr of the weighted trials.
-
-        Raises:
-            ValueError: the scores are not log-likelihood ratios.
-        """
-        if self.costs is None:
-            raise ValueError("Cllr is defined for log-likelihood ratios only")
-        is_target = self.is_target
-        per_kind = [weights[kind] @ self.costs[kind] / weights[kind].sum() for kind in (is_target, ~is_target)]
-        return float(sum(per_kind) / 2)
-
-
-def figure_names(*, is_llr: bool) -> list[str]:
-    """The figures of one system, in the order of :func:`figures`.
-
-    >>> figure_names(is_llr=False)[:3]
-    ['EER', 'EER hull', 'minCllr']
-    """
-    names = ["EER", "EER hull", "minCllr"]
-    names += [f"minDCF {p_target}" for p_target in P_TARGETS]
-    names += [f"TAR@FAR {far_name(far)}" for far in FARS]
-    names += [f"FAR@TAR {tar}" for tar in TARS]
-    if is_llr:
-        names += ["Cllr", *(f"actDCF {p_target}" for p_target in P_TARGETS)]
-    return names
-
 
 def figures(trials: SortedTrials, weights: NDArray[np.int32]) -> tuple[list[float], RocSteps]:
-    """Every figure of the weighted trials, in the order of :func:`figure_names`, and their operating points."""
+    """Every figure of the weighted trials, in the order of their names, and their operating points."""
+    wanted = trials.wanted
     roc = trials.curve(weights)
     hull = convex_hull(roc)
     values = [equal_error_rate(roc).rate, equal_error_rate(hull).rate, min_cllr(hull)]
-    values += [min_dcf(hull, p_target).cost for p_target in P_TARGETS]
-    values += [best_at_far(roc, far).tar for far in FARS]
-    values += [far_at_tar(roc, tar).far for tar in TARS]
-    if trials.costs is not None:
-        values += [trials.cllr(weights), *(act_dcf(roc, p_target) for p_target in P_TARGETS)]
+    values += [min_dcf(hull, p_target).cost for p_target in wanted.p_targets]
+    points = [best_at_far(roc, far) for far in wanted.fars]
+    values += [point.tar for point in points]
+    values += [point.threshold for point in points]
+    values += [far_at_tar(roc, tar).far for tar in wanted.tars]
+    if wanted.is_llr:
+        costs = cllr_costs(trials.scores, trials.is_target)
+        per_kind = [weights[kind] @ costs[kind] / weights[kind].sum() for kind in (trials.is_target, ~trials.is_target)]
+        values += [float(sum(per_kind) / 2), *(act_dcf(roc, p_target) for p_target in wanted.p_targets)]
     return values, roc
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Resamples:
-    """The figures of one system on every resample."""
+    """The figures of one system on the trials themselves and on every resample."""
 
+    system: SortedTrials
+    speakers: TrialSpeakers | None
+    """None where trials were drawn."""
     names: list[str]
     """M figures."""
+    estimates: NDArray[np.float64]
+    """(M,) on the trials themselves."""
     values: NDArray[np.float64]
-    """(R, M)."""
+    """(R, M) on the resamples."""
     frr: NDArray[np.float64]
     """(R, G) miss rate at each of the grid's FARs."""
 
-    def interval(self, name: str, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """The interval of a figure by the percentile method."""
-        low, high = percentile_interval(self.values[:, self.names.index(name)], confidence)
-        return float(low), float(high)
+    def column(self, name: str) -> NDArray[np.float64]:
+        """(R,) one figure on the resamples."""
+        return self.values[:, self.names.index(name)]
 
-    def band(self, confidence: float = CONFIDENCE) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(G,) lower and upper miss rate at each of the grid's FARs, one FAR at a time."""
-        low, high = percentile_interval(self.frr, confidence)
-        return low, high
-
-
-def percentile_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> NDArray[np.float64]:
-    """The quantiles of ``values`` (R, ...) along the first axis between which a share ``confidence`` of them lies."""
-    tail = (1 - confidence) / 2
-    interval: NDArray[np.float64] = np.quantile(values, [tail, 1 - tail], axis=0)
-    return interval
+    def estimate(self, name: str) -> float:
+        """One figure on the trials themselves."""
+        return float(self.estimates[self.names.index(name)])
 
 
 def resample(
@@ -218,32 +210,37 @@ def resample(
         RecipeError: fewer than two speakers, or resamples without targets or non-targets, as few speakers give.
     """
     grid = np.empty(0) if far_grid is None else far_grid
-    names = [figure_names(is_llr=system.costs is not None) for system in systems]
+    num_trials, is_target = len(systems[0].order), systems[0].is_target
+    names = [system.wanted.names() for system in systems]
+    once = np.ones(num_trials, np.int32)
+    estimates = [np.array(figures(system, once)[0]) for system in systems]
     values = [np.empty((num_resamples, len(each))) for each in names]
-    frr = np.empty((len(systems), num_resamples, len(grid)))
-    weigh = [_weigher(system, speakers) for system in systems]
-    draws = _draws(len(systems[0].order), speakers, num_resamples, seed)
+    frr = [np.empty((num_resamples, len(grid))) for _ in systems]
+    draws = _draws(num_trials, speakers, num_resamples, seed)
+    weigh = _weigher(speakers)
     for r, draw in enumerate(
         tqdm(draws, total=num_resamples, desc=progress, unit="resample", disable=progress is None)
     ):
+        weights = weigh(draw)
+        if not (weights[is_target].any() and weights[~is_target].any()):
+            raise RecipeError(
+                "a resample has no target or no non-target trials: the list has too few "
+                f"{'trials' if speakers is None else 'speakers'} for intervals; leave them out (--num_resamples 0)"
+            )
         for position, system in enumerate(systems):
-            weights = weigh[position](draw)
-            is_target = system.is_target
-            if not (weights[is_target].any() and weights[~is_target].any()):
-                raise RecipeError(
-                    "a resample has no target or no non-target trials: the list has too few "
-                    f"{'trials' if speakers is None else 'speakers'} for intervals; leave them out (--num_resamples 0)"
-                )
             values[position][r], roc = figures(system, weights)
             if len(grid):
-                frr[position, r] = roc.frr[np.searchsorted(roc.far, grid, side="right") - 1]
-    return [Resamples(*each) for each in zip(names, values, frr, strict=True)]
+                frr[position][r] = roc.frr[np.searchsorted(roc.far, grid, side="right") - 1]
+    return [
+        Resamples(system, speakers, names[position], estimates[position], values[position], frr[position])
+        for position, system in enumerate(systems)
+    ]
 
 
 def _draws(
     num_trials: int, speakers: TrialSpeakers | None, num_resamples: int, seed: int
 ) -> Iterator[NDArray[np.int32]]:
-    """How often each speaker, or each trial in the order of the list, is drawn; one array a resample."""
+    """How often each speaker, or each trial, is drawn; one array a resample."""
     if speakers is not None:
         if speakers.num_speakers < 2:
             raise RecipeError(f"{speakers.num_speakers} speaker(s): intervals over speakers need at least 2")
@@ -254,15 +251,16 @@ def _draws(
         yield np.bincount(rng.integers(num_trials, size=num_trials), minlength=num_trials).astype(np.int32)
 
 
-def _weigher(system: SortedTrials, speakers: TrialSpeakers | None) -> Callable[[NDArray[np.int32]], NDArray[np.int32]]:
-    """Draw -> weight of each trial in the order of the scores."""
+def _weigher(speakers: TrialSpeakers | None) -> Callable[[NDArray[np.int32]], NDArray[np.int32]]:
+    """Draw -> (N,) weight of each trial in the order of the list."""
     if speakers is None:
-        return lambda draw: draw[system.order]
-    enrolment, test = speakers.enrolment[system.order], speakers.test[system.order]
-    # A target trial has one speaker: its weight is the first factor alone.
-    within = np.where(enrolment == test, speakers.num_speakers, test)
+        return lambda draw: draw
+    # A target trial has one speaker: its weight is the first factor alone, the second is the 1 at the end.
+    within = np.where(speakers.enrolment == speakers.test, speakers.num_speakers, speakers.test)
 
     def weigh(draw: NDArray[np.int32]) -> NDArray[np.int32]:
-        return draw[enrolment] * np.append(draw, np.int32(1))[within]
+        weights: NDArray[np.int32] = draw[speakers.enrolment]
+        weights *= np.append(draw, np.int32(1))[within]
+        return weights
 
     return weigh

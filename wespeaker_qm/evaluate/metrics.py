@@ -101,7 +101,7 @@ def evaluate_list(trials: TrialTable, score_files: Mapping[str, Path], speaker: 
         )
     systems = {}
     for name, path in score_files.items():
-        scored, scores = read_scores(path)
+        scored, scores, _ = read_scores(path)
         if not scored.same_trials(trials):
             raise RecipeError(
                 f"{path}: {len(scored)} trials that are not the {len(trials)} trials of {trials.path} in the same "

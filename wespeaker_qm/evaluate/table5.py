@@ -113,7 +113,7 @@ def read_run(exp_dir: Path, corpus: CorpusCard) -> Measured:
     if training is None:
         raise RecipeError(f"{path}: says nothing of a training; a row of Table 5 is a run of stages 3 to 5")
     system = metrics["trial_lists"][corpus.headline]["systems"][TRAINED]
-    trials, scores = read_scores(exp_dir / "scores" / f"{corpus.headline}.score")
+    trials, scores, _ = read_scores(exp_dir / "scores" / f"{corpus.headline}.score")
     roc = roc_steps(scores, trials.is_target)
     if equal_error_rate(roc).rate != system["eer"]:
         raise RecipeError(

@@ -10,46 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.evaluate.trial_table import TrialTable, first_few
+from wespeaker_qm.evaluate.trial_table import TrialTable
+from wespeaker_qm.score.embeddings import load_embeddings, refuse
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path
-from wespeaker_qm.utils.tables import read_map
 
-BLOCK_TRIALS = 16384
-"""Trials scored at once: two blocks of 256-dimensional float64 vectors are then 64 MiB."""
-
-
-def load_embeddings(scp: Path | str, utterances: Sequence[str]) -> NDArray[np.float32]:
-    """Read the embeddings of ``utterances`` from a Kaldi ark through its scp.
-
-    Paths in the scp may be relative to the current directory, as in Kaldi.
-
-    Returns:
-        (U, D) float32, in the order of ``utterances``.
-
-    Raises:
-        RecipeError: the scp or an ark is missing, an utterance has no embedding, dimensions differ, or values are not
-            finite; the first few utterances are named, and all are counted.
-    """
-    import kaldiio
-
-    table = read_map(scp)
-    missing = [utterance for utterance in utterances if utterance not in table]
-    if missing:
-        raise RecipeError(
-            f"{scp}: {len(missing)} of the {len(utterances)} utterances in the trials have no embedding; extract the "
-            "set that the trial list draws from (stage 4):" + first_few(missing)
-        )
-    try:
-        vectors = [kaldiio.load_mat(table[utterance]) for utterance in utterances]
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{scp}: cannot be read ({error}); extract the embeddings again (stage 4)") from error
-    shapes = {vector.shape for vector in vectors}
-    if len(shapes) != 1 or len(vectors[0].shape) != 1:
-        raise RecipeError(f"{scp}: embeddings have shapes {sorted(shapes)}, expected one vector length throughout")
-    matrix: NDArray[np.float32] = np.stack(vectors).astype(np.float32, copy=False)
-    _refuse(scp, utterances, np.logical_not(np.isfinite(matrix).all(axis=1)), "hold values that are not finite")
-    return matrix
+BLOCK_TRIALS = 1024
+"""Trials scored at once: two blocks of 256-dimensional float64 vectors are then 4 MiB, which stay in the cache."""
 
 
 def unit_vectors(
@@ -72,22 +38,13 @@ def unit_vectors(
             )
         vectors -= mean
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    _refuse(source, utterances, length[:, 0] == 0, "equal the mean vector, so that a cosine is not defined")
+    refuse(source, utterances, length[:, 0] == 0, "equal the mean vector, so that a cosine is not defined")
     vectors /= length
     return vectors
 
 
-def _refuse(source: Path | str, utterances: Sequence[str], is_bad: NDArray[np.bool_], complaint: str) -> None:
-    bad = [utterances[row] for row in np.flatnonzero(is_bad).tolist()]
-    if bad:
-        raise RecipeError(
-            f"{source}: {len(bad)} of {len(utterances)} embeddings {complaint}; look at these recordings and at the "
-            "model, then extract again (stage 4):" + first_few(bad)
-        )
-
-
 def score_pairs(
-    unit: NDArray[np.float64], enrolment: NDArray[np.int64], test: NDArray[np.int64]
+    unit: NDArray[np.float64], enrolment: NDArray[np.int32], test: NDArray[np.int32]
 ) -> NDArray[np.float64]:
     """Cosines (N,) in [-1, 1] of the rows ``enrolment`` (N,) with the rows ``test`` (N,) of ``unit`` (U, D).
 
@@ -123,15 +80,3 @@ def load_mean(path: Path | str) -> NDArray[np.float32]:
         raise RecipeError(f"{path}: no such file; extract the embeddings first (stage 4, `wespeaker-qm extract`)")
     mean: NDArray[np.float32] = np.load(path, allow_pickle=False)
     return mean
-
-
-def write_scores(path: Path | str, trials: TrialTable, scores: NDArray[np.float64]) -> None:
-    """Write ``enrolment test score label`` lines, 9 significant digits, atomically."""
-    names = trials.utterances
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
-        handle.writelines(
-            f"{names[enrolment]} {names[test]} {score:.9g} {'target' if is_target else 'nontarget'}\n"
-            for enrolment, test, score, is_target in zip(
-                trials.enrolment.tolist(), trials.test.tolist(), scores.tolist(), trials.is_target.tolist(), strict=True
-            )
-        )

@@ -1,0 +1,83 @@
+"""A score file's content in binary, beside it: ``<file>.npz``, uncompressed arrays of numpy.
+
+Text is most of the time that a million scores take. The cache holds what the text says, to the last digit, and the size
+and time of the text it belongs to; it is used where they are those of the file, and ignored otherwise. A cache that was
+written instead of a text stands alone.
+"""
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import atomic_path
+
+
+class ScoreCache(NamedTuple):
+    """N scored trials between U utterances."""
+
+    utterances: list[str]
+    """U names."""
+    enrolment: NDArray[np.int32]
+    """(N,) indices into ``utterances``."""
+    test: NDArray[np.int32]
+    """(N,) likewise."""
+    is_target: NDArray[np.bool_]
+    """(N,)."""
+    scores: NDArray[np.float64]
+    """(N,)."""
+    measures: NDArray[np.float64] | None
+    """(N, 4) further columns, or None."""
+
+
+def cache_path(path: Path) -> Path:
+    """Where the cache of a score file lies."""
+    return Path(f"{path}.npz")
+
+
+def write_cache(path: Path, content: ScoreCache) -> None:
+    """Write the cache of the score file ``path``, which has been written already, or will never be."""
+    names = np.frombuffer("\n".join(content.utterances).encode(), np.uint8)
+    arrays = {name: array for name, array in content._asdict().items() if array is not None}
+    arrays |= {"text": _stamp(path), "utterances": names}
+    with atomic_path(cache_path(path)) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, **arrays)
+
+
+def read_cache(path: Path) -> ScoreCache | None:
+    """The cache of ``path``; None where there is none, or it belongs to another text.
+
+    Raises:
+        RecipeError: the cache is all there is, and it is damaged.
+    """
+    cache = cache_path(path)
+    if not cache.is_file():
+        return None
+    try:
+        with np.load(cache, allow_pickle=False) as arrays:
+            if path.is_file() and not np.array_equal(arrays["text"], _stamp(path)):
+                return None
+            utterances = arrays["utterances"].tobytes().decode().split("\n")
+            return ScoreCache(
+                utterances=utterances,
+                enrolment=arrays["enrolment"],
+                test=arrays["test"],
+                is_target=arrays["is_target"],
+                scores=arrays["scores"],
+                measures=arrays.get("measures", None),
+            )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if path.is_file():
+            return None
+        raise RecipeError(f"{cache}: cannot be read ({error}); score the trials again (stage 5)") from error
+
+
+def _stamp(path: Path) -> NDArray[np.int64]:
+    """Size and time of the text; nothing where there is no text."""
+    if not path.is_file():
+        return np.empty(0, np.int64)
+    status = path.stat()
+    return np.array([status.st_size, status.st_mtime_ns], np.int64)
