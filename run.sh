@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1
-stop_stage=5
+stop_stage=7
 corpus=egs/mini
 data=
 config=
@@ -23,13 +23,16 @@ pack_opts=
 num_workers=$(nproc)
 num_processes=1
 gpus=
+score_norm_method=asnorm
+top_n=300
+num_resamples=1000
 num_nodes=1
 HOST_NODE_ADDR=localhost:29400
 job_id=2024
 
 options=(stage stop_stage corpus data config loss exp_dir exp_root overrides resume table5 prepare_opts
   vox_root download subset codec pack_opts num_workers
-  num_processes gpus num_nodes HOST_NODE_ADDR job_id)
+  num_processes gpus score_norm_method top_n num_resamples num_nodes HOST_NODE_ADDR job_id)
 
 help_message="Usage: ./run.sh [--name value | --name=value] ...
 
@@ -41,7 +44,10 @@ Stages:
   2  pack       pack audio, noise and room impulse responses into shards
   3  train      train the network
   4  extract    average the last checkpoints, extract embeddings (and the baselines': untrained network, LTAS)
-  5  evaluate   score the trials; TAR@FAR, EER, minDCF, DET figure, report.md
+  5  score      score the trials
+  6  normalise  normalise the scores against the training speakers (AS-norm)
+  7  calibrate  turn them into log-likelihood ratios, where the corpus has a list to calibrate on
+  Each of 5 to 7 ends with the evaluation: TAR@FAR, EER, minDCF with intervals, DET figure, report.md, report.html
 
 Options (default in brackets; paths are relative to the folder of run.sh):
   --stage N             first stage [${stage}]
@@ -60,10 +66,13 @@ Options (default in brackets; paths are relative to the folder of run.sh):
   --exp_dir DIR         results of this run [<exp_root>/<loss>]
   --exp_root DIR        results of this corpus, with the LTAS baseline [exp/<corpus>]
   --resume BOOL         go on after the last checkpoint of an interrupted training [${resume}]
-  --table5 BOOL         run stages 3 to 5 for each loss of the paper's Table 5, then print the table [${table5}]
+  --table5 BOOL         run stages 3 to 7 for each loss of the paper's Table 5, then print the table [${table5}]
   --num_workers N       processes that prepare and pack [the number of CPU cores: ${num_workers}]
   --num_processes N     training processes on this machine, one a GPU [${num_processes}, or the number of --gpus]
   --gpus LIST           GPUs to use, e.g. \"[0,1]\" or 0,1 [all that CUDA shows, one process]
+  --score_norm_method M asnorm or snorm [${score_norm_method}]
+  --top_n N             asnorm: how many of the nearest training speakers count [${top_n}]
+  --num_resamples N     resamples of the speakers, for the intervals; 0 for none [${num_resamples}]
   --num_nodes N         machines that train together; run the same command on each [${num_nodes}]
   --HOST_NODE_ADDR STR  host:port of the first machine [${HOST_NODE_ADDR}]
   --job_id N            name of the joint training [${job_id}]
@@ -81,8 +90,8 @@ die() {
 }
 
 for number in "${stage}" "${stop_stage}"; do
-  if [ "${number}" -lt 1 ] || [ "${number}" -gt 5 ]; then
-    die "found stage ${number}, expected 1 to 5: 1 prepare, 2 pack, 3 train, 4 extract, 5 evaluate"
+  if [ "${number}" -lt 1 ] || [ "${number}" -gt 7 ]; then
+    die "found stage ${number}, expected 1 to 7: 1 prepare, 2 pack, 3 train, 4 extract, 5 score, 6 normalise, 7 calibrate"
   fi
 done
 [ "${stage}" -le "${stop_stage}" ] || die "--stage ${stage} comes after --stop_stage ${stop_stage}: nothing to do"
@@ -148,7 +157,7 @@ wespeaker_qm_distributed() { # the same in num_nodes * num_processes processes
     -m -- wespeaker_qm.bin.main "$@" --log "${folder}/log/$1.log" # after -- torchrun does not take --log for its own
 }
 
-train_and_evaluate() { # stages 3 to 5 with loss overlay $1 (may be empty) into $2
+train_and_evaluate() { # stages 3 to 7 with loss overlay $1 (may be empty) into $2
   local loss=$1 dir=$2 launch=wespeaker_qm
   if wants 3; then
     announce "Stage 3: train ${dir} (${config}${loss:+ ${loss}}${overrides:+ ${overrides}})"
@@ -166,14 +175,26 @@ train_and_evaluate() { # stages 3 to 5 with loss overlay $1 (may be empty) into 
     wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${exp_root}/ltas" --ltas
   fi
   if wants 5; then
-    announce "Stage 5: score and evaluate ${dir}"
+    announce "Stage 5: score ${dir}"
     local system
     for system in "${dir}" "${dir}/untrained" "${exp_root}/ltas"; do
       wespeaker_qm "${dir}" score --data "${data}" --exp_dir "${system}"
     done
-    wespeaker_qm "${dir}" evaluate --data "${data}" --exp_dir "${dir}" \
+  fi
+  if wants 6; then
+    announce "Stage 6: normalise the scores of ${dir} (${score_norm_method})"
+    wespeaker_qm "${dir}" normalise --data "${data}" --exp_dir "${dir}" --method "${score_norm_method}" --top_n "${top_n}"
+  fi
+  if wants 7; then
+    announce "Stage 7: calibrate the scores of ${dir}"
+    wespeaker_qm "${dir}" calibrate --data "${data}" --exp_dir "${dir}" --scores "${score_norm_method}" --top_n "${top_n}"
+  fi
+  if [ "${stop_stage}" -ge 5 ]; then
+    announce "Evaluate ${dir}"
+    wespeaker_qm "${dir}" evaluate --data "${data}" --exp_dir "${dir}" --num_resamples "${num_resamples}" \
       --baseline "untrained=${dir}/untrained" --baseline "ltas=${exp_root}/ltas"
-    announce "Report: ${dir}/report.md"
+    wespeaker_qm "${dir}" report --data "${data}" --exp_dir "${dir}"
+    announce "Report: ${dir}/report.html, ${dir}/report.md"
   fi
 }
 
@@ -196,8 +217,11 @@ else
   for loss in ${losses}; do
     train_and_evaluate "${loss}" "${exp_root}/$(basename "${loss}" .yaml)"
   done
-  if wants 5; then
-    wespeaker_qm "${exp_root}" table5 --data "${data}" --exp_root "${exp_root}" --table conf/table5.yaml
+  if [ "${stop_stage}" -ge 5 ]; then
+    wespeaker_qm "${exp_root}" table5 --data "${data}" --exp_root "${exp_root}" --table conf/table5.yaml \
+      --num_resamples "${num_resamples}"
+    wespeaker_qm "${exp_root}" report --data "${data}" --exp_root "${exp_root}"
+    announce "Report: ${exp_root}/report.html, ${exp_root}/table5.md"
   fi
 fi
 announce "Done"

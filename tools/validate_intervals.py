@@ -22,9 +22,10 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from tqdm import tqdm
 
-from wespeaker_qm.evaluate.bootstrap import FigureSet, SortedTrials, TrialSpeakers, resample
-from wespeaker_qm.evaluate.intervals import difference, spread
+from wespeaker_qm.evaluate.bootstrap import FigureSet, SortedTrials, resample
+from wespeaker_qm.evaluate.intervals import spread
 from wespeaker_qm.evaluate.metrics import markdown_table
+from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
 
 
 class Design(NamedTuple):
@@ -99,7 +100,7 @@ def covers(design: Design, num_lists: int, num_resamples: int, seed: int) -> dic
             one, two = resample(systems, drawn, num_resamples=num_resamples, seed=number)
             for row, name in enumerate(names):
                 for column, (each, true_value) in enumerate(
-                    [(spread(one, name), true[0][row]), (difference(one, two, name), true[1][row] - true[0][row])]
+                    [(spread(name, [one]), true[0][row]), (spread(name, [two], [one]), true[1][row] - true[0][row])]
                 ):
                     low, high = each.interval()
                     hits[unit][row, column] += low <= true_value <= high

@@ -9,9 +9,10 @@ import torch
 
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.corpus.shards import ShardReader
-from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder, batches_by_length, embed_all, write_embeddings
+from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder, batches_by_length, embed_all
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.vectors import write_vectors
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_batches_hold_every_utterance_once_within_the_limit() -> None:
 
 def test_written_files_are_kaldis(tmp_path: Path) -> None:
     embeddings = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
-    write_embeddings(tmp_path, ["b", "c", "a"], embeddings)
+    write_vectors(tmp_path, "xvector", ["b", "c", "a"], embeddings)
     read = kaldiio.load_scp(str(tmp_path / "xvector.scp"))
     assert list(read) == ["a", "b", "c"]
     for key, row in zip(["b", "c", "a"], embeddings, strict=True):

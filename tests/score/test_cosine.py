@@ -48,9 +48,9 @@ def test_blocks_equal_one_pair_at_a_time(monkeypatch):
     embeddings = rng.standard_normal((20, 7)).astype(np.float32)
     mean = rng.standard_normal(7).astype(np.float32)
     enrolment, test = rng.integers(0, 20, (2, 101))
-    unit = cosine.unit_vectors(embeddings, mean, [str(i) for i in range(20)])
-    monkeypatch.setattr(cosine, "BLOCK_TRIALS", 10)
-    scores = cosine.score_pairs(unit, enrolment, test)
+    monkeypatch.setattr(cosine, "BLOCK_ROWS", 7)
+    directions = cosine.Directions.of(embeddings, mean, [str(i) for i in range(20)])
+    scores = directions.cosines(enrolment, test)
     for i, j, score in zip(enrolment, test, scores, strict=True):
         x, y = embeddings[i].astype(float) - mean, embeddings[j].astype(float) - mean
         assert score == pytest.approx(x @ y / np.sqrt((x @ x) * (y @ y)), abs=1e-12)
@@ -77,7 +77,7 @@ def test_scores_without_mean_and_with_unused_embeddings(save, trials):
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        ({"a": [1, 0]}, "2 of the 3 utterances in the trials have no embedding.*\n  b\n  c"),
+        ({"a": [1, 0]}, "2 of the 3 utterances have no embedding.*\n  b\n  c"),
         (
             {"a": [1, 0], "b": [np.nan, 0], "c": [np.inf, 1]},
             "2 of 3 embeddings hold values.*\n  b\n  c",

@@ -4,10 +4,12 @@ import argparse
 import logging
 from pathlib import Path
 
+from wespeaker_qm.bin.resampling import add_resampling
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.metrics import evaluate_list
 from wespeaker_qm.evaluate.report import TRAINED, CorpusCard, Evaluation, Training, list_table, write_evaluation
+from wespeaker_qm.evaluate.score_files import CALIBRATED, VARIANTS, present_variants, score_path, stamps
 from wespeaker_qm.evaluate.training import loss_card, read_training_log
 from wespeaker_qm.evaluate.trial_table import read_trial_table
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="scored experiment; metrics.json, report.md, det.png, det.pdf and training.png go here",
+        help="scored experiment; metrics.json, report.md, report.tex, det.png, det.pdf and training.png go here",
     )
     parser.add_argument(
         "--baseline",
@@ -38,25 +40,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=DIR",
         help="another system, scored on the same lists into DIR/scores, shown beside it (may be given several times)",
     )
+    add_resampling(parser)
 
 
 def _name_and_folder(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
-    if not (name and equals and folder) or name == TRAINED:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected NAME=DIR with a NAME other than {TRAINED}")
+    taken = (TRAINED, *VARIANTS)
+    if not (name and equals and folder) or name in taken:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected NAME=DIR with a NAME other than {', '.join(taken)}")
     return name, Path(folder)
 
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate all lists and systems, unless nothing changed since the last run."""
     info = CorpusInfo.load(args.data)
-    systems: dict[str, Path] = {TRAINED: args.exp_dir}
+    baselines: dict[str, Path] = {}
     for name, folder in args.baseline:
-        if name in systems:
+        if name in baselines:
             raise RecipeError(f"--baseline: the name {name} stands twice, expected another name for {folder}")
-        systems[name] = folder
+        baselines[name] = folder
+    variants = present_variants(args.exp_dir, info.trials)
+    own = [(TRAINED, ""), *((variant, variant) for variant in variants)]
     score_files = {
-        name: {system: folder / "scores" / f"{name}.score" for system, folder in systems.items()}
+        name: {system: score_path(args.exp_dir, name, variant) for system, variant in own}
+        | {system: score_path(folder, name) for system, folder in baselines.items()}
         for name in info.trials
     }
     trials_paths = {name: args.data / "trials" / name for name in info.trials}
@@ -65,11 +72,13 @@ def run(args: argparse.Namespace) -> None:
     was_trained_here = log_path.is_file()
 
     inputs = [args.data / "corpus.yaml", *trials_paths.values(), *speaker_paths.values(), config_path, log_path]
-    inputs += [path for files in score_files.values() for path in files.values()]
-    outputs = ["metrics.json", "report.md", "det.png", "det.pdf", *(["training.png"] if was_trained_here else [])]
+    scores = [path for files in score_files.values() for path in files.values()]
+    outputs = ["metrics.json", "report.md", "report.tex", "det.png", "det.pdf"]
+    outputs += ["training.png"] if was_trained_here else []
+    settings = [variants, list(baselines), args.num_resamples, args.seed]
     marker = DoneMarker(
         args.exp_dir / ".done" / "evaluate",
-        [list(systems), [file_stamp(path) for path in inputs]],
+        [settings, [file_stamp(path) for path in inputs], [stamps(path) for path in scores]],
         [args.exp_dir / output for output in outputs],
     )
     if marker.is_current():
@@ -84,7 +93,15 @@ def run(args: argparse.Namespace) -> None:
         run=args.exp_dir.resolve().name,
         corpus=CorpusCard(name=info.name, description=info.description, caveat=info.caveat, headline=info.headline),
         lists={
-            name: evaluate_list(read_trial_table(trials_paths[name]), score_files[name], read_map(speaker_paths[name]))
+            name: evaluate_list(
+                read_trial_table(trials_paths[name]),
+                score_files[name],
+                read_map(speaker_paths[name]),
+                llr_systems=frozenset([CALIBRATED]),
+                num_resamples=args.num_resamples,
+                seed=args.seed,
+                progress=f"intervals {name}",
+            )
             for name in info.trials
         },
         training=training,

@@ -11,11 +11,12 @@ from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import ShardReader, packed_stamps
-from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all, write_embeddings
+from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all
 from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import choose_device
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.vectors import write_vectors
 
 HELP = "extract embeddings of whole utterances (stage 4)"
 
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
     """Embed every set that scoring needs; all utterances, or an error."""
     corpus = CorpusInfo.load(args.data)
     embed, fbank, output, stamps = _open_system(args, corpus)
-    sets = list(dict.fromkeys([corpus.train, *corpus.trials.values()]))
+    validation = [] if corpus.validation is None else [corpus.validation]  # stage 7 calibrates on it
+    sets = list(dict.fromkeys([corpus.train, *corpus.trials.values(), *validation]))
     mean_path = output / "mean_vec.npy"
     for name in sets:
         target = output / name / "xvector.scp"
@@ -89,6 +91,6 @@ def run(args: argparse.Namespace) -> None:
         if name == corpus.train:
             with atomic_path(mean_path) as temporary:
                 np.save(temporary, embeddings.mean(axis=0, dtype=np.float64).astype(np.float32))
-        write_embeddings(target.parent, reader.keys, embeddings)
+        write_vectors(target.parent, target.stem, reader.keys, embeddings)
         marker.write()
         logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, target)

@@ -18,7 +18,10 @@ from tqdm import tqdm
 
 from wespeaker_qm.utils.errors import RecipeError
 
-SUBCOMMANDS = ("prepare", "pack", "train", "average", "extract", "score", "evaluate", "table5", "bench")
+SUBCOMMANDS = (
+    *("prepare", "pack", "train", "average", "extract", "score", "normalise", "calibrate", "evaluate", "table5"),
+    *("metrics", "threshold", "compare", "bench"),
+)
 """In the order of run.sh's stages, then the others; each is ``wespeaker_qm/bin/<name>.py``."""
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ as they would alone (the network masks its padding).
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,6 @@ from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.models.folding import folded
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path
-from wespeaker_qm.utils.tables import write_rows
 
 FRAMES_PER_BATCH = 4000
 """Frames in a batch, padding counted in: enough to fill a GPU, small enough for the memory of a laptop."""
@@ -149,20 +146,3 @@ def embed_all(
                 rows[position] = row
             bar.update(len(positions))
     return np.stack([row for row in rows if row is not None])
-
-
-def write_embeddings(directory: Path, keys: list[str], embeddings: np.ndarray) -> None:
-    """Write ``xvector.ark`` and then ``xvector.scp`` (Kaldi, float32, sorted by key); both are whole or absent."""
-    import kaldiio
-
-    ark = directory / "xvector.ark"
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    with atomic_path(ark) as temporary:
-        offsets = temporary.with_suffix(".scp")
-        try:
-            kaldiio.save_ark(str(temporary), {keys[row]: embeddings[row] for row in order}, scp=str(offsets))
-            rows = [line.split(maxsplit=1) for line in offsets.read_text(encoding="utf-8").splitlines()]
-        finally:
-            offsets.unlink(missing_ok=True)
-    # The ark was written under a temporary name; only the byte offset of each entry is taken from there.
-    write_rows(directory / "xvector.scp", [(key, f"{ark}:{place.rpartition(':')[2]}") for key, place in rows])

@@ -18,7 +18,6 @@ Legend: N trials, S speakers, J runs, M figures, R resamples, G rates of a grid.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,28 +36,11 @@ from wespeaker_qm.evaluate.operating_points import (
     far_name,
     min_dcf,
 )
+from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
 from wespeaker_qm.utils.errors import RecipeError
 
 NUM_RESAMPLES = 1000
 _STREAM = 0xB007
-
-
-class TrialSpeakers(NamedTuple):
-    """Who speaks on each side of the trials."""
-
-    enrolment: NDArray[np.int32]
-    """(N,) speaker numbers from 0 on."""
-    test: NDArray[np.int32]
-    """(N,) likewise."""
-    num_speakers: int
-    """S."""
-
-
-def speaker_multiplicities(num_speakers: int, num_resamples: int, seed: int) -> NDArray[np.int32]:
-    """(R, S): how often each speaker is drawn. The first R of a longer series are the same."""
-    rng = np.random.default_rng((seed, _STREAM))
-    chances = np.full(num_speakers, 1 / num_speakers)
-    return rng.multinomial(num_speakers, chances, size=num_resamples).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,7 +189,7 @@ def resample(
         progress: what the progress bar says; None shows none.
 
     Raises:
-        RecipeError: fewer than two speakers, or resamples without targets or non-targets, as few speakers give.
+        RecipeError: fewer than two speakers, or draws that keep lacking targets or non-targets.
     """
     grid = np.empty(0) if far_grid is None else far_grid
     num_trials, is_target = len(systems[0].order), systems[0].is_target
@@ -216,17 +198,9 @@ def resample(
     estimates = [np.array(figures(system, once)[0]) for system in systems]
     values = [np.empty((num_resamples, len(each))) for each in names]
     frr = [np.empty((num_resamples, len(grid))) for _ in systems]
-    draws = _draws(num_trials, speakers, num_resamples, seed)
-    weigh = _weigher(speakers)
-    for r, draw in enumerate(
-        tqdm(draws, total=num_resamples, desc=progress, unit="resample", disable=progress is None)
-    ):
-        weights = weigh(draw)
-        if not (weights[is_target].any() and weights[~is_target].any()):
-            raise RecipeError(
-                "a resample has no target or no non-target trials: the list has too few "
-                f"{'trials' if speakers is None else 'speakers'} for intervals; leave them out (--num_resamples 0)"
-            )
+    draws = _usable(_draws(num_trials, speakers, seed), _weigher(speakers), is_target)
+    for r in tqdm(range(num_resamples), desc=progress, unit="resample", disable=progress is None):
+        weights = next(draws)
         for position, system in enumerate(systems):
             values[position][r], roc = figures(system, weights)
             if len(grid):
@@ -237,18 +211,38 @@ def resample(
     ]
 
 
-def _draws(
-    num_trials: int, speakers: TrialSpeakers | None, num_resamples: int, seed: int
+def _draws(num_trials: int, speakers: TrialSpeakers | None, seed: int) -> Iterator[NDArray[np.int32]]:
+    """How often each speaker, or each trial, is drawn; one array a resample, without end."""
+    if speakers is None:
+        rng = np.random.default_rng((seed, _STREAM, 1))
+        while True:
+            yield np.bincount(rng.integers(num_trials, size=num_trials), minlength=num_trials).astype(np.int32)
+    if speakers.num_speakers < 2:
+        raise RecipeError(f"{speakers.num_speakers} speaker(s): intervals over speakers need at least 2")
+    rng = np.random.default_rng((seed, _STREAM))
+    chances = np.full(speakers.num_speakers, 1 / speakers.num_speakers)
+    while True:
+        yield rng.multinomial(speakers.num_speakers, chances).astype(np.int32)
+
+
+def _usable(
+    draws: Iterator[NDArray[np.int32]],
+    weigh: Callable[[NDArray[np.int32]], NDArray[np.int32]],
+    is_target: NDArray[np.bool_],
 ) -> Iterator[NDArray[np.int32]]:
-    """How often each speaker, or each trial, is drawn; one array a resample."""
-    if speakers is not None:
-        if speakers.num_speakers < 2:
-            raise RecipeError(f"{speakers.num_speakers} speaker(s): intervals over speakers need at least 2")
-        yield from speaker_multiplicities(speakers.num_speakers, num_resamples, seed)
-        return
-    rng = np.random.default_rng((seed, _STREAM, 1))
-    for _ in range(num_resamples):
-        yield np.bincount(rng.integers(num_trials, size=num_trials), minlength=num_trials).astype(np.int32)
+    """The weights of the draws that have both kinds of trials; in a list of a few speakers a draw may lack one."""
+    num_useless = 0
+    for number, draw in enumerate(draws):
+        weights = weigh(draw)
+        if (weights * is_target).any() and (weights * ~is_target).any():
+            yield weights
+            continue
+        num_useless += 1
+        if num_useless > 20 + number / 2:
+            raise RecipeError(
+                "most resamples have no target or no non-target trials: too few speakers for intervals; leave them out "
+                "(--num_resamples 0)"
+            )
 
 
 def _weigher(speakers: TrialSpeakers | None) -> Callable[[NDArray[np.int32]], NDArray[np.int32]]:

@@ -7,7 +7,7 @@ a curve is drawn only as far as its trials can show, one false accept in N non-t
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,23 @@ def det_curve(roc: RocSteps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return far[moves], frr[moves]
 
 
-def det_figure(systems: Mapping[str, RocSteps], title: str, subtitle: str = "") -> "Figure":
+class Band(NamedTuple):
+    """An interval of the miss rate along a DET curve."""
+
+    far: NDArray[np.float64]
+    """(G,)."""
+    low: NDArray[np.float64]
+    """(G,) miss rates."""
+    high: NDArray[np.float64]
+    """(G,) likewise."""
+
+
+def det_figure(
+    systems: Mapping[str, RocSteps], title: str, subtitle: str = "", bands: Mapping[str, Band | None] | None = None
+) -> "Figure":
     """Draw the DET curves of ``systems`` (label -> operating points), overlaid in the order given.
+
+    ``bands`` (label -> interval of the miss rate at each FAR) are drawn faintly behind them.
 
     Filled circles lie on the equal-error diagonal; hollow ones are the measured misses at FAR 1e-3 and 1e-4.
     """
@@ -62,6 +77,13 @@ def det_figure(systems: Mapping[str, RocSteps], title: str, subtitle: str = "") 
     _draw_frame(axes)
     for position, (label, roc) in enumerate(systems.items()):
         _draw_system(axes, position, label, roc)
+        band = None if bands is None else bands.get(label)
+        if band is not None:
+            seen = band.far * roc.num_nontargets >= 1
+            low, high = (np.clip(edge[seen], *FRR_LIMITS) for edge in (band.low, band.high))
+            axes.fill_between(
+                band.far[seen], low, high, color=COLOURS[position % len(COLOURS)], alpha=0.13, linewidth=0
+            )
     axes.set_title(title, fontsize=12, fontweight="bold", pad=38)
     axes.annotate(
         subtitle, (0.5, 1), xycoords="axes fraction", color="0.35", fontsize=9, ha="center",

@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from scipy.stats import t as student
 
-from wespeaker_qm.evaluate.bootstrap import Resamples, TrialSpeakers
+from wespeaker_qm.evaluate.bootstrap import Resamples
 from wespeaker_qm.evaluate.influence import Influence
+from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
 
 CONFIDENCE = 0.95
+_STREAM = 0x5EED
 _LEAST_SHRINKAGE = math.sqrt(1 / 3)
 _MOST_ACCELERATION = 0.25
 
@@ -80,38 +82,39 @@ class Spread:
         return float(ndtri(np.clip(below / 2, 0.5, count - 0.5) / count))
 
 
-def spread(resamples: Resamples, name: str) -> Spread:
-    """The spread of one figure."""
-    return _spread(
-        resamples.estimate(name),
-        resamples.column(name),
-        Influence(resamples.system).of(name) if resamples.speakers is not None else None,
-        resamples,
-    )
+def spread(name: str, runs: Sequence[Resamples], against: Sequence[Resamples] = (), seed: int = 0) -> Spread:
+    """The spread of a figure, or of a difference, all from one call of ``resample``.
 
+    Args:
+        name: of the figure.
+        runs: one, or several that differ in their seed, whose mean is taken.
+        against: likewise, of the system whose figure is subtracted.
+        seed: of the draws for the seeds' part.
 
-def difference(one: Resamples, two: Resamples, name: str) -> Spread:
-    """The spread of the figure of system ``two`` less that of ``one``, both from one call of ``resample``."""
-    influence = None
-    if one.speakers is not None:
-        influence = Influence(two.system).of(name) - Influence(one.system).of(name)
-    return _spread(two.estimate(name) - one.estimate(name), two.column(name) - one.column(name), influence, one)
-
-
-def mean_of_seeds(seeds: Sequence[Resamples], name: str, seed: int = 0) -> Spread:
-    """The spread of the mean of K >= 2 runs that differ in their seed, all from one call of ``resample``.
-
-    It combines the speakers' part, from the mean on each resample, and the seeds' part: each resample is moved by a
-    draw of Student's t with K - 1 degrees of freedom, times the deviation of the runs over sqrt(K).
+    With several runs the spread combines the speakers' part, from the means on each resample, and the seeds' part: each
+    resample is moved by a draw of Student's t, times the standard error of the mean of the runs (of both sides, with
+    Welch's degrees of freedom).
     """
-    estimates = np.array([each.estimate(name) for each in seeds])
-    columns = np.mean([each.column(name) for each in seeds], axis=0)
+    sides = [(1.0, runs), *([(-1.0, against)] if against else [])]
+    estimate = sum(sign * float(np.mean([run.estimate(name) for run in side])) for sign, side in sides)
+    values = np.sum([sign * np.mean([run.column(name) for run in side], axis=0) for sign, side in sides], axis=0)
     influence = None
-    if seeds[0].speakers is not None:
-        influence = np.mean([Influence(each.system).of(name) for each in seeds], axis=0)
-    combined = _spread(float(estimates.mean()), columns, influence, seeds[0])
-    rng = np.random.default_rng((seed, len(seeds)))
-    moves = rng.standard_t(len(seeds) - 1, size=len(columns)) * estimates.std(ddof=1) / math.sqrt(len(seeds))
+    if runs[0].speakers is not None:
+        influence = np.sum(
+            [sign / len(side) * Influence(run.system).of(name) for sign, side in sides for run in side], axis=0
+        )
+    combined = _spread(estimate, values, influence, runs[0].speakers)
+    errors = [
+        (float(np.var([run.estimate(name) for run in side], ddof=1)) / len(side), len(side) - 1)
+        for _, side in sides
+        if len(side) > 1
+    ]
+    total = sum(variance for variance, _ in errors)
+    if total == 0:
+        return combined
+    degrees = total**2 / sum(variance**2 / freedom for variance, freedom in errors)
+    rng = np.random.default_rng((seed, _STREAM))
+    moves = rng.standard_t(degrees, size=len(values)) * math.sqrt(total)
     return dataclasses.replace(combined, values=np.sort(rng.permutation(combined.values) + moves))
 
 
@@ -126,9 +129,11 @@ def band(resamples: Resamples, confidence: float = CONFIDENCE) -> tuple[NDArray[
 
 
 def _spread(
-    estimate: float, values: NDArray[np.float64], influence: NDArray[np.float64] | None, resamples: Resamples
+    estimate: float,
+    values: NDArray[np.float64],
+    influence: NDArray[np.float64] | None,
+    speakers: TrialSpeakers | None,
 ) -> Spread:
-    speakers = resamples.speakers
     if speakers is None or influence is None:
         return Spread(estimate, np.sort(values), 0.0, math.inf)
     psi = speaker_influence(influence, speakers)

@@ -1,27 +1,43 @@
-"""Every figure of every trial list and every system, and their JSON form ``metrics.json``."""
+"""Every figure of every trial list and every system, with intervals, and their JSON form ``metrics.json``."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES, FigureSet, Resamples, SortedTrials, resample
+from wespeaker_qm.evaluate.comparison import Comparison, compare_all
+from wespeaker_qm.evaluate.det import Band
+from wespeaker_qm.evaluate.intervals import CONFIDENCE, band, spread
+from wespeaker_qm.evaluate.log_likelihood import act_dcf, cllr, min_cllr
 from wespeaker_qm.evaluate.operating_points import (
-    FARS,
-    P_TARGETS,
     EqualErrorRate,
     MinDcf,
     OperatingPoint,
     RocSteps,
+    convex_hull,
     equal_error_rate,
+    far_at_tar,
     far_name,
+    is_measurable,
     min_dcf,
     roc_steps,
     tar_at_far,
 )
-from wespeaker_qm.evaluate.trial_table import TrialTable, first_few, read_scores
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers, trial_speakers
+from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
 
 NOT_MEASURABLE = "not measurable"
+MIN_SPEAKERS = 5
+"""Below it nothing can be said of other speakers than these."""
+BAND_FARS: NDArray[np.float64] = ndtr(np.linspace(ndtri(1e-5), ndtri(0.6), 120))
+"""False-accept rates at which DET bands are drawn."""
+
+Interval = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,22 +47,52 @@ class SystemResult:
     roc: RocSteps
     """All operating points."""
     eer: EqualErrorRate
-    """Equal error rate and its threshold."""
+    """Equal error rate, and its threshold."""
+    eer_hull: float
+    """Equal error rate on the convex hull of the ROC curve."""
+    min_cllr: float
     min_dcf: dict[float, MinDcf]
-    """p_target -> smallest normalised detection cost, for each of ``P_TARGETS``."""
+    """p_target -> smallest normalised detection cost."""
     tar_at_far: dict[float, OperatingPoint | None]
-    """FAR -> the best operating point, for each of ``FARS``; None where it is not measurable."""
+    """FAR -> the best operating point; None where it is not measurable."""
+    far_at_tar: dict[float, OperatingPoint]
+    """TAR -> the operating point with the smallest FAR."""
+    cllr: float | None
+    """None for scores that are not log-likelihood ratios."""
+    act_dcf: dict[float, float] | None
+    """p_target -> normalised detection cost at the Bayes threshold; None likewise."""
+    intervals: dict[str, Interval]
+    """Figure, by the name that :class:`FigureSet` gives it -> its interval; empty where none could be had."""
+    band: Band | None
+    """Of the DET curve; None where none could be had."""
 
     def to_json(self) -> dict[str, Any]:
         """The figures, not the curve, as plain values."""
-        return {
+        content = {
             "eer": self.eer.rate,
             "eer_threshold": self.eer.threshold,
-            "min_dcf": {str(p_target): result._asdict() for p_target, result in self.min_dcf.items()},
+            "eer_hull": self.eer_hull,
+            "min_cllr": self.min_cllr,
+            "min_dcf": {f"{p_target:g}": result._asdict() for p_target, result in self.min_dcf.items()},
             "tar_at_far": {
                 far_name(far): None if point is None else point._asdict() for far, point in self.tar_at_far.items()
             },
+            "far_at_tar": {f"{tar:g}": point._asdict() for tar, point in self.far_at_tar.items()},
         }
+        if self.cllr is not None and self.act_dcf is not None:
+            content["cllr"] = self.cllr
+            content["act_dcf"] = {f"{p_target:g}": cost for p_target, cost in self.act_dcf.items()}
+        return {**content, "intervals": {name: list(interval) for name, interval in self.intervals.items()}}
+
+
+class Resampling(NamedTuple):
+    """How intervals were made."""
+
+    unit: str
+    """``speaker``, or ``trial``."""
+    num_resamples: int
+    seed: int
+    confidence: float = CONFIDENCE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,9 +102,14 @@ class ListResult:
     num_targets: int
     num_nontargets: int
     num_utterances: int
-    num_speakers: int
+    num_speakers: int | None
+    """None where it is not known who speaks."""
     systems: dict[str, SystemResult]
     """System name -> its figures, the trained system first."""
+    resampling: Resampling | None
+    """None where there are no intervals."""
+    comparisons: list[Comparison]
+    """Of all pairs of systems; empty without intervals."""
 
     def to_json(self) -> dict[str, Any]:
         """Counts and figures as plain values."""
@@ -68,54 +119,139 @@ class ListResult:
             "num_utterances": self.num_utterances,
             "num_speakers": self.num_speakers,
             "systems": {name: system.to_json() for name, system in self.systems.items()},
+            "resampling": None if self.resampling is None else self.resampling._asdict(),
+            "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
         }
 
 
-def system_result(roc: RocSteps) -> SystemResult:
-    """All figures that can be read from the operating points."""
+def system_result(
+    scores: NDArray[np.float64], is_target: NDArray[np.bool_], wanted: FigureSet, resamples: Resamples | None = None
+) -> SystemResult:
+    """All figures of one system.
+
+    Args:
+        scores: (N,).
+        is_target: (N,).
+        wanted: which figures.
+        resamples: of the same; None for no intervals.
+
+    Raises:
+        RecipeError: as :func:`wespeaker_qm.evaluate.operating_points.roc_steps`.
+    """
+    roc = roc_steps(scores, is_target)
+    hull = convex_hull(roc)
+    intervals: dict[str, Interval] = {}
+    if resamples is not None:
+        intervals = {
+            name: spread(name, [resamples]).interval()
+            for name in resamples.names
+            if "@FAR" not in name or is_measurable(float(name.split()[1]), roc.num_nontargets)
+        }
     return SystemResult(
         roc=roc,
         eer=equal_error_rate(roc),
-        min_dcf={p_target: min_dcf(roc, p_target) for p_target in P_TARGETS},
-        tar_at_far={far: tar_at_far(roc, far) for far in FARS},
+        eer_hull=equal_error_rate(hull).rate,
+        min_cllr=min_cllr(hull),
+        min_dcf={p_target: min_dcf(roc, p_target) for p_target in wanted.p_targets},
+        tar_at_far={far: tar_at_far(roc, far) for far in wanted.fars},
+        far_at_tar={tar: far_at_tar(roc, tar) for tar in wanted.tars},
+        cllr=cllr(scores, is_target) if wanted.is_llr else None,
+        act_dcf={p_target: act_dcf(roc, p_target) for p_target in wanted.p_targets} if wanted.is_llr else None,
+        intervals=intervals,
+        band=None if resamples is None else Band(BAND_FARS, *band(resamples)),
     )
 
 
-def evaluate_list(trials: TrialTable, score_files: Mapping[str, Path], speaker: Mapping[str, str]) -> ListResult:
-    """Evaluate all systems on one trial list.
+def evaluate_systems(
+    trials: TrialTable,
+    scores: Mapping[str, NDArray[np.float64]],
+    wanted: Mapping[str, FigureSet],
+    speakers: TrialSpeakers | None,
+    *,
+    resampling: Resampling | None,
+    progress: str | None = None,
+) -> ListResult:
+    """Evaluate all systems on one trial list, on the same resamples.
 
     Args:
-        trials: the list itself.
-        score_files: system name -> its scores of exactly these trials.
-        speaker: utterance -> speaker, to count the speakers.
+        trials: the list.
+        scores: system name -> (N,).
+        wanted: system name -> which figures.
+        speakers: of the trials, where they are known.
+        resampling: None for no intervals; lists of fewer than ``MIN_SPEAKERS`` speakers get none either.
+        progress: what the progress bar says; None shows none.
 
     Raises:
-        RecipeError: a score file is broken or holds other trials than the list, an utterance has no speaker, or the
-            list lacks targets or non-targets.
+        RecipeError: the list lacks targets or non-targets, or resamples do.
     """
-    unknown = [utterance for utterance in trials.utterances if utterance not in speaker]
-    if unknown:
-        raise RecipeError(
-            f"{trials.path}: {len(unknown)} utterances are not in utt2spk of the set that the list draws from; prepare "
-            "the data again (stage 1):" + first_few(unknown)
+    if resampling is not None and speakers is not None and speakers.num_speakers < MIN_SPEAKERS:
+        resampling = None
+    runs: dict[str, Resamples] = {}
+    if resampling is not None and resampling.num_resamples > 0 and scores:
+        sorted_trials = [SortedTrials.of(values, trials.is_target, wanted[name]) for name, values in scores.items()]
+        results = resample(
+            sorted_trials,
+            speakers if resampling.unit == "speaker" else None,
+            num_resamples=resampling.num_resamples,
+            seed=resampling.seed,
+            far_grid=BAND_FARS,
+            progress=progress,
         )
-    systems = {}
-    for name, path in score_files.items():
-        scored, scores, _ = read_scores(path)
-        if not scored.same_trials(trials):
-            raise RecipeError(
-                f"{path}: {len(scored)} trials that are not the {len(trials)} trials of {trials.path} in the same "
-                "order; score the list again (stage 5)"
-            )
-        systems[name] = system_result(roc_steps(scores, scored.is_target))
+        runs = dict(zip(scores, results, strict=True))
+    systems = {
+        name: system_result(values, trials.is_target, wanted[name], runs.get(name)) for name, values in scores.items()
+    }
     num_targets = int(trials.is_target.sum())
+    comparisons: list[Comparison] = []
+    if len(runs) > 1:
+        figures = compared_figures(next(iter(systems.values())))
+        comparisons = compare_all({name: [run] for name, run in runs.items()}, figures)
     return ListResult(
         num_targets=num_targets,
         num_nontargets=len(trials) - num_targets,
         num_utterances=len(trials.utterances),
-        num_speakers=len({speaker[utterance] for utterance in trials.utterances}),
+        num_speakers=None if speakers is None else speakers.num_speakers,
         systems=systems,
+        resampling=resampling if runs else None,
+        comparisons=comparisons,
     )
+
+
+def compared_figures(system: SystemResult) -> list[str]:
+    """The figures in which systems are compared: all that have an interval and can be compared at all."""
+    return [name for name in system.intervals if not name.startswith(("threshold@", "Cllr", "actDCF", "EER hull"))]
+
+
+def evaluate_list(
+    trials: TrialTable,
+    score_files: Mapping[str, Path],
+    speaker: Mapping[str, str],
+    *,
+    llr_systems: frozenset[str] = frozenset(),
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+    progress: str | None = None,
+) -> ListResult:
+    """Evaluate all systems on one trial list of a corpus.
+
+    Args:
+        trials: the list itself.
+        score_files: system name -> its scores of exactly these trials.
+        speaker: utterance -> speaker.
+        llr_systems: those whose scores are log-likelihood ratios.
+        num_resamples: of the speakers, for intervals; 0 for none.
+        seed: of the resamples.
+        progress: what the progress bar says; None shows none.
+
+    Raises:
+        RecipeError: a score file is broken or holds other trials than the list, an utterance has no speaker, labels
+            disagree with the speakers, or the list lacks targets or non-targets.
+    """
+    speakers = trial_speakers(trials, speaker)
+    scores = {name: read_scores(path, trials).scores for name, path in score_files.items()}
+    wanted = {name: FigureSet(is_llr=name in llr_systems) for name in scores}
+    resampling = Resampling("speaker", num_resamples, seed) if num_resamples else None
+    return evaluate_systems(trials, scores, wanted, speakers, resampling=resampling, progress=progress)
 
 
 def per_cent(rate: float, digits: int = 2) -> str:
@@ -127,13 +263,94 @@ def per_cent(rate: float, digits: int = 2) -> str:
     return f"{100 * rate:.{digits}f}"
 
 
-def show_tar(point: OperatingPoint | None) -> str:
-    """TAR in per cent, or that it is not measurable.
+def show_per_cent(rate: float, interval: Interval | None = None) -> str:
+    """A fraction as a percentage, with its interval if there is one.
+
+    >>> show_per_cent(0.1234, (0.1, 0.15))
+    '12.34 (10.00 to 15.00)'
+    """
+    return (
+        per_cent(rate) if interval is None else f"{per_cent(rate)} ({per_cent(interval[0])} to {per_cent(interval[1])})"
+    )
+
+
+def show_cost(cost: float, interval: Interval | None = None) -> str:
+    """A cost to three digits, with its interval if there is one.
+
+    >>> show_cost(0.12345, (0.1, 0.15))
+    '0.123 (0.100 to 0.150)'
+    """
+    return f"{cost:.3f}" if interval is None else f"{cost:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def is_cost(figure: str) -> bool:
+    """Whether a figure is a cost, and not a rate.
+
+    >>> is_cost("minDCF 0.01"), is_cost("EER")
+    (True, False)
+    """
+    return figure.startswith(("minDCF", "minCllr", "actDCF", "Cllr"))
+
+
+def show_figure(figure: str, value: float, interval: Interval | None = None) -> str:
+    """The figure of that name, as a cost or in per cent, with its interval if there is one."""
+    return show_cost(value, interval) if is_cost(figure) else show_per_cent(value, interval)
+
+
+def show_tar(point: OperatingPoint | None, interval: Interval | None = None) -> str:
+    """TAR in per cent with its interval, or that it is not measurable.
 
     >>> show_tar(None)
     'not measurable'
     """
-    return NOT_MEASURABLE if point is None else per_cent(point.tar)
+    return NOT_MEASURABLE if point is None else show_per_cent(point.tar, interval)
+
+
+def figures_table(systems: Mapping[str, SystemResult]) -> str:
+    """A line a figure, a column a system, in Markdown; intervals in brackets, rates in per cent."""
+    rows: dict[str, list[str]] = {}
+    for system in systems.values():
+        interval = system.intervals.get
+        cells = {
+            "EER %": show_per_cent(system.eer.rate, interval("EER")),
+            "EER % on the convex hull": show_per_cent(system.eer_hull, interval("EER hull")),
+        }
+        for far, point in system.tar_at_far.items():
+            cells[f"TAR % at FAR {far_name(far)}"] = show_tar(point, interval(f"TAR@FAR {far_name(far)}"))
+        for tar, best in system.far_at_tar.items():
+            cells[f"FAR % at TAR {tar:g}"] = show_per_cent(best.far, interval(f"FAR@TAR {tar:g}"))
+        for p_target, result in system.min_dcf.items():
+            cells[f"minDCF {p_target:g}"] = show_cost(result.cost, interval(f"minDCF {p_target:g}"))
+        cells["minCllr"] = show_cost(system.min_cllr, interval("minCllr"))
+        if system.cllr is not None and system.act_dcf is not None:
+            cells["Cllr"] = show_cost(system.cllr, interval("Cllr"))
+            for p_target, cost in system.act_dcf.items():
+                cells[f"actDCF {p_target:g}"] = show_cost(cost, interval(f"actDCF {p_target:g}"))
+        for name, cell in cells.items():
+            rows.setdefault(name, []).append(cell)
+    width = len(systems)
+    # Only some systems are calibrated: their figures stand in the last columns.
+    return markdown_table(
+        ["figure", *systems], [[name, *[""] * (width - len(cells)), *cells] for name, cells in rows.items()]
+    )
+
+
+def comparison_table(comparisons: Sequence[Comparison], label: Callable[[str], str] = str) -> str:
+    """A line a pair of systems and figure, in Markdown; rates in per cent."""
+    rows = []
+    for each in comparisons:
+        factor, digits = (1, 4) if is_cost(each.figure) else (100, 2)
+        numbers = [f"{factor * value:+.{digits}f}" for value in (each.difference, each.low, each.high)]
+        rows.append(
+            [
+                f"{each.figure}: {label(each.two)} less {label(each.one)}",
+                numbers[0],
+                f"{numbers[1]} to {numbers[2]}",
+                f"{each.p_value:.3f}",
+                f"{each.p_holm:.3f}",
+            ]
+        )
+    return markdown_table(["difference", "estimate", "95 % interval", "p", "p, all pairs (Holm)"], rows)
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.evaluate.det import det_figure, save_figure
-from wespeaker_qm.evaluate.metrics import ListResult, markdown_table, per_cent, show_tar
-from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, far_name
+from wespeaker_qm.evaluate.metrics import ListResult, comparison_table, figures_table, markdown_table, show_tar
+from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, far_name, is_measurable
 from wespeaker_qm.evaluate.training import LossCard, TrainingLog, training_figure
 from wespeaker_qm.utils.files import write_text
 
@@ -71,16 +71,18 @@ class Evaluation:
 
 
 def write_evaluation(evaluation: Evaluation, exp_dir: Path) -> None:
-    """Write ``det.png``, ``det.pdf``, ``training.png``, ``metrics.json`` and ``report.md`` into ``exp_dir``."""
+    """Write ``det.png``, ``det.pdf``, ``training.png``, ``metrics.json``, ``report.md`` and ``report.tex``."""
     headline = evaluation.lists[evaluation.corpus.headline]
     systems = {_label(evaluation, name): system.roc for name, system in headline.systems.items()}
     title = f"{evaluation.corpus.name}: {evaluation.corpus.headline}"
-    save_figure(det_figure(systems, title, counts(headline)), exp_dir / "det")
+    bands = {_label(evaluation, name): system.band for name, system in headline.systems.items()}
+    save_figure(det_figure(systems, title, counts(headline), bands), exp_dir / "det")
     if evaluation.training is not None:
         figure = training_figure(evaluation.training.log, f"{evaluation.corpus.name}: {evaluation.training.loss}")
         save_figure(figure, exp_dir / "training", formats=["png"])
     write_text(exp_dir / "metrics.json", json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n")
     write_text(exp_dir / "report.md", report(evaluation))
+    write_text(exp_dir / "report.tex", latex_rows(evaluation))
 
 
 def report(evaluation: Evaluation) -> str:
@@ -96,14 +98,23 @@ def report(evaluation: Evaluation) -> str:
         f"## Headline list: {corpus.headline}",
         f"{counts(headline)}.",
         list_table(evaluation, headline),
-        "All figures but minDCF in per cent. A trial is accepted when its score is at least the threshold; tied scores "
-        "move together. TAR@FAR x is the largest TAR at any threshold whose FAR is at most x, and takes 1/x non-target "
-        "trials to measure.",
+        intervals_note(headline),
+        "A trial is accepted when its score is at least the threshold; tied scores move together. TAR at FAR x is the "
+        "largest TAR at any threshold whose FAR is at most x, and takes 1/x non-target trials to measure.",
         "Operating points of the trained system:",
         threshold_table(headline),
         "![DET curves](det.png)",
         "Filled circles: equal error rates. Hollow circles: FAR 1e-3 and 1e-4, where measurable.",
     ]
+    if headline.comparisons:
+        parts += [
+            "### Differences",
+            "Of the systems on the same trials and the same resamples; rates in per cent.",
+            comparison_table(
+                [each for each in headline.comparisons if each.figure.startswith(("EER", "TAR@FAR"))],
+                lambda name: _label(evaluation, name),
+            ),
+        ]
     others = {name: result for name, result in evaluation.lists.items() if name != corpus.headline}
     if others:
         parts.append("## Other lists")
@@ -117,43 +128,94 @@ def report(evaluation: Evaluation) -> str:
 
 def counts(result: ListResult) -> str:
     """How many trials, and of how many speakers."""
-    return (
+    text = (
         f"{result.num_targets:,} target and {result.num_nontargets:,} non-target trials of "
-        f"{result.num_utterances:,} utterances by {result.num_speakers:,} speakers"
+        f"{result.num_utterances:,} utterances"
     )
+    return text if result.num_speakers is None else f"{text} by {result.num_speakers:,} speakers"
+
+
+def intervals_note(result: ListResult) -> str:
+    """What the intervals of a list are, or why there are none."""
+    if result.resampling is not None:
+        return (
+            f"In brackets: {100 * result.resampling.confidence:.0f} % intervals for other {result.resampling.unit}s of "
+            f"this kind, from {result.resampling.num_resamples:,} resamples of the {result.resampling.unit}s."
+        )
+    if result.num_speakers is None:
+        return "No intervals: it is not known who speaks."
+    return f"No intervals: {result.num_speakers} speakers, or none were asked for (--num_resamples)."
 
 
 def list_table(evaluation: Evaluation, result: ListResult) -> str:
-    """One line a system."""
-    header = ["system", "EER", *(f"minDCF {p}" for p in P_TARGETS), *(f"TAR@FAR {far_name(far)}" for far in FARS)]
-    rows = [
-        [
-            _label(evaluation, name),
-            per_cent(system.eer.rate),
-            *(f"{system.min_dcf[p_target].cost:.4f}" for p_target in P_TARGETS),
-            *(show_tar(system.tar_at_far[far]) for far in FARS),
-        ]
-        for name, system in result.systems.items()
-    ]
-    return markdown_table(header, rows)
+    """One line a figure, one column a system."""
+    return figures_table({_label(evaluation, name): system for name, system in result.systems.items()})
+
+
+def latex_rows(evaluation: Evaluation) -> str:
+    """Rows for a table in a paper: list, system, EER, minDCF and TAR, with intervals; the columns in a comment."""
+    lines = []
+    for name, result in evaluation.lists.items():
+        fars = [far for far in FARS if is_measurable(far, result.num_nontargets)]
+        columns = ["list", "system", "EER %", *(f"minDCF {p}" for p in P_TARGETS)]
+        columns += [f"TAR % at FAR {far_name(far)}" for far in fars]
+        lines.append(f"% {' & '.join(columns)}")
+        for system, figures in result.systems.items():
+            cells = [latex_text(name), latex_text(_label(evaluation, system))]
+            cells.append(latex_cell(100 * figures.eer.rate, figures.intervals.get("EER"), 100))
+            for p_target, best in figures.min_dcf.items():
+                cells.append(latex_cell(best.cost, figures.intervals.get(f"minDCF {p_target:g}"), 1))
+            for far in fars:
+                point = figures.tar_at_far[far]
+                tar = 0.0 if point is None else point.tar
+                cells.append(latex_cell(100 * tar, figures.intervals.get(f"TAR@FAR {far_name(far)}"), 100))
+            lines.append(" & ".join(cells) + r" \\")
+    return "\n".join(lines) + "\n"
+
+
+def latex_text(text: str) -> str:
+    """``text`` with LaTeX's own characters escaped."""
+    for character in "&%$#_{}":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def latex_cell(value: float, interval: tuple[float, float] | None, factor: float) -> str:
+    """A number, and its interval (times ``factor``) in small print."""
+    digits = 3 if factor == 1 else 2
+    if interval is None:
+        return f"{value:.{digits}f}"
+    low, high = (factor * end for end in interval)
+    return rf"{value:.{digits}f} {{\scriptsize [{low:.{digits}f}, {high:.{digits}f}]}}"
 
 
 def threshold_table(result: ListResult) -> str:
-    """The operating points of the trained system: what a user would set."""
+    """The operating points of the trained system, with intervals: what a user would set."""
     rows = []
-    for far, point in result.systems[TRAINED].tar_at_far.items():
+    trained = result.systems[TRAINED]
+    for far, point in trained.tar_at_far.items():
         if point is None:
             rows.append([far_name(far), show_tar(None), "", ""])
         else:
             rows.append(
                 [
                     far_name(far),
-                    per_cent(point.tar),
-                    f"{point.threshold:.6f}",
+                    show_tar(point, trained.intervals.get(f"TAR@FAR {far_name(far)}")),
+                    show_threshold(point.threshold, trained.intervals.get(f"threshold@FAR {far_name(far)}")),
                     f"{point.false_accepts:,} of {result.num_nontargets:,}",
                 ]
             )
-    return markdown_table(["FAR at most", "TAR", "threshold", "false accepts"], rows)
+    return markdown_table(["FAR at most", "TAR %", "threshold", "false accepts"], rows)
+
+
+def show_threshold(threshold: float, interval: tuple[float, float] | None) -> str:
+    """A threshold with its interval.
+
+    >>> show_threshold(0.5, None)
+    '0.500000'
+    """
+    text = f"{threshold:.6f}"
+    return text if interval is None else f"{text} ({interval[0]:.6f} to {interval[1]:.6f})"
 
 
 def _label(evaluation: Evaluation, system: str) -> str:

@@ -15,7 +15,7 @@ Legend: N trials, U utterances.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.score_cache import ScoreCache, read_cache
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, first_few
 
 LABELS = {b"target": 1, b"nontarget": 0, b"tgt": 1, b"imp": 0, b"1": 1, b"0": 0}
-NUM_SHOWN = 5
 BLOCK_BYTES = 1 << 22
+_LINE_END = b" \0 "
+"""A token of its own, which shows that every line has the same number of fields."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,14 +71,6 @@ class ScoredTrials(NamedTuple):
     """(N,) finite."""
     measures: NDArray[np.float64] | None
     """(N, 4) the four columns that WeSpeaker's normalisation adds, where the file has them."""
-
-
-def first_few(items: Sequence[str]) -> str:
-    """The first few of ``items``, one a line, and how many there are: the tail of an error message."""
-    lines = [f"\n  {item}" for item in items[:NUM_SHOWN]]
-    if len(items) > NUM_SHOWN:
-        lines.append(f"\n  ... and {len(items) - NUM_SHOWN} more")
-    return "".join(lines)
 
 
 class _Layout(NamedTuple):
@@ -182,9 +175,12 @@ def _read(path: Path, layout: _Layout) -> ScoredTrials:
     not_finite: list[str] = []
     num_lines = 0
     for block in _blocks(path):
-        tokens = block.split()
         lines_here = block.count(b"\n") + (not block.endswith(b"\n"))
-        if len(tokens) != lines_here * layout.num_fields or not _is_even(block, layout.num_fields):
+        tokens = block.removesuffix(b"\n").replace(b"\n", _LINE_END).split()
+        ends = tokens[layout.num_fields :: layout.num_fields + 1]
+        if len(tokens) == lines_here * (layout.num_fields + 1) - 1 and ends == [b"\0"] * (lines_here - 1):
+            del tokens[layout.num_fields :: layout.num_fields + 1]
+        else:
             tokens = _good_lines(path, block, num_lines, layout, bad)
         num_lines += lines_here
         both = [b""] * (2 * (len(tokens) // layout.num_fields))
@@ -227,16 +223,6 @@ def _read(path: Path, layout: _Layout) -> ScoredTrials:
         np.concatenate(scores) if scores else np.zeros(0),
         np.concatenate(measures) if measures else None,
     )
-
-
-def _is_even(block: bytes, num_fields: int) -> bool:
-    """Whether every line has ``num_fields`` fields, given that all have so many on average."""
-    text = np.frombuffer(block, np.uint8)
-    is_space = text <= 32
-    ends = np.flatnonzero(~is_space & np.append(is_space[1:], True))
-    newlines = np.flatnonzero(text == 10)
-    per_line = np.diff(np.searchsorted(ends, newlines), prepend=0)
-    return bool((per_line == num_fields).all())
 
 
 def _good_lines(path: Path, block: bytes, num_before: int, layout: _Layout, bad: list[str]) -> list[bytes]:

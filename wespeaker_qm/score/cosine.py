@@ -4,61 +4,82 @@ Equal to WeSpeaker's ``trials_cosine_score`` except that scores keep 9 significa
 and that a missing or broken embedding is an error before the first score is computed.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.trial_table import TrialTable
-from wespeaker_qm.score.embeddings import load_embeddings, refuse
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.vectors import VectorTable, refuse
 
-BLOCK_TRIALS = 1024
-"""Trials scored at once: two blocks of 256-dimensional float64 vectors are then 4 MiB, which stay in the cache."""
+BLOCK_ROWS = 512
+"""Vectors made at once: 512 of 256 dimensions in float64 are 1 MiB, which stays in the cache."""
 
 
-def unit_vectors(
-    embeddings: NDArray[np.float32],
-    mean: NDArray[np.float32] | None,
-    utterances: Sequence[str],
-    source: Path | str = "embeddings",
-) -> NDArray[np.float64]:
-    """Subtract ``mean`` (D,), if there is one, and divide each row of ``embeddings`` (U, D) by its length.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Directions:
+    """Embeddings as directions from the mean: made into float64 unit vectors a block at a time."""
 
-    Raises:
-        RecipeError: the mean has another length or is not finite, or an embedding equals the mean (no direction).
-    """
-    vectors: NDArray[np.float64] = embeddings.astype(np.float64)
-    if mean is not None:
-        if mean.shape != vectors.shape[1:] or not np.isfinite(mean).all():
+    embeddings: NDArray[np.float32]
+    """(U, D) raw."""
+    mean: NDArray[np.float64]
+    """(D,) subtracted first."""
+    length: NDArray[np.float64]
+    """(U,) of each embedding less the mean, above 0."""
+
+    @classmethod
+    def of(
+        cls,
+        embeddings: NDArray[np.float32],
+        mean: NDArray[np.float32] | None,
+        utterances: Sequence[str],
+        source: Path | str = "embeddings",
+    ) -> "Directions":
+        """Of ``embeddings`` (U, D), ``mean`` (D,) or nothing subtracted.
+
+        Raises:
+            RecipeError: the mean has another length or is not finite, or an embedding equals the mean (no direction).
+        """
+        dim = embeddings.shape[1]
+        if mean is None:
+            mean = np.zeros(dim, np.float32)
+        if mean.shape != (dim,) or not np.isfinite(mean).all():
             raise RecipeError(
-                f"{source}: the mean vector has shape {mean.shape}, expected {vectors.shape[1:]} finite values; "
-                "extract embeddings and mean with the same model (stage 4)"
+                f"{source}: the mean vector has shape {mean.shape}, expected {(dim,)} finite values; extract "
+                "embeddings and mean with the same model (stage 4)"
             )
-        vectors -= mean
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    refuse(source, utterances, length[:, 0] == 0, "equal the mean vector, so that a cosine is not defined")
-    vectors /= length
-    return vectors
+        directions = cls(embeddings, mean.astype(np.float64), np.ones(len(embeddings)))
+        for block in _blocks(len(embeddings)):
+            directions.length[block] = np.linalg.norm(directions.unit(block), axis=1)
+        refuse(source, utterances, directions.length == 0, "equal the mean vector, so that a cosine is not defined")
+        return directions
+
+    def unit(self, rows: slice | NDArray[np.int32]) -> NDArray[np.float64]:
+        """(n, D) unit vectors of some rows."""
+        vectors = self.embeddings[rows].astype(np.float64)
+        vectors -= self.mean
+        vectors /= self.length[rows, None]
+        return vectors
+
+    def cosines(self, enrolment: NDArray[np.int32], test: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Cosines (N,) in [-1, 1] of the rows ``enrolment`` (N,) with the rows ``test`` (N,)."""
+        scores = np.empty(len(enrolment))
+        for block in _blocks(len(enrolment)):
+            scores[block] = np.einsum("nd,nd->n", self.unit(enrolment[block]), self.unit(test[block]))
+        return np.clip(scores, -1.0, 1.0)
 
 
-def score_pairs(
-    unit: NDArray[np.float64], enrolment: NDArray[np.int32], test: NDArray[np.int32]
-) -> NDArray[np.float64]:
-    """Cosines (N,) in [-1, 1] of the rows ``enrolment`` (N,) with the rows ``test`` (N,) of ``unit`` (U, D).
-
-    Equal to ``(unit[enrolment] * unit[test]).sum(axis=1)``, in blocks that bound the memory.
-    """
-    scores = np.empty(len(enrolment))
-    for start in range(0, len(enrolment), BLOCK_TRIALS):
-        block = slice(start, start + BLOCK_TRIALS)
-        scores[block] = np.einsum("nd,nd->n", unit[enrolment[block]], unit[test[block]])
-    return np.clip(scores, -1.0, 1.0)
+def _blocks(count: int) -> Iterator[slice]:
+    """0 to ``count`` in blocks."""
+    for start in range(0, count, BLOCK_ROWS):
+        yield slice(start, min(start + BLOCK_ROWS, count))
 
 
-def score_trials(trials: TrialTable, scp: Path | str, mean: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
-    """Score all ``trials`` with the embeddings of ``scp``; (N,) cosines.
+def trial_directions(trials: TrialTable, scp: Path | str, mean: NDArray[np.float32] | None = None) -> Directions:
+    """The directions of all utterances of ``trials``, in the order of ``trials.utterances``.
 
     Args:
         trials: as read by :func:`wespeaker_qm.evaluate.trial_table.read_trial_table`.
@@ -66,11 +87,18 @@ def score_trials(trials: TrialTable, scp: Path | str, mean: NDArray[np.float32] 
         mean: (D,) mean embedding of the training set, subtracted first; None for plain cosines.
 
     Raises:
-        RecipeError: as :func:`load_embeddings` and :func:`unit_vectors`, before any score is computed.
+        RecipeError: as :class:`VectorTable` and :meth:`Directions.of`.
     """
-    embeddings = load_embeddings(scp, trials.utterances)
-    unit = unit_vectors(embeddings, mean, trials.utterances, scp)
-    return score_pairs(unit, trials.enrolment, trials.test)
+    return Directions.of(VectorTable(scp).load(trials.utterances), mean, trials.utterances, scp)
+
+
+def score_trials(trials: TrialTable, scp: Path | str, mean: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+    """Score all ``trials`` with the embeddings of ``scp``; (N,) cosines. Arguments as :func:`trial_directions`.
+
+    Raises:
+        RecipeError: as :func:`trial_directions`, before any score is computed.
+    """
+    return trial_directions(trials, scp, mean).cosines(trials.enrolment, trials.test)
 
 
 def load_mean(path: Path | str) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from wespeaker_qm.evaluate.operating_points import far_name
 from wespeaker_qm.evaluate.summary import verification_summary
 from wespeaker_qm.evaluate.trial_table import read_trial_table
 from wespeaker_qm.models.resnet import ResNet
-from wespeaker_qm.score.cosine import score_pairs, unit_vectors
+from wespeaker_qm.score.cosine import Directions
 from wespeaker_qm.utils.errors import RecipeError
 
 
@@ -57,8 +57,8 @@ def validation_check(
             description="validation",
             show_progress=False,
         )
-        unit = unit_vectors(embeddings[rows], None, trials.utterances, "validation embeddings")
-        summary = verification_summary(score_pairs(unit, trials.enrolment, trials.test), trials.is_target)
+        directions = Directions.of(embeddings[rows], None, trials.utterances, "validation embeddings")
+        summary = verification_summary(directions.cosines(trials.enrolment, trials.test), trials.is_target)
         tars = {f"tar_at_far_{far_name(far)}": tar for far, tar in summary.tar_at_far.items()}
         return {"eer": summary.eer, **tars}
 

@@ -1,0 +1,105 @@
+"""Paired comparison of systems on the same trials, each one or several runs."""
+
+import argparse
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
+from wespeaker_qm.evaluate.bootstrap import FigureSet, Resamples, SortedTrials, resample
+from wespeaker_qm.evaluate.comparison import compare_all
+from wespeaker_qm.evaluate.intervals import spread
+from wespeaker_qm.evaluate.metrics import comparison_table, markdown_table, show_figure
+from wespeaker_qm.evaluate.operating_points import FARS, is_measurable
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import write_text
+
+logger = logging.getLogger(__name__)
+
+HELP = "differences of systems on the same trials, with intervals and p-values; several seeds of one are averaged"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "systems",
+        nargs="+",
+        type=_name_and_files,
+        metavar="NAME=FILE[,FILE...]",
+        help="a system and its score file; several files are runs of it that differ in their seed",
+    )
+    add_labels(parser)
+    parser.add_argument(
+        "--figures",
+        nargs="+",
+        metavar="NAME",
+        help="what to compare, e.g. EER 'TAR@FAR 1e-3' (default: all that the trials can measure)",
+    )
+    add_resampling(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparisons to FILE, rates as fractions")
+
+
+def _name_and_files(text: str) -> tuple[str, list[Path]]:
+    name, equals, files = text.partition("=")
+    if not (name and equals and files and all(files.split(","))):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected NAME=FILE or NAME=FILE,FILE,...")
+    return name, [Path(file) for file in files.split(",")]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Resample all runs together; print each system and all differences."""
+    names = [name for name, _ in args.systems]
+    if len(set(names)) < len(names):
+        raise RecipeError(f"found the names {', '.join(names)}, expected each system once; join its files by commas")
+    if args.num_resamples == 0:
+        raise RecipeError("--num_resamples: found 0, expected at least 2: a comparison needs resamples")
+    files = {f"{name} {number}": file for name, each in args.systems for number, file in enumerate(each)}
+    trials, scores, speakers = read_systems(files, args.trials, args.utt2spk)
+    if speakers is None:
+        raise RecipeError("it is not known who speaks: name the speakers of the utterances (--utt2spk)")
+    possible = _possible_figures(int((~trials.is_target).sum()))
+    figures = possible if args.figures is None else args.figures
+    unknown = [name for name in figures if name not in possible]
+    if unknown:
+        raise RecipeError(f"--figures: found {', '.join(unknown)}, expected some of: {', '.join(possible)}")
+    runs = resample(
+        [SortedTrials.of(values, trials.is_target) for values in scores.values()],
+        speakers,
+        num_resamples=args.num_resamples,
+        seed=args.seed,
+        progress="resamples",
+    )
+    by_name = dict(zip(files, runs, strict=True))
+    systems = {name: [by_name[f"{name} {number}"] for number in range(len(each))] for name, each in args.systems}
+    logger.info("%s", _systems_table(systems, figures))
+    comparisons = compare_all(systems, figures)
+    if comparisons:
+        logger.info("\nDifferences, rates in per cent:\n\n%s", comparison_table(comparisons))
+    if args.json is not None:
+        content = [dataclasses.asdict(comparison) for comparison in comparisons]
+        write_text(args.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _possible_figures(num_nontargets: int) -> list[str]:
+    """The figures that so many non-target trials can measure."""
+    fars = tuple(far for far in FARS if is_measurable(far, num_nontargets))
+    return [name for name in FigureSet(fars=fars).names() if not name.startswith("threshold")]
+
+
+def _systems_table(systems: dict[str, list[Resamples]], figures: list[str]) -> str:
+    """A line a figure, a column a system: the mean over its runs, its interval, and the deviation of the runs."""
+    rows = []
+    for figure in figures:
+        cells = [figure]
+        for runs in systems.values():
+            each = spread(figure, runs)
+            cell = show_figure(figure, each.estimate, each.interval())
+            if len(runs) > 1:
+                deviation = float(np.std([run.estimate(figure) for run in runs], ddof=1))
+                cell += f", deviation of {len(runs)} runs {show_figure(figure, deviation)}"
+            cells.append(cell)
+        rows.append(cells)
+    return markdown_table(["figure (rates in per cent)", *systems], rows)

@@ -1,0 +1,85 @@
+"""Stage 6: normalise the scores of a run against a cohort of training speakers."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.score_files import NORMALISED, score_path, stamps
+from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
+from wespeaker_qm.score.cohort import check_apart, load_cohort
+from wespeaker_qm.score.cosine import load_mean, trial_directions
+from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
+from wespeaker_qm.score.writing import write_scores
+from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.tables import read_map
+
+logger = logging.getLogger(__name__)
+
+HELP = "AS-norm or S-norm of the scores against the training speakers (stage 6)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared corpus, e.g. data/mini")
+    parser.add_argument(
+        "--exp_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="scored experiment; scores/<list>.<method>.score go here, and the cohort beside the training embeddings",
+    )
+    parser.add_argument(
+        "--method", choices=NORMALISED, default="asnorm", help="all of the cohort, or the nearest (default: asnorm)"
+    )
+    parser.add_argument(
+        "--top_n",
+        type=int,
+        default=TOP_N,
+        metavar="N",
+        help=f"asnorm: how many of the nearest cohort speakers count; at most all of them (default: {TOP_N})",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Normalise all lists, unless nothing changed since the last run."""
+    if args.top_n < 2:
+        raise RecipeError(f"--top_n: found {args.top_n}, expected at least 2")
+    info = CorpusInfo.load(args.data)
+    trials_paths = {name: args.data / "trials" / name for name in info.trials}
+    cosines = {name: score_path(args.exp_dir, name) for name in info.trials}
+    outputs = {name: score_path(args.exp_dir, name, args.method) for name in info.trials}
+    embeddings = args.exp_dir / "embeddings"
+    mean_path = embeddings / "mean_vec.npy"
+    scps = {name: embeddings / folder / "xvector.scp" for name, folder in info.trials.items()}
+    top_n = args.top_n if args.method == "asnorm" else None
+    inputs = [*trials_paths.values(), *scps.values(), mean_path, embeddings / info.train / "xvector.scp"]
+    marker = DoneMarker(
+        args.exp_dir / ".done" / args.method,
+        [top_n, [file_stamp(path) for path in inputs], [stamps(path) for path in cosines.values()]],
+        outputs.values(),
+    )
+    if marker.is_current():
+        logger.info("stage normalise: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+        return
+    marker.clear()
+
+    training_speakers = read_map(args.data / info.train / "utt2spk")
+    for folder in dict.fromkeys(info.trials.values()):
+        check_apart(training_speakers, read_map(args.data / folder / "utt2spk"), "the cohort (the training set)")
+    cohort = load_cohort(args.data, args.exp_dir, info)
+    mean = load_mean(mean_path)
+    for name in info.trials:
+        trials = read_trial_table(trials_paths[name])
+        scores = read_scores(cosines[name], trials).scores
+        directions = trial_directions(trials, scps[name], mean)
+        statistics = cohort_statistics(directions, cohort, top_n, progress=f"{args.method} {name}")
+        write_scores(
+            outputs[name],
+            trials,
+            normalise(trials, scores, statistics),
+            quality_measures(trials, directions, statistics),
+        )
+        logger.info("normalised %d scores of %s -> %s", len(trials), name, outputs[name])
+    marker.write()

@@ -1,0 +1,64 @@
+"""The threshold for a wanted false-accept rate, and how sure it is."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from wespeaker_qm.bin.metrics import rate
+from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
+from wespeaker_qm.evaluate.bootstrap import FigureSet
+from wespeaker_qm.evaluate.metrics import (
+    NOT_MEASURABLE,
+    Resampling,
+    evaluate_systems,
+    markdown_table,
+    per_cent,
+    show_tar,
+)
+from wespeaker_qm.evaluate.operating_points import far_name
+from wespeaker_qm.evaluate.report import counts, intervals_note, show_threshold
+
+logger = logging.getLogger(__name__)
+
+HELP = "the threshold for a wanted false-accept rate, with its interval and the trials it rests on"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("scores", type=Path, metavar="FILE", help="score file, as for wespeaker-qm metrics")
+    parser.add_argument("--far", nargs="+", type=rate, required=True, metavar="RATE", help="wanted, e.g. 1e-4")
+    add_labels(parser)
+    add_resampling(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print a line a rate."""
+    trials, scores, speakers = read_systems({"scores": args.scores}, args.trials, args.utt2spk)
+    resampling = Resampling("speaker", args.num_resamples, args.seed) if args.num_resamples and speakers else None
+    result = evaluate_systems(
+        trials,
+        scores,
+        {"scores": FigureSet(fars=tuple(args.far), tars=(), p_targets=())},
+        speakers,
+        resampling=resampling,
+        progress="intervals",
+    )
+    system = result.systems["scores"]
+    rows = []
+    for far, point in system.tar_at_far.items():
+        name = far_name(far)
+        if point is None:
+            rows.append([name, NOT_MEASURABLE, "", "", f"takes {1 / far:,.0f} non-target trials"])
+            continue
+        rows.append(
+            [
+                name,
+                show_threshold(point.threshold, system.intervals.get(f"threshold@FAR {name}")),
+                per_cent(point.far, 4),
+                show_tar(point, system.intervals.get(f"TAR@FAR {name}")),
+                f"{point.false_accepts:,} of {result.num_nontargets:,}",
+            ]
+        )
+    header = ["FAR at most", "threshold", "FAR %", "TAR %", "false accepts"]
+    logger.info("%s.\n\n%s\n\n%s", counts(result), markdown_table(header, rows), intervals_note(result))
+    logger.info("Accept a trial when its score is at least the threshold.")

@@ -1,0 +1,39 @@
+"""Names of the score files of a run: ``scores/<list>.score``, and what stages 6 and 7 make of it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from wespeaker_qm.evaluate.score_cache import cache_path
+from wespeaker_qm.utils.done import file_stamp
+
+NORMALISED = ("snorm", "asnorm")
+CALIBRATED = "calibrated"
+VARIANTS = (*NORMALISED, CALIBRATED)
+"""Kinds of scores made from the cosines of a run, in the order of making."""
+
+
+def score_path(exp_dir: Path, trial_list: str, variant: str = "") -> Path:
+    """The score file of a list: cosines, or one of ``VARIANTS``."""
+    return exp_dir / "scores" / f"{trial_list}{variant and '.'}{variant}.score"
+
+
+def exists(path: Path) -> bool:
+    """Whether scores are there, as text or as a cache alone."""
+    return path.is_file() or cache_path(path).is_file()
+
+
+def present_variants(exp_dir: Path, trial_lists: Iterable[str]) -> list[str]:
+    """The variants that are there for all of the lists."""
+    lists = list(trial_lists)
+    return [variant for variant in VARIANTS if all(exists(score_path(exp_dir, name, variant)) for name in lists)]
+
+
+def remove(path: Path) -> None:
+    """Remove scores, text and cache."""
+    path.unlink(missing_ok=True)
+    cache_path(path).unlink(missing_ok=True)
+
+
+def stamps(path: Path) -> list[str]:
+    """What tells whether scores have changed."""
+    return [file_stamp(path), *([] if path.is_file() else [file_stamp(cache_path(path))])]

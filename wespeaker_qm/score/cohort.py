@@ -1,0 +1,74 @@
+"""The cohort of score normalisation: mean embeddings of the training speakers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.tables import read_map
+from wespeaker_qm.utils.vectors import VectorTable, write_vectors
+
+_BLOCK_UTTERANCES = 1 << 16
+
+
+class Cohort(NamedTuple):
+    """C speakers."""
+
+    speakers: list[str]
+    """C names, sorted."""
+    means: NDArray[np.float32]
+    """(C, D) mean raw embedding of each."""
+
+
+def speaker_means(scp: Path | str, speaker: Mapping[str, str]) -> Cohort:
+    """The mean embedding of each speaker in ``speaker`` (utterance -> speaker), read a block at a time.
+
+    Raises:
+        RecipeError: as :class:`VectorTable`; an utterance has no embedding.
+    """
+    table = VectorTable(scp)
+    speakers = sorted(set(speaker.values()))
+    numbers = {name: number for number, name in enumerate(speakers)}
+    utterances = list(speaker)
+    sums: NDArray[np.float64] | None = None
+    for start in range(0, len(utterances), _BLOCK_UTTERANCES):
+        block = utterances[start : start + _BLOCK_UTTERANCES]
+        vectors = table.load(block)
+        if sums is None:
+            sums = np.zeros((len(speakers), vectors.shape[1]))
+        np.add.at(sums, [numbers[speaker[utterance]] for utterance in block], vectors)
+    if sums is None:
+        raise RecipeError(f"{scp}: no utterances for the cohort; extract the training set (stage 4)")
+    counts = np.bincount([numbers[name] for name in speaker.values()], minlength=len(speakers))
+    return Cohort(speakers, (sums / counts[:, None]).astype(np.float32))
+
+
+def load_cohort(data: Path, exp_dir: Path, info: CorpusInfo) -> NDArray[np.float32]:
+    """The (C, D) mean embeddings of the training speakers, made once: ``embeddings/<train>/spk_xvector.scp``."""
+    folder = exp_dir / "embeddings" / info.train
+    source, target = folder / "xvector.scp", folder / "spk_xvector.scp"
+    speaker_path = data / info.train / "utt2spk"
+    marker = DoneMarker(exp_dir / ".done" / "cohort", [file_stamp(path) for path in (source, speaker_path)], [target])
+    if not marker.is_current():
+        marker.clear()
+        cohort = speaker_means(source, read_map(speaker_path))
+        write_vectors(folder, target.stem, cohort.speakers, cohort.means)
+        marker.write()
+    table = VectorTable(target)
+    return table.load(table.names)
+
+
+def check_apart(cohort: Mapping[str, str], tested: Mapping[str, str], what: str) -> None:
+    """Refuse speakers that are in both maps, utterance -> speaker.
+
+    Raises:
+        RecipeError: there are some; the first few are named.
+    """
+    common = sorted(set(cohort.values()) & set(tested.values()))
+    if common:
+        raise RecipeError(f"{len(common)} speakers are in {what} and in the trials, expected none:" + first_few(common))

@@ -1,0 +1,88 @@
+"""Score normalisation against a cohort of speakers: S-norm and AS-norm.
+
+An utterance that resembles everybody gets high scores with everybody. Each side of a trial is scored against a cohort
+of C other speakers, and the trial's score is measured in deviations from the mean of those (Kenny 2010)::
+
+    s' = ((s - mean_e) / deviation_e + (s - mean_t) / deviation_t) / 2
+
+S-norm takes all of the cohort, adaptive S-norm (AS-norm: Cumani et al. 2011, Matejka et al. 2017) the ``top_n`` nearest
+of it. The cohort are the mean embeddings of the training speakers, as in WeSpeaker, whose formula this is.
+
+Memory: utterances are scored against the cohort a block at a time, so that it does not grow with their number.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from wespeaker_qm.evaluate.trial_table import TrialTable
+from wespeaker_qm.score.cosine import Directions
+from wespeaker_qm.utils.errors import RecipeError
+
+TOP_N = 300
+_BLOCK_ROWS = 512
+
+
+class CohortStatistics(NamedTuple):
+    """How U utterances score against a cohort."""
+
+    mean: NDArray[np.float64]
+    """(U,) of the cohort's cosines, the nearest ``top_n`` of them for AS-norm."""
+    deviation: NDArray[np.float64]
+    """(U,) standard deviation of the same, above 0."""
+
+
+def cohort_statistics(
+    directions: Directions, cohort: NDArray[np.float32], top_n: int | None, *, progress: str | None = None
+) -> CohortStatistics:
+    """Score U utterances against a cohort.
+
+    Args:
+        directions: of the utterances.
+        cohort: (C, D) mean raw embeddings of the cohort's speakers.
+        top_n: how many of the nearest speakers count, at most C of them; None for all (S-norm).
+        progress: what the progress bar says; None shows none.
+
+    Raises:
+        RecipeError: the cohort has fewer than 2 speakers, or an utterance has the same cosine with all that count.
+    """
+    num_counted = len(cohort) if top_n is None else min(top_n, len(cohort))
+    if num_counted < 2:
+        raise RecipeError(f"a cohort of {num_counted} speaker(s), expected at least 2 to tell a deviation from")
+    names = [f"cohort speaker {number}" for number in range(len(cohort))]
+    # A cosine's round-off in float32 (6e-8) is averaged over the cohort: far below the spread of a hundredth or more.
+    unit = Directions.of(cohort, directions.mean.astype(np.float32), names, "the cohort").unit(slice(None))
+    columns = np.ascontiguousarray(unit.T, dtype=np.float32)
+    count = len(directions.embeddings)
+    mean, deviation = np.empty(count), np.empty(count)
+    with tqdm(total=count, desc=progress, unit="utt", disable=progress is None) as bar:
+        for start in range(0, count, _BLOCK_ROWS):
+            block = slice(start, min(start + _BLOCK_ROWS, count))
+            cosines = directions.unit(block).astype(np.float32) @ columns
+            if num_counted < len(cohort):
+                cosines.partition(len(cohort) - num_counted, axis=1)
+            counted = cosines[:, len(cohort) - num_counted :]
+            mean[block] = counted.mean(axis=1, dtype=np.float64)
+            deviation[block] = counted.std(axis=1, dtype=np.float64)
+            bar.update(block.stop - block.start)
+    flat = np.flatnonzero(deviation == 0)
+    if len(flat):
+        raise RecipeError(
+            f"{len(flat)} of {count} utterances have the same cosine with all of the cohort: rows "
+            f"{flat[:5].tolist()}; look at the embeddings of the cohort"
+        )
+    return CohortStatistics(mean, deviation)
+
+
+def normalise(trials: TrialTable, scores: NDArray[np.float64], cohort: CohortStatistics) -> NDArray[np.float64]:
+    """(N,) normalised scores of ``scores`` (N,), the statistics being those of ``trials.utterances``."""
+    sides = [(scores - cohort.mean[side]) / cohort.deviation[side] for side in (trials.enrolment, trials.test)]
+    return (sides[0] + sides[1]) / 2
+
+
+def quality_measures(trials: TrialTable, directions: Directions, cohort: CohortStatistics) -> NDArray[np.float64]:
+    """(N, 4) what WeSpeaker's normalised score files add: both lengths of embeddings, both cohort means."""
+    columns = [value[side] for value in (directions.length, cohort.mean) for side in (trials.enrolment, trials.test)]
+    return np.stack(columns, axis=1)

@@ -1,0 +1,152 @@
+"""Embeddings in Kaldi's ark and scp: vectors by name, as one matrix.
+
+Vectors of floats, which is what extractors write, are taken straight from the memory-mapped ark. Any other entry
+(doubles, compressed, text, through a pipe) is read by kaldiio.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.tables import read_map, write_rows
+
+_FLOAT_VECTOR = np.frombuffer(b"\0BFV \4", np.uint8)
+"""First bytes of a binary vector of floats; a four-byte length and the values follow."""
+_HEADER_BYTES = len(_FLOAT_VECTOR) + 4
+
+
+class VectorTable:
+    """The vectors of an scp, by name. Paths in it may be relative to the current directory, as in Kaldi.
+
+    Raises:
+        RecipeError: no such scp, or a name stands twice.
+    """
+
+    def __init__(self, scp: Path | str) -> None:
+        self.scp = Path(scp)
+        self._places = read_map(scp)
+
+    @property
+    def names(self) -> list[str]:
+        """All names, in the order of the scp."""
+        return list(self._places)
+
+    def load(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """Read the vectors of ``names``.
+
+        Returns:
+            (U, D) float32, in that order.
+
+        Raises:
+            RecipeError: an ark is missing, a name has no vector, dimensions differ, or values are not finite; the first
+                few names are shown, and all are counted.
+        """
+        missing = [name for name in names if name not in self._places]
+        if missing:
+            raise RecipeError(
+                f"{self.scp}: {len(missing)} of the {len(names)} utterances have no embedding; extract the set that "
+                "they belong to (stage 4):" + first_few(missing)
+            )
+        try:
+            matrix = _read(self.scp, [self._places[name] for name in names])
+        except (OSError, ValueError) as error:
+            raise RecipeError(
+                f"{self.scp}: cannot be read ({error}); extract the embeddings again (stage 4)"
+            ) from error
+        refuse(self.scp, names, np.logical_not(np.isfinite(matrix).all(axis=1)), "hold values that are not finite")
+        return matrix
+
+
+def refuse(source: Path | str, utterances: Sequence[str], is_bad: NDArray[np.bool_], complaint: str) -> None:
+    """Raise for the utterances whose embeddings ``is_bad`` (U,).
+
+    Raises:
+        RecipeError: there are some; the first few are named.
+    """
+    bad = [utterances[row] for row in np.flatnonzero(is_bad).tolist()]
+    if bad:
+        raise RecipeError(
+            f"{source}: {len(bad)} of {len(utterances)} embeddings {complaint}; look at these recordings and at the "
+            "model, then extract again (stage 4):" + first_few(bad)
+        )
+
+
+def _read(scp: Path | str, places: list[str]) -> NDArray[np.float32]:
+    """The vectors at ``places``, each ``ark:offset`` or whatever else kaldiio reads."""
+    rows_of: defaultdict[str, list[int]] = defaultdict(list)
+    offsets = np.zeros(len(places), np.int64)
+    for row, place in enumerate(places):
+        ark, _, position = place.rpartition(":")
+        is_plain = ark != "" and position.isdigit()
+        rows_of[ark if is_plain else ""].append(row)
+        offsets[row] = int(position) if is_plain else 0
+    others = rows_of.pop("", [])
+    matrix: NDArray[np.float32] | None = None
+    for ark, rows in rows_of.items():
+        content = np.asarray(np.memmap(ark, np.uint8, mode="r"))  # slices of a memmap itself are slow to make
+        header = content[np.minimum(offsets[rows, None] + np.arange(_HEADER_BYTES), len(content) - 1)]
+        dim = int.from_bytes(header[0, -4:].tobytes(), "little")
+        if matrix is None and (header[0, :-4] == _FLOAT_VECTOR).all():
+            matrix = np.empty((len(places), dim), np.float32)
+        if matrix is None:
+            others += rows
+            continue
+        expected = np.concatenate([_FLOAT_VECTOR, np.frombuffer(matrix.shape[1].to_bytes(4, "little"), np.uint8)])
+        is_plain_row = (header == expected).all(axis=1) & (
+            offsets[rows] + _HEADER_BYTES + matrix.nbytes // len(matrix) <= len(content)
+        )
+        others += [row for row, is_plain in zip(rows, is_plain_row.tolist(), strict=True) if not is_plain]
+        taken = np.array(rows)[is_plain_row]
+        bytes_of, num_bytes = matrix.view(np.uint8), matrix.itemsize * matrix.shape[1]
+        for row, start in zip(taken.tolist(), (offsets[taken] + _HEADER_BYTES).tolist(), strict=True):
+            bytes_of[row] = content[start : start + num_bytes]
+    return _read_others(scp, places, others, matrix)
+
+
+def _read_others(
+    scp: Path | str, places: list[str], rows: list[int], matrix: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Fill the remaining ``rows`` of ``matrix``, which is made if there is none yet."""
+    import kaldiio
+
+    for row in rows:
+        vector = kaldiio.load_mat(places[row])
+        if vector.ndim != 1:
+            raise RecipeError(f"{scp}: found an embedding of shape {vector.shape}, expected vectors of one length")
+        if matrix is None:
+            matrix = np.empty((len(places), len(vector)), np.float32)
+        _check_dim(scp, len(vector), matrix.shape[1])
+        matrix[row] = vector
+    if matrix is None:
+        raise RecipeError(f"{scp}: no embedding was asked for")
+    return matrix
+
+
+def _check_dim(scp: Path | str, found: int, expected: int) -> None:
+    if found != expected:
+        raise RecipeError(
+            f"{scp}: embeddings have lengths {expected} and {found}, expected one vector length throughout; extract "
+            "all of them with one model (stage 4)"
+        )
+
+
+def write_vectors(directory: Path, stem: str, names: Sequence[str], vectors: NDArray[np.float32]) -> None:
+    """Write ``<stem>.ark`` and then ``<stem>.scp`` (float32, sorted by name); both are whole or absent."""
+    import kaldiio
+
+    ark = directory / f"{stem}.ark"
+    order = sorted(range(len(names)), key=names.__getitem__)
+    with atomic_path(ark) as temporary:
+        offsets = temporary.with_suffix(".scp")
+        try:
+            kaldiio.save_ark(str(temporary), {names[row]: vectors[row] for row in order}, scp=str(offsets))
+            rows = [line.split(maxsplit=1) for line in offsets.read_text(encoding="utf-8").splitlines()]
+        finally:
+            offsets.unlink(missing_ok=True)
+    # The ark was written under a temporary name; only the byte offset of each entry is taken from there.
+    write_rows(directory / f"{stem}.scp", [(name, f"{ark}:{place.rpartition(':')[2]}") for name, place in rows])
