@@ -12,8 +12,9 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import ShardReader, packed_stamps
 from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, score_path, stamps
+from wespeaker_qm.evaluate.trial_speakers import trial_speakers
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores, read_trial_table
-from wespeaker_qm.score.calibration import features, fit
+from wespeaker_qm.score.calibration import choose, features, fit
 from wespeaker_qm.score.cohort import check_apart, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
@@ -85,6 +86,14 @@ def run(args: argparse.Namespace) -> None:
     scores = normalise(trials, directions.cosines(trials.enrolment, trials.test), statistics)
     durations = {folder: _durations(args.data / folder) for folder in dict.fromkeys(lists.values())}
     x = features(scores, _of_both(trials, durations[info.validation]), quality_measures(trials, directions, statistics))
+    cross_validated = choose(x, trials.is_target, trial_speakers(trials, calibration_speakers))
+    num_features = next(iter(cross_validated))
+    logger.info(
+        "Cllr on held-out speakers of %s by number of features: %s",
+        info.validation,
+        ", ".join(f"{count}: {value:.3f}" for count, value in cross_validated.items()),
+    )
+    x = x[:, :num_features]
     model = fit(x, trials.is_target)
     model.save(model_path)
     logger.info(

@@ -4,11 +4,14 @@ import argparse
 import logging
 from pathlib import Path
 
+from wespeaker_qm.bin.resampling import add_resampling
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.metrics import Resampling
 from wespeaker_qm.evaluate.report import CorpusCard
 from wespeaker_qm.evaluate.table5 import collect, read_table, write_table5
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--exp_root",
         type=Path,
         metavar="DIR",
-        help="folder of the runs, e.g. exp/mini; table5.md, det_table5.png and det_table5.pdf go here",
+        help="folder of the runs, e.g. exp/mini; table5.md, .tex and .json, det_table5.png and .pdf go here",
     )
     parser.add_argument(
         "--partial",
@@ -39,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BOOL",
         help="true: only print the loss overlay of each row (default: false)",
     )
+    add_resampling(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -53,5 +57,8 @@ def run(args: argparse.Namespace) -> None:
     info = CorpusInfo.load(args.data)
     corpus = CorpusCard(name=info.name, description=info.description, caveat=info.caveat, headline=info.headline)
     results = collect(table, args.exp_root, corpus, args.partial)
-    logger.info("%s", write_table5(table, results, corpus, args.exp_root))
+    speaker = read_map(args.data / info.trials[info.headline] / "utt2spk")
+    resampling = Resampling("speaker", args.num_resamples, args.seed) if args.num_resamples else None
+    text = write_table5(table, results, corpus, args.exp_root, speaker=speaker, resampling=resampling)
+    logger.info("%s", text)
     logger.info("table: %s, figure: %s", args.exp_root / "table5.md", args.exp_root / "det_table5.png")

@@ -68,7 +68,7 @@ class SystemResult:
 
     def to_json(self) -> dict[str, Any]:
         """The figures, not the curve, as plain values."""
-        content = {
+        content: dict[str, Any] = {
             "eer": self.eer.rate,
             "eer_threshold": self.eer.threshold,
             "eer_hull": self.eer_hull,
@@ -82,7 +82,10 @@ class SystemResult:
         if self.cllr is not None and self.act_dcf is not None:
             content["cllr"] = self.cllr
             content["act_dcf"] = {f"{p_target:g}": cost for p_target, cost in self.act_dcf.items()}
-        return {**content, "intervals": {name: list(interval) for name, interval in self.intervals.items()}}
+        content["intervals"] = {name: list(interval) for name, interval in self.intervals.items()}
+        if self.band is not None:
+            content["band"] = {edge: np.round(values, 7).tolist() for edge, values in self.band._asdict().items()}
+        return content
 
 
 class Resampling(NamedTuple):
@@ -308,31 +311,30 @@ def show_tar(point: OperatingPoint | None, interval: Interval | None = None) -> 
 
 def figures_table(systems: Mapping[str, SystemResult]) -> str:
     """A line a figure, a column a system, in Markdown; intervals in brackets, rates in per cent."""
-    rows: dict[str, list[str]] = {}
-    for system in systems.values():
-        interval = system.intervals.get
-        cells = {
-            "EER %": show_per_cent(system.eer.rate, interval("EER")),
-            "EER % on the convex hull": show_per_cent(system.eer_hull, interval("EER hull")),
-        }
-        for far, point in system.tar_at_far.items():
-            cells[f"TAR % at FAR {far_name(far)}"] = show_tar(point, interval(f"TAR@FAR {far_name(far)}"))
-        for tar, best in system.far_at_tar.items():
-            cells[f"FAR % at TAR {tar:g}"] = show_per_cent(best.far, interval(f"FAR@TAR {tar:g}"))
-        for p_target, result in system.min_dcf.items():
-            cells[f"minDCF {p_target:g}"] = show_cost(result.cost, interval(f"minDCF {p_target:g}"))
-        cells["minCllr"] = show_cost(system.min_cllr, interval("minCllr"))
-        if system.cllr is not None and system.act_dcf is not None:
-            cells["Cllr"] = show_cost(system.cllr, interval("Cllr"))
-            for p_target, cost in system.act_dcf.items():
-                cells[f"actDCF {p_target:g}"] = show_cost(cost, interval(f"actDCF {p_target:g}"))
-        for name, cell in cells.items():
-            rows.setdefault(name, []).append(cell)
-    width = len(systems)
-    # Only some systems are calibrated: their figures stand in the last columns.
-    return markdown_table(
-        ["figure", *systems], [[name, *[""] * (width - len(cells)), *cells] for name, cells in rows.items()]
-    )
+    columns = [_cells(system) for system in systems.values()]
+    names = dict.fromkeys(name for cells in columns for name in cells)
+    return markdown_table(["figure", *systems], [[name, *(cells.get(name, "") for cells in columns)] for name in names])
+
+
+def _cells(system: SystemResult) -> dict[str, str]:
+    """Name of a line -> what stands in it."""
+    interval = system.intervals.get
+    cells = {
+        "EER %": show_per_cent(system.eer.rate, interval("EER")),
+        "EER % on the convex hull": show_per_cent(system.eer_hull, interval("EER hull")),
+    }
+    for far, point in system.tar_at_far.items():
+        cells[f"TAR % at FAR {far_name(far)}"] = show_tar(point, interval(f"TAR@FAR {far_name(far)}"))
+    for tar, best in system.far_at_tar.items():
+        cells[f"FAR % at TAR {tar:g}"] = show_per_cent(best.far, interval(f"FAR@TAR {tar:g}"))
+    for p_target, result in system.min_dcf.items():
+        cells[f"minDCF {p_target:g}"] = show_cost(result.cost, interval(f"minDCF {p_target:g}"))
+    cells["minCllr"] = show_cost(system.min_cllr, interval("minCllr"))
+    if system.cllr is not None and system.act_dcf is not None:
+        cells["Cllr"] = show_cost(system.cllr, interval("Cllr"))
+        for p_target, cost in system.act_dcf.items():
+            cells[f"actDCF {p_target:g}"] = show_cost(cost, interval(f"actDCF {p_target:g}"))
+    return cells
 
 
 def comparison_table(comparisons: Sequence[Comparison], label: Callable[[str], str] = str) -> str:

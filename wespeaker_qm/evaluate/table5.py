@@ -7,15 +7,31 @@ must not be mistaken for each other.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from wespeaker_qm.evaluate.bootstrap import FigureSet
+from wespeaker_qm.evaluate.comparison import Comparison
 from wespeaker_qm.evaluate.det import det_figure, save_figure
-from wespeaker_qm.evaluate.metrics import NOT_MEASURABLE, markdown_table, per_cent
-from wespeaker_qm.evaluate.operating_points import FARS, RocSteps, equal_error_rate, far_name, roc_steps
-from wespeaker_qm.evaluate.report import TRAINED, CorpusCard
+from wespeaker_qm.evaluate.intervals import CONFIDENCE
+from wespeaker_qm.evaluate.metrics import (
+    ListResult,
+    Resampling,
+    SystemResult,
+    comparison_table,
+    evaluate_systems,
+    markdown_table,
+    per_cent,
+    show_per_cent,
+    show_tar,
+)
+from wespeaker_qm.evaluate.operating_points import FARS, equal_error_rate, far_name, roc_steps
+from wespeaker_qm.evaluate.report import TRAINED, CorpusCard, counts, intervals_note, latex_text
 from wespeaker_qm.evaluate.training import LossCard
+from wespeaker_qm.evaluate.trial_speakers import trial_speakers
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -57,16 +73,14 @@ class Table:
 class Measured:
     """What one run achieved on the headline list."""
 
-    system: dict[str, Any]
-    """``metrics.json``: the figures of the trained system on the headline list."""
     trials: TrialTable
     """The headline list."""
     trained: LossCard
     """The loss as it was trained here."""
     amount: str
     """Of training, in words."""
-    roc: RocSteps
-    """All operating points, for the figure."""
+    scores: NDArray[np.float64]
+    """(N,) of the trained system."""
 
 
 def read_table(path: Path | str) -> Table:
@@ -114,18 +128,17 @@ def read_run(exp_dir: Path, corpus: CorpusCard) -> Measured:
         raise RecipeError(f"{path}: says nothing of a training; a row of Table 5 is a run of stages 3 to 5")
     system = metrics["trial_lists"][corpus.headline]["systems"][TRAINED]
     trials, scores, _ = read_scores(exp_dir / "scores" / f"{corpus.headline}.score")
-    roc = roc_steps(scores, trials.is_target)
-    if equal_error_rate(roc).rate != system["eer"]:
+    eer = equal_error_rate(roc_steps(scores, trials.is_target)).rate
+    if eer != system["eer"]:
         raise RecipeError(
-            f"{path}: EER {system['eer']}, but {trials.path} has {equal_error_rate(roc).rate}; evaluate the run again "
+            f"{path}: EER {system['eer']}, but {trials.path} has {eer}; evaluate the run again "
             f"(run.sh --stage 5 --exp_dir {exp_dir})"
         )
     return Measured(
-        system=system,
         trials=trials,
         trained=LossCard(**training["loss"]),
         amount=f"{training['num_samples']:,} samples, {training['minutes']:.1f} minutes",
-        roc=roc,
+        scores=scores,
     )
 
 
@@ -155,38 +168,84 @@ def collect(table: Table, exp_root: Path, corpus: CorpusCard, partial: bool = Fa
     return results
 
 
-def table5(table: Table, results: list[Measured | None], corpus: CorpusCard) -> str:
-    """The table in Markdown, with the corpus in its title, its columns and its notes."""
+def measure(
+    results: list[Measured | None], rows: list[Row], speaker: Mapping[str, str], resampling: Resampling | None
+) -> ListResult:
+    """Figures, intervals and differences of all rows that were trained, on the same resamples; by name of the run."""
+    measured = {row.run: result for row, result in zip(rows, results, strict=True) if result is not None}
+    trials = next(iter(measured.values())).trials
+    return evaluate_systems(
+        trials,
+        {name: result.scores for name, result in measured.items()},
+        dict.fromkeys(measured, FigureSet()),
+        trial_speakers(trials, speaker),
+        resampling=resampling,
+        progress="intervals of Table 5",
+    )
+
+
+def table5_rows(
+    table: Table, results: list[Measured | None], measured: ListResult, corpus: CorpusCard
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, every column under the name of its corpus."""
     paper_fars = list(table.rows[0].paper_tar)
     header = ["loss", "α", "s", "m", f"{corpus.name}: EER"]
     header += [f"{corpus.name}: TAR@{far_name(far)}" for far in FARS]
     header += [f"paper, {table.test_set}: TAR@{far}" for far in paper_fars]
-    lines = []
+    rows = []
     for row, result in zip(table.rows, results, strict=True):
-        measured = [NOT_TRAINED] * (1 + len(FARS)) if result is None else _measured_cells(result.system)
+        cells = [NOT_TRAINED] * (1 + len(FARS)) if result is None else _measured_cells(measured.systems[row.run])
         alpha = "-" if row.card.alpha is None else f"{row.card.alpha:g}"
         paper = [per_cent(row.paper_tar[far]) for far in paper_fars]
         mark = f" {DIFFERS}" if _differs(row, result) else ""
-        lines.append([row.card.name + mark, alpha, f"{row.card.scale:g}", f"{row.card.margin:g}", *measured, *paper])
+        rows.append([row.card.name + mark, alpha, f"{row.card.scale:g}", f"{row.card.margin:g}", *cells, *paper])
+    return header, rows
+
+
+def table5(table: Table, results: list[Measured | None], measured: ListResult, corpus: CorpusCard) -> str:
+    """The table in Markdown, with the corpus in its title, its columns and its notes."""
+    names = {row.run: str(row.card) for row in table.rows}
     parts = [
         f"# The losses of Table 5 on {corpus.name}",
         corpus.description,
         f"> **Mind:** {corpus.caveat}" if corpus.caveat else "",
-        f"Columns `{corpus.name}`: measured here, list {corpus.headline} ({_counts(results)}). Columns `paper`: "
+        f"Columns `{corpus.name}`: measured here, list {corpus.headline} ({counts(measured)}). Columns `paper`: "
         f"{table.paper}, trained on {table.training_set}, tested on {table.test_set}. Figures of different corpora "
         "cannot be compared with each other. All figures in per cent; TAR@x is the largest TAR at a false-accept rate "
-        "of at most x.",
-        markdown_table(header, lines),
+        f"of at most x. {intervals_note(measured)}",
+        markdown_table(*table5_rows(table, results, measured, corpus)),
+        conclusion(measured.comparisons, names),
         _notes(table, results),
         f"![DET curves on {corpus.name}](det_table5.png)",
     ]
+    if measured.comparisons:
+        shown = [each for each in measured.comparisons if each.figure.startswith(("EER", "TAR@FAR"))]
+        parts += ["## Differences", comparison_table(shown, lambda name: names[name])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _measured_cells(system: Mapping[str, Any]) -> list[str]:
-    points = [system["tar_at_far"][far_name(far)] for far in FARS]
-    tars = [NOT_MEASURABLE if point is None else per_cent(point["tar"]) for point in points]
-    return [per_cent(system["eer"]), *tars]
+def conclusion(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> str:
+    """Which losses differ at the 5 % level, all pairs allowed for; nothing where nothing was compared."""
+    if not comparisons:
+        return ""
+    lines = []
+    for figure in dict.fromkeys(each.figure for each in comparisons if each.figure.startswith(("EER", "TAR@FAR"))):
+        sure = [each for each in comparisons if each.figure == figure and each.p_holm < 1 - CONFIDENCE]
+        pairs = "; ".join(
+            f"{names[each.two]} {'above' if each.difference > 0 else 'below'} {names[each.one]}" for each in sure
+        )
+        lines.append(f"- {figure}: {pairs or 'no two losses differ'}")
+    return (
+        "What these trials can tell (p < 0.05 after Holm's correction for all pairs of a figure; one run a loss):\n\n"
+        + ("\n".join(lines))
+    )
+
+
+def _measured_cells(system: SystemResult) -> list[str]:
+    tars = [
+        show_tar(point, system.intervals.get(f"TAR@FAR {far_name(far)}")) for far, point in system.tar_at_far.items()
+    ]
+    return [show_per_cent(system.eer.rate, system.intervals.get("EER")), *tars]
 
 
 def _notes(table: Table, results: list[Measured | None]) -> str:
@@ -204,20 +263,41 @@ def _differs(row: Row, result: Measured | None) -> bool:
     return result is not None and result.trained != row.card
 
 
-def _counts(results: list[Measured | None]) -> str:
-    roc = next(result.roc for result in results if result is not None)
-    return f"{roc.num_targets:,} target and {roc.num_nontargets:,} non-target trials"
+def write_table5(
+    table: Table,
+    results: list[Measured | None],
+    corpus: CorpusCard,
+    folder: Path,
+    *,
+    speaker: Mapping[str, str],
+    resampling: Resampling | None,
+) -> str:
+    """Write ``table5.md``, ``table5.tex``, ``table5.json``, ``det_table5.png`` and ``.pdf``; returns the Markdown.
 
-
-def write_table5(table: Table, results: list[Measured | None], corpus: CorpusCard, folder: Path) -> str:
-    """Write ``table5.md`` and ``det_table5.png``/``.pdf`` into ``folder``; returns the Markdown."""
-    text = table5(table, results, corpus)
-    systems = {
-        f"{row.card}{f' {DIFFERS}' if _differs(row, result) else ''}": result.roc
+    Args:
+        table: the rows.
+        results: of each, as :func:`collect` read them.
+        corpus: what must stand beside the figures.
+        folder: to write into.
+        speaker: utterance -> speaker of the headline list.
+        resampling: for intervals; None for none.
+    """
+    measured = measure(results, table.rows, speaker, resampling)
+    text = table5(table, results, measured, corpus)
+    header, rows = table5_rows(table, results, measured, corpus)
+    labels = {
+        row.run: f"{row.card}{f' {DIFFERS}' if _differs(row, result) else ''}"
         for row, result in zip(table.rows, results, strict=True)
-        if result is not None
     }
+    curves = {labels[name]: system.roc for name, system in measured.systems.items()}
     title = f"The losses of Table 5 on {corpus.name}: {corpus.headline}"
-    save_figure(det_figure(systems, title, _counts(results)), folder / "det_table5")
+    save_figure(det_figure(curves, title, counts(measured)), folder / "det_table5")
+    comparisons = [
+        {**dataclasses.asdict(each), "one": labels[each.one], "two": labels[each.two]} for each in measured.comparisons
+    ]
+    content = {"header": header, "rows": rows, "runs": list(measured.systems), "comparisons": comparisons}
+    write_text(folder / "table5.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    lines = [f"% {' & '.join(header)}", *(" & ".join(map(latex_text, row)) + r" \\" for row in rows)]
+    write_text(folder / "table5.tex", "\n".join(lines) + "\n")
     write_text(folder / "table5.md", text)
     return text

@@ -1,0 +1,49 @@
+"""report.html of one run, or of all runs of a corpus."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from wespeaker_qm.report.page import write_report
+from wespeaker_qm.utils.errors import RecipeError
+
+logger = logging.getLogger(__name__)
+
+HELP = (
+    "one self-contained report.html of a run or a set of runs: tables, DET curves, threshold explorer, hardest errors"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared corpus, e.g. data/mini")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument(
+        "--exp_dir", type=Path, nargs="+", metavar="DIR", help="evaluated runs; the report goes into the first"
+    )
+    place.add_argument(
+        "--exp_root", type=Path, metavar="DIR", help="folder of the runs of Table 5, with table5.json; it goes there"
+    )
+    parser.add_argument(
+        "--base",
+        type=Path,
+        default=Path("conf/resnet34.yaml"),
+        metavar="FILE",
+        help="configuration that a single run is compared with (default: conf/resnet34.yaml)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write it."""
+    if args.exp_root is None:
+        folders, table5 = args.exp_dir, None
+    else:
+        table5 = args.exp_root / "table5.json"
+        if not table5.is_file():
+            raise RecipeError(f"{table5}: no such file; collect the runs first (run.sh --table5 true --stage 5)")
+        runs = json.loads(table5.read_text(encoding="utf-8"))["runs"]
+        folders = [args.exp_root / name for name in runs]
+    output = (args.exp_root or folders[0]) / "report.html"
+    write_report(folders, args.data, output, base=args.base, table5=table5)
+    logger.info("report: %s (%.1f MB)", output, output.stat().st_size / 1e6)

@@ -1,0 +1,145 @@
+"""The figures of the report, as data for plotly: built by its Python library, drawn by its JavaScript in the page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from wespeaker_qm.evaluate.det import COLOURS, FAR_LIMITS, FRR_LIMITS, TICKS, Band, det_curve
+from wespeaker_qm.evaluate.operating_points import RocSteps
+from wespeaker_qm.evaluate.training import TrainingLog
+
+NUM_BINS = 80
+MAX_POINTS = 6000
+"""Operating points kept for the threshold explorer: the first ones, where false accepts are few, and a share of the rest."""
+
+_LAYOUT: dict[str, Any] = {
+    "template": "plotly_white",
+    "font": {"family": "inherit", "size": 13},
+    "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
+    "legend": {"orientation": "h", "y": -0.18},
+    "hovermode": "closest",
+}
+
+
+def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None]) -> dict[str, Any]:
+    """DET curves on normal-deviate axes; each curve's band is a trace of its own, in the curve's group of the legend."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for position, (label, roc) in enumerate(systems.items()):
+        colour = COLOURS[position % len(COLOURS)]
+        band = bands.get(label)
+        if band is not None:
+            seen = band.far * roc.num_nontargets >= 1
+            far = np.concatenate([band.far[seen], band.far[seen][::-1]])
+            frr = np.clip(np.concatenate([band.low[seen], band.high[seen][::-1]]), *FRR_LIMITS)
+            figure.add_scatter(
+                x=_short(ndtri(far)), y=_short(ndtri(frr)), fill="toself", mode="none", fillcolor=_faint(colour),
+                legendgroup=label, showlegend=False, hoverinfo="skip", name=f"{label}, band", meta="band",
+            )  # fmt: skip
+        far, frr = det_curve(roc)
+        figure.add_scatter(
+            x=_short(ndtri(far)), y=_short(ndtri(frr)), mode="lines", name=label, legendgroup=label,
+            line={"color": colour, "width": 2, "shape": "hv"}, meta="curve",
+            customdata=np.round(np.stack([100 * far, 100 * frr], axis=1), 4).tolist(),
+            hovertemplate="FAR %{customdata[0]} %<br>FRR %{customdata[1]} %<extra>" + label + "</extra>",
+        )  # fmt: skip
+    diagonal = ndtri([FRR_LIMITS[0], FAR_LIMITS[1]]).tolist()
+    figure.add_scatter(
+        x=diagonal, y=diagonal, mode="lines", line={"color": "#999", "dash": "dash", "width": 1}, hoverinfo="skip",
+        showlegend=False, meta="diagonal",
+    )  # fmt: skip
+    figure.update_layout(**_LAYOUT, height=560)
+    for update, limits, title in (
+        (figure.update_xaxes, FAR_LIMITS, "false-accept rate FAR (%)"),
+        (figure.update_yaxes, FRR_LIMITS, "miss rate FRR = 1 − TAR (%)"),
+    ):
+        ticks = {rate: label for rate, label in TICKS.items() if limits[0] <= rate <= limits[1]}
+        update(
+            title=title, range=ndtri(limits).tolist(), tickvals=ndtri(list(ticks)).tolist(),
+            ticktext=list(ticks.values()), zeroline=False,
+        )  # fmt: skip
+    return _plain(figure)
+
+
+def histogram_chart(scores: NDArray[np.float64], is_target: NDArray[np.bool_]) -> dict[str, Any]:
+    """Densities of target and of non-target scores."""
+    import plotly.graph_objects as go
+
+    edges = np.histogram_bin_edges(scores, NUM_BINS)
+    figure = go.Figure()
+    for name, kind, colour in (("non-target", ~is_target, COLOURS[1]), ("target", is_target, COLOURS[0])):
+        density, _ = np.histogram(scores[kind], edges, density=True)
+        figure.add_bar(
+            x=_short((edges[1:] + edges[:-1]) / 2), y=_short(density), width=float(edges[1] - edges[0]), name=name,
+            marker={"color": colour, "opacity": 0.55, "line": {"width": 0}},
+        )  # fmt: skip
+    figure.update_layout(**_LAYOUT, barmode="overlay", height=360)
+    figure.update_xaxes(title="score")
+    figure.update_yaxes(title="density")
+    return _plain(figure)
+
+
+def training_charts(logs: Mapping[str, TrainingLog]) -> dict[str, dict[str, Any]]:
+    """Learning curves: title -> figure, a curve a run, over thousands of training samples."""
+    import plotly.graph_objects as go
+
+    charts = {}
+    for field, kind, title in (
+        ("loss", "epochs", "training loss"),
+        ("accuracy", "epochs", "training accuracy, without margin"),
+        ("eer", "validations", "EER on held-out speakers"),
+        ("support", "epochs", "classes with a posterior above 0"),
+    ):
+        figure = go.Figure()
+        for position, (name, log) in enumerate(logs.items()):
+            records = [record for record in getattr(log, kind) if field in record]
+            thousands = log.num_samples / log.epochs[-1]["step"] / 1000
+            if records:
+                figure.add_scatter(
+                    x=[round(record["step"] * thousands, 3) for record in records],
+                    y=[float(f"{record[field]:.5g}") for record in records],
+                    mode="lines+markers", name=name, marker={"size": 4},
+                    line={"color": COLOURS[position % len(COLOURS)]},
+                )  # fmt: skip
+        if figure.data:
+            figure.update_layout(**_LAYOUT, height=300, showlegend=len(logs) > 1)
+            figure.update_xaxes(title="thousand training samples")
+            charts[title] = _plain(figure)
+    return charts
+
+
+def explorer_points(roc: RocSteps) -> dict[str, Any]:
+    """Operating points for the threshold explorer: exact ones, thinned only where there are many."""
+    count = len(roc.threshold)
+    kept = np.arange(count)
+    if count > MAX_POINTS:
+        dense = int(np.searchsorted(roc.false_accepts, 200))
+        few = np.arange(min(dense, MAX_POINTS // 2))
+        kept = np.unique(np.concatenate([few, np.linspace(0, count - 1, MAX_POINTS - len(few)).astype(np.int64)]))
+    return {
+        "threshold": [float(f"{value:.9g}") for value in roc.threshold[kept].tolist()],
+        "false_accepts": roc.false_accepts[kept].tolist(),
+        "true_accepts": roc.true_accepts[kept].tolist(),
+        "num_targets": roc.num_targets,
+        "num_nontargets": roc.num_nontargets,
+    }
+
+
+def _short(values: NDArray[np.float64]) -> list[float]:
+    """Five digits: a page of a few megabytes instead of tens."""
+    return [float(f"{value:.5g}") for value in values.tolist()]
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.13)"
+
+
+def _plain(figure: Any) -> dict[str, Any]:
+    content: dict[str, Any] = figure.to_plotly_json()
+    content["layout"]["template"] = None  # 7 kB that repeat the library's defaults
+    return content

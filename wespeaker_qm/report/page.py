@@ -1,0 +1,190 @@
+"""``report.html``: one file, no network, for one run or a set of runs."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.det import Band
+from wespeaker_qm.evaluate.metrics import NOT_MEASURABLE, show_figure
+from wespeaker_qm.evaluate.report import TRAINED
+from wespeaker_qm.report.charts import det_chart, explorer_points, histogram_chart, training_charts
+from wespeaker_qm.report.errors import HardErrors, hard_errors
+from wespeaker_qm.report.runs import Run, config_differences, flat, read_run
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.tables import read_map
+from wespeaker_qm.utils.yaml_files import read_yaml_mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text; the first cell of a row is its heading."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+def write_report(folders: list[Path], data: Path, output: Path, *, base: Path, table5: Path | None = None) -> None:
+    """Write the report of evaluated runs.
+
+    Args:
+        folders: of the runs; all on the same headline list.
+        data: the prepared corpus, for speakers, durations and audio.
+        output: the file to write.
+        base: configuration that a single run is compared with.
+        table5: ``table5.json``, shown beside the paper's figures; None leaves it out.
+
+    Raises:
+        RecipeError: a run was not evaluated, or the runs are of different trials.
+    """
+    runs = [read_run(folder) for folder in folders]
+    first = runs[0].systems[TRAINED].trials
+    for run in runs[1:]:
+        if not run.systems[TRAINED].trials.same_trials(first):
+            raise RecipeError(
+                f"{run.systems[TRAINED].trials.path}: not the trials of {first.path}; expected runs on the same list"
+            )
+    write_text(output, _render(_content(runs, data, base, table5)))
+
+
+def _content(runs: list[Run], data: Path, base: Path, table5: Path | None) -> dict[str, Any]:
+    """Everything that the template shows."""
+    corpus = runs[0].metrics["corpus"]
+    labelled = {_label(runs, run, name): (run, name, system) for run in runs for name, system in run.systems.items()}
+    errors = hard_errors(runs[0].systems[TRAINED], data, corpus["headline"]) if len(runs) == 1 else HardErrors([], [])
+    logs = {run.name: run.log for run in runs if run.log is not None}
+    header, rows = config_differences(runs, flat(read_yaml_mapping(base)) if base.is_file() else {})
+    plots = {
+        "det": det_chart(
+            {label: system.roc for label, (_, _, system) in labelled.items()},
+            {label: _band(run, name) for label, (run, name, _) in labelled.items()},
+        ),
+        "histograms": {
+            label: histogram_chart(system.scores, system.trials.is_target) for label, (_, _, system) in labelled.items()
+        },
+        "explorer": {label: explorer_points(system.roc) for label, (_, _, system) in labelled.items()},
+        "training": training_charts(logs),
+    }
+    return {
+        "title": f"{runs[0].name} on {corpus['name']}" if len(runs) == 1 else f"{len(runs)} runs on {corpus['name']}",
+        "corpus": corpus,
+        "headline": runs[0].headline,
+        "lists": {name: _list_table(runs, name) for name in runs[0].metrics["trial_lists"]},
+        "comparisons": _comparisons(runs) if table5 is None else _table5_comparisons(table5),
+        "table5": None if table5 is None else _table5(table5),
+        "systems": list(labelled),
+        "training_titles": list(plots["training"]),
+        "runs": [
+            {"name": run.name, "training": run.metrics["training"], "provenance": run.metrics["provenance"]}
+            for run in runs
+        ],
+        "config": Table(header, rows),
+        "sets": _sets(data),
+        "errors": errors,
+        "plots": plots,
+    }
+
+
+def _label(runs: list[Run], run: Run, system: str) -> str:
+    if len(runs) == 1:
+        return system
+    return run.name if system == TRAINED else f"{run.name}, {system}"
+
+
+def _band(run: Run, system: str) -> Band | None:
+    """The DET band that the evaluation stored."""
+    band = run.headline["systems"][system].get("band")
+    return None if band is None else Band(*(_array(band[edge]) for edge in ("far", "low", "high")))
+
+
+def _array(values: list[float]) -> Any:
+    import numpy as np
+
+    return np.array(values)
+
+
+def _list_table(runs: list[Run], trial_list: str) -> Table:
+    """A line a figure, a column a system."""
+    columns: dict[str, dict[str, str]] = {}
+    for run in runs:
+        for name, system in run.metrics["trial_lists"][trial_list]["systems"].items():
+            if len(runs) == 1 or name == TRAINED:
+                columns[_label(runs, run, name)] = _figures(system)
+    names = list(dict.fromkeys(name for cells in columns.values() for name in cells))
+    return Table(["figure", *columns], [[name, *(cells.get(name, "") for cells in columns.values())] for name in names])
+
+
+def _figures(system: dict[str, Any]) -> dict[str, str]:
+    """Figure -> value and interval, from ``metrics.json``."""
+    values: dict[str, float | None] = {"EER": system["eer"]}
+    values |= {f"TAR@FAR {far}": None if point is None else point["tar"] for far, point in system["tar_at_far"].items()}
+    values |= {f"FAR@TAR {tar}": point["far"] for tar, point in system["far_at_tar"].items()}
+    values |= {f"minDCF {p_target}": result["cost"] for p_target, result in system["min_dcf"].items()}
+    values["minCllr"] = system["min_cllr"]
+    if "cllr" in system:
+        values["Cllr"] = system["cllr"]
+        values |= {f"actDCF {p_target}": cost for p_target, cost in system["act_dcf"].items()}
+    intervals = system["intervals"]
+    return {
+        name: NOT_MEASURABLE if value is None else show_figure(name, value, intervals.get(name))
+        for name, value in values.items()
+    }
+
+
+def _comparisons(runs: list[Run]) -> Table | None:
+    """Of the systems of one run."""
+    return _comparison_table(runs[0].headline["comparisons"]) if len(runs) == 1 else None
+
+
+def _comparison_table(comparisons: list[dict[str, Any]]) -> Table | None:
+    rows = [
+        [
+            f"{each['figure']}: {each['two']} less {each['one']}",
+            show_figure(each["figure"], each["difference"], (each["low"], each["high"])),
+            f"{each['p_value']:.3f}",
+            f"{each['p_holm']:.3f}",
+        ]
+        for each in comparisons
+        if each["figure"].startswith(("EER", "TAR@FAR"))
+    ]
+    return Table(["difference", "estimate and interval", "p", "p, all pairs (Holm)"], rows) if rows else None
+
+
+def _table5_comparisons(path: Path) -> Table | None:
+    return _comparison_table(json.loads(path.read_text(encoding="utf-8"))["comparisons"])
+
+
+def _table5(path: Path) -> Table:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Table(content["header"], content["rows"])
+
+
+def _sets(data: Path) -> Table:
+    """Utterances, speakers and hours of the sets of the corpus."""
+    info = CorpusInfo.load(data)
+    rows = []
+    for name in info.sets():
+        if not (data / name / "utt2spk").is_file():
+            continue
+        speaker = read_map(data / name / "utt2spk")
+        durations = data / name / "utt2dur"
+        hours = sum(map(float, read_map(durations).values())) / 3600 if durations.is_file() else None
+        rows.append(
+            [name, f"{len(speaker):,}", f"{len(set(speaker.values())):,}", "" if hours is None else f"{hours:,.2f}"]
+        )
+    return Table(["set", "recordings", "speakers or kinds", "hours"], rows)
+
+
+def _render(content: dict[str, Any]) -> str:
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("wespeaker_qm.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    plots = json.dumps(content.pop("plots"), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    template = environment.get_template("template.html")
+    return template.render(**content, plots=plots, plotly=get_plotlyjs())

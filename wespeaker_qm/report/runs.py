@@ -1,0 +1,112 @@
+"""What the report says of one run: read from the files that the stages left in its folder."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wespeaker_qm.evaluate.operating_points import RocSteps, roc_steps
+from wespeaker_qm.evaluate.report import TRAINED
+from wespeaker_qm.evaluate.score_files import VARIANTS, score_path
+from wespeaker_qm.evaluate.training import TrainingLog, read_training_log
+from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.yaml_files import read_yaml_mapping
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScoredSystem:
+    """One system on the headline list."""
+
+    trials: TrialTable
+    scores: NDArray[np.float64]
+    """(N,)."""
+    roc: RocSteps
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """An evaluated run."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    """``metrics.json``."""
+    config: dict[str, str]
+    """Dotted key -> value of ``config.yaml``; empty where nothing was trained."""
+    log: TrainingLog | None
+    systems: dict[str, ScoredSystem]
+    """On the headline list: ``trained``, and what stages 6 and 7 made of it."""
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return str(self.metrics["run"])
+
+    @property
+    def headline(self) -> dict[str, Any]:
+        """The figures of the headline list."""
+        result: dict[str, Any] = self.metrics["trial_lists"][self.metrics["corpus"]["headline"]]
+        return result
+
+
+def read_run(folder: Path) -> Run:
+    """Read an evaluated run.
+
+    Raises:
+        RecipeError: it was not evaluated, by this version; or scores are missing.
+    """
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file; evaluate the run first (run.sh --stage 5 --exp_dir {folder})")
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    headline = metrics["corpus"]["headline"]
+    names = [name for name in (TRAINED, *VARIANTS) if name in metrics["trial_lists"][headline]["systems"]]
+    if "resampling" not in metrics["trial_lists"][headline]:
+        raise RecipeError(
+            f"{path}: made by an older version; evaluate the run again (run.sh --stage 5 --exp_dir {folder})"
+        )
+    systems = {}
+    for name in names:
+        trials, scores, _ = read_scores(score_path(folder, headline, "" if name == TRAINED else name))
+        systems[name] = ScoredSystem(trials, scores, roc_steps(scores, trials.is_target))
+    log_path, config_path = folder / "train_log.jsonl", folder / "config.yaml"
+    return Run(
+        folder=folder,
+        metrics=metrics,
+        config=flat(read_yaml_mapping(config_path)) if config_path.is_file() else {},
+        log=read_training_log(log_path) if log_path.is_file() else None,
+        systems=systems,
+    )
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted keys of a nested mapping.
+
+    >>> flat({"a": {"b": 1}, "c": [2]})
+    {'a.b': '1', 'c': '[2]'}
+    """
+    result: dict[str, str] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = str(value)
+    return result
+
+
+def config_differences(runs: list[Run], base: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
+    """Where configurations differ: header and rows.
+
+    Of several runs the keys that are not the same in all; of one, the keys that are not those of ``base``.
+    """
+    trained = [run for run in runs if run.config]
+    columns = {run.name: run.config for run in trained}
+    if len(trained) == 1:
+        columns = {"base": dict(base), **columns}
+    keys = sorted({key for config in columns.values() for key in config})
+    rows = [[key, *(config.get(key, "") for config in columns.values())] for key in keys]
+    return ["key", *columns], [row for row in rows if len(set(row[1:])) > 1]
