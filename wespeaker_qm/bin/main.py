@@ -19,20 +19,8 @@ from tqdm import tqdm
 from wespeaker_qm.utils.errors import RecipeError
 
 SUBCOMMANDS = (
-    *(
-        "prepare",
-        "pack",
-        "train",
-        "average",
-        "extract",
-        "score",
-        "normalise",
-        "calibrate",
-        "evaluate",
-        "table5",
-        "report",
-    ),
-    *("metrics", "threshold", "compare", "bench"),
+    *("prepare", "pack", "train", "average", "extract", "score", "normalise", "calibrate", "evaluate", "report"),
+    *("table5", "metrics", "threshold", "compare", "bench"),
 )
 """In the order of run.sh's stages, then the others; each is ``wespeaker_qm/bin/<name>.py``."""
 
