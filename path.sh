@@ -1,15 +1,12 @@
 # Environment only: sourced by run.sh and tools/test.sh from the recipe's folder, sets PYTHON, PATH and PYTHONPATH.
 #
-# The first of these that has every package of requirements.txt is taken as it is, and nothing is installed into it:
-# $PYTHON, the active virtual environment, .venv. If there is none, .venv is made with `pip install -e .`.
+# The first of these that has every package of requirements.txt and requirements-recipe.txt is taken as it is, and nothing is installed into it:
+# $PYTHON, the active virtual environment, .venv. If there is none, .venv is made with `pip install -e .[recipe]`.
 # path_extra=test asks for the packages of requirements-test.txt, too.
 
 path_missing() { # the packages that interpreter $1 lacks, on one line
-  if [ -n "${path_extra:-}" ]; then
-    "$1" tools/missing_packages.py requirements.txt "requirements-${path_extra}.txt" | tr '\n' ' '
-  else
-    "$1" tools/missing_packages.py requirements.txt | tr '\n' ' '
-  fi
+  "$1" tools/missing_packages.py requirements.txt requirements-recipe.txt ${path_extra:+"requirements-${path_extra}.txt"} |
+    tr '\n' ' '
 }
 
 path_find() { # set PYTHON to a suitable interpreter, or fail
@@ -49,7 +46,7 @@ path_base() { # print an interpreter to make .venv with
 path_make() { # make .venv
   local base
   base=$(path_base) || exit 1
-  echo "path.sh: no suitable Python environment is active: making .venv with pip install -e .${path_extra:+[${path_extra}]}"
+  echo "path.sh: no suitable Python environment is active: making .venv with pip install -e .[${path_extra:-recipe}]"
   echo "path.sh: this downloads a few GB (PyTorch) and takes some minutes, once"
   if [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1; then
     :
@@ -62,7 +59,7 @@ path_make() { # make .venv
   if ! "${pip[@]}" --version >/dev/null 2>&1; then
     pip=("${base}" -m pip --python .venv/bin/python)
   fi
-  if ! "${pip[@]}" install -e ".${path_extra:+[${path_extra}]}"; then
+  if ! "${pip[@]}" install -e ".[${path_extra:-recipe}]"; then
     echo "path.sh: pip install failed; see above. To use an environment of your own: PYTHON=/path/to/python ./run.sh" >&2
     exit 1
   fi

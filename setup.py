@@ -23,6 +23,7 @@ def version() -> str:
     return match[1]
 
 
+RECIPE = requirements("requirements-recipe.txt")
 TEST = requirements("requirements-test.txt")
 
 setup(
@@ -31,8 +32,14 @@ setup(
     description="Speaker verification with sparsity-inducing divergence losses: the Q-Margin recipe",
     license="Apache-2.0",
     python_requires=">=3.11",
+    package_data={"wespeaker_qm.report": ["template.html"]},
     packages=find_packages(include=["wespeaker_qm", "wespeaker_qm.*"]),
     install_requires=requirements("requirements.txt"),
-    extras_require={"test": TEST, "dev": [*TEST, "pre-commit"]},
+    extras_require={
+        "eval": [],  # what is always there: scoring, evaluation and reports need no torch
+        "recipe": RECIPE,
+        "test": [*RECIPE, *TEST],
+        "dev": [*RECIPE, *TEST, "pre-commit"],
+    },
     entry_points={"console_scripts": ["wespeaker-qm = wespeaker_qm.bin.main:main"]},
 )

@@ -29,24 +29,45 @@ def test_every_system_is_measured(files):
     assert content["systems"]["good"]["eer"] == 0
     assert content["systems"]["bad"]["eer"] == 0.5
     assert content["systems"]["good"]["min_dcf"]["0.01"] == {"cost": 0, "threshold": 0.9}
-    assert content["systems"]["good"]["tar_at_far"] == {"1e-1": None, "1e-2": None, "1e-3": None, "1e-4": None}
+    assert content["systems"]["good"]["tar_at_far"] == dict.fromkeys(("1e-1", "1e-2", "1e-3", "1e-4", "1e-5"))
+    assert content["systems"]["good"]["far_at_tar"]["0.9"]["far"] == 0
+    assert content["resampling"] is None  # of two speakers nothing can be said of others
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "message"),
     [
-        "a1 a2 0.9 target\na1 b1 0.1 nontarget\n",
-        "a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 c1 0.2 nontarget\n",
-        "a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 b1 0.2 target\n",
+        ("a1 a2 0.9 target\na1 b1 0.1 nontarget\n", "1 of the 3 trials of .* have no score.*\n  a2 b1"),
+        ("a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 c1 0.2 nontarget\n", "1 of the 3 .* have no score.*\n  a2 b1"),
+        (
+            "a1 a2 1 target\na1 b1 0 nontarget\na2 b1 0 nontarget\na2 c1 0 nontarget\n",
+            "1 trials are not in .*\n  a2 c1",
+        ),
+        (
+            "a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 b1 0.2 target\n",
+            "1 trials have another label than in .*\n  a2 b1",
+        ),
     ],
-    ids=["missing", "other", "label"],
+    ids=["missing", "other", "extra", "label"],
 )
-def test_scores_of_other_trials_are_refused(files, text):
+def test_scores_of_other_trials_are_refused(files, text, message):
     (files / "other.score").write_text(text)
-    with pytest.raises(
-        RecipeError, match=r"other\.score: . trials that are not the 3 trials of .*score the list again"
-    ):
+    with pytest.raises(RecipeError, match=r"(?s)other\.score: " + message):
         evaluate_list(read_trial_table(files / "trials"), {"other": Path(files / "other.score")}, SPEAKER)
+
+
+def test_scores_in_another_order_are_brought_into_that_of_the_list(files):
+    lines = (files / "good.score").read_text().splitlines(keepends=True)
+    (files / "turned.score").write_text("".join(reversed(lines)))
+    trials = read_trial_table(files / "trials")
+    paths = {name: files / f"{name}.score" for name in ("good", "turned")}
+    good, turned = evaluate_list(trials, paths, SPEAKER).systems.values()
+    assert good.to_json() == turned.to_json()
+
+
+def test_labels_that_disagree_with_the_speakers_are_refused(files):
+    with pytest.raises(RecipeError, match=r"(?s)2 labels disagree with utt2spk.*\n  a1 a2 target\n  a2 b1 nontarget"):
+        evaluate_list(read_trial_table(files / "trials"), {}, {"a1": "a", "a2": "b", "b1": "b"})
 
 
 def test_utterances_without_speaker_are_refused(files):

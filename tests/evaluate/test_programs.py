@@ -14,9 +14,9 @@ from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 RUN = Path("exp/tiny/qmargin_a1.5")
 SCORE = ["score", "--data", "data/tiny", "--exp_dir", str(RUN)]
-EVALUATE = ["evaluate", "--data", "data/tiny", "--exp_dir", str(RUN)]
+EVALUATE = ["evaluate", "--data", "data/tiny", "--num_resamples", "50", "--exp_dir", str(RUN)]
 LTAS = ["--baseline", "ltas=exp/tiny/ltas"]
-TABLE5 = ["table5", "--data", "data/tiny", "--exp_root", "exp/tiny"]
+TABLE5 = ["table5", "--data", "data/tiny", "--exp_root", "exp/tiny", "--num_resamples", "50"]
 
 pytestmark = pytest.mark.usefixtures("recipe")
 
@@ -76,12 +76,13 @@ def test_metrics_hold_every_list_and_system():
 def test_report_says_what_it_is_before_any_figure():
     text = (RUN / "report.md").read_text()
     assert text.startswith("# qmargin_a1.5 on tiny\n")
-    assert text.index("No voices at all.") < text.index("| system")
+    assert text.index("No voices at all.") < text.index("| figure")
     assert text.index("## Headline list: near") < text.index("### all")
     assert "Q-Margin (α 1.5, s 10, m 0.1), 1,280 training samples in 4 epochs and 10.0 minutes" in text
     assert "| qmargin_a1.5 (trained) |" in text
-    assert "| ltas                   |" in text
+    assert "ltas |" in text
     assert "not measurable" in text
+    assert "95 % intervals for other speakers of this kind, from 50 resamples" in text
     for name in ("det.png", "training.png"):
         assert f"]({name})" in text
         assert (RUN / name).read_bytes().startswith(b"\x89PNG")
@@ -99,7 +100,7 @@ def test_evaluate_skips_and_notices_changes(capsys):
 
 def test_evaluate_needs_no_training():
     folder = Path("exp/tiny/ltas")
-    assert main(["evaluate", "--data", "data/tiny", "--exp_dir", str(folder)]) == 0
+    assert main([*EVALUATE[:-1], str(folder)]) == 0
     assert metrics_of(folder)["training"] is None
     assert not (folder / "training.png").exists()
     assert "## Training" not in (folder / "report.md").read_text()
@@ -123,11 +124,13 @@ def test_table5_stands_beside_the_paper():
     text = Path("exp/tiny/table5.md").read_text()
     assert text.startswith("# The losses of Table 5 on tiny\n")
     assert text.index("No voices at all.") < text.index("| loss")
-    header, _, *lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    table = text[text.index("| loss") :].split("\n\n")[0]
+    header, _, *lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
     header = [cell.strip() for cell in header]
-    assert header[4:9] == ["tiny: EER", "tiny: TAR@1e-1", "tiny: TAR@1e-2", "tiny: TAR@1e-3", "tiny: TAR@1e-4"]
-    assert header[9:] == ["paper, VoxCeleb1-H: TAR@1e-3", "paper, VoxCeleb1-H: TAR@1e-4"]
-    paper = [[float(cell) for cell in line[9:]] for line in lines]
+    fars = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5")
+    assert header[4:10] == ["tiny: EER", *(f"tiny: TAR@{far}" for far in fars)]
+    assert header[10:] == ["paper, VoxCeleb1-H: TAR@1e-3", "paper, VoxCeleb1-H: TAR@1e-4"]
+    paper = [[float(cell) for cell in line[10:]] for line in lines]
     assert paper == [
         [86.62, 72.08],
         [86.68, 70.61],
@@ -138,13 +141,19 @@ def test_table5_stands_beside_the_paper():
     ]
     for line, row in zip(lines, read_table("conf/table5.yaml").rows, strict=True):
         system = metrics_of(Path("exp/tiny") / row.run)["trial_lists"]["near"]["systems"]["trained"]
-        assert line[4].strip() == f"{100 * system['eer']:.2f}"
+        assert line[4].strip().startswith(f"{100 * system['eer']:.2f} (")
         assert line[8].strip() == "not measurable"
     assert lines[0][0].strip() == "ArcFace †"
     assert "† **trained here as ArcFace (s 16, m 0.2)**" in text
     assert text.count("**trained here as") == 1
     for suffix in ("png", "pdf"):
         assert Path(f"exp/tiny/det_table5.{suffix}").is_file()
+    content = json.loads(Path("exp/tiny/table5.json").read_text())
+    assert content["header"] == header
+    assert [row[0] for row in content["rows"]] == [line[0].strip() for line in lines]
+    assert {each["figure"] for each in content["comparisons"]} >= {"EER", "TAR@FAR 1e-1"}
+    assert "What these trials can tell" in text
+    assert Path("exp/tiny/table5.tex").read_text().count(r"\\") == 6
 
 
 def test_table5_names_missing_rows_and_how_to_make_them(capsys):
@@ -155,7 +164,7 @@ def test_table5_names_missing_rows_and_how_to_make_them(capsys):
     assert "./run.sh --loss conf/loss/cosface.yaml --exp_dir exp/tiny/cosface" in message
     assert main([*TABLE5, "--partial", "true"]) == 0
     lines = Path("exp/tiny/table5.md").read_text().splitlines()
-    assert [line.count("not trained") for line in lines if line.startswith("| CosFace")] == [5]
+    assert [line.count("not trained") for line in lines if line.startswith("| CosFace")] == [6]
     for path in Path("exp/tiny").glob("*/metrics.json"):
         path.unlink()
     assert main([*TABLE5, "--partial", "true"]) == 1
@@ -199,3 +208,155 @@ def test_table5_refuses_a_file_without_a_key_and_a_call_without_folders(capsys):
     assert "table.yaml: KeyError('alpha')" in capsys.readouterr().err
     assert main(["table5"]) == 1
     assert "--data and --exp_root are needed" in capsys.readouterr().err
+
+
+def test_scores_without_text_are_read_all_the_same():
+    before = read_scores(RUN / "scores" / "near.score")
+    assert main([*SCORE, "--text", "false"]) == 0
+    assert not (RUN / "scores" / "near.score").exists()
+    after = read_scores(RUN / "scores" / "near.score")
+    np.testing.assert_allclose(after.scores, before.scores, rtol=1e-8)
+    assert main([*EVALUATE]) == 0
+
+
+def test_stages_6_and_7_make_systems_that_the_report_shows(capsys):
+    exp_dir = ["--data", "data/tiny", "--exp_dir", str(RUN)]
+    for _ in range(2):
+        assert main(["normalise", *exp_dir, "--top_n", "5"]) == 0
+        assert main(["calibrate", *exp_dir, "--top_n", "5"]) == 0
+        assert main([*EVALUATE, *LTAS]) == 0
+    assert capsys.readouterr().out.count("skipped") == 3
+    systems = metrics_of(RUN)["trial_lists"]["near"]["systems"]
+    assert list(systems) == ["trained", "asnorm", "calibrated", "ltas"]
+    assert systems["calibrated"]["cllr"] < 1
+    assert "cllr" not in systems["asnorm"]
+    assert (RUN / "embeddings" / "train" / "spk_xvector.scp").is_file()
+    assert (RUN / "scores" / "calibration.json").is_file()
+    text = (RUN / "report.md").read_text()
+    assert "| Cllr" in text
+    assert "EER: asnorm less qmargin_a1.5 (trained)" in text
+    latex = (RUN / "report.tex").read_text()
+    assert latex.count(r"\\") == 8
+    assert r"qmargin\_a1.5 (trained) & " in latex
+    # New cosines: what was made of the old ones must not be shown beside them.
+    assert main([*SCORE, "--subtract_mean", "false"]) == 0
+    assert main(EVALUATE) == 0
+    assert list(metrics_of(RUN)["trial_lists"]["near"]["systems"]) == ["trained"]
+
+
+def test_snorm_takes_the_whole_cohort_and_wrong_numbers_are_refused(capsys):
+    exp_dir = ["--data", "data/tiny", "--exp_dir", str(RUN)]
+    assert main(["normalise", *exp_dir, "--method", "snorm"]) == 0
+    assert main(["normalise", *exp_dir, "--top_n", "100"]) == 0  # more than there are: all
+    one, two = (read_scores(RUN / "scores" / f"near.{name}.score").scores for name in ("snorm", "asnorm"))
+    np.testing.assert_array_equal(one, two)
+    assert main(["normalise", *exp_dir, "--top_n", "1"]) == 1
+    assert "--top_n: found 1, expected at least 2" in capsys.readouterr().err
+
+
+def test_normalisation_and_calibration_refuse_speakers_of_the_trials(capsys):
+    exp_dir = ["--data", "data/tiny", "--exp_dir", str(RUN)]
+    for name, command in (("train", "normalise"), ("valid", "calibrate")):
+        path = Path(f"data/tiny/{name}/utt2spk")
+        text = path.read_text()
+        path.write_text(text.replace(f"{name[0]}0\n", "s3\n"))
+        assert main([command, *exp_dir]) == 1
+        assert "1 speakers are in the c" in capsys.readouterr().err
+        path.write_text(text)
+        assert main(["normalise", *exp_dir]) == 0
+
+
+def test_a_corpus_without_calibration_list_says_so(capsys):
+    info = Path("data/tiny/corpus.yaml")
+    info.write_text(info.read_text().replace("validation: valid", "validation: null"))
+    assert main(["calibrate", "--data", "data/tiny", "--exp_dir", str(RUN)]) == 0
+    assert "stage calibrate: skipped, because the corpus has no list to calibrate on" in capsys.readouterr().err
+
+
+FOREIGN = """\
+id1/a/1.wav id1/b/1.wav 0.9
+id2/a/1.wav id2/b/1.wav 0.8
+id3/a/1.wav id3/b/1.wav 0.4
+id4/a/1.wav id4/b/1.wav 0.7
+id5/a/1.wav id5/b/1.wav 0.95
+id1/a/1.wav id2/b/1.wav 0.1
+id2/a/1.wav id3/b/1.wav 0.5
+id3/a/1.wav id4/b/1.wav 0.2
+id4/a/1.wav id5/b/1.wav 0.3
+id5/a/1.wav id1/b/1.wav 0.15
+"""
+
+
+@pytest.fixture
+def foreign():
+    """Kaldi's scores without labels, and VoxCeleb's list of the same trials in another order."""
+    Path("kaldi.score").write_text(FOREIGN)
+    trials = [line.split()[:2] for line in FOREIGN.splitlines()][::-1]
+    lines = [f"{int(one.split('/')[0] == two.split('/')[0])} {one} {two}\n" for one, two in trials]
+    Path("veri_test.txt").write_text("".join(lines))
+    return ["kaldi.score", "--trials", "veri_test.txt"]
+
+
+def test_metrics_of_scores_of_any_origin(foreign, capsys):
+    assert main(["metrics", "kaldi.score"]) == 1
+    assert "kaldi.score: the file has no labels" in capsys.readouterr().err
+    options = ["--num_resamples", "50", "--far", "0.2", "--p_target", "0.5", "--llr", "true", "--json", "m.json"]
+    assert main(["metrics", *foreign, *options, "--det", "out/det"]) == 0
+    shown = capsys.readouterr().out
+    assert "5 target and 5 non-target trials of 10 utterances by 5 speakers" in shown
+    assert "TAR % at FAR 2e-1" in shown
+    assert "Cllr" in shown
+    system = json.loads(Path("m.json").read_text())["systems"]["kaldi.score"]
+    assert system["tar_at_far"]["2e-1"] == {"threshold": 0.4, "far": 0.2, "tar": 1.0, "false_accepts": 1}
+    assert system["eer"] == pytest.approx(0.2)
+    assert Path("out/det.png").is_file()
+    assert main(["metrics", *foreign, "--num_resamples", "50", "--by", "trial"]) == 0
+    assert "50 resamples of the trials" in capsys.readouterr().out
+    assert main(["metrics", *foreign, "kaldi.score"]) == 1
+
+
+def test_metrics_equal_the_figures_of_the_recipe(capsys):
+    scores, utt2spk = str(RUN / "scores" / "near.score"), "data/tiny/eval/utt2spk"
+    assert main(["metrics", scores, "--utt2spk", utt2spk, "--num_resamples", "50", "--json", "m.json"]) == 0
+    found = json.loads(Path("m.json").read_text())["systems"][scores]
+    expected = metrics_of(RUN)["trial_lists"]["near"]["systems"]["trained"]
+    assert found["eer"] == expected["eer"]
+    assert found["intervals"] == expected["intervals"]
+    assert main(["metrics", scores, "--num_resamples", "50"]) == 0
+    assert "No intervals: it is not known who speaks." in capsys.readouterr().out
+    assert main(["metrics", scores, "--num_resamples", "0"]) == 0
+    with pytest.raises(SystemExit):
+        main(["metrics", scores, "--far", "2"])
+
+
+def test_threshold_for_a_wanted_rate(foreign, capsys):
+    assert main(["threshold", *foreign, "--far", "0.2", "1e-3", "--num_resamples", "50"]) == 0
+    shown = capsys.readouterr().out
+    assert "| 2e-1        | 0.400000 (" in shown
+    assert "1 of 5" in shown
+    assert "takes 1,000 non-target trials" in shown
+
+
+def test_compare_systems_and_seeds(capsys):
+    def system(name):
+        return f"exp/tiny/{name}/scores/all.score"
+
+    options = ["--utt2spk", "data/tiny/eval/utt2spk", "--num_resamples", "60", "--figures", "EER", "TAR@FAR 1e-1"]
+    systems = [f"q={system('qmargin_a1.5')}", f"ltas={system('ltas')}"]
+    assert main(["compare", *systems, *options, "--json", "c.json"]) == 0
+    shown = capsys.readouterr().out
+    assert "EER: ltas less q" in shown
+    first, second = json.loads(Path("c.json").read_text())
+    assert (first["figure"], first["one"], first["two"]) == ("EER", "q", "ltas")
+    assert first["low"] < first["difference"] < first["high"]
+    assert second["difference"] < 0
+    both = f"margin={system('qmargin_a1.5')},{system('qmargin_a1.75')}"
+    assert main(["compare", both, systems[1], *options]) == 0
+    assert "deviation of 2 runs" in capsys.readouterr().out
+    assert main(["compare", *systems, "--utt2spk", "data/tiny/eval/utt2spk", "--figures", "eer"]) == 1
+    assert "--figures: found eer, expected some of: EER" in capsys.readouterr().err
+    assert main(["compare", *systems]) == 1
+    assert "it is not known who speaks" in capsys.readouterr().err
+    assert main(["compare", systems[0], systems[0], *options]) == 1
+    with pytest.raises(SystemExit):
+        main(["compare", "q"])

@@ -5,7 +5,10 @@ import re
 import numpy as np
 import pytest
 
+from wespeaker_qm.evaluate import trial_table
+from wespeaker_qm.evaluate.score_cache import read_cache
 from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
+from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.errors import RecipeError
 
 
@@ -34,6 +37,78 @@ def test_reads_a_score_file(write):
     assert trials.same_trials(read_trial_table(write("a b target\na c nontarget\n", "trials")))
     assert not trials.same_trials(read_trial_table(write("a c nontarget\na b target\n", "other")))
     assert not trials.same_trials(read_trial_table(write("a b target\na c target\n", "labels")))
+
+
+def test_reads_voxceleb_lists(write):
+    ours = read_trial_table(write("1 2/a 1\n", "one"))  # a label at the end is one, whatever the first name is
+    assert (ours.utterances, ours.is_target.tolist()) == (["1", "2/a"], [True])
+    table = read_trial_table(write("1 id1/x/1.wav id1/y/2.wav\n0 id1/x/1.wav id2/z/1.wav\n"))
+    assert table.utterances == ["id1/x/1.wav", "id1/y/2.wav", "id2/z/1.wav"]
+    assert table.is_target.tolist() == [True, False]
+
+
+def test_reads_wespeakers_normalised_scores(write):
+    scored = read_scores(write("a b 1.5 target 10.1 9.2 0.05 0.06\nc b -2 nontarget 8 9.2 0.07 0.06\n"))
+    np.testing.assert_array_equal(scored.scores, [1.5, -2])
+    np.testing.assert_array_equal(scored.measures, [[10.1, 9.2, 0.05, 0.06], [8, 9.2, 0.07, 0.06]])
+
+
+def test_labels_come_from_the_list_where_the_scores_have_none(write):
+    trials = read_trial_table(write("a b target\na c nontarget\nc b nontarget\n", "trials"))
+    scored = read_scores(write("c b 3\na b 1\na c 2\n"), trials)
+    np.testing.assert_array_equal(scored.scores, [1, 2, 3])
+    assert scored.trials.same_trials(trials)
+
+
+@pytest.mark.parametrize(("one", "zero"), [("tgt", "imp"), ("1", "0")])
+def test_other_words_for_the_labels(write, one, zero):
+    trials, _, _ = read_scores(write(f"a b 0.5 {one}\na c 0.1 {zero}\n"))
+    assert trials.is_target.tolist() == [True, False]
+
+
+def test_lines_are_counted_across_blocks(write, monkeypatch):
+    lines = [f"e{number} t{number % 7} {number / 8} {'target' if number % 3 else 'nontarget'}" for number in range(200)]
+    whole = read_scores(write("\n".join(lines)))  # no line end after the last one
+    monkeypatch.setattr(trial_table, "BLOCK_BYTES", 100)
+    blocks = read_scores(write("\n".join(lines), "again"))
+    assert blocks.trials.same_trials(whole.trials)
+    np.testing.assert_array_equal(blocks.scores, whole.scores)
+    lines[150] = "e150 t3 1"
+    lines[151] = "e151 t3 1 target more"  # as many fields in all
+    with pytest.raises(RecipeError, match=r"(?s)2 of 200 lines.*broken:151: 'e150 t3 1'\n.*broken:152"):
+        read_scores(write("\n".join(lines), "broken"))
+
+
+def test_a_cache_is_used_while_it_belongs_to_its_text(write, tmp_path):
+    trials = read_trial_table(write("a b target\na c nontarget\n", "trials"))
+    path = tmp_path / "x.score"
+    write_scores(path, trials, np.array([1 / 3, 0.1]))
+    text = path.read_text()
+    cached = read_scores(path)
+    assert read_cache(path) is not None
+    (tmp_path / "x.score.npz").rename(tmp_path / "kept.npz")
+    parsed = read_scores(path)
+    np.testing.assert_array_equal(cached.scores, parsed.scores)  # to the last bit
+    assert cached.trials.same_trials(parsed.trials)
+    (tmp_path / "kept.npz").rename(tmp_path / "x.score.npz")
+    path.write_text(text.replace("0.1", "0.25"))
+    assert read_scores(path).scores[1] == 0.25
+    (tmp_path / "x.score.npz").write_bytes(b"broken")
+    assert read_scores(path).scores[1] == 0.25
+
+
+def test_a_cache_can_stand_alone(write, tmp_path):
+    trials = read_trial_table(write("a b target\na c nontarget\n", "trials"))
+    path = tmp_path / "x.score"
+    write_scores(path, trials, np.array([3.0, 4.0]))
+    write_scores(path, trials, np.array([1 / 3, 0.1]), np.arange(8.0).reshape(2, 4), text=False)
+    assert not path.exists()
+    scored = read_scores(path)
+    np.testing.assert_array_equal(scored.scores, [1 / 3, 0.1])
+    np.testing.assert_array_equal(scored.measures, np.arange(8.0).reshape(2, 4))
+    (tmp_path / "x.score.npz").write_bytes(b"broken")
+    with pytest.raises(RecipeError, match=r"x\.score\.npz: cannot be read"):
+        read_scores(path)
 
 
 @pytest.mark.parametrize(

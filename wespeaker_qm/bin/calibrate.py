@@ -105,9 +105,8 @@ def run(args: argparse.Namespace) -> None:
     for name, folder in info.trials.items():
         trials = read_trial_table(trials_paths[name])
         _, scores, measures = read_scores(scored[name], trials)
-        write_scores(
-            outputs[name], trials, model.apply(features(scores, _of_both(trials, durations[folder]), measures))
-        )
+        x = features(scores, _of_both(trials, durations[folder]), measures)
+        write_scores(outputs[name], trials, model.apply(x[:, :num_features]))
         logger.info("calibrated %d scores of %s -> %s", len(trials), name, outputs[name])
     marker.write()
 

@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> None:
             for name in info.trials
         },
         training=training,
+        baselines=baselines,
         provenance=provenance(),
     )
     write_evaluation(evaluation, args.exp_dir)

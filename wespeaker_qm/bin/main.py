@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -78,13 +78,32 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
     parser = _Parser(prog="wespeaker-qm", description="Speaker verification with sparsity-inducing divergence losses.")
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     chosen = [name for name in SUBCOMMANDS if name in arguments[:1]] or SUBCOMMANDS
-    modules = {name: importlib.import_module(f"wespeaker_qm.bin.{name}") for name in chosen}
+    modules = {name: _module(name) for name in chosen}
     for name, module in modules.items():
+        if isinstance(module, str):
+            subparsers.add_parser(name, help=f"needs {module}: pip install 'wespeaker_qm[recipe]'")
+            continue
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(subparser)
         subparser.add_argument("--log", type=Path, metavar="FILE", help="append the log lines to FILE, too")
+    for name in arguments[:1]:
+        if isinstance(lacking := modules.get(name), str):
+            parser.error(
+                f"{name} needs the package {lacking}, which is not installed: pip install 'wespeaker_qm[recipe]'"
+            )
     args = parser.parse_args(arguments)
     return args, modules[args.subcommand]
+
+
+def _module(name: str) -> Any:
+    """The module of a subcommand, or the name of the package that it needs and that is not installed."""
+    try:
+        return importlib.import_module(f"wespeaker_qm.bin.{name}")
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package == "wespeaker_qm":
+            raise
+        return package
 
 
 def _set_up_logging(log: Path | None, arguments: Sequence[str]) -> None:

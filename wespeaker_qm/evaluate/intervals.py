@@ -23,8 +23,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
-from scipy.stats import t as student
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from wespeaker_qm.evaluate.bootstrap import Resamples
 from wespeaker_qm.evaluate.influence import Influence
@@ -53,7 +52,7 @@ class Spread:
         tails = np.array([tail, 1 - tail])
         z = ndtri(tails)
         if math.isfinite(self.degrees):
-            z = student.ppf(tails, self.degrees) * math.sqrt((self.degrees + 1) / self.degrees)
+            z = stdtrit(self.degrees, tails) * math.sqrt((self.degrees + 1) / self.degrees)
         z0 = self._bias(self.estimate)
         shifted = z0 + z
         levels = ndtr(z0 + shifted / (1 - self.acceleration * shifted))
@@ -72,7 +71,7 @@ class Spread:
         z = centred / (1 + self.acceleration * centred) - z0
         tail = float(ndtr(-abs(z)))
         if math.isfinite(self.degrees):
-            tail = float(student.cdf(-abs(z) * math.sqrt(self.degrees / (self.degrees + 1)), self.degrees))
+            tail = float(stdtr(self.degrees, -abs(z) * math.sqrt(self.degrees / (self.degrees + 1))))
         return min(1.0, max(2 * tail, 2 / (len(self.values) + 1)))
 
     def _bias(self, point: float) -> float:

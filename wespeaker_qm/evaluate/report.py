@@ -56,6 +56,8 @@ class Evaluation:
     """Trial list -> figures, for each of its systems; the headline is one of them."""
     training: Training | None
     """None when the embeddings come from elsewhere."""
+    baselines: Mapping[str, Path]
+    """Baseline -> its folder."""
     provenance: Mapping[str, object]
     """Command, commit, versions."""
 
@@ -66,6 +68,7 @@ class Evaluation:
             "corpus": dataclasses.asdict(self.corpus),
             "trial_lists": {name: result.to_json() for name, result in self.lists.items()},
             "training": None if self.training is None else self.training.to_json(),
+            "baselines": {name: str(folder) for name, folder in self.baselines.items()},
             "provenance": dict(self.provenance),
         }
 

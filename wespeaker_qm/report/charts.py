@@ -13,7 +13,7 @@ from wespeaker_qm.evaluate.training import TrainingLog
 
 NUM_BINS = 80
 MAX_POINTS = 6000
-"""Operating points kept for the threshold explorer: the first ones, where false accepts are few, and a share of the rest."""
+"""Operating points kept for the threshold explorer: the first, where false accepts are few, and a share of the rest."""
 
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
@@ -25,7 +25,7 @@ _LAYOUT: dict[str, Any] = {
 
 
 def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None]) -> dict[str, Any]:
-    """DET curves on normal-deviate axes; each curve's band is a trace of its own, in the curve's group of the legend."""
+    """DET curves on normal-deviate axes; a curve's band is a trace of its own, in the curve's group of the legend."""
     import plotly.graph_objects as go
 
     figure = go.Figure()

@@ -52,7 +52,12 @@ def write_report(folders: list[Path], data: Path, output: Path, *, base: Path, t
 def _content(runs: list[Run], data: Path, base: Path, table5: Path | None) -> dict[str, Any]:
     """Everything that the template shows."""
     corpus = runs[0].metrics["corpus"]
-    labelled = {_label(runs, run, name): (run, name, system) for run in runs for name, system in run.systems.items()}
+    labelled = {
+        _label(runs, run, name): (run, name, system)
+        for run in runs
+        for name, system in run.systems.items()
+        if len(runs) == 1 or name == TRAINED
+    }
     errors = hard_errors(runs[0].systems[TRAINED], data, corpus["headline"]) if len(runs) == 1 else HardErrors([], [])
     logs = {run.name: run.log for run in runs if run.log is not None}
     header, rows = config_differences(runs, flat(read_yaml_mapping(base)) if base.is_file() else {})
@@ -88,9 +93,7 @@ def _content(runs: list[Run], data: Path, base: Path, table5: Path | None) -> di
 
 
 def _label(runs: list[Run], run: Run, system: str) -> str:
-    if len(runs) == 1:
-        return system
-    return run.name if system == TRAINED else f"{run.name}, {system}"
+    return system if len(runs) == 1 else run.name
 
 
 def _band(run: Run, system: str) -> Band | None:

@@ -39,7 +39,7 @@ class Run:
     """Dotted key -> value of ``config.yaml``; empty where nothing was trained."""
     log: TrainingLog | None
     systems: dict[str, ScoredSystem]
-    """On the headline list: ``trained``, and what stages 6 and 7 made of it."""
+    """On the headline list: ``trained``, what stages 6 and 7 made of it, and the baselines."""
 
     @property
     def name(self) -> str:
@@ -69,9 +69,11 @@ def read_run(folder: Path) -> Run:
         raise RecipeError(
             f"{path}: made by an older version; evaluate the run again (run.sh --stage 5 --exp_dir {folder})"
         )
+    files = {name: score_path(folder, headline, "" if name == TRAINED else name) for name in names}
+    files |= {name: score_path(Path(other), headline) for name, other in metrics["baselines"].items()}
     systems = {}
-    for name in names:
-        trials, scores, _ = read_scores(score_path(folder, headline, "" if name == TRAINED else name))
+    for name, file in files.items():
+        trials, scores, _ = read_scores(file)
         systems[name] = ScoredSystem(trials, scores, roc_steps(scores, trials.is_target))
     log_path, config_path = folder / "train_log.jsonl", folder / "config.yaml"
     return Run(

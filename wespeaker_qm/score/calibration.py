@@ -26,7 +26,7 @@ from wespeaker_qm.utils.files import write_text
 
 MAX_DURATION_S = 20.0
 """Longer utterances are not more trustworthy (WeSpeaker's value)."""
-RIDGE = 1e-3
+RIDGE = 1e-5
 """Of the squared weights of the standardised features: nothing to a good fit, a limit where classes are separable."""
 _NUM_FOLDS = 5
 _FOLD_SEED = 0xF01D
@@ -98,8 +98,8 @@ class Calibration:
 def choose(x: NDArray[np.float64], is_target: NDArray[np.bool_], speakers: TrialSpeakers) -> dict[int, float]:
     """Which measures help with other speakers: number of leading features -> Cllr in cross-validation, the best first.
 
-    Each of 5 folds of the speakers is judged by a fit on the trials that none of them is in. With few speakers the
-    measures learn these speakers, and the score alone (1) wins; 3 adds durations, 7 the rest.
+    Of each of 5 folds of the speakers the trials with any of them are judged by a fit on the trials with none. With
+    few speakers the measures learn these speakers, and the score alone (1) wins; 3 adds durations, 7 the rest.
 
     Args:
         x: (N, K) features.
@@ -110,16 +110,15 @@ def choose(x: NDArray[np.float64], is_target: NDArray[np.bool_], speakers: Trial
         One entry for each of 1, 3 and 7 that is at most K; only 1 where the speakers are too few to be divided.
     """
     fold = np.random.default_rng(_FOLD_SEED).permutation(speakers.num_speakers) % _NUM_FOLDS
-    inside = [(fold[speakers.enrolment] == number) | (fold[speakers.test] == number) for number in range(_NUM_FOLDS)]
-    judged = [(fold[speakers.enrolment] == number) & (fold[speakers.test] == number) for number in range(_NUM_FOLDS)]
+    touched = [(fold[speakers.enrolment] == number) | (fold[speakers.test] == number) for number in range(_NUM_FOLDS)]
     reached: dict[int, float] = {}
     for count in (1, 3, 7):
         if count > x.shape[1]:
             continue
         costs: list[NDArray[np.float64]] = []
         kinds: list[NDArray[np.bool_]] = []
-        for test, touched in zip(judged, inside, strict=True):
-            train = ~touched
+        for test in touched:
+            train = ~test
             if not (is_target[train].any() and (~is_target[train]).any()):
                 return {1: math.nan}
             costs.append(fit(x[train, :count], is_target[train]).apply(x[test, :count]))

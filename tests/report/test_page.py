@@ -1,0 +1,213 @@
+"""report.html in a browser: it loads without errors or network, its controls work, its numbers are the library's."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from wespeaker_qm.bin.main import main
+from wespeaker_qm.evaluate.operating_points import best_at_far, roc_steps
+from wespeaker_qm.evaluate.trial_table import read_scores
+from wespeaker_qm.report import charts
+
+RUN = Path("exp/tiny/qmargin_a1.5")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.usefixtures("recipe"),
+    # Playwright's own threads and sockets end with its process.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"), reason="no chromium here (apt-get install chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Function: open a file; returns the page, whose ``problems`` are what the console and the network complained of."""
+
+    def open_file(path, width=1200, height=900):
+        context = browser.new_context(viewport={"width": width, "height": height}, offline=False)
+        page = context.new_page()
+        page.problems = []
+        page.on("console", lambda message: page.problems.append(message.text))
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("request", lambda request: is_local(request.url) or page.problems.append(request.url))
+        page.goto(f"file://{path.resolve()}")
+        page.wait_for_selector("#det-plot .legend")
+        return page
+
+    return open_file
+
+
+def is_local(url):
+    return url.startswith(("file:", "data:", "blob:"))
+
+
+@pytest.fixture
+def report():
+    exp_dir = ["--data", "data/tiny", "--exp_dir", str(RUN)]
+    assert main(["normalise", *exp_dir, "--top_n", "5"]) == 0
+    assert main(["calibrate", *exp_dir, "--top_n", "5"]) == 0
+    ltas = ["--baseline", "ltas=exp/tiny/ltas"]
+    assert main(["evaluate", *exp_dir, *ltas, "--num_resamples", "50"]) == 0
+    assert main(["report", *exp_dir]) == 0
+    return RUN / "report.html"
+
+
+def test_it_is_one_file_that_names_no_other(report):
+    text = report.read_text()
+    head = text[: text.index("<script")]
+    assert "http://" not in head
+    assert "https://" not in head
+    assert "<link" not in head.replace('<link rel="icon" href="data:,">', "")
+    assert 'src="' not in head.replace('src="data:', "")
+    assert head.count("<audio") == 40
+    assert "No voices at all." in head
+
+
+@needs_browser
+def test_it_loads_without_complaint_and_shows_everything(report, open_page):
+    page = open_page(report)
+    assert page.problems == []
+    assert page.locator("h1").inner_text() == "qmargin_a1.5 on tiny"
+    metrics = json.loads((RUN / "metrics.json").read_text())["trial_lists"]["near"]["systems"]
+    cells = page.locator("table").first.locator("tbody tr").first.locator("td").all_inner_texts()
+    assert cells[0] == "EER"
+    for cell, system in zip(cells[1:], metrics.values(), strict=True):
+        assert cell.startswith(f"{100 * system['eer']:.2f} (")
+    for name in ("det-plot", "histogram-plot"):
+        assert page.locator(f"#{name} .main-svg").count() > 0
+    assert page.locator(".training .main-svg").count() > 0
+    duration = page.evaluate(
+        "async () => { const a = document.querySelector('audio'); a.load();"
+        " await new Promise((good) => a.addEventListener('loadedmetadata', good)); return a.duration; }"
+    )
+    assert 0.3 < duration < 1.5
+
+
+@needs_browser
+def test_curves_and_bands_can_be_toggled(report, open_page):
+    page = open_page(report)
+
+    def traces(field):
+        return page.evaluate(
+            f"document.getElementById('det-plot').data.map(trace => [trace.meta, trace.name, trace.{field}])"
+        )
+
+    page.locator("#bands").uncheck()
+    assert {opacity for kind, _, opacity in traces("opacity") if kind == "band"} == {0}
+    assert page.evaluate(
+        "[...document.querySelectorAll('#det-plot .fills path')].length === 0 ||"
+        "[...document.querySelectorAll('#det-plot .scatterlayer .trace')].some(t => getComputedStyle(t).opacity === '0')"
+    )
+    page.locator("#bands").check()
+    assert {opacity for kind, _, opacity in traces("opacity") if kind == "band"} == {1}
+    page.locator("#det-plot .legendtoggle").first.click()
+    page.wait_for_function("document.getElementById('det-plot').data.some(trace => trace.visible === 'legendonly')")
+    hidden = {name for kind, name, visible in traces("visible") if visible == "legendonly" and kind == "curve"}
+    assert hidden == {"trained"}
+
+
+@needs_browser
+@pytest.mark.parametrize("system", ["trained", "ltas"])
+def test_the_explorers_numbers_are_the_librarys(report, open_page, system):
+    page = open_page(report)
+    folder = RUN if system == "trained" else Path("exp/tiny/ltas")
+    trials, scores, _ = read_scores(folder / "scores" / "near.score")
+    roc = roc_steps(scores, trials.is_target)
+    page.locator("#system").select_option(system)
+
+    def shown():
+        names = ("far", "frr", "tar", "false-accepts", "misses")
+        return [page.locator(f"#{name}").inner_text() for name in names]
+
+    def expected(threshold):
+        accepted = scores >= threshold
+        false_accepts, hits = int((accepted & ~trials.is_target).sum()), int((accepted & trials.is_target).sum())
+        targets, nontargets = roc.num_targets, roc.num_nontargets
+        rates = (false_accepts / nontargets, (targets - hits) / targets, hits / targets)
+        return [
+            *(f"{100 * rate:.4f} %" for rate in rates),
+            f"{false_accepts} of {nontargets}",
+            f"{targets - hits} of {targets}",
+        ]
+
+    # It begins at the largest FAR up to 1 %.
+    assert shown()[0] == f"{100 * roc.far[roc.far <= 0.01].max():.4f} %"
+    assert best_at_far(roc, 0.01).far <= roc.far[roc.far <= 0.01].max()
+    for index in (0, 1, len(roc.threshold) // 2, len(roc.threshold) - 1):
+        page.locator("#slider").fill(str(index))
+        assert float(page.locator("#threshold").input_value()) == pytest.approx(roc.threshold[index], rel=1e-8)
+        assert shown() == expected(roc.threshold[index])
+    for typed in (roc.threshold[5] - 1e-6, 0.0, 0.123, -2.0, 2.0):
+        page.locator("#threshold").fill(str(float(typed)))
+        assert shown() == expected(typed)
+    assert page.problems == []
+
+
+@needs_browser
+def test_it_is_readable_on_a_phone_and_printed(report, open_page, tmp_path):
+    page = open_page(report, width=380, height=700)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    page.emulate_media(media="print")
+    assert not page.locator(".controls").first.is_visible()
+    page.pdf(path=tmp_path / "report.pdf", format="A4")
+    assert (tmp_path / "report.pdf").stat().st_size > 20_000
+    assert page.problems == []
+
+
+@needs_browser
+def test_a_set_of_runs_stands_beside_the_paper(open_page):
+    options = ["--data", "data/tiny", "--exp_root", "exp/tiny"]
+    assert main(["report", *options]) == 1  # not collected yet
+    assert main(["table5", *options, "--num_resamples", "50"]) == 0
+    assert main(["report", *options]) == 0
+    page = open_page(Path("exp/tiny/report.html"))
+    assert page.problems == []
+    rows = page.locator("table.table5 tbody tr")
+    assert rows.count() == 6
+    assert rows.first.locator("td").last.inner_text() == "72.08"
+    assert page.locator("#system option").count() == 6
+    assert page.locator("#differences").count() == 1
+    keys = page.locator("#config + p + .scroll tbody tr td:first-child").all_inner_texts()
+    assert "projection_args.scale" in keys
+    assert "num_epochs" not in keys
+
+
+def test_runs_of_other_trials_and_old_metrics_are_refused(capsys):
+    other = Path("exp/tiny/cosface")
+    path = other / "scores" / "near.score"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN), str(other)]) == 1
+    assert "cosface/scores/near.score: not the trials of" in capsys.readouterr().err
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    del metrics["trial_lists"]["near"]["resampling"]
+    (RUN / "metrics.json").write_text(json.dumps(metrics))
+    assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN)]) == 1
+    assert "made by an older version" in capsys.readouterr().err
+
+
+def test_many_operating_points_are_thinned_but_never_moved(monkeypatch):
+    monkeypatch.setattr(charts, "MAX_POINTS", 100)
+    trials, scores, _ = read_scores(RUN / "scores" / "all.score")
+    roc = roc_steps(scores, trials.is_target)
+    points = charts.explorer_points(roc)
+    assert 50 < len(points["threshold"]) <= 100
+    exact = set(zip(roc.false_accepts.tolist(), roc.true_accepts.tolist(), strict=True))
+    assert set(zip(points["false_accepts"], points["true_accepts"], strict=True)) <= exact
+    assert points["false_accepts"][-1] == points["num_nontargets"]

@@ -1,0 +1,83 @@
+"""AS-norm and S-norm against WeSpeaker's files and against the formula in float64."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
+from wespeaker_qm.score import normalisation
+from wespeaker_qm.score.cohort import check_apart, speaker_means
+from wespeaker_qm.score.cosine import Directions, load_mean, trial_directions
+from wespeaker_qm.score.normalisation import cohort_statistics, normalise, quality_measures
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.vectors import VectorTable, write_vectors
+
+SCORING = Path(__file__).parents[1] / "oracles_data" / "scoring"
+
+
+@pytest.mark.parametrize(("file", "top_n"), [("trials.asnorm10", 10), ("trials.snorm", None)])
+def test_equal_to_wespeaker(monkeypatch, file, top_n):
+    """scoring/ holds what WeSpeaker's score_norm.py wrote (5 and 4 decimals) for these embeddings and this cohort."""
+    monkeypatch.chdir(SCORING)
+    oracle = read_scores(file)
+    trials = read_trial_table("trials")
+    table = VectorTable("cohort.scp")
+    directions = trial_directions(trials, "eval.scp", load_mean("mean.npy"))
+    statistics = cohort_statistics(directions, table.load(table.names), top_n)
+    # WeSpeaker normalises the scores that it has rounded to 5 decimals.
+    cosines = read_scores("trials.score", trials).scores
+    np.testing.assert_allclose(normalise(trials, cosines, statistics), oracle.scores, atol=7e-6, rtol=0)
+    np.testing.assert_allclose(quality_measures(trials, directions, statistics), oracle.measures, atol=5.1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("top_n", [5, 40, 300, 1000, None])
+def test_blocks_in_float32_equal_the_formula_in_float64(monkeypatch, tmp_path, top_n):
+    monkeypatch.setattr(normalisation, "_BLOCK_ROWS", 13)
+    rng = np.random.default_rng(0)
+    embeddings = (rng.standard_normal((50, 32)) + 1).astype(np.float32)
+    cohort = (rng.standard_normal((600, 32)) + 1).astype(np.float32)
+    mean = np.full(32, 0.8, np.float32)
+    lines = [f"{i} {(7 * i + 1) % 50} {'target' if i % 2 else 'nontarget'}\n" for i in range(50)]
+    (tmp_path / "trials").write_text("".join(lines))
+    trials = read_trial_table(tmp_path / "trials")
+    rows = embeddings[[int(name) for name in trials.utterances]]
+    directions = Directions.of(rows, mean, trials.utterances)
+    scores = directions.cosines(trials.enrolment, trials.test)
+    statistics = cohort_statistics(directions, cohort, top_n)
+    found = normalise(trials, scores, statistics)
+
+    def unit(vectors):
+        centred = vectors.astype(np.float64) - mean
+        return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+
+    nearest = -np.sort(-unit(rows) @ unit(cohort).T, axis=1)[:, :top_n]
+    np.testing.assert_allclose(statistics.mean, nearest.mean(axis=1), atol=1e-7, rtol=0)
+    np.testing.assert_allclose(statistics.deviation, nearest.std(axis=1), atol=1e-7, rtol=0)
+    expected = sum(
+        0.5 * (scores - nearest.mean(axis=1)[side]) / nearest.std(axis=1)[side]
+        for side in (trials.enrolment, trials.test)
+    )
+    # The nearest 5 of 600 hardly deviate from each other, which makes the round-off of float32 larger.
+    np.testing.assert_allclose(found, expected, rtol=1e-5 if top_n == 5 else 1e-6, atol=1e-6)
+
+
+def test_a_cohort_is_the_mean_of_each_speaker(monkeypatch, tmp_path):
+    monkeypatch.setattr("wespeaker_qm.score.cohort._BLOCK_UTTERANCES", 4)
+    vectors = np.random.default_rng(0).standard_normal((11, 5)).astype(np.float32)
+    names = [f"u{number:02d}" for number in range(11)]
+    write_vectors(tmp_path, "xvector", names, vectors)
+    speaker = {name: f"s{number % 3}" for number, name in enumerate(names)}
+    cohort = speaker_means(tmp_path / "xvector.scp", speaker)
+    assert cohort.speakers == ["s0", "s1", "s2"]
+    np.testing.assert_allclose(cohort.means, [vectors[number::3].mean(axis=0) for number in range(3)], rtol=1e-6)
+
+
+def test_refuses_a_cohort_that_tells_nothing():
+    directions = Directions.of(np.eye(3, dtype=np.float32), None, ["a", "b", "c"])
+    with pytest.raises(RecipeError, match=r"a cohort of 1 speaker\(s\), expected at least 2"):
+        cohort_statistics(directions, np.ones((1, 3), np.float32), None)
+    with pytest.raises(RecipeError, match="3 of 3 utterances have the same cosine with all of the cohort"):
+        cohort_statistics(directions, np.ones((4, 3), np.float32), 3)
+    with pytest.raises(RecipeError, match=r"1 speakers are in the cohort and in the trials.*\n  x"):
+        check_apart({"u1": "x", "u2": "y"}, {"v": "x"}, "the cohort")

@@ -1,0 +1,57 @@
+"""Vectors in ark and scp: what others write is read alike."""
+
+import kaldiio
+import numpy as np
+import pytest
+
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.vectors import VectorTable, write_vectors
+
+
+def test_reads_what_kaldiio_writes_and_the_other_way_round(tmp_path):
+    vectors = {f"u{number}": np.random.default_rng(number).standard_normal(7).astype(np.float32) for number in range(9)}
+    kaldiio.save_ark(str(tmp_path / "a.ark"), vectors, scp=str(tmp_path / "a.scp"))
+    names = ["u3", "u8", "u3", "u0"]
+    table = VectorTable(tmp_path / "a.scp")
+    assert table.names == list(vectors)
+    np.testing.assert_array_equal(table.load(names), [vectors[name] for name in names])
+    write_vectors(tmp_path, "b", list(vectors), np.stack(list(vectors.values())))
+    written = kaldiio.load_scp(str(tmp_path / "b.scp"))
+    assert list(written) == sorted(vectors)
+    for name in vectors:
+        np.testing.assert_array_equal(written[name], vectors[name])
+
+
+def test_entries_of_other_kinds_are_read_too(tmp_path):
+    """One ark of floats, one of doubles, one in text; the scp names them in turn."""
+    rng = np.random.default_rng(0)
+    lines, expected = [], []
+    for kind, dtype, text in (("f", np.float32, False), ("d", np.float64, False), ("t", np.float32, True)):
+        vectors = {f"{kind}{number}": rng.standard_normal(4).astype(dtype) for number in range(3)}
+        kaldiio.save_ark(str(tmp_path / f"{kind}.ark"), vectors, scp=str(tmp_path / f"{kind}.scp"), text=text)
+        lines += (tmp_path / f"{kind}.scp").read_text().splitlines()
+        expected += list(vectors.values())
+    (tmp_path / "all.scp").write_text("\n".join(lines) + "\n")
+    names = [line.split()[0] for line in lines]
+    for order in (slice(None), slice(None, None, -1)):
+        found = VectorTable(tmp_path / "all.scp").load(names[order])
+        np.testing.assert_allclose(found, expected[order], rtol=1e-5)
+
+
+def test_refuses_other_lengths_and_a_cut_ark(tmp_path):
+    kaldiio.save_ark(
+        str(tmp_path / "x.ark"),
+        {"a": np.ones(3, np.float32), "b": np.ones(4, np.float32)},
+        scp=str(tmp_path / "x.scp"),
+    )
+    table = VectorTable(tmp_path / "x.scp")
+    with pytest.raises(RecipeError, match="lengths 3 and 4, expected one vector length"):
+        table.load(["a", "b"])
+    (tmp_path / "x.ark").write_bytes((tmp_path / "x.ark").read_bytes()[:-6])
+    with pytest.raises(RecipeError, match=r"x\.scp: cannot be read"):
+        table.load(["b"])
+    with pytest.raises(RecipeError, match=r"2 of the 3 utterances have no embedding.*\n  c\n  d"):
+        table.load(["a", "c", "d"])
+    kaldiio.save_ark(str(tmp_path / "m.ark"), {"a": np.ones((2, 2), np.float32)}, scp=str(tmp_path / "m.scp"))
+    with pytest.raises(RecipeError, match=r"shape \(2, 2\), expected vectors"):
+        VectorTable(tmp_path / "m.scp").load(["a"])
