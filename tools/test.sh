@@ -17,6 +17,14 @@ path_extra=test
 # The recipe under test uses this environment, whatever is active outside.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
+# The report is tested in a browser. Where there is none and packages can be installed, it comes from Debian.
+if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "test.sh: installing chromium, for the tests of report.html"
+  if ! { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y chromium; } >/dev/null; then
+    echo "test.sh: chromium could not be installed: the tests in a browser will be skipped" >&2
+  fi
+fi
+
 step() {
   echo "test.sh: $*"
   "$@"

@@ -26,10 +26,11 @@ LAYERS = {
 }
 FORBIDDEN = {
     "evaluate": {"torch", "torchaudio"},
+    "report": {"torch", "torchaudio"},
     "losses": {"wespeaker_qm.config"},
     "models": {"wespeaker_qm.config"},
 }
-HEAVY = {"matplotlib", "pyroomacoustics", "av", "tensorboard", "torch.utils.tensorboard"}
+HEAVY = {"jinja2", "matplotlib", "plotly", "pyroomacoustics", "av", "tensorboard", "torch.utils.tensorboard"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -312,7 +312,8 @@ def test_metrics_of_scores_of_any_origin(foreign, capsys):
     assert Path("out/det.png").is_file()
     assert main(["metrics", *foreign, "--num_resamples", "50", "--by", "trial"]) == 0
     assert "50 resamples of the trials" in capsys.readouterr().out
-    assert main(["metrics", *foreign, "kaldi.score"]) == 1
+    assert main(["metrics", "kaldi.score", *foreign]) == 1
+    assert "a score file stands twice" in capsys.readouterr().err
 
 
 def test_metrics_equal_the_figures_of_the_recipe(capsys):

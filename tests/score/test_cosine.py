@@ -8,7 +8,7 @@ import pytest
 
 from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
 from wespeaker_qm.score import cosine
-from wespeaker_qm.score.writing import write_scores
+from wespeaker_qm.score.writing import to_digits, write_scores
 from wespeaker_qm.utils.errors import RecipeError
 
 SCORING = Path(__file__).parents[1] / "oracles_data" / "scoring"
@@ -101,3 +101,14 @@ def test_missing_files_name_the_stage(tmp_path, trials):
         cosine.score_trials(trials, tmp_path / "none.scp")
     with pytest.raises(RecipeError, match=r"mean_vec\.npy: no such file"):
         cosine.load_mean(tmp_path / "mean_vec.npy")
+
+
+@pytest.mark.parametrize("digits", [6, 9])
+def test_rounded_numbers_survive_their_text(digits):
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(20_000) * 10.0 ** rng.integers(-7, 12, 20_000)
+    values[:6] = [0, 1, -1, 0.1, 0.9999999999, 123456789.5]
+    rounded = to_digits(values, digits)
+    texts = [f"{value:.{digits}g}" for value in rounded.tolist()]
+    np.testing.assert_array_equal(rounded, [float(text) for text in texts])
+    np.testing.assert_allclose(rounded, values, rtol=0.51 * 10.0 ** (1 - digits))

@@ -25,6 +25,8 @@ tools/missing_packages.py*) cat "$here/missing" ;;
 esac
 """
 
+LOOK = "tools/missing_packages.py requirements.txt requirements-recipe.txt"
+
 
 class Folder:
     def __init__(self, path):
@@ -83,21 +85,23 @@ def test_it_is_made_once_where_there_is_none(folder):
     base = folder.interpreter("base", missing="torch\n")
     first = folder.source(PYTHON=str(base))
     assert first.returncode == 0, first.stderr
-    assert "making .venv with pip install -e ." in first.stdout
+    assert "making .venv with pip install -e .[recipe]" in first.stdout
     assert f"PYTHON={folder.path}/.venv/bin/python\n" in first.stdout
-    assert folder.calls()[-2:] == [".venv/bin/python -m pip --version", ".venv/bin/python -m pip install -e ."]
+    assert folder.calls()[-2:] == [".venv/bin/python -m pip --version", ".venv/bin/python -m pip install -e .[recipe]"]
     number = len(folder.calls())
     second = folder.source()
     assert f"PYTHON={folder.path}/.venv/bin/python\n" in second.stdout
     assert "making" not in second.stdout
-    assert folder.calls()[number:] == [".venv/bin/python tools/missing_packages.py requirements.txt"]
+    assert folder.calls()[number:] == [
+        ".venv/bin/python tools/missing_packages.py requirements.txt requirements-recipe.txt"
+    ]
 
 
 def test_an_interrupted_installation_is_completed(folder):
     folder.interpreter(".venv", missing="torch\n")
     base = folder.interpreter("base", missing="torch\n")
     folder.source(PYTHON=str(base))
-    assert ".venv/bin/python -m pip install -e ." in folder.calls()
+    assert ".venv/bin/python -m pip install -e .[recipe]" in folder.calls()
     assert not any("-m venv" in call for call in folder.calls())
 
 
@@ -111,5 +115,8 @@ def test_debian_without_python3_venv_installs_with_the_pip_outside(folder):
 def test_the_extra_is_asked_for_and_installed(folder):
     base = folder.interpreter("base", missing="pytest\n")
     folder.source(PYTHON=str(base), path_extra="test")
-    assert "base/bin/python tools/missing_packages.py requirements.txt requirements-test.txt" in folder.calls()
+    assert (
+        "base/bin/python tools/missing_packages.py requirements.txt requirements-recipe.txt requirements-test.txt"
+        in folder.calls()
+    )
     assert ".venv/bin/python -m pip install -e .[test]" in folder.calls()

@@ -47,7 +47,7 @@ class DataloaderArgs:
     """Samples a batch and process (GPU)."""
     num_workers: CountOrNone = 16
     """Loader processes for each training process; 0 = fetch in the training process. Never changes the result."""
-    pin_memory: bool = False
+    pin_memory: bool = True
     """Fetch into page-locked memory: faster copies to a GPU."""
     prefetch_factor: Count = 8
     """Batches that each loader process fetches ahead; without effect when num_workers is 0."""

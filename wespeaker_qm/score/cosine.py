@@ -53,23 +53,25 @@ class Directions:
             )
         directions = cls(embeddings, mean.astype(np.float64), np.ones(len(embeddings)))
         for block in _blocks(len(embeddings)):
-            directions.length[block] = np.linalg.norm(directions.unit(block), axis=1)
+            directions.length[block] = np.linalg.norm(directions._centred(block), axis=1)
         refuse(source, utterances, directions.length == 0, "equal the mean vector, so that a cosine is not defined")
         return directions
 
     def unit(self, rows: slice | NDArray[np.int32]) -> NDArray[np.float64]:
         """(n, D) unit vectors of some rows."""
-        vectors = self.embeddings[rows].astype(np.float64)
-        vectors -= self.mean
-        vectors /= self.length[rows, None]
-        return vectors
+        return self._centred(rows) / self.length[rows, None]
 
     def cosines(self, enrolment: NDArray[np.int32], test: NDArray[np.int32]) -> NDArray[np.float64]:
         """Cosines (N,) in [-1, 1] of the rows ``enrolment`` (N,) with the rows ``test`` (N,)."""
         scores = np.empty(len(enrolment))
         for block in _blocks(len(enrolment)):
-            scores[block] = np.einsum("nd,nd->n", self.unit(enrolment[block]), self.unit(test[block]))
+            scores[block] = np.einsum("nd,nd->n", self._centred(enrolment[block]), self._centred(test[block]))
+        scores /= self.length[enrolment] * self.length[test]
         return np.clip(scores, -1.0, 1.0)
+
+    def _centred(self, rows: slice | NDArray[np.int32]) -> NDArray[np.float64]:
+        """(n, D) the mean subtracted, in float64."""
+        return np.subtract(self.embeddings[rows], self.mean, dtype=np.float64)
 
 
 def _blocks(count: int) -> Iterator[slice]:

@@ -26,7 +26,7 @@ def write_scores(
         path: the text; the cache is ``<path>.npz``.
         trials: N of them.
         scores: (N,).
-        measures: (N, 4) further columns, 6 significant digits, as after WeSpeaker's normalisation.
+        measures: (N, K) further columns, 6 significant digits, as after WeSpeaker's normalisation.
         text: False writes the cache alone, with all digits, and removes an older text.
     """
     path = Path(path)
@@ -43,27 +43,40 @@ def _write_text(
     path: Path, trials: TrialTable, scores: NDArray[np.float64], measures: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Write the lines; returns the numbers as a reader of the text gets them."""
-    firsts = [f"{name} " for name in trials.utterances]
-    kinds = (" nontarget", " target")
-    read_scores = np.empty(len(scores))
-    read_measures = None if measures is None else np.empty_like(measures)
+    scores = to_digits(scores, 9)
+    columns = [scores]
+    line = "%s %s %.9g %s"
+    if measures is not None:
+        measures = to_digits(measures, 6)
+        columns += list(measures.T)
+        line += " %.6g" * measures.shape[1]
+    labels = ("nontarget", "target")
+    name = trials.utterances.__getitem__
+    width = 3 + len(columns)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
         for start in range(0, len(scores), BLOCK_TRIALS):
-            block = slice(start, start + BLOCK_TRIALS)
-            texts = [f"{score:.9g}" for score in scores[block].tolist()]
-            read_scores[block] = list(map(float, texts))
-            tails = [kinds[label] for label in trials.is_target[block].tolist()]
-            if measures is not None and read_measures is not None:
-                columns = [f" {a:.6g} {b:.6g} {c:.6g} {d:.6g}" for a, b, c, d in measures[block].tolist()]
-                read_measures[block] = [list(map(float, column.split())) for column in columns]
-                tails = list(map("".join, zip(tails, columns, strict=True)))
-            enrolment, test = trials.enrolment[block].tolist(), trials.test[block].tolist()
-            handle.write(
-                "".join(
-                    [
-                        f"{firsts[one]}{firsts[two]}{score}{tail}\n"
-                        for one, two, score, tail in zip(enrolment, test, texts, tails, strict=True)
-                    ]
-                )
-            )
-    return read_scores, read_measures
+            block = slice(start, min(start + BLOCK_TRIALS, len(scores)))
+            count = block.stop - start
+            cells: list[object] = [None] * (width * count)
+            cells[0::width] = map(name, trials.enrolment[block].tolist())
+            cells[1::width] = map(name, trials.test[block].tolist())
+            cells[2::width] = columns[0][block].tolist()
+            cells[3::width] = [labels[label] for label in trials.is_target[block].tolist()]
+            for place, column in enumerate(columns[1:], start=4):
+                cells[place::width] = column[block].tolist()
+            handle.write(f"{line}\n" * count % tuple(cells))  # one call a block: a third of the time of one a line
+    return scores, measures
+
+
+def to_digits(values: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
+    """``values`` rounded to significant digits, each the float64 nearest to its decimal number.
+
+    Whole multiples of a power of ten that float64 holds exactly, divided by it: such a quotient is rounded correctly,
+    so that printing it with so many digits and reading it again gives the same bits. There are no places behind the
+    22nd, so numbers below 1e-13 have fewer digits.
+    """
+    with np.errstate(divide="ignore"):
+        exponent = np.floor(np.log10(np.abs(values)))
+    places = np.clip(digits - 1 - np.where(np.isfinite(exponent), exponent, 0), -22, 22)
+    power = 10.0 ** np.abs(places)
+    return np.where(places >= 0, np.rint(values * power) / power, np.rint(values / power) * power)
