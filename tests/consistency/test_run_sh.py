@@ -18,7 +18,8 @@ def test_help_lists_stages_and_every_option_with_its_default():
     result = run_sh("--help")
     assert result.returncode == 0
     stages = re.findall(r"^  (\d)  (\w+) ", result.stdout, re.MULTILINE)
-    assert stages == [("1", "prepare"), ("2", "pack"), ("3", "train"), ("4", "extract"), ("5", "evaluate")]
+    names = ("prepare", "pack", "train", "extract", "score", "normalise", "calibrate")
+    assert stages == [(str(number), name) for number, name in enumerate(names, start=1)]
     (names,) = re.findall(
         r"^options=\((.*?)\)", (ROOT / "run.sh").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
@@ -36,8 +37,8 @@ def test_help_lists_stages_and_every_option_with_its_default():
         (["--stage", "three"], "found 'three', expected a whole number"),
         (["--corpus="], "option --corpus misses its value"),
         (["stage"], "found 'stage' where an option was expected"),
-        (["--stage", "6"], "found stage 6, expected 1 to 5: 1 prepare, 2 pack, 3 train, 4 extract, 5 evaluate"),
-        (["--stop_stage", "0"], "found stage 0, expected 1 to 5"),
+        (["--stage", "8"], "found stage 8, expected 1 to 7: 1 prepare, 2 pack, 3 train, 4 extract, 5 score, 6 norm"),
+        (["--stop_stage", "0"], "found stage 0, expected 1 to 7"),
         (["--stage=3", "--stop-stage=2"], "--stage 3 comes after --stop_stage 2"),
         (["--resume", "False"], "option --resume: found 'False', expected true or false"),
         (["--table5", "yes"], "option --table5: found 'yes', expected true or false"),

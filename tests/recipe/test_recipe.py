@@ -1,4 +1,4 @@
-"""run.sh itself, stages 1 to 5, on five real voices from the smallest packages: once, again, and interrupted.
+"""run.sh itself, stages 1 to 7, on five real voices from the smallest packages: once, again, and interrupted.
 
 The network is tiny and learns nothing; what is tested is that every stage does its work, does it once, and that a
 killed training goes on as if nothing had happened.
@@ -87,7 +87,16 @@ def test_every_stage_leaves_its_files(mini, first_output):
         assert f"Stage {number}: " in first_output
     run = mini.exp / RUN
     files = ["config.yaml", "provenance.json", "train_log.jsonl", "models/model_3.pt", "models/avg_model.pt"]
-    files += ["metrics.json", "report.md", "det.png", "det.pdf", "embeddings/mean_vec.npy", "scores/all.score"]
+    files += [
+        "metrics.json",
+        "report.md",
+        "report.html",
+        "scores/all.asnorm.score",
+        "det.png",
+        "det.pdf",
+        "embeddings/mean_vec.npy",
+        "scores/all.score",
+    ]
     files += [f"log/{name}.log" for name in ("train", "average", "extract", "score", "evaluate")]
     for file in files:
         assert (run / file).stat().st_size > 0, file
@@ -121,7 +130,7 @@ def test_the_second_run_skips_everything(mini, first_output):
     output = mini.run("--loss", f"conf/loss/{RUN}.yaml")
     assert mini.contents() == before
     skipped = re.findall(r"^stage (\w+).*: nothing changed since the last run, skipped", output, re.MULTILINE)
-    stages = {"prepare", "pack", "train", "average", "extract", "score", "evaluate"}
+    stages = {"prepare", "pack", "train", "average", "extract", "score", "normalise", "evaluate", "report"}
     assert set(skipped) == stages, output
 
 

@@ -14,7 +14,7 @@ from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, score_path, stamps
 from wespeaker_qm.evaluate.trial_speakers import trial_speakers
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores, read_trial_table
-from wespeaker_qm.score.calibration import choose, features, fit
+from wespeaker_qm.score.calibration import CalibrationError, choose, features, fit
 from wespeaker_qm.score.cohort import check_apart, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
@@ -94,7 +94,11 @@ def run(args: argparse.Namespace) -> None:
         ", ".join(f"{count}: {value:.3f}" for count, value in cross_validated.items()),
     )
     x = x[:, :num_features]
-    model = fit(x, trials.is_target)
+    try:
+        model = fit(x, trials.is_target)
+    except CalibrationError as error:
+        logger.warning("stage calibrate: skipped, because %s", error)
+        return
     model.save(model_path)
     logger.info(
         "calibrated on %d trials of %s: Cllr %.3f there",

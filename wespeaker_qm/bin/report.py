@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from wespeaker_qm.report.page import write_report
+from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write it."""
+    """Write it, unless nothing changed since the last run."""
     if args.exp_root is None:
         folders, table5 = args.exp_dir, None
     else:
@@ -45,5 +46,13 @@ def run(args: argparse.Namespace) -> None:
         runs = json.loads(table5.read_text(encoding="utf-8"))["runs"]
         folders = [args.exp_root / name for name in runs]
     output = (args.exp_root or folders[0]) / "report.html"
+    inputs = [args.data / "corpus.yaml", args.base, *([] if table5 is None else [table5])]
+    inputs += [folder / name for folder in folders for name in ("metrics.json", "config.yaml", "train_log.jsonl")]
+    marker = DoneMarker(output.parent / ".done" / "report", [file_stamp(path) for path in inputs], [output])
+    if marker.is_current():
+        logger.info("stage report: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+        return
+    marker.clear()
     write_report(folders, args.data, output, base=args.base, table5=table5)
+    marker.write()
     logger.info("report: %s (%.1f MB)", output, output.stat().st_size / 1e6)

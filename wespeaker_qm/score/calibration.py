@@ -41,6 +41,10 @@ FEATURES = (
 )
 
 
+class CalibrationError(RecipeError):
+    """The calibration list teaches nothing."""
+
+
 def features(
     scores: NDArray[np.float64], duration_s: NDArray[np.float64], measures: NDArray[np.float64] | None
 ) -> NDArray[np.float64]:
@@ -119,9 +123,11 @@ def choose(x: NDArray[np.float64], is_target: NDArray[np.bool_], speakers: Trial
         kinds: list[NDArray[np.bool_]] = []
         for test in touched:
             train = ~test
-            if not (is_target[train].any() and (~is_target[train]).any()):
+            try:
+                model = fit(x[train, :count], is_target[train])
+            except CalibrationError:  # in a part of a list of few speakers
                 return {1: math.nan}
-            costs.append(fit(x[train, :count], is_target[train]).apply(x[test, :count]))
+            costs.append(model.apply(x[test, :count]))
             kinds.append(is_target[test])
         all_kinds = np.concatenate(kinds)
         if all_kinds.all() or not all_kinds.any():
@@ -138,10 +144,11 @@ def fit(x: NDArray[np.float64], is_target: NDArray[np.bool_]) -> Calibration:
         is_target: (N,).
 
     Raises:
-        RecipeError: a kind of trial is missing, a feature is not finite, or the score has no weight above 0.
+        CalibrationError: a kind of trial is missing, or the score has no weight above 0.
+        RecipeError: a feature is not finite.
     """
     if is_target.all() or not is_target.any():
-        raise RecipeError("the calibration list has trials of one kind only, expected targets and non-targets")
+        raise CalibrationError("the calibration list has trials of one kind only, expected targets and non-targets")
     if not np.isfinite(x).all():
         raise RecipeError("a quality measure of the calibration list is not finite; look for broken embeddings")
     mean, deviation = x.mean(axis=0), x.std(axis=0)
@@ -159,7 +166,7 @@ def fit(x: NDArray[np.float64], is_target: NDArray[np.bool_]) -> Calibration:
 
     result = minimize(cost, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 1000})
     if not math.isfinite(result.fun) or result.x[0] <= 0:
-        raise RecipeError(
+        raise CalibrationError(
             f"calibration failed: weight {result.x[0]:.3g} of the score, expected more than 0; do the scores of the "
             "calibration list tell targets from non-targets?"
         )

@@ -1,11 +1,12 @@
 """Embeddings in Kaldi's ark and scp: vectors by name, as one matrix.
 
-Vectors of floats, which is what extractors write, are taken straight from the memory-mapped ark. Any other entry
+Vectors of floats, which is what extractors write, are taken straight from the ark's bytes. Any other entry
 (doubles, compressed, text, through a pipe) is read by kaldiio.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from wespeaker_qm.utils.tables import read_map, write_rows
 _FLOAT_VECTOR = np.frombuffer(b"\0BFV \4", np.uint8)
 """First bytes of a binary vector of floats; a four-byte length and the values follow."""
 _HEADER_BYTES = len(_FLOAT_VECTOR) + 4
+_WINDOW_BYTES = 1 << 22
 
 
 class VectorTable:
@@ -87,25 +89,55 @@ def _read(scp: Path | str, places: list[str]) -> NDArray[np.float32]:
         offsets[row] = int(position) if is_plain else 0
     others = rows_of.pop("", [])
     matrix: NDArray[np.float32] | None = None
-    for ark, rows in rows_of.items():
-        content = np.asarray(np.memmap(ark, np.uint8, mode="r"))  # slices of a memmap itself are slow to make
-        header = content[np.minimum(offsets[rows, None] + np.arange(_HEADER_BYTES), len(content) - 1)]
-        dim = int.from_bytes(header[0, -4:].tobytes(), "little")
-        if matrix is None and (header[0, :-4] == _FLOAT_VECTOR).all():
-            matrix = np.empty((len(places), dim), np.float32)
-        if matrix is None:
-            others += rows
-            continue
-        expected = np.concatenate([_FLOAT_VECTOR, np.frombuffer(matrix.shape[1].to_bytes(4, "little"), np.uint8)])
-        is_plain_row = (header == expected).all(axis=1) & (
-            offsets[rows] + _HEADER_BYTES + matrix.nbytes // len(matrix) <= len(content)
-        )
-        others += [row for row, is_plain in zip(rows, is_plain_row.tolist(), strict=True) if not is_plain]
-        taken = np.array(rows)[is_plain_row]
-        bytes_of, num_bytes = matrix.view(np.uint8), matrix.itemsize * matrix.shape[1]
-        for row, start in zip(taken.tolist(), (offsets[taken] + _HEADER_BYTES).tolist(), strict=True):
-            bytes_of[row] = content[start : start + num_bytes]
+    for ark, listed in rows_of.items():
+        rows = np.array(listed)
+        rows = rows[np.argsort(offsets[rows], kind="stable")]
+        with Path(ark).open("rb", buffering=0) as handle:
+            if matrix is None:
+                matrix = _matrix_for(handle, int(offsets[rows[0]]), len(places))
+            if matrix is None:
+                others += rows.tolist()
+            else:
+                others += _read_plain(handle, rows, offsets[rows], matrix)
     return _read_others(scp, places, others, matrix)
+
+
+def _matrix_for(handle: FileIO, offset: int, count: int) -> NDArray[np.float32] | None:
+    """An empty matrix of ``count`` vectors like the one at ``offset``; None if that is no binary vector of floats."""
+    handle.seek(offset)
+    header = handle.read(_HEADER_BYTES)
+    if not header.startswith(_FLOAT_VECTOR.tobytes()) or len(header) < _HEADER_BYTES:
+        return None
+    return np.empty((count, int.from_bytes(header[-4:], "little")), np.float32)
+
+
+def _read_plain(
+    handle: FileIO, rows: NDArray[np.int64], offsets: NDArray[np.int64], matrix: NDArray[np.float32]
+) -> list[int]:
+    """Fill ``rows`` of the matrix from rising ``offsets``; returns the rows that are no float vectors of its length.
+
+    A window of the file at a time, into the same memory: memory that is fresh, or mapped, costs more than the reading.
+    """
+    num_bytes = matrix.itemsize * matrix.shape[1]
+    expected = np.concatenate([_FLOAT_VECTOR, np.frombuffer(matrix.shape[1].to_bytes(4, "little"), np.uint8)])
+    window = np.zeros(max(_WINDOW_BYTES, _HEADER_BYTES + num_bytes), np.uint8)
+    bytes_of = matrix.view(np.uint8)
+    others: list[int] = []
+    first = 0
+    while first < len(rows):
+        end = int(np.searchsorted(offsets, offsets[first] + len(window) - _HEADER_BYTES - num_bytes, side="right"))
+        inside = offsets[first:end] - offsets[first]
+        handle.seek(int(offsets[first]))
+        wanted = int(inside[-1]) + _HEADER_BYTES + num_bytes
+        filled = handle.readinto(window.data[:wanted])
+        is_plain = (window[inside[:, None] + np.arange(_HEADER_BYTES)] == expected).all(axis=1)
+        is_plain &= inside + _HEADER_BYTES + num_bytes <= filled
+        others += rows[first:end][~is_plain].tolist()
+        starts = (inside[is_plain] + _HEADER_BYTES).tolist()
+        for row, start in zip(rows[first:end][is_plain].tolist(), starts, strict=True):
+            bytes_of[row] = window[start : start + num_bytes]
+        first = end
+    return others
 
 
 def _read_others(
