@@ -104,13 +104,15 @@ def test_seeds_add_their_own_uncertainty(three, simulate):
     assert comparison.p_holm == comparison.p_value
 
 
-def test_bands_follow_the_curve(simulate):
+def test_bands_are_the_intervals_of_each_point(simulate):
     speakers, is_target, scores = simulate()
-    grid = np.array([0.01, 0.1, 0.5])
+    grid = np.array([1e-5, 0.01, 0.1, 0.5])
     (result,) = resample([SortedTrials.of(scores, is_target)], speakers, num_resamples=100, far_grid=grid)
-    low, high = band(result)
-    assert ((low <= 1 - np.array([0.0, 0, 0])) & (low <= high)).all()
-    assert low[1] < 1 - result.estimate("TAR@FAR 1e-1") < high[1]
+    far, low, high = band(result)
+    assert far.tolist() == [0.01, 0.1, 0.5]  # 1,500 non-target trials cannot show 1e-5
+    for position, name in enumerate(("TAR@FAR 1e-2", "TAR@FAR 1e-1")):
+        tar_low, tar_high = spread(name, [result]).interval()
+        assert (1 - high[position], 1 - low[position]) == pytest.approx((tar_low, tar_high), abs=0.01)
 
 
 def test_coverage_by_speaker_is_near_nominal_and_by_trial_is_not():

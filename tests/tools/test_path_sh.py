@@ -109,7 +109,7 @@ def test_debian_without_python3_venv_installs_with_the_pip_outside(folder):
     base = folder.interpreter("base", missing="torch\n", ensurepip="exit 1", pip="exit 1")
     result = folder.source(PYTHON=str(base))
     assert result.returncode == 0, result.stderr
-    assert folder.calls()[-1] == "base/bin/python -m pip --python .venv/bin/python install -e ."
+    assert folder.calls()[-1] == "base/bin/python -m pip --python .venv/bin/python install -e .[recipe]"
 
 
 def test_the_extra_is_asked_for_and_installed(folder):

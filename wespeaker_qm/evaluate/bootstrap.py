@@ -157,8 +157,10 @@ class Resamples:
     """(M,) on the trials themselves."""
     values: NDArray[np.float64]
     """(R, M) on the resamples."""
+    grid: NDArray[np.float64]
+    """(G,) false-accept rates."""
     frr: NDArray[np.float64]
-    """(R, G) miss rate at each of the grid's FARs."""
+    """(R, G) miss rate at each of them."""
 
     def column(self, name: str) -> NDArray[np.float64]:
         """(R,) one figure on the resamples."""
@@ -206,7 +208,7 @@ def resample(
             if len(grid):
                 frr[position][r] = roc.frr[np.searchsorted(roc.far, grid, side="right") - 1]
     return [
-        Resamples(system, speakers, names[position], estimates[position], values[position], frr[position])
+        Resamples(system, speakers, names[position], estimates[position], values[position], grid, frr[position])
         for position, system in enumerate(systems)
     ]
 

@@ -79,11 +79,8 @@ def det_figure(
         _draw_system(axes, position, label, roc)
         band = None if bands is None else bands.get(label)
         if band is not None:
-            seen = band.far * roc.num_nontargets >= 1
-            low, high = (np.clip(edge[seen], *FRR_LIMITS) for edge in (band.low, band.high))
-            axes.fill_between(
-                band.far[seen], low, high, color=COLOURS[position % len(COLOURS)], alpha=0.13, linewidth=0
-            )
+            low, high = (np.clip(edge, *FRR_LIMITS) for edge in (band.low, band.high))
+            axes.fill_between(band.far, low, high, color=COLOURS[position % len(COLOURS)], alpha=0.13, linewidth=0)
     axes.set_title(title, fontsize=12, fontweight="bold", pad=38)
     axes.annotate(
         subtitle, (0.5, 1), xycoords="axes fraction", color="0.35", fontsize=9, ha="center",

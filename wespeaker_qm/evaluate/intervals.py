@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from wespeaker_qm.evaluate.bootstrap import Resamples
+from wespeaker_qm.evaluate.det import Band
 from wespeaker_qm.evaluate.influence import Influence
+from wespeaker_qm.evaluate.operating_points import best_at_far
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
 
 CONFIDENCE = 0.95
@@ -117,14 +119,24 @@ def spread(name: str, runs: Sequence[Resamples], against: Sequence[Resamples] = 
     return dataclasses.replace(combined, values=np.sort(rng.permutation(combined.values) + moves))
 
 
-def band(resamples: Resamples, confidence: float = CONFIDENCE) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(G,) lower and upper miss rate at each of the grid's FARs, one FAR at a time, for figures.
-
-    Plain percentiles: the corrections would cost an influence function for every point of a curve.
-    """
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resamples.frr, [tail, 1 - tail], axis=0)
-    return low, high
+def band(resamples: Resamples, confidence: float = CONFIDENCE) -> Band:
+    """The interval of the miss rate along the DET curve, one FAR at a time, where the trials can measure it."""
+    system = resamples.system
+    roc = system.curve(np.ones(len(system.scores), np.int32))
+    measurable = np.flatnonzero(resamples.grid * roc.num_nontargets >= 1)
+    influence = Influence(system)
+    ends = np.empty((len(measurable), 2))
+    for row, point in enumerate(measurable.tolist()):
+        far = float(resamples.grid[point])
+        each = _spread(
+            1 - best_at_far(roc, far).tar,
+            resamples.frr[:, point],
+            None if resamples.speakers is None else -influence.of(f"TAR@FAR {far!r}"),
+            resamples.speakers,
+        )
+        ends[row] = each.interval(confidence)
+    low, high = np.clip(ends, 0, 1).T
+    return Band(resamples.grid[measurable], low, high)
 
 
 def _spread(

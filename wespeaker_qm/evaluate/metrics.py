@@ -34,7 +34,7 @@ from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
 NOT_MEASURABLE = "not measurable"
 MIN_SPEAKERS = 5
 """Below it nothing can be said of other speakers than these."""
-BAND_FARS: NDArray[np.float64] = ndtr(np.linspace(ndtri(1e-5), ndtri(0.6), 120))
+BAND_FARS: NDArray[np.float64] = ndtr(np.linspace(ndtri(1e-5), ndtri(0.6), 60))
 """False-accept rates at which DET bands are drawn."""
 
 Interval = tuple[float, float]
@@ -161,7 +161,7 @@ def system_result(
         cllr=cllr(scores, is_target) if wanted.is_llr else None,
         act_dcf={p_target: act_dcf(roc, p_target) for p_target in wanted.p_targets} if wanted.is_llr else None,
         intervals=intervals,
-        band=None if resamples is None else Band(BAND_FARS, *band(resamples)),
+        band=None if resamples is None else band(resamples),
     )
 
 

@@ -33,9 +33,8 @@ def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None])
         colour = COLOURS[position % len(COLOURS)]
         band = bands.get(label)
         if band is not None:
-            seen = band.far * roc.num_nontargets >= 1
-            far = np.concatenate([band.far[seen], band.far[seen][::-1]])
-            frr = np.clip(np.concatenate([band.low[seen], band.high[seen][::-1]]), *FRR_LIMITS)
+            far = np.concatenate([band.far, band.far[::-1]])
+            frr = np.clip(np.concatenate([band.low, band.high[::-1]]), *FRR_LIMITS)
             figure.add_scatter(
                 x=_short(ndtri(far)), y=_short(ndtri(frr)), fill="toself", mode="none", fillcolor=_faint(colour),
                 legendgroup=label, showlegend=False, hoverinfo="skip", name=f"{label}, band", meta="band",
