@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import det_curve
 
 from wespeaker_qm.evaluate.operating_points import (
     FARS,
     equal_error_rate,
+    far_at_tar,
     is_measurable,
     min_dcf,
     roc_steps,
@@ -217,3 +219,30 @@ def test_a_million_trials():
 def test_refuses(scores, is_target, message):
     with pytest.raises(RecipeError, match=message):
         roc_steps(scores, is_target)
+
+
+@pytest.mark.parametrize("digits", [None, 1])
+def test_operating_points_equal_scikit_learns(simulate, digits):
+    """det_curve leaves out "reject everything" and what lies beyond the ends of the curve; what it has, we have."""
+    _, is_target, scores = simulate(digits=digits)
+    far, frr, threshold = det_curve(is_target, scores, drop_intermediate=False)
+    roc = roc_steps(scores, is_target)
+    ours = {point: (one, two) for point, one, two in zip(roc.threshold, roc.far, roc.frr, strict=True)}
+    compared = 0
+    for point, one, two in zip(threshold, far, frr, strict=True):
+        if np.isfinite(point):
+            assert ours[point] == pytest.approx((one, two), abs=1e-12)
+            compared += 1
+    assert compared > 10
+
+
+def test_far_at_tar_is_the_inverse_of_tar_at_far(simulate):
+    _, is_target, scores = simulate(digits=2)
+    roc = roc_steps(scores, is_target)
+    for tar in (0.5, 0.9, 0.99, 1.0):
+        point = far_at_tar(roc, tar)
+        accepted = scores >= point.threshold
+        assert accepted[is_target].mean() >= tar
+        assert point.far == accepted[~is_target].mean()
+        higher = scores > point.threshold
+        assert higher[is_target].mean() < tar

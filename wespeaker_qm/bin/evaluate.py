@@ -1,4 +1,4 @@
-"""Stage 5, second half: metrics, DET figure and report from the scores."""
+"""The end of stages 5 to 7: metrics, DET figure and report from the scores that are there."""
 
 import argparse
 import logging
@@ -19,7 +19,7 @@ from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
 
-HELP = "EER, minDCF and TAR@FAR of all trial lists, DET figure and report (stage 5)"
+HELP = "EER, minDCF and TAR@FAR of all trial lists with intervals, DET figure, report.md (end of stages 5 to 7)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

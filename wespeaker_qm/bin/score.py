@@ -1,4 +1,4 @@
-"""Stage 5, first half: score the trial lists of a corpus by cosine."""
+"""Stage 5: score the trial lists of a corpus by cosine."""
 
 import argparse
 import logging

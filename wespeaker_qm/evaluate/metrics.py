@@ -266,7 +266,7 @@ def per_cent(rate: float, digits: int = 2) -> str:
     return f"{100 * rate:.{digits}f}"
 
 
-def show_per_cent(rate: float, interval: Interval | None = None) -> str:
+def show_per_cent(rate: float, interval: Interval | None = None, digits: int = 2) -> str:
     """A fraction as a percentage, with its interval if there is one.
 
     >>> show_per_cent(0.1234, (0.1, 0.15))
@@ -297,7 +297,9 @@ def is_cost(figure: str) -> bool:
 
 def show_figure(figure: str, value: float, interval: Interval | None = None) -> str:
     """The figure of that name, as a cost or in per cent, with its interval if there is one."""
-    return show_cost(value, interval) if is_cost(figure) else show_per_cent(value, interval)
+    if is_cost(figure):
+        return show_cost(value, interval)
+    return show_per_cent(value, interval, digits=3 if figure.startswith("FAR@") else 2)
 
 
 def show_tar(point: OperatingPoint | None, interval: Interval | None = None) -> str:
@@ -326,7 +328,7 @@ def _cells(system: SystemResult) -> dict[str, str]:
     for far, point in system.tar_at_far.items():
         cells[f"TAR % at FAR {far_name(far)}"] = show_tar(point, interval(f"TAR@FAR {far_name(far)}"))
     for tar, best in system.far_at_tar.items():
-        cells[f"FAR % at TAR {tar:g}"] = show_per_cent(best.far, interval(f"FAR@TAR {tar:g}"))
+        cells[f"FAR % at TAR {tar:g}"] = show_figure("FAR@TAR", best.far, interval(f"FAR@TAR {tar:g}"))
     for p_target, result in system.min_dcf.items():
         cells[f"minDCF {p_target:g}"] = show_cost(result.cost, interval(f"minDCF {p_target:g}"))
     cells["minCllr"] = show_cost(system.min_cllr, interval("minCllr"))
