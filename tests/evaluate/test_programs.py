@@ -152,7 +152,7 @@ def test_table5_stands_beside_the_paper():
     assert content["header"] == header
     assert [row[0] for row in content["rows"]] == [line[0].strip() for line in lines]
     assert {each["figure"] for each in content["comparisons"]} >= {"EER", "TAR@FAR 1e-1"}
-    assert "What these trials can tell" in text
+    assert "How these networks differ on other speakers" in text
     assert Path("exp/tiny/table5.tex").read_text().count(r"\\") == 6
 
 

@@ -235,10 +235,11 @@ def conclusion(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> s
             f"{names[each.two]} {'above' if each.difference > 0 else 'below'} {names[each.one]}" for each in sure
         )
         lines.append(f"- {figure}: {pairs or 'no two losses differ'}")
-    return (
-        "What these trials can tell (p < 0.05 after Holm's correction for all pairs of a figure; one run a loss):\n\n"
-        + ("\n".join(lines))
+    heading = (
+        "How these networks differ on other speakers (p < 0.05 after Holm's correction for all pairs of a figure). Each "
+        "loss was trained once; that another seed would leave it so is not shown:"
     )
+    return "\n".join([heading, "", *lines])
 
 
 def _measured_cells(system: SystemResult) -> list[str]:
