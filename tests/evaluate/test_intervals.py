@@ -39,15 +39,18 @@ def test_influence_foretells_what_reweighting_does(name, simulate):
     assert foretold @ found / (foretold @ foretold) == pytest.approx(1, abs=0.15)
 
 
-def test_variances_are_those_of_all_pairs_of_trials_that_share_a_speaker(simulate):
+@pytest.mark.parametrize("num_unheard", [0, 100])
+def test_variances_are_those_of_all_pairs_of_trials_that_share_a_speaker(simulate, num_unheard):
     speakers, is_target, scores = simulate(num_speakers=9, num_targets=40, num_nontargets=90)
+    speakers = speakers._replace(num_speakers=9 + num_unheard)
     phi = np.random.default_rng(0).standard_normal(len(scores))
     sides = [set(pair) for pair in zip(speakers.enrolment.tolist(), speakers.test.tolist(), strict=True)]
     dyadic = sum(phi[i] * phi[j] for i in range(len(phi)) for j in range(len(phi)) if sides[i] & sides[j])
     psi, noise = speaker_influence(phi, speakers), pair_noise(phi, speakers)
     assert (psi**2).sum() - noise == pytest.approx(dyadic)
     by_speaker = [sum(value for value, side in zip(phi, sides, strict=True) if s in side) for s in range(9)]
-    np.testing.assert_allclose(psi, by_speaker)
+    np.testing.assert_allclose(psi[:9], by_speaker)
+    assert not psi[9:].any()
     assert not is_target.all()
 
 

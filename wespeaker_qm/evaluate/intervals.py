@@ -174,5 +174,7 @@ def pair_noise(influence: NDArray[np.float64], speakers: TrialSpeakers) -> float
     apart = speakers.enrolment != speakers.test
     one, two = speakers.enrolment[apart].astype(np.int64), speakers.test[apart].astype(np.int64)
     pairs = np.minimum(one, two) * speakers.num_speakers + np.maximum(one, two)
+    if speakers.num_speakers**2 > 8 * len(pairs):  # more possible pairs than are worth a count each
+        pairs = np.unique(pairs, return_inverse=True)[1]
     sums = np.bincount(pairs, influence[apart])
     return float((sums**2).sum())
