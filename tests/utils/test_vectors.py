@@ -8,10 +8,13 @@ from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
 
 
-def test_reads_what_kaldiio_writes_and_the_other_way_round(tmp_path):
-    vectors = {f"u{number}": np.random.default_rng(number).standard_normal(7).astype(np.float32) for number in range(9)}
+@pytest.mark.parametrize("power", [1, 3], ids=["names of one length", "of several"])
+def test_reads_what_kaldiio_writes_and_the_other_way_round(tmp_path, monkeypatch, power):
+    monkeypatch.setattr("wespeaker_qm.utils.vectors._WINDOW_BYTES", 200)  # four vectors
+    rng = np.random.default_rng(0)
+    vectors = {f"u{number**power}": rng.standard_normal(7).astype(np.float32) for number in range(9)}
     kaldiio.save_ark(str(tmp_path / "a.ark"), vectors, scp=str(tmp_path / "a.scp"))
-    names = ["u3", "u8", "u3", "u0"]
+    names = [f"u{number**power}" for number in (3, 8, 3, 0, 1, 2, 6, 7)]
     table = VectorTable(tmp_path / "a.scp")
     assert table.names == list(vectors)
     np.testing.assert_array_equal(table.load(names), [vectors[name] for name in names])

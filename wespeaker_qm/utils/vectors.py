@@ -10,6 +10,7 @@ from io import FileIO
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from wespeaker_qm.utils.errors import RecipeError, first_few
@@ -48,14 +49,15 @@ class VectorTable:
             RecipeError: an ark is missing, a name has no vector, dimensions differ, or values are not finite; the first
                 few names are shown, and all are counted.
         """
-        missing = [name for name in names if name not in self._places]
-        if missing:
+        places = list(map(self._places.get, names))
+        if None in places:
+            missing = [name for name in names if name not in self._places]
             raise RecipeError(
                 f"{self.scp}: {len(missing)} of the {len(names)} utterances have no embedding; extract the set that "
                 "they belong to (stage 4):" + first_few(missing)
             )
         try:
-            matrix = _read(self.scp, [self._places[name] for name in names])
+            matrix = _read(self.scp, [place for place in places if place is not None])
         except (OSError, ValueError) as error:
             raise RecipeError(
                 f"{self.scp}: cannot be read ({error}); extract the embeddings again (stage 4)"
@@ -80,18 +82,11 @@ def refuse(source: Path | str, utterances: Sequence[str], is_bad: NDArray[np.boo
 
 def _read(scp: Path | str, places: list[str]) -> NDArray[np.float32]:
     """The vectors at ``places``, each ``ark:offset`` or whatever else kaldiio reads."""
-    rows_of: defaultdict[str, list[int]] = defaultdict(list)
-    offsets = np.zeros(len(places), np.int64)
-    for row, place in enumerate(places):
-        ark, _, position = place.rpartition(":")
-        is_plain = ark != "" and position.isdigit()
-        rows_of[ark if is_plain else ""].append(row)
-        offsets[row] = int(position) if is_plain else 0
-    others = rows_of.pop("", [])
+    arks, offsets = _split(places)
+    others = arks.pop("", np.empty(0, np.int64)).tolist()
     matrix: NDArray[np.float32] | None = None
-    for ark, listed in rows_of.items():
-        rows = np.array(listed)
-        rows = rows[np.argsort(offsets[rows], kind="stable")]
+    for ark, unsorted in arks.items():
+        rows = unsorted[np.argsort(offsets[unsorted], kind="stable")]
         with Path(ark).open("rb", buffering=0) as handle:
             if matrix is None:
                 matrix = _matrix_for(handle, int(offsets[rows[0]]), len(places))
@@ -100,6 +95,23 @@ def _read(scp: Path | str, places: list[str]) -> NDArray[np.float32]:
             else:
                 others += _read_plain(handle, rows, offsets[rows], matrix)
     return _read_others(scp, places, others, matrix)
+
+
+def _split(places: list[str]) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int64]]:
+    """Ark -> its rows, ``""`` for places that are not ``ark:offset``; and the offset of each row."""
+    ark = places[0].rpartition(":")[0] if places else ""
+    prefix = f"{ark}:"
+    tails = [place[len(prefix) :] for place in places if place.startswith(prefix)]
+    if ark and len(tails) == len(places) and "".join(tails).isdigit() and "" not in tails:  # one ark, as a rule
+        return {ark: np.arange(len(places))}, np.array(list(map(int, tails)))
+    rows_of: defaultdict[str, list[int]] = defaultdict(list)
+    offsets = np.zeros(len(places), np.int64)
+    for row, place in enumerate(places):
+        ark, _, position = place.rpartition(":")
+        is_plain = ark != "" and position.isdigit()
+        rows_of[ark if is_plain else ""].append(row)
+        offsets[row] = int(position) if is_plain else 0
+    return {name: np.array(rows) for name, rows in rows_of.items()}, offsets
 
 
 def _matrix_for(handle: FileIO, offset: int, count: int) -> NDArray[np.float32] | None:
@@ -133,9 +145,14 @@ def _read_plain(
         is_plain = (window[inside[:, None] + np.arange(_HEADER_BYTES)] == expected).all(axis=1)
         is_plain &= inside + _HEADER_BYTES + num_bytes <= filled
         others += rows[first:end][~is_plain].tolist()
-        starts = (inside[is_plain] + _HEADER_BYTES).tolist()
-        for row, start in zip(rows[first:end][is_plain].tolist(), starts, strict=True):
-            bytes_of[row] = window[start : start + num_bytes]
+        taken, starts = rows[first:end][is_plain], inside[is_plain] + _HEADER_BYTES
+        gaps = np.unique(np.diff(starts))
+        if len(gaps) == 1:  # names of one length: the vectors stand at even distances
+            even = as_strided(window[starts[0] :], (len(taken), num_bytes), (int(gaps[0]), 1), writeable=False)
+            bytes_of[taken] = even
+        else:
+            for row, start in zip(taken.tolist(), starts.tolist(), strict=True):
+                bytes_of[row] = window[start : start + num_bytes]
         first = end
     return others
 
