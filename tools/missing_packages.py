@@ -18,13 +18,15 @@ def numbers(version):
 
 
 def is_missing(requirement):
-    """Whether ``name`` or ``name>=version`` is not met."""
-    name, _, oldest = requirement.partition(">=")
+    """Whether ``name``, ``name>=version`` or ``name<version`` is not met."""
+    name, bound, version = re.fullmatch(r"([A-Za-z0-9_.-]+?)(?:(>=|<)(.+))?", requirement).groups()
     try:
-        installed = metadata.version(name)
+        installed = numbers(metadata.version(name))
     except metadata.PackageNotFoundError:
         return True
-    return numbers(installed) < numbers(oldest)
+    if bound is None:
+        return False
+    return (installed < numbers(version)) == (bound == ">=")
 
 
 def main(files):

@@ -15,7 +15,7 @@ def test_this_environment_lacks_nothing():
     assert missing(*ROOT.glob("requirements*.txt")) == []
 
 
-def test_absent_and_too_old_packages_are_printed(tmp_path):
+def test_absent_too_old_and_too_new_packages_are_printed(tmp_path):
     file = tmp_path / "requirements.txt"
-    file.write_text("# a comment\n\nno-such-package-here\nnumpy>=1.0\nnumpy>=9999.1\npytest\n")
-    assert missing(file) == ["no-such-package-here", "numpy>=9999.1"]
+    file.write_text("# a comment\n\nno-such-package-here\nnumpy>=1.0\nnumpy>=9999.1\nnumpy<9999\nnumpy<1.2\npytest\n")
+    assert missing(file) == ["no-such-package-here", "numpy>=9999.1", "numpy<1.2"]
