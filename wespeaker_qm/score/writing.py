@@ -43,29 +43,29 @@ def _write_text(
     path: Path, trials: TrialTable, scores: NDArray[np.float64], measures: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Write the lines; returns the numbers as a reader of the text gets them."""
-    scores = to_digits(scores, 9)
-    columns = [scores]
-    line = "%s %s %.9g %s"
-    if measures is not None:
-        measures = to_digits(measures, 6)
-        columns += list(measures.T)
-        line += " %.6g" * measures.shape[1]
+    rounded = np.empty_like(scores)
+    rounded_measures = None if measures is None else np.empty_like(measures)
+    num_measures = 0 if measures is None else measures.shape[1]
+    line = "%s %s %.9g %s" + " %.6g" * num_measures
     labels = ("nontarget", "target")
     name = trials.utterances.__getitem__
-    width = 3 + len(columns)
+    width = 4 + num_measures
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
         for start in range(0, len(scores), BLOCK_TRIALS):
             block = slice(start, min(start + BLOCK_TRIALS, len(scores)))
-            count = block.stop - start
-            cells: list[object] = [None] * (width * count)
+            rounded[block] = to_digits(scores[block], 9)
+            cells: list[object] = [None] * (width * (block.stop - start))
             cells[0::width] = map(name, trials.enrolment[block].tolist())
             cells[1::width] = map(name, trials.test[block].tolist())
-            cells[2::width] = columns[0][block].tolist()
+            cells[2::width] = rounded[block].tolist()
             cells[3::width] = [labels[label] for label in trials.is_target[block].tolist()]
-            for place, column in enumerate(columns[1:], start=4):
-                cells[place::width] = column[block].tolist()
-            handle.write(f"{line}\n" * count % tuple(cells))  # one call a block: a third of the time of one a line
-    return scores, measures
+            if measures is not None and rounded_measures is not None:
+                rounded_measures[block] = to_digits(measures[block], 6)
+                for column in range(num_measures):
+                    cells[4 + column :: width] = rounded_measures[block, column].tolist()
+            # One call a block takes a third of the time of one a line.
+            handle.write(f"{line}\n" * (block.stop - start) % tuple(cells))
+    return rounded, rounded_measures
 
 
 def to_digits(values: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
