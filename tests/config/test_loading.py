@@ -27,7 +27,8 @@ def test_wespeakers_file_loads_unchanged_and_what_has_no_effect_is_said(caplog):
         for field in dataclasses.fields(Config)
         if getattr(config, field.name) != getattr(Config(), field.name)
     }
-    assert differs == {"exp_dir", "gpus", "projection_args", "margin_update"}
+    assert differs == {"exp_dir", "gpus", "projection_args", "margin_update", "dataloader_args"}
+    assert dataclasses.replace(config.dataloader_args, pin_memory=True) == Config().dataloader_args
     assert [record.getMessage().split()[1] for record in caplog.records] == ["exp_dir", "gpus"]
 
 
