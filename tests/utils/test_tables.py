@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.tables import read_map, read_rows, write_rows
+from wespeaker_qm.utils.tables import _read_plain_map, read_map, read_rows, write_rows
 
 
 def test_round_trip_keeps_order_and_spaces_in_the_last_field(tmp_path: Path) -> None:
@@ -35,3 +37,58 @@ def test_broken_tables_name_the_place(tmp_path: Path, text: str, message: str) -
 def test_a_missing_table_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such file; run the stage that makes it"):
         read_map(tmp_path / "absent")
+
+
+def table_or_refusal(text: str) -> dict[str, str] | str:
+    """What a table says, a line at a time; or the number of the line with too few fields, or the key seen twice."""
+    table: dict[str, str] = {}
+    twice = None
+    for number, line in enumerate(text.split("\n"), start=1):
+        key, _, value = line.strip().partition(" ")
+        if key and not value.strip():
+            return f":{number}: 1 field(s) in {line.rstrip()!r}, expected 2 separated by white space"
+        if key in table:
+            twice = twice or f": key {key!r} stands twice; keys must be unique"
+        if key:
+            table[key] = value.strip()
+    return twice or table
+
+
+LINE = st.lists(st.sampled_from(["a", "b", "c", "\0"]), max_size=4).map(" ".join)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(LINE, max_size=6), end=st.sampled_from(["", "\n"]))
+def test_a_map_says_what_its_lines_say_one_by_one(tmp_path: Path, lines: list[str], end: str) -> None:
+    path = tmp_path / "table"
+    path.write_text("\n".join(lines) + end)
+    expected = table_or_refusal("\n".join(lines))
+    try:
+        found: object = read_map(path)
+    except RecipeError as error:
+        found = str(error).removeprefix(str(path))
+    assert found == expected
+    if isinstance(found, dict):
+        assert list(found.items()) == list(expected.items()), "the order of the file"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("text", ["a\n\nb 2\n", "a 1\n\nb\n", "a 1\nb\n\nc 3\n"])
+def test_a_blank_line_does_not_stand_for_a_field(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "table"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"1 field\(s\) in '[ab]', expected 2 separated by white space"):
+        read_map(path)
+
+
+def test_plain_tables_take_the_fast_way_and_others_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    path.write_text("a 1\nb 2\n")
+    assert _read_plain_map(path) == {"a": "1", "b": "2"}
+    for text in ("a 1\nb 2 3\n", "a 1\n\nb 2\n", "a 1\na 2\n", "", "\n"):
+        path.write_text(text)
+        assert _read_plain_map(path) is None
+
+
+def test_rows_are_joined_by_the_separator_as_text(tmp_path: Path) -> None:
+    write_rows(tmp_path / "t", [("é", 1, 2.5), ("b", Path("x"), None)], separator="\t")
+    assert (tmp_path / "t").read_bytes() == "é\t1\t2.5\nb\tx\tNone\n".encode()

@@ -55,10 +55,11 @@ def _read_plain_map(path: Path) -> dict[str, str] | None:
     text = path.read_text(encoding="utf-8")
     # A token of its own at each line's end shows that all lines have the same number of fields.
     tokens = text.removesuffix("\n").replace("\n", " \0 ").split()
-    if len(tokens) % 3 != 2 or tokens[2::3] != ["\0"] * (len(tokens) // 3):
+    num_ends = len(tokens) // 3
+    if len(tokens) % 3 != 2 or tokens[2::3] != ["\0"] * num_ends or tokens.count("\0") != num_ends:
         return None
     table = dict(zip(tokens[0::3], tokens[1::3], strict=True))
-    return table if len(table) == len(tokens[0::3]) and "\0" not in table else None
+    return table if len(table) == len(tokens[0::3]) else None
 
 
 def write_rows(path: Path | str, rows: Iterable[Sequence[object]], separator: str = " ") -> None:
