@@ -1,6 +1,8 @@
 """The decoder: every container and rate that users bring, and what it must refuse."""
 
 import io
+import struct
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +182,26 @@ def test_read_at_a_rate(tmp_path: Path) -> None:
     waveform = read_audio_at(tmp_path / "a.wav", 16000)
     assert np.abs(waveform - tone(16000)).max() < 2e-3
     assert np.array_equal(resample_audio(waveform, 16000, 16000), waveform)
+
+
+@pytest.mark.parametrize(("sample_rate", "num_samples"), [(8000, 7), (44100, 1), (16000, 40_000)])
+def test_every_field_of_the_wav_header_is_what_the_format_says(
+    tmp_path: Path, sample_rate: int, num_samples: int
+) -> None:
+    """Microsoft's RIFF WAVE: sizes count what follows them; readers that trust them must find the end of the file."""
+    path = tmp_path / "a.wav"
+    write_wav(path, np.zeros(num_samples), sample_rate)
+    content = path.read_bytes()
+    riff, riff_bytes, wave_id, fmt, fmt_bytes, *format_fields, data, data_bytes = struct.unpack(
+        "<4sI4s4sIHHIIHH4sI", content[:44]
+    )
+    assert (riff, wave_id, fmt, data) == (b"RIFF", b"WAVE", b"fmt ", b"data")
+    assert riff_bytes == len(content) - 8
+    assert fmt_bytes == 2 + 2 + 4 + 4 + 2 + 2
+    assert data_bytes == len(content) - 44 == 2 * num_samples
+    coding, num_channels, rate, bytes_per_s, bytes_per_sample, bits = format_fields
+    assert (coding, num_channels, rate, bits) == (1, 1, sample_rate, 16)
+    assert bytes_per_sample == num_channels * bits // 8
+    assert bytes_per_s == rate * bytes_per_sample
+    with wave.open(str(path)) as reader:  # the standard library's reader agrees
+        assert reader.getparams()[:4] == (1, 2, sample_rate, num_samples)

@@ -8,7 +8,15 @@ import sys
 import numpy as np
 import pytest
 
-from wespeaker_qm.audio.rir import LEAD_SAMPLES, SIZES, Room, draw_room, room_impulse_response, simulate_rirs
+from wespeaker_qm.audio.rir import (
+    LEAD_SAMPLES,
+    SIZES,
+    Room,
+    _sabine_rt60,
+    draw_room,
+    room_impulse_response,
+    simulate_rirs,
+)
 
 HASH_PROGRAM = """
 import hashlib
@@ -91,3 +99,26 @@ def test_echo_of_the_floor_comes_when_geometry_says():
     echo = LEAD_SAMPLES + (5.0 - 3.0) / 343 * 16000
     assert abs(int(np.argmax(np.abs(rir))) - LEAD_SAMPLES) <= 1
     assert abs(LEAD_SAMPLES + 20 + int(np.argmax(np.abs(rir[LEAD_SAMPLES + 20 : 500]))) - echo) <= 2
+
+
+@pytest.mark.parametrize("absorption", [0.25, 0.5, 0.75])
+def test_the_first_echo_has_lost_what_the_wall_absorbs(absorption):
+    """Sabine's RT60 of the wanted absorption goes in; the floor's echo must come back with 1 - absorption of its energy.
+
+    The room is so large that only direct sound (3 m) and floor echo (5 m) arrive within 200 samples.
+    """
+    extent = np.array([40.0, 40.0, 32.0])
+    surface = 2 * (40 * 40 + 40 * 32 + 32 * 40)
+    rt60_s = 24 * math.log(10) * 40 * 40 * 32 / (343 * absorption * surface)
+    room = Room(extent, np.array([18.0, 20.0, 2.0]), np.array([21.0, 20.0, 2.0]), rt60_s=rt60_s)
+    rir = room_impulse_response(room, 16000).astype(np.float64)
+    echo = LEAD_SAMPLES + round((5.0 - 3.0) / 343 * 16000)
+    direct, reflected = (np.square(rir[at - 20 : at + 21]).sum() for at in (LEAD_SAMPLES, echo))
+    # Spherical waves: energy falls with the square of the distance.
+    assert reflected / direct * (5 / 3) ** 2 == pytest.approx(1 - absorption, rel=0.05)
+
+
+def test_sabine_gives_the_textbook_reverberation_time(size=(10.0, 8.0, 3.0)):
+    """0.161 V / A, for metres and seconds, where A is surface times absorption."""
+    volume, surface = 240.0, 2 * (80 + 24 + 30)
+    assert _sabine_rt60(np.array(size), 0.3) == pytest.approx(0.161 * volume / (0.3 * surface), rel=1e-3)

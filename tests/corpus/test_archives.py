@@ -1,7 +1,9 @@
 """Recordings in zip archives (whole and in parts), tars and LMDBs, read by their locators."""
 
 import io
+import os
 import random
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,6 +16,7 @@ from wespeaker_qm.audio.io import AudioError
 from wespeaker_qm.corpus.archives import (
     JoinedFile,
     archive_files,
+    is_locator,
     list_lmdb,
     list_tar,
     list_zip,
@@ -21,6 +24,7 @@ from wespeaker_qm.corpus.archives import (
     read_member,
     recording_stamps,
 )
+from wespeaker_qm.utils.done import file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 
 CONTENT = {f"dev/aac/id{number:05d}/v/00001.m4a": np.random.default_rng(number).bytes(5000) for number in range(8)}
@@ -150,3 +154,120 @@ def test_joined_files_read_like_one(tmp_path: Path) -> None:
             assert joined.pread(num_bytes, offset) == content[offset : offset + num_bytes]
         joined.seek(-10, io.SEEK_END)
         assert (joined.tell(), joined.read(100)) == (9_990, content[-10:])
+
+
+def test_extra_fields_of_any_length_are_passed_over(tmp_path: Path) -> None:
+    """Between a member's name and its data zip programs keep times and owners, at most 65,535 bytes."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as output:
+        for name, extra_bytes in (("short.wav", 4), ("long.wav", 40_000)):
+            info = zipfile.ZipInfo(name)
+            info.extra = struct.pack("<HH", 0x7777, extra_bytes) + bytes(extra_bytes)
+            output.writestr(info, name.encode() * 100)
+    contents = {member.name: read_member(member.locator) for member in list_zip(path)}
+    assert contents == {name: name.encode() * 100 for name in ("short.wav", "long.wav")}
+
+
+def test_an_encrypted_member_is_refused_when_listing(archive: Path) -> None:
+    content = bytearray(archive.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the flag in the table of contents, PKWARE's appnote 4.4.4
+    archive.write_bytes(content)
+    with pytest.raises(RecipeError, match="is encrypted or compressed"):
+        list(list_zip(archive))
+
+
+def test_a_compressed_tar_is_refused_because_its_offsets_are_not_those_of_the_file(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w:gz") as output:
+        output.addfile(tarfile.TarInfo("a.wav"))
+    with pytest.raises(RecipeError, match=r"x\.tar: not a complete tar archive"):
+        list(list_tar(tmp_path / "x.tar"))
+
+
+@pytest.fixture
+def entries(tmp_path: Path) -> dict[str, tuple[str, Path]]:
+    """Kind of archive -> the locator of an entry that holds b"content", and the file that it lies in."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as output:
+        output.writestr("x", b"content")
+    with tarfile.open(tmp_path / "a.tar", "w") as output:
+        info = tarfile.TarInfo("x")
+        info.size = len(b"content")
+        output.addfile(info, io.BytesIO(b"content"))
+    with lmdb.open(str(tmp_path / "a.lmdb")) as database, database.begin(write=True) as transaction:
+        transaction.put(b"x", b"content")
+    return {
+        "zip": (next(list_zip(tmp_path / "a.zip")).locator, tmp_path / "a.zip"),
+        "tar": (next(list_tar(tmp_path / "a.tar")).locator, tmp_path / "a.tar"),
+        "lmdb": (next(list_lmdb(tmp_path / "a.lmdb")).locator, tmp_path / "a.lmdb" / "data.mdb"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "lmdb"])
+def test_an_entry_is_opened_by_its_locator(entries: dict[str, tuple[str, Path]], kind: str) -> None:
+    locator, _ = entries[kind]
+    assert is_locator(locator)
+    handle = open_recording(locator)
+    assert not isinstance(handle, str)
+    assert handle.read() == b"content"
+
+
+def test_a_path_is_opened_as_it_is() -> None:
+    for path in ("a.wav", "/data/zip/a.wav", "tar/b.flac"):
+        assert not is_locator(path)
+        assert open_recording(path) == path
+    with pytest.raises(AudioError, match="zip:1:2:x: not a locator of a zip, tar or LMDB entry"):
+        open_recording("zip:1:2:x")
+
+
+def test_stamps_tell_which_archive_changed(entries: dict[str, tuple[str, Path]], tmp_path: Path) -> None:
+    plain = tmp_path / "plain.wav"
+    plain.write_bytes(b"abc")
+    paths = [str(plain), *(locator for locator, _ in entries.values()), str(plain)]
+    before = list(recording_stamps(paths))
+    assert len(before) == len(paths)
+    assert before[0] == before[-1] == file_stamp(plain)
+    for number, (locator, file) in enumerate(entries.values(), start=1):
+        assert before[number] == f"{locator} {file_stamp(file)}"
+        os.utime(file, ns=(number, number))
+        after = list(recording_stamps(paths))
+        assert [one != other for one, other in zip(before, after, strict=True)] == [
+            place == number for place in range(len(paths))
+        ]
+        before = after
+
+
+def test_the_stamp_of_an_archive_in_parts_names_every_part(archive: Path) -> None:
+    locator = next(list_zip(archive)).locator
+    _split(archive, 3)
+    parts = [archive.with_name(f"vox2_dev_aac_parta{letter}") for letter in "abc"]
+    assert list(recording_stamps([locator])) == [" ".join([locator, *map(file_stamp, parts)])]
+
+
+def test_a_truncated_archive_tells_how_many_bytes_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"0123456789")
+    assert read_member(f"tar:2:8:{tmp_path}/x.tar!/a") == b"23456789"
+    with pytest.raises(AudioError, match="the archive ends 3 bytes too early: truncated"):
+        read_member(f"tar:5:8:{tmp_path}/x.tar!/a")
+
+
+def test_a_joined_file_seeks_like_a_file(tmp_path: Path) -> None:
+    for name, content in (("one", b"0123"), ("two", b"456789"), ("all", b"0123456789")):
+        (tmp_path / name).write_bytes(content)
+    moves = [(3, io.SEEK_SET), (2, io.SEEK_CUR), (-1, io.SEEK_CUR), (-4, io.SEEK_END), (5, io.SEEK_END), (0, 0)]
+    with JoinedFile([tmp_path / "one", tmp_path / "two"]) as joined, (tmp_path / "all").open("rb") as plain:
+        assert (joined.readable(), joined.seekable(), joined.writable()) == (True, True, False)
+        for position, whence in moves:
+            assert joined.seek(position, whence) == plain.seek(position, whence)
+            assert joined.tell() == plain.tell()
+            assert joined.read(3) == plain.read(3)
+            assert joined.tell() == plain.tell()
+    assert joined.closed
+
+
+def test_the_parts_after_the_twenty_sixth_are_named_ba(tmp_path: Path) -> None:
+    names = [f"x_parta{chr(97 + number)}" for number in range(26)] + ["x_partba", "x_partbb"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"-")
+    assert [path.name for path in archive_files(tmp_path / "x.zip")] == names
+    (tmp_path / "x_partba").unlink()
+    with pytest.raises(RecipeError, match="found x_partbb but no x_partba"):
+        archive_files(tmp_path / "x.zip")
