@@ -26,7 +26,7 @@ from wespeaker_qm.bench.child import in_child
 from wespeaker_qm.bench.memory import MIB, private_bytes
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shard_index import IndexRow, write_index
+from wespeaker_qm.corpus.shard_index import Coding, IndexRow, write_index
 from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import open_training_set
@@ -59,7 +59,10 @@ def write_shard(tar: Path, first: int, lengths: np.ndarray) -> list[IndexRow]:
         speaker = f"id{number * NUM_SPEAKERS // 1_100_000 % NUM_SPEAKERS:05d}"
         num_bytes = WAV_HEADER + 2 * num_samples
         rows.append(
-            IndexRow(f"{speaker}/{number:011d}/00001.wav", speaker, False, offset, num_bytes, RATE, num_samples)
+            IndexRow(
+                *(f"{speaker}/{number:011d}/00001.wav", speaker, Coding.PCM),
+                *(offset, num_bytes, WAV_HEADER, RATE, num_samples, 0),
+            )
         )
         offset += -(-num_bytes // BLOCK) * BLOCK + BLOCK
     tar.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import tarfile
 from concurrent.futures import ProcessPoolExecutor
 
@@ -13,6 +14,7 @@ import soundfile
 
 from wespeaker_qm.audio.io import read_audio_at, write_wav
 from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.corpus.shard_index import packed_digest
 from wespeaker_qm.corpus.shards import ShardReader, pack_data_dir
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -26,13 +28,13 @@ def tone(seed: int, num_samples: int) -> np.ndarray:
     return (np.round(np.clip(wave, -1, 1) * 32767) / 32768).astype(np.float32)
 
 
-def make_data_dir(folder, num_utterances=7, num_speakers=3):
-    """A Kaldi directory of 16 kHz wav files; returns its path and the waveforms."""
+def make_data_dir(folder, num_utterances=7, num_speakers=3, growth=517):
+    """A Kaldi directory of 16 kHz wav files, each longer than the last; returns its path and the waveforms."""
     data = DataDir(wav={}, speaker={}, duration_s={})
     waves = {}
     for number in range(num_utterances):
         key = f"spk{number % num_speakers}-utt.{number:03d}"
-        waves[key] = tone(number, 3000 + 517 * number)
+        waves[key] = tone(number, 3000 + growth * number)
         path = folder / "audio" / f"{key}.wav"
         write_wav(path, waves[key], RATE)
         data.wav[key], data.speaker[key] = str(path), f"spk{number % num_speakers}"
@@ -252,19 +254,139 @@ def test_index_of_another_packing(packed):
         ShardReader(data_dir / "shard.list")
 
 
-def test_index_of_tars_of_the_same_size(packed):
-    data_dir, _ = packed
-    reader = ShardReader(data_dir / "shard.list")
-    first, second = reader.index.tars[:2]
-    size = max(first.stat().st_size, second.stat().st_size)
+def test_index_of_tars_of_the_same_size(tmp_path):
+    data_dir, _ = make_data_dir(tmp_path, num_utterances=6, growth=0)
+    pack_data_dir(data_dir, utterances_per_shard=3)
+    first, second = ShardReader(data_dir / "shard.list").index.tars
     contents = [path.read_bytes() for path in (first, second)]
-    facts = json.loads((data_dir / "shard.index.json").read_text())
+    assert len(contents[0]) == len(contents[1])
     for path, content in zip((second, first), contents, strict=True):
-        path.write_bytes(content.ljust(size, b"\0"))
-    facts["tar_bytes"][:2] = [size, size]
-    (data_dir / "shard.index.json").write_text(json.dumps(facts))
+        path.write_bytes(content)
     with pytest.raises(RecipeError, match=r"tar member .*, expected .*the index is of another packing"):
         ShardReader(data_dir / "shard.list").read(0)
+
+
+def flip_bit(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+
+
+def assert_packing_mends(data_dir, waves, **options):
+    """Stage 2, as the message says, and all is as before."""
+    pack_data_dir(data_dir, utterances_per_shard=3, **options)
+    reader = ShardReader(data_dir / "shard.list")
+    for i, key in enumerate(reader.keys):
+        np.testing.assert_array_equal(reader.read(i), waves[key])
+
+
+@pytest.mark.parametrize("name", ["shard.index.npy", "shard.index.json"])
+def test_every_flipped_bit_of_the_index_is_found(packed, name):
+    """An offset moved by two bytes, or a speaker that changes its name, would train without a word."""
+    data_dir, waves = packed
+    path = data_dir / name
+    tars = {tar: tar.stat().st_mtime_ns for tar in (data_dir / "shards").glob("*.tar")}
+    for at in np.random.default_rng(3).choice(path.stat().st_size, 60, replace=False).tolist():
+        flip_bit(path, at)
+        with pytest.raises(RecipeError, match=r"shard.index.*run stage 2"):
+            ShardReader(data_dir / "shard.list")
+        flip_bit(path, at)
+    flip_bit(path, path.stat().st_size // 2)
+    assert_packing_mends(data_dir, waves)
+    assert tars == {tar: tar.stat().st_mtime_ns for tar in (data_dir / "shards").glob("*.tar")}
+
+
+def test_a_moved_offset_and_an_edited_fact_are_found(packed):
+    data_dir, waves = packed
+    records = np.load(data_dir / "shard.index.npy")
+    records["offset"][1] += 2
+    np.save(data_dir / "shard.index.npy", records)
+    with pytest.raises(RecipeError, match=r"shard.index.npy: damaged or edited"):
+        ShardReader(data_dir / "shard.list")
+    assert_packing_mends(data_dir, waves)
+    facts = json.loads((data_dir / "shard.index.json").read_text())
+    facts["speakers"].reverse()
+    (data_dir / "shard.index.json").write_text(json.dumps(facts))
+    with pytest.raises(RecipeError, match=r"shard.index.json: damaged or edited"):
+        ShardReader(data_dir / "shard.list")
+    assert_packing_mends(data_dir, waves)
+
+
+@pytest.mark.parametrize("name", ["shards_000001.index.tsv", "shards_000001.bad.tsv"])
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_list_that_is_cut_at_a_line_end_is_found(packed, name, kept):
+    data_dir, waves = packed
+    path = data_dir / "shards" / name
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: min(kept, len(lines) - 1)]))
+    (data_dir / "shard.index.json").unlink()
+    with pytest.raises(RecipeError, match=rf"{name}: .*remove .*\.done/shards_000001 and pack again"):
+        pack_data_dir(data_dir, utterances_per_shard=3)
+    (data_dir / "shards" / ".done" / "shards_000001").unlink()
+    assert_packing_mends(data_dir, waves)
+
+
+@pytest.mark.parametrize("codec", ["wav", "flac"])
+def test_a_changed_sample_is_found_when_a_whole_recording_is_read(tmp_path, codec):
+    data_dir, waves = make_data_dir(tmp_path)
+    pack_data_dir(data_dir, codec=codec, utterances_per_shard=3)
+    reader = ShardReader(data_dir / "shard.list")
+    record = reader.index.records[1]
+    flip_bit(reader.index.tars[record["shard"]], int(record["offset"] + record["num_bytes"] // 2))
+    with pytest.raises(RecipeError, match=rf"recording {reader.keys[1]} .*CRC-32"):
+        reader.read(1)
+    np.testing.assert_array_equal(reader.read(0), waves[reader.keys[0]])
+
+
+@pytest.mark.parametrize("codec", ["wav", "flac"])
+def test_lists_of_an_earlier_version_get_checksums_without_packing_again(tmp_path, codec):
+    """Version 2 wrote neither checksums nor header lengths."""
+    data_dir, waves = make_data_dir(tmp_path)
+    pack_data_dir(data_dir, codec=codec, utterances_per_shard=3)
+    digest = packed_digest(data_dir)
+    lists = {path: path.read_bytes() for path in (data_dir / "shards").glob("*.tsv")}
+    tars = {tar: tar.stat().st_mtime_ns for tar in (data_dir / "shards").glob("*.tar")}
+    for path in lists:
+        lines = path.read_text().splitlines()[:-1]
+        columns = 7 if path.name.endswith(".index.tsv") else 3
+        path.write_text("".join("\t".join(line.split("\t")[:columns]) + "\n" for line in lines))
+    facts = json.loads((data_dir / "shard.index.json").read_text())
+    (data_dir / "shard.index.json").write_text(json.dumps(facts | {"version": 2}))
+    with pytest.raises(RecipeError, match=r"of another version.*run stage 2"):
+        packed_digest(data_dir)
+    assert_packing_mends(data_dir, waves, codec=codec)
+    assert tars == {tar: tar.stat().st_mtime_ns for tar in tars}
+    assert lists == {path: path.read_bytes() for path in lists}
+    assert packed_digest(data_dir) == digest
+
+
+def test_the_digest_says_what_is_packed_not_when_or_where(tmp_path):
+    data_dir, waves = make_data_dir(tmp_path / "a")
+    pack_data_dir(data_dir, utterances_per_shard=3)
+    digest = packed_digest(data_dir)
+    other, _ = make_data_dir(tmp_path / "b")
+    pack_data_dir(other, utterances_per_shard=3, num_workers=2)
+    assert packed_digest(other) == digest
+    shutil.rmtree(other)
+    shutil.copytree(data_dir, other)
+    (other / "shard.list").write_text((data_dir / "shard.list").read_text().replace(str(data_dir), str(other)))
+    pack_data_dir(other, utterances_per_shard=3)
+    assert packed_digest(other) == digest
+
+    key = min(waves)
+    changed = waves[key].copy()
+    changed[7] += 1 / 32768
+    data = DataDir.read(data_dir)
+    write_wav(data.wav[key], changed, RATE)
+    pack_data_dir(data_dir, utterances_per_shard=3)
+    with_other_audio = packed_digest(data_dir)
+    write_wav(data.wav[key], waves[key], RATE)
+    data.speaker[key] = "spk2"
+    data.write(data_dir)
+    pack_data_dir(data_dir, utterances_per_shard=3)
+    assert len({digest, with_other_audio, packed_digest(data_dir)}) == 3
+    with pytest.raises(RecipeError, match="pack the audio first"):
+        packed_digest(tmp_path)
 
 
 def test_missing_pieces_are_named(packed):
@@ -310,6 +432,8 @@ def test_reader_in_worker_processes(packed, method, monkeypatch):
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as pool:
         futures = [pool.submit(reader.read, *span) for span in spans]
         np.testing.assert_array_equal([future.result() for future in futures], expected)
-    for other in (pickle.loads(pickle.dumps(reader)), reader):
+    copied = pickle.dumps(reader)
+    monkeypatch.setattr("wespeaker_qm.corpus.shard_index._file_sha256", None)  # a copy does not verify once more
+    for other in (pickle.loads(copied), reader):
         other.close()
         np.testing.assert_array_equal([other.read(*span) for span in spans], expected)

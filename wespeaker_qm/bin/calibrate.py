@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shards import ShardReader, packed_stamps
+from wespeaker_qm.corpus.shard_index import packed_digest
+from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, score_path, stamps
 from wespeaker_qm.evaluate.trial_speakers import trial_speakers
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
             args.top_n,
             [file_stamp(path) for path in inputs],
             [stamps(path) for path in scored.values()],
-            [packed_stamps(args.data / folder) for folder in dict.fromkeys(lists.values())],
+            [packed_digest(args.data / folder) for folder in dict.fromkeys(lists.values())],
         ],
         [model_path, *outputs.values()],
     )

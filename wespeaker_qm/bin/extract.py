@@ -10,7 +10,8 @@ import torch
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shards import ShardReader, packed_stamps
+from wespeaker_qm.corpus.shard_index import packed_digest
+from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all
 from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import choose_device
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         target = output / name / "xvector.scp"
         outputs = [target, mean_path] if name == corpus.train else [target]
         marker = DoneMarker(
-            output.parent / ".done" / f"extract_{name}", [stamps, packed_stamps(args.data / name)], outputs
+            output.parent / ".done" / f"extract_{name}", [stamps, packed_digest(args.data / name)], outputs
         )
         if marker.is_current():
             logger.info(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shards import packed_stamps
+from wespeaker_qm.corpus.shard_index import packed_digest
 from wespeaker_qm.score.validation import validation_check
 from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import joined_processes
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     exp_dir: Path = args.exp_dir
     corpus = CorpusInfo.load(args.data)
     sets = [name for name in (corpus.train, corpus.validation, corpus.noise, corpus.rirs) if name is not None]
-    shards = [line for name in sets for line in packed_stamps(args.data / name)]
+    shards = [packed_digest(args.data / name) for name in sets]
     inputs = [config.to_yaml(), content_stamp(args.data / "corpus.yaml"), shards]
     kept = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
     outputs = [checkpoint.model_path(exp_dir, epoch) for epoch in kept]

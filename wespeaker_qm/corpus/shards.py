@@ -5,20 +5,25 @@
     data/mini/train/shard.list                      one tar path a line
                    /shard.index.npy, .json          all that the lists beside the tars say, for reading
     data/mini/train/shards/shards_000000.tar        <key>.spk, <key>.wav, <key>.spk, <key>.wav, ...
-                          /shards_000000.index.tsv  key, speaker, format, offset, num_bytes, sample_rate, num_samples
+                          /shards_000000.index.tsv  key, speaker, format, offset, num_bytes, sample_rate, num_samples,
+                                                    crc32
                           /shards_000000.bad.tsv    recordings left out of this shard: key, path, reason
 
-``offset`` and ``num_bytes`` are those of the audio file's bytes inside the tar. A 16-bit wav has a header of 44 bytes,
-so that sample ``a`` lies at ``offset + 44 + 2 a``: reading a chunk is one ``pread`` of just its bytes. FLAC takes about
-half the space and is decoded from the frame in which the chunk begins.
+``offset`` and ``num_bytes`` are those of the audio file's bytes inside the tar, ``crc32`` is their checksum: a
+recording that is read as a whole is compared with it. The last line of a list is the SHA-256 of the lines above.
+
+A 16-bit wav has a header of 44 bytes, so that sample ``a`` lies at ``offset + 44 + 2 a``: reading a chunk is one
+``pread`` of just its bytes. FLAC takes about half the space and is decoded from the frame in which the chunk begins.
 """
 
+import hashlib
 import io
 import logging
 import os
 import random
 import sys
 import tarfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -29,29 +34,30 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from wespeaker_qm.audio.io import AudioError, resample_audio
+from wespeaker_qm.audio.io import AudioError, read_audio, resample_audio
 from wespeaker_qm.corpus.archives import recording_stamps
 from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB, BadAudio, read_checked_audio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.shard_index import (
+    Coding,
     IndexRow,
     ShardIndex,
     index_is_current,
-    read_shard_list,
     remove_index,
     write_index,
 )
-from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
+from wespeaker_qm.corpus.shard_scan import scan_tar
+from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
 from wespeaker_qm.utils.parallel import ordered_map
-from wespeaker_qm.utils.tables import write_rows
 
 logger = logging.getLogger(__name__)
 
 CODECS = ("wav", "flac")
-INDEX_COLUMNS = ("key", "speaker", "format", "offset", "num_bytes", "sample_rate", "num_samples")
+INDEX_COLUMNS = ("key", "speaker", "format", "offset", "num_bytes", "sample_rate", "num_samples", "crc32")
 
+_CHECKSUM_MARK = "#sha256\t"
 _WAV_HEADER_BYTES = 44
 _TAR_BLOCK_BYTES = 512
 _PCM_SCALE = 32768.0
@@ -141,6 +147,7 @@ def pack_data_dir(
     options = _Options(sample_rate, codec, min_duration_s, silence_peak_db)
     shards = _plan_shards(data_dir, data, utterances_per_shard, seed if shuffle else None, options)
     pending = [shard for shard in shards if not shard.marker.is_current()]
+    _add_checksums([shard for shard in shards if shard not in pending])
     shard_list = data_dir / "shard.list"
     list_text = "".join(f"{shard.tar}\n" for shard in shards)
     is_current = (
@@ -163,7 +170,7 @@ def pack_data_dir(
                 _write_shard(shard, encoded, options, bar)
 
     # Also of a finished packing: the limit may be stricter this time.
-    bad = [BadAudio(*row) for shard in shards for row in _read_tsv(shard.bad_path, BadAudio._fields)]
+    bad = [BadAudio(*row) for shard in shards for row in _read_list(shard.bad_path, BadAudio._fields)]
     try:
         refuse_bad_audio(bad, len(data.wav), max_bad_fraction, data_dir / "bad_audio.tsv")
     except RecipeError:
@@ -202,13 +209,43 @@ def _plan_shards(
                 )
         inputs = [options, [(source.key, source.speaker, stamps[source.key]) for source in sources]]
         outputs = [tar, tar.with_suffix(".index.tsv"), tar.with_suffix(".bad.tsv")]
-        shards.append(_Shard(tar, sources, DoneMarker(data_dir / "shards" / ".done" / tar.stem, inputs, outputs)))
+        shards.append(_Shard(tar, sources, DoneMarker(_done_folder(tar.parent) / tar.stem, inputs, outputs)))
     return shards
 
 
 def _index_rows(shard: _Shard) -> Iterator[IndexRow]:
-    for key, speaker, codec, offset, num_bytes, rate, num_samples in _read_tsv(shard.index_path, INDEX_COLUMNS):
-        yield IndexRow(key, speaker, codec == "flac", int(offset), int(num_bytes), int(rate), int(num_samples))
+    for key, speaker, codec, offset, num_bytes, rate, num_samples, crc32 in _read_list(shard.index_path, INDEX_COLUMNS):
+        coding, header_bytes = (Coding.FLAC, 0) if codec == "flac" else (Coding.PCM, _WAV_HEADER_BYTES)
+        yield IndexRow(
+            key,
+            speaker,
+            coding,
+            int(offset),
+            int(num_bytes),
+            header_bytes,
+            int(rate),
+            int(num_samples),
+            int(crc32, 16),
+        )
+
+
+def _add_checksums(shards: Sequence[_Shard]) -> None:
+    """Write the lists of complete shards again that an earlier version wrote without checksums; the tars are read."""
+    for shard in tqdm(shards, desc="checksums", unit="tar", disable=None):
+        with shard.index_path.open(encoding="utf-8") as handle:
+            if handle.readline().rstrip("\n").split("\t") != list(INDEX_COLUMNS[:-1]):
+                continue
+        rows = [
+            (
+                *(row.key, row.speaker, "flac" if row.coding == Coding.FLAC else "wav", row.offset, row.num_bytes),
+                *(row.sample_rate, row.num_samples, f"{row.crc32:08x}"),
+            )
+            for row in scan_tar(shard.tar)
+        ]
+        with shard.bad_path.open(encoding="utf-8") as handle:
+            bad_rows = [line.rstrip("\n").split("\t") for line in handle]
+        _write_list(shard.bad_path, bad_rows)
+        _write_list(shard.index_path, [INDEX_COLUMNS, *rows])
 
 
 def _remove_strays(folder: Path, shards: Sequence[_Shard]) -> None:
@@ -270,9 +307,14 @@ def _write_shard(shard: _Shard, encoded: Iterator[_Encoded], options: _Options, 
                 continue
             _add_member(tar, f"{key}.spk", speaker.encode())
             offset = _add_member(tar, f"{key}.{options.codec}", audio)
-            index_rows.append((key, speaker, options.codec, offset, len(audio), options.sample_rate, num_samples))
-    write_rows(shard.bad_path, bad_rows, separator="\t")
-    write_rows(shard.index_path, index_rows, separator="\t")
+            index_rows.append(
+                (
+                    *(key, speaker, options.codec, offset, len(audio)),
+                    *(options.sample_rate, num_samples, f"{zlib.crc32(audio):08x}"),
+                )
+            )
+    _write_list(shard.bad_path, bad_rows)
+    _write_list(shard.index_path, index_rows)
     shard.marker.write()
 
 
@@ -288,29 +330,44 @@ def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def _read_tsv(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the rows of a tab-separated file below its header line."""
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such file; it belongs to the tar beside it; pack again (run.sh --stage 2)")
-    with path.open(encoding="utf-8") as handle:
-        header = handle.readline().rstrip("\n").split("\t")
-        if header != list(columns):
-            raise RecipeError(f"{path}: columns {header}, expected {list(columns)}; pack again (run.sh --stage 2)")
-        for number, line in enumerate(handle, start=2):
-            fields = line.rstrip("\n").split("\t")
-            if len(fields) != len(columns):
-                raise RecipeError(f"{path}:{number}: {len(fields)} fields, expected {len(columns)}; pack again")
-            yield fields
+def _write_list(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    """Write tab-separated rows and, as the last line, their checksum."""
+    text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
+    write_text(path, f"{text}{_CHECKSUM_MARK}{hashlib.sha256(text.encode()).hexdigest()}\n")
 
 
-def packed_stamps(set_dir: Path) -> list[str]:
-    """Stamps of a packed set, for the done markers of what is made from it: its list, and every tar's size and time.
+def _read_list(path: Path, columns: Sequence[str]) -> list[list[str]]:
+    """The rows of such a list, without the names of the columns."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    body, mark, checksum = text.rpartition(_CHECKSUM_MARK)
+    if not mark or checksum != hashlib.sha256(body.encode()).hexdigest() + "\n":
+        found = "damaged, its last line is not the SHA-256 of the others" if text else "no such file"
+        raise RecipeError(
+            f"{path}: {found}; remove {_done_folder(path.parent) / path.name.split('.')[0]} and pack again, which "
+            "makes this list and its tar anew (run.sh --stage 2)"
+        )
+    header, *rows = [line.split("\t") for line in body.splitlines()]
+    if header != list(columns):
+        raise RecipeError(f"{path}: columns {header}, expected {list(columns)}; pack again (run.sh --stage 2)")
+    return rows
 
-    Raises:
-        RecipeError: the set is not packed.
-    """
-    shard_list = set_dir / "shard.list"
-    return [content_stamp(shard_list), *(file_stamp(tar) for tar in read_shard_list(shard_list))]
+
+def _done_folder(shards_folder: Path) -> Path:
+    return shards_folder / ".done"
+
+
+class _Record(NamedTuple):
+    """A record of the index, field by field."""
+
+    key: bytes
+    speaker: int
+    shard: int
+    coding: int
+    header_bytes: int
+    offset: int
+    num_bytes: int
+    num_samples: int
+    crc32: int
 
 
 class ShardReader:
@@ -327,8 +384,11 @@ class ShardReader:
     """
 
     def __init__(self, shard_list: Path | str) -> None:
-        self.shard_list = Path(shard_list)
-        self.index = ShardIndex.load(self.shard_list)
+        self._open(Path(shard_list), ShardIndex.load(Path(shard_list)))
+
+    def _open(self, shard_list: Path, index: ShardIndex) -> None:
+        self.shard_list = shard_list
+        self.index = index
         self._position: dict[str, int] | None = None
         self._open_files: OrderedDict[int, int] = OrderedDict()
         self._checked_shards: set[int] = set()
@@ -375,6 +435,8 @@ class ShardReader:
     def read(self, i: int, start: int = 0, num_samples: int | None = None) -> np.ndarray:
         """Return samples ``start`` to ``start + num_samples`` (to the end, when None) of recording ``i``.
 
+        A recording that is read as a whole is compared with its checksum.
+
         Returns:
             float32 (S,) in [-1, 1], at :attr:`sample_rate`.
 
@@ -395,19 +457,22 @@ class ShardReader:
             ValueError: the span is not within the recording.
             RecipeError: the tar does not hold what the index says.
         """
-        _, _, shard, is_flac, offset, num_bytes, total = self.index.records[i].item()
-        if start < 0 or start + len(pcm) > total:
-            raise ValueError(f"{self.index.key(i)}: samples {start} to {start + len(pcm)} asked for, it has {total}")
-        file = self._file(shard)
-        if is_flac:
-            self._read_flac(i, _FileRegion(file, offset, num_bytes), start, pcm)
-        else:
-            first = offset + _WAV_HEADER_BYTES + 2 * start
-            found = os.preadv(file, [pcm.data], first) if len(pcm) else 0
-            if found != pcm.nbytes:
-                raise self._broken(i, f"{found} bytes at {first}, expected {pcm.nbytes}")
+        record = _Record(*self.index.records[i].item())
+        if start < 0 or start + len(pcm) > record.num_samples:
+            raise ValueError(
+                f"{self.index.key(i)}: samples {start} to {start + len(pcm)} asked for, it has {record.num_samples}"
+            )
+        file = self._file(record.shard)
+        if len(pcm) == record.num_samples:
+            pcm[:] = self._whole(i, file, record)
+        elif record.coding == Coding.PCM:
+            self._read_span(i, file, record.offset + record.header_bytes + 2 * start, pcm.view(np.uint8).data)
             if sys.byteorder == "big":
                 pcm.byteswap(inplace=True)
+        elif record.coding == Coding.FLAC:
+            self._read_flac(i, _FileRegion(file, record.offset, record.num_bytes), start, pcm)
+        else:
+            pcm[:] = self._whole(i, file, record)[start : start + len(pcm)]
 
     def close(self) -> None:
         """Close the tars that reading has opened; a later read opens them again."""
@@ -419,12 +484,42 @@ class ShardReader:
         if "_open_files" in self.__dict__:
             self.close()
 
-    def __reduce__(self) -> tuple[type["ShardReader"], tuple[Path]]:
-        return ShardReader, (self.shard_list,)
+    def __getstate__(self) -> Path:
+        return self.shard_list
 
-    def _read_flac(self, i: int, region: "_FileRegion", start: int, pcm: np.ndarray) -> None:
+    def __setstate__(self, shard_list: Path) -> None:
+        # The process that made the copy has verified the index.
+        self._open(shard_list, ShardIndex.load(shard_list, verify=False))
+
+    def _whole(self, i: int, file: int, record: _Record) -> np.ndarray:
+        """All samples of a recording, int16, from bytes that have the right checksum."""
+        content = bytearray(record.num_bytes)
+        self._read_span(i, file, record.offset, memoryview(content))
+        crc32 = zlib.crc32(content)
+        if crc32 != record.crc32:
+            raise self._broken(i, f"its bytes have the CRC-32 {crc32:08x}, expected {record.crc32:08x}")
+        if record.coding == Coding.PCM:
+            return np.frombuffer(content, "<i2", record.num_samples, record.header_bytes)
+        pcm = np.empty(record.num_samples, dtype=np.int16)
+        if record.coding == Coding.FLAC:
+            self._read_flac(i, io.BytesIO(content), 0, pcm)
+            return pcm
         try:
-            with soundfile.SoundFile(region) as flac:
+            waveform, _ = read_audio(io.BytesIO(content))
+        except AudioError as error:
+            raise self._broken(i, str(error)) from error
+        if len(waveform) != record.num_samples:
+            raise self._broken(i, f"{len(waveform)} samples, expected {record.num_samples}")
+        return to_pcm16(waveform)
+
+    def _read_span(self, i: int, file: int, first: int, buffer: memoryview) -> None:
+        found = os.preadv(file, [buffer], first) if len(buffer) else 0
+        if found != len(buffer):
+            raise self._broken(i, f"{found} bytes at {first}, expected {len(buffer)}")
+
+    def _read_flac(self, i: int, source: "io.RawIOBase | io.BytesIO", start: int, pcm: np.ndarray) -> None:
+        try:
+            with soundfile.SoundFile(source) as flac:
                 flac.seek(start)
                 found = len(flac.read(out=pcm))
         except soundfile.LibsndfileError as error:
@@ -451,17 +546,15 @@ class ShardReader:
         first, end = self.index.shard_start[shard : shard + 2].tolist()
         for i in (first, end - 1):
             record = self.index.records[i]
-            expected = f"{self.index.key(i)}.{'flac' if record['is_flac'] else 'wav'}"
+            expected = f"{self.index.key(i)}."
             header = os.pread(descriptor, _TAR_BLOCK_BYTES, int(record["offset"]) - _TAR_BLOCK_BYTES)
             try:
                 info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
             except tarfile.HeaderError as error:
-                raise self._broken(i, f"no tar member {expected} ({error})") from error
-            # The header itself holds at most 100 bytes of a long name.
-            same_name = expected.encode().startswith(info.name.encode("utf-8", "surrogateescape"))
-            if not same_name or info.size != record["num_bytes"]:
+                raise self._broken(i, f"no tar member {expected}* ({error})") from error
+            if not _is_named(expected, info.name) or info.size != record["num_bytes"]:
                 raise self._broken(
-                    i, f"tar member {info.name} of {info.size} bytes, expected {expected} of {record['num_bytes']}"
+                    i, f"tar member {info.name} of {info.size} bytes, expected {expected}* of {record['num_bytes']}"
                 )
 
     def _broken(self, i: int, found: str) -> RecipeError:
@@ -474,6 +567,15 @@ class ShardReader:
 
 def _index_path(tar: Path) -> Path:
     return tar.with_suffix(".index.tsv")
+
+
+def _is_named(expected: str, found: str) -> bool:
+    """Whether a header's name, which may end after 100 bytes and lack what is not ASCII, begins as expected."""
+    name = found.encode("utf-8", "surrogateescape")
+    return any(
+        name.startswith(each) or each.startswith(name)
+        for each in (expected.encode(), expected.encode("ascii", "replace"))
+    )
 
 
 class _FileRegion(io.RawIOBase):
