@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.bin.main import main
@@ -20,6 +21,10 @@ from wespeaker_qm.utils.tables import write_rows
 from wespeaker_qm.utils.vectors import write_vectors
 
 RATE = 16000
+
+# No test asserts a time, and random examples are the same each time.
+settings.register_profile("seeded", deadline=None, derandomize=True)
+settings.load_profile("seeded")
 
 
 @pytest.fixture(autouse=True)

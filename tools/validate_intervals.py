@@ -25,6 +25,7 @@ from tqdm import tqdm
 from wespeaker_qm.evaluate.bootstrap import FigureSet, SortedTrials, resample
 from wespeaker_qm.evaluate.intervals import spread
 from wespeaker_qm.evaluate.metrics import markdown_table
+from wespeaker_qm.evaluate.operating_points import far_name
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
 
 
@@ -88,7 +89,7 @@ def simulate(design: Design, rng: np.random.Generator) -> tuple[TrialSpeakers, N
 
 def covers(design: Design, num_lists: int, num_resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
     """Unit drawn -> (figures, 2) share of lists whose interval holds the truth: of a system, of a difference."""
-    names = ["EER", *(f"TAR@FAR {far:.0e}".replace("e-0", "e-") for far in design.fars)]
+    names = ["EER", *(f"TAR@FAR {far_name(far)}" for far in design.fars)]
     true = np.array([truth(design, design.distance), truth(design, design.distance + 0.2)])
     hits = {"speaker": np.zeros((len(names), 2)), "trial": np.zeros((len(names), 2))}
     wanted = FigureSet(fars=design.fars, tars=(), p_targets=())
@@ -117,7 +118,7 @@ def main() -> None:
     rows = []
     for design in DESIGNS:
         share = covers(design, args.lists, args.resamples, args.seed)
-        for position, name in enumerate(["EER", *(f"TAR@FAR {far:.0e}".replace("e-0", "e-") for far in design.fars)]):
+        for position, name in enumerate(["EER", *(f"TAR@FAR {far_name(far)}" for far in design.fars)]):
             cells = [share[unit][position, column] for column in (0, 1) for unit in ("speaker", "trial")]
             rows.append([f"{design.name}: {name}", *(f"{100 * cell:.1f}" for cell in cells)])
     header = ["per cent of intervals that hold the truth", "by speaker", "by trial"]

@@ -89,6 +89,14 @@ def test_corpus_info_round_trip(tmp_path: Path) -> None:
         ("name: x\nheadline: all\n", "key 'trials' is missing"),
         ("name: x\nheadline: most\ntrials: {all: eval}\n", "headline 'most' is none of the trial lists"),
         ("- name\n", "expected"),
+        (
+            "name: x\nheadline: a\ntrials: {a: eval, a.asnorm: eval}\n",
+            "scores of the trial list 'a.asnorm' and the asnorm scores of 'a' would be one file",
+        ),
+        (
+            "name: x\nheadline: a\ntrials: {a: eval, valid: eval}\nvalidation: valid\n",
+            "the list 'valid' is over 'eval' as a trial list, and over 'valid' as validation list",
+        ),
     ],
 )
 def test_corpus_info_refusals(tmp_path: Path, content: str, message: str) -> None:

@@ -9,14 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import det_curve
 
+from wespeaker_qm.evaluate.bootstrap import FigureSet, canonical_name
 from wespeaker_qm.evaluate.operating_points import (
     FARS,
     equal_error_rate,
     far_at_tar,
+    far_name,
     is_measurable,
     min_dcf,
+    number_name,
     roc_steps,
     tar_at_far,
+    trials_to_measure,
 )
 from wespeaker_qm.evaluate.trial_table import read_scores
 from wespeaker_qm.utils.errors import RecipeError
@@ -65,6 +69,32 @@ def scored_trials(draw):
     scores = draw(st.lists(st.integers(-4, 4).map(lambda n: n / 4), min_size=num_trials, max_size=num_trials))
     labels = draw(st.lists(st.booleans(), min_size=num_trials, max_size=num_trials))
     return scores, [True, False, *labels[2:]]
+
+
+@given(st.floats(1e-300, 1, exclude_max=True))
+def test_a_name_stands_for_one_number(number):
+    assert float(far_name(number)) == number
+    assert float(number_name(number)) == number
+    assert canonical_name(f"TAR@FAR {number!r}") == f"TAR@FAR {far_name(number)}"
+
+
+@pytest.mark.parametrize("number", [0.9, 0.95, 0.99, 0.01, 0.001, 0.05, 0.0001, 1e-5, 1.0, 32.0, 1.75, np.float64(0.1)])
+def test_names_that_people_know_stay(number):
+    assert number_name(number) == f"{number:g}"
+
+
+def test_a_figure_set_holds_each_rate_once():
+    wanted = FigureSet(fars=(1e-3, 0.001, np.float64(0.015), 0.012), tars=(), p_targets=(0.01, 1e-2))
+    assert wanted.fars == (1e-3, 0.015, 0.012)
+    assert wanted.p_targets == (0.01,)
+    assert len(set(wanted.names())) == len(wanted.names())
+
+
+@given(st.floats(1e-6, 1, exclude_max=True))
+def test_trials_to_measure_is_the_fewest_that_do(far):
+    count = trials_to_measure(far)
+    assert is_measurable(far, count)
+    assert count == 1 or not is_measurable(far, count - 1)
 
 
 @given(scored_trials())

@@ -1,15 +1,17 @@
 """score, evaluate and table5 as run.sh calls them, on a simulated corpus."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wespeaker_qm.bin.main import main
-from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
+from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
 from wespeaker_qm.evaluate.table5 import read_table
 from wespeaker_qm.evaluate.trial_table import read_scores
+from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 RUN = Path("exp/tiny/qmargin_a1.5")
@@ -79,7 +81,7 @@ def test_report_says_what_it_is_before_any_figure():
     assert text.index("No voices at all.") < text.index("| figure")
     assert text.index("## Headline list: near") < text.index("### all")
     assert "Q-Margin (α 1.5, s 10, m 0.1), 1,280 training samples in 4 epochs and 10.0 minutes" in text
-    assert "| qmargin_a1.5 (trained) |" in text
+    assert re.search(r"\| +qmargin_a1\.5 \(trained\) \|", text)
     assert "ltas |" in text
     assert "not measurable" in text
     assert "95 % intervals for other speakers of this kind, from 50 resamples" in text
@@ -336,6 +338,97 @@ def test_threshold_for_a_wanted_rate(foreign, capsys):
     assert "| 2e-1        | 0.400000 (" in shown
     assert "1 of 5" in shown
     assert "takes 1,000 non-target trials" in shown
+
+
+@pytest.fixture
+def ladder():
+    """Scores of 8 targets and 99 non-targets, of which each wanted rate accepts another number."""
+    targets = [f"s{n}/a s{n}/b {0.05 + 0.1 * n + 0.004:.4f} target\n" for n in range(2, 10)]
+    nontargets = [f"s{n % 8 + 2}/a s{(n + 1) % 8 + 2}/{n} {0.01 * n:.4f} nontarget\n" for n in range(99)]
+    Path("ladder.score").write_text("".join(targets + nontargets))
+    return "ladder.score"
+
+
+def table_of(shown, heading):
+    """The lines of the Markdown table whose first column is ``heading``, split into cells."""
+    lines = shown[shown.index(f"| {heading}") :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_rates_that_round_to_one_name_keep_their_own_lines(ladder, capsys):
+    rates = ["0.034", "0.0299", "0.25", "0.2", "0.250", "0.0010101", "1e-3", "0.10101010101010101"]
+    assert main(["threshold", ladder, "--far", *rates, "--num_resamples", "40"]) == 0
+    rows = table_of(capsys.readouterr().out, "FAR at most")
+    names = ["3.4e-2", "2.99e-2", "2.5e-1", "2e-1", "1.0101e-3", "1e-3", "1.0101010101010101e-1"]
+    assert [row[0] for row in rows] == names
+    accepts = [row[4] for row in rows]
+    assert accepts[:4] == ["3 of 99", "0 of 99", "23 of 99", "13 of 99"]
+    assert accepts[4:6] == ["takes 991 non-target trials", "takes 1,000 non-target trials"]
+    for name, row in zip(names, rows, strict=True):
+        assert not row[2] or float(row[2]) <= 100 * float(name) + 5e-5
+
+    priors = ["0.0123456789", "0.0123456", "1e-2", "0.01"]
+    options = ["--far", *rates, "--tar", "0.9", "0.9000001", "--p_target", *priors, "--llr", "true"]
+    assert main(["metrics", ladder, *options, "--num_resamples", "40", "--json", "m.json"]) == 0
+    system = json.loads(Path("m.json").read_text())["systems"][ladder]
+    assert list(system["tar_at_far"]) == names
+    assert list(system["min_dcf"]) == list(system["act_dcf"]) == ["0.0123456789", "0.0123456", "0.01"]
+    assert list(system["far_at_tar"]) == ["0.9", "0.9000001"]
+    scored = read_scores(ladder)
+    roc = roc_steps(scored.scores, scored.trials.is_target)
+    for name in names:
+        point = system["tar_at_far"][name]
+        expected = tar_at_far(roc, float(name))
+        assert (point and point["false_accepts"]) == (expected and expected.false_accepts)
+        assert (f"TAR@FAR {name}" in system["intervals"]) == (point is not None)
+
+
+def test_a_threshold_that_is_shown_accepts_the_trials_that_were_counted(capsys):
+    lines = [f"a{n} b{n} 0.{n}00000{n}1 {kind}\n" for n, kind in enumerate(["nontarget"] * 5 + ["target"] * 5)]
+    Path("fine.score").write_text("".join(lines))
+    assert main(["threshold", "fine.score", "--far", "0.4", "--num_resamples", "0"]) == 0
+    assert table_of(capsys.readouterr().out, "FAR at most")[0][1] == "0.50000051"
+
+
+def test_compare_takes_any_rate_however_it_is_spelt(capsys):
+    systems = [f"q={RUN}/scores/all.score", "ltas=exp/tiny/ltas/scores/all.score"]
+    asked = ["--figures", "TAR@FAR 0.10", "TAR@FAR 1e-1", "TAR@FAR 0.101", "minDCF 5e-2", "FAR@TAR 0.85"]
+    options = ["--utt2spk", "data/tiny/eval/utt2spk", "--num_resamples", "40", "--json", "c.json"]
+    assert main(["compare", *systems, *asked, *options]) == 0
+    figures = [each["figure"] for each in json.loads(Path("c.json").read_text())]
+    assert figures == ["TAR@FAR 1e-1", "TAR@FAR 1.01e-1", "minDCF 0.05", "FAR@TAR 0.85"]
+    for nonsense in ("TAR@FAR 2", "TAR@FAR nan", "minDCF x"):
+        assert main(["compare", *systems, "--figures", nonsense, *options]) == 1
+        assert f"--figures: found {nonsense}, expected some of: EER" in capsys.readouterr().err
+
+
+def test_a_baseline_cannot_take_the_name_of_the_run_in_the_report(capsys):
+    assert main([*EVALUATE, "--baseline", "qmargin_a1.5 (trained)=exp/tiny/ltas"]) == 1
+    assert "qmargin_a1.5 (trained) is what the run itself is called" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("conf/loss/cosface.yaml", "elsewhere/arcface.yaml", "would both be the run arcface"),
+        ("name: CosFace", "name: ArcFace", r"are both called ArcFace \(s 32, m 0.2\)"),
+        ('"1e-3": 86.68', '"x": 86.68', "could not convert string to float"),
+    ],
+)
+def test_table5_refuses_rows_that_cannot_be_told_apart(old, new, message):
+    text = Path("conf/table5.yaml").read_text()
+    assert old in text
+    Path("table.yaml").write_text(text.replace(old, new))
+    with pytest.raises(RecipeError, match=message):
+        read_table("table.yaml")
+
+
+def test_table5_takes_the_papers_rates_as_numbers():
+    text = Path("conf/table5.yaml").read_text().replace('"1e-3": 86.68', "0.001: 86.68")
+    Path("table.yaml").write_text(text)
+    assert [row.paper_tar for row in read_table("table.yaml").rows] == [
+        row.paper_tar for row in read_table("conf/table5.yaml").rows
+    ]
 
 
 def test_compare_systems_and_seeds(capsys):

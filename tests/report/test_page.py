@@ -1,15 +1,18 @@
 """report.html in a browser: it loads without errors or network, its controls work, its numbers are the library's."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import best_at_far, roc_steps
 from wespeaker_qm.evaluate.trial_table import read_scores
 from wespeaker_qm.report import charts
+from wespeaker_qm.report.runs import Run, config_differences
 
 RUN = Path("exp/tiny/qmargin_a1.5")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -193,6 +196,38 @@ def test_runs_of_other_trials_and_old_metrics_are_refused(capsys):
     (RUN / "metrics.json").write_text(json.dumps(metrics))
     assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN)]) == 1
     assert "made by an older version" in capsys.readouterr().err
+
+
+def test_runs_of_one_name_keep_their_own_columns():
+    for folder in ("A", "B"):
+        shutil.copytree(RUN, f"{folder}/run")
+    for name in ("A/run", "B/run", "exp/tiny/cosface"):
+        assert main(["evaluate", "--data", "data/tiny", "--exp_dir", name, "--num_resamples", "0"]) == 0
+    folders = ["A/run", "B/run", "exp/tiny/cosface"]
+    assert main(["report", "--data", "data/tiny", "--exp_dir", *folders]) == 0
+    text = Path("A/run/report.html").read_text()
+    header = [f"<th>{name}</th>" for name in ("figure", *folders)]
+    assert "".join(header) in text
+    plots = json.loads(re.search(r'id="plots">(.*?)</script>', text, re.DOTALL).group(1))
+    assert list(plots["explorer"]) == list(plots["histograms"]) == folders
+    assert [trace["name"] for trace in plots["training"]["training loss"]["data"]] == folders
+
+
+def test_a_run_that_stands_twice_is_refused(capsys):
+    assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN), f"exp/../{RUN}"]) == 1
+    assert "one folder, expected each run once" in capsys.readouterr().err
+
+
+def test_a_run_called_base_is_not_taken_for_the_base_configuration():
+    config = {"seed": "2"}
+    runs = [Run(folder=Path("base"), name="base", metrics={}, config=config, log=None, systems={})]
+    assert config_differences(runs, {"seed": "1"}) == (["key", "base", "base"], [["seed", "1", "2"]])
+
+
+def test_the_explorer_has_the_thresholds_themselves():
+    scores = np.array([0.123456789012, 0.123456789013, 0.2, 0.1])
+    roc = roc_steps(scores, np.array([False, True, True, False]))
+    assert charts.explorer_points(roc)["threshold"] == roc.threshold.tolist()
 
 
 def test_many_operating_points_are_thinned_but_never_moved(monkeypatch):

@@ -4,16 +4,18 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
-from wespeaker_qm.evaluate.bootstrap import FigureSet, Resamples, SortedTrials, resample
+from wespeaker_qm.evaluate.bootstrap import FigureSet, Resamples, SortedTrials, canonical_name, resample
 from wespeaker_qm.evaluate.comparison import compare_all
 from wespeaker_qm.evaluate.intervals import spread
 from wespeaker_qm.evaluate.metrics import comparison_table, markdown_table, show_figure
-from wespeaker_qm.evaluate.operating_points import FARS, is_measurable
+from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS, is_measurable
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--figures",
         nargs="+",
         metavar="NAME",
-        help="what to compare, e.g. EER 'TAR@FAR 1e-3' (default: all that the trials can measure)",
+        help="what to compare, e.g. EER 'TAR@FAR 1e-3', at any rate (default: all that the trials can measure)",
     )
     add_resampling(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparisons to FILE, rates as fractions")
@@ -60,13 +62,15 @@ def run(args: argparse.Namespace) -> None:
     trials, scores, speakers = read_systems(files, args.trials, args.utt2spk)
     if speakers is None:
         raise RecipeError("it is not known who speaks: name the speakers of the utterances (--utt2spk)")
-    possible = _possible_figures(int((~trials.is_target).sum()))
-    figures = possible if args.figures is None else args.figures
-    unknown = [name for name in figures if name not in possible]
+    asked = {canonical_name(text): text for text in args.figures or ()}
+    wanted = _wanted(asked)
+    possible = _possible_figures(wanted, int((~trials.is_target).sum()))
+    figures = list(asked) or possible
+    unknown = [text for name, text in asked.items() if name not in possible]
     if unknown:
         raise RecipeError(f"--figures: found {', '.join(unknown)}, expected some of: {', '.join(possible)}")
     runs = resample(
-        [SortedTrials.of(values, trials.is_target) for values in scores.values()],
+        [SortedTrials.of(values, trials.is_target, wanted) for values in scores.values()],
         speakers,
         num_resamples=args.num_resamples,
         seed=args.seed,
@@ -83,10 +87,28 @@ def run(args: argparse.Namespace) -> None:
         write_text(args.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def _possible_figures(num_nontargets: int) -> list[str]:
+def _wanted(asked: Iterable[str]) -> FigureSet:
+    """The usual figures, and those at the rates that ``asked`` (canonical names) names."""
+    rates = {"TAR@FAR": [*FARS], "FAR@TAR": [*TARS], "minDCF": [*P_TARGETS]}
+    for name in asked:
+        kind, _, argument = name.partition(" ")
+        if kind in rates and 0 < _number(argument) < 1:
+            rates[kind].append(float(argument))
+    fars, tars, p_targets = map(tuple, rates.values())
+    return FigureSet(fars=fars, tars=tars, p_targets=p_targets)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _possible_figures(wanted: FigureSet, num_nontargets: int) -> list[str]:
     """The figures that so many non-target trials can measure."""
-    fars = tuple(far for far in FARS if is_measurable(far, num_nontargets))
-    return [name for name in FigureSet(fars=fars).names() if not name.startswith("threshold")]
+    fars = tuple(far for far in wanted.fars if is_measurable(far, num_nontargets))
+    return [name for name in dataclasses.replace(wanted, fars=fars).names() if not name.startswith("threshold")]
 
 
 def _systems_table(systems: dict[str, list[Resamples]], figures: list[str]) -> str:

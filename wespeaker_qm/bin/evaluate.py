@@ -56,6 +56,10 @@ def run(args: argparse.Namespace) -> None:
     info = CorpusInfo.load(args.data)
     baselines: dict[str, Path] = {}
     for name, folder in args.baseline:
+        if name == f"{args.exp_dir.resolve().name} ({TRAINED})":
+            raise RecipeError(
+                f"--baseline: {name} is what the run itself is called in the report, expected another name"
+            )
         if name in baselines:
             raise RecipeError(f"--baseline: the name {name} stands twice, expected another name for {folder}")
         baselines[name] = folder

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 from pathlib import Path
 
 from wespeaker_qm.bin.metrics import rate
@@ -15,7 +16,7 @@ from wespeaker_qm.evaluate.metrics import (
     per_cent,
     show_tar,
 )
-from wespeaker_qm.evaluate.operating_points import far_name
+from wespeaker_qm.evaluate.operating_points import far_name, trials_to_measure
 from wespeaker_qm.evaluate.report import counts, intervals_note, show_threshold
 
 logger = logging.getLogger(__name__)
@@ -48,13 +49,13 @@ def run(args: argparse.Namespace) -> None:
     for far, point in system.tar_at_far.items():
         name = far_name(far)
         if point is None:
-            rows.append([name, NOT_MEASURABLE, "", "", f"takes {1 / far:,.0f} non-target trials"])
+            rows.append([name, NOT_MEASURABLE, "", "", f"takes {trials_to_measure(far):,} non-target trials"])
             continue
         rows.append(
             [
                 name,
                 show_threshold(point.threshold, system.intervals.get(f"threshold@FAR {name}")),
-                per_cent(point.far, 4),
+                _far_per_cent(point.far),
                 show_tar(point, system.intervals.get(f"TAR@FAR {name}")),
                 f"{point.false_accepts:,} of {result.num_nontargets:,}",
             ]
@@ -62,3 +63,12 @@ def run(args: argparse.Namespace) -> None:
     header = ["FAR at most", "threshold", "FAR %", "TAR %", "false accepts"]
     logger.info("%s.\n\n%s\n\n%s", counts(result), markdown_table(header, rows), intervals_note(result))
     logger.info("Accept a trial when its score is at least the threshold.")
+
+
+def _far_per_cent(far: float) -> str:
+    """A false-accept rate in per cent: four decimals, or three digits where it is so small that these take more.
+
+    >>> _far_per_cent(1 / 99), _far_per_cent(1.49e-7), _far_per_cent(0.0)
+    ('1.0101', '0.0000149', '0.0000')
+    """
+    return per_cent(far, max(4, -math.floor(math.log10(far))) if far > 0 else 4)

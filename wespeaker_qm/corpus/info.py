@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from wespeaker_qm.evaluate.score_files import VARIANTS
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
@@ -36,10 +37,22 @@ class CorpusInfo:
     """Kaldi directory of room impulse responses."""
 
     def __post_init__(self) -> None:
-        """Check that the headline is one of the trial lists."""
+        """Check that the headline is one of the trial lists, and that no two lists share a file."""
         if self.headline not in self.trials:
             raise RecipeError(
                 f"corpus {self.name}: headline {self.headline!r} is none of the trial lists {list(self.trials)}"
+            )
+        for name in self.trials:
+            plain, _, variant = name.rpartition(".")
+            if variant in VARIANTS and plain in self.trials:
+                raise RecipeError(
+                    f"corpus {self.name}: the scores of the trial list {name!r} and the {variant} scores of {plain!r} "
+                    f"would be one file; rename one list (in corpus.yaml, and its file in trials/)"
+                )
+        if self.validation is not None and self.trials.get(self.validation, self.validation) != self.validation:
+            raise RecipeError(
+                f"corpus {self.name}: the list {self.validation!r} is over {self.trials[self.validation]!r} as a trial "
+                f"list, and over {self.validation!r} as validation list; rename one (in corpus.yaml and in trials/)"
             )
 
     @classmethod

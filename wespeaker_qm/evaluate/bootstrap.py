@@ -35,6 +35,7 @@ from wespeaker_qm.evaluate.operating_points import (
     far_at_tar,
     far_name,
     min_dcf,
+    number_name,
 )
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
 from wespeaker_qm.utils.errors import RecipeError
@@ -45,13 +46,18 @@ _STREAM = 0xB007
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FigureSet:
-    """Which figures are computed."""
+    """Which figures are computed; a rate that stands twice is computed once."""
 
     fars: tuple[float, ...] = FARS
     tars: tuple[float, ...] = TARS
     p_targets: tuple[float, ...] = P_TARGETS
     is_llr: bool = False
     """Scores are log-likelihood ratios: Cllr and actDCF make sense."""
+
+    def __post_init__(self) -> None:
+        """Keep each rate once, as a float."""
+        for name in ("fars", "tars", "p_targets"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(map(float, getattr(self, name)))))
 
     def names(self) -> list[str]:
         """The names of the M figures, in the order of :func:`figures`.
@@ -60,13 +66,27 @@ class FigureSet:
         ['EER', 'EER hull', 'minCllr']
         """
         names = ["EER", "EER hull", "minCllr"]
-        names += [f"minDCF {p_target:g}" for p_target in self.p_targets]
+        names += [f"minDCF {number_name(p_target)}" for p_target in self.p_targets]
         names += [f"TAR@FAR {far_name(far)}" for far in self.fars]
         names += [f"threshold@FAR {far_name(far)}" for far in self.fars]
-        names += [f"FAR@TAR {tar:g}" for tar in self.tars]
+        names += [f"FAR@TAR {number_name(tar)}" for tar in self.tars]
         if self.is_llr:
-            names += ["Cllr", *(f"actDCF {p_target:g}" for p_target in self.p_targets)]
+            names += ["Cllr", *(f"actDCF {number_name(p_target)}" for p_target in self.p_targets)]
         return names
+
+
+def canonical_name(text: str) -> str:
+    """The name that :class:`FigureSet` gives to a figure, however its rate is spelt in ``text``.
+
+    >>> canonical_name("TAR@FAR 0.0010"), canonical_name("minDCF 1e-2"), canonical_name("EER hull")
+    ('TAR@FAR 1e-3', 'minDCF 0.01', 'EER hull')
+    """
+    kind, _, argument = text.partition(" ")
+    try:
+        rate = float(argument)
+    except ValueError:
+        return text
+    return f"{kind} {far_name(rate) if kind.endswith('@FAR') else number_name(rate)}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from wespeaker_qm.evaluate.operating_points import (
     far_name,
     is_measurable,
     min_dcf,
+    number_name,
     roc_steps,
     tar_at_far,
 )
@@ -73,15 +74,15 @@ class SystemResult:
             "eer_threshold": self.eer.threshold,
             "eer_hull": self.eer_hull,
             "min_cllr": self.min_cllr,
-            "min_dcf": {f"{p_target:g}": result._asdict() for p_target, result in self.min_dcf.items()},
+            "min_dcf": {f"{number_name(p_target)}": result._asdict() for p_target, result in self.min_dcf.items()},
             "tar_at_far": {
                 far_name(far): None if point is None else point._asdict() for far, point in self.tar_at_far.items()
             },
-            "far_at_tar": {f"{tar:g}": point._asdict() for tar, point in self.far_at_tar.items()},
+            "far_at_tar": {f"{number_name(tar)}": point._asdict() for tar, point in self.far_at_tar.items()},
         }
         if self.cllr is not None and self.act_dcf is not None:
             content["cllr"] = self.cllr
-            content["act_dcf"] = {f"{p_target:g}": cost for p_target, cost in self.act_dcf.items()}
+            content["act_dcf"] = {f"{number_name(p_target)}": cost for p_target, cost in self.act_dcf.items()}
         content["intervals"] = {name: list(interval) for name, interval in self.intervals.items()}
         if self.band is not None:
             content["band"] = {edge: np.round(values, 7).tolist() for edge, values in self.band._asdict().items()}
@@ -272,9 +273,10 @@ def show_per_cent(rate: float, interval: Interval | None = None, digits: int = 2
     >>> show_per_cent(0.1234, (0.1, 0.15))
     '12.34 (10.00 to 15.00)'
     """
-    return (
-        per_cent(rate) if interval is None else f"{per_cent(rate)} ({per_cent(interval[0])} to {per_cent(interval[1])})"
-    )
+    text = per_cent(rate, digits)
+    if interval is None:
+        return text
+    return f"{text} ({per_cent(interval[0], digits)} to {per_cent(interval[1], digits)})"
 
 
 def show_cost(cost: float, interval: Interval | None = None) -> str:
@@ -328,14 +330,16 @@ def _cells(system: SystemResult) -> dict[str, str]:
     for far, point in system.tar_at_far.items():
         cells[f"TAR % at FAR {far_name(far)}"] = show_tar(point, interval(f"TAR@FAR {far_name(far)}"))
     for tar, best in system.far_at_tar.items():
-        cells[f"FAR % at TAR {tar:g}"] = show_figure("FAR@TAR", best.far, interval(f"FAR@TAR {tar:g}"))
+        cells[f"FAR % at TAR {number_name(tar)}"] = show_figure(
+            "FAR@TAR", best.far, interval(f"FAR@TAR {number_name(tar)}")
+        )
     for p_target, result in system.min_dcf.items():
-        cells[f"minDCF {p_target:g}"] = show_cost(result.cost, interval(f"minDCF {p_target:g}"))
+        cells[f"minDCF {number_name(p_target)}"] = show_cost(result.cost, interval(f"minDCF {number_name(p_target)}"))
     cells["minCllr"] = show_cost(system.min_cllr, interval("minCllr"))
     if system.cllr is not None and system.act_dcf is not None:
         cells["Cllr"] = show_cost(system.cllr, interval("Cllr"))
         for p_target, cost in system.act_dcf.items():
-            cells[f"actDCF {p_target:g}"] = show_cost(cost, interval(f"actDCF {p_target:g}"))
+            cells[f"actDCF {number_name(p_target)}"] = show_cost(cost, interval(f"actDCF {number_name(p_target)}"))
     return cells
 
 

@@ -9,6 +9,7 @@ Legend: N trials, K distinct scores. All rates are fractions in [0, 1]:
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +27,24 @@ P_TARGETS = (0.01, 0.001)
 
 
 def far_name(far: float) -> str:
-    """A false-accept rate as it is written in tables and keys.
+    """A false-accept rate as it is written in tables and keys: the shortest text that reads as this very number.
 
-    >>> [far_name(far) for far in FARS]
-    ['1e-1', '1e-2', '1e-3', '1e-4', '1e-5']
+    A name stands for its number wherever figures are kept by name, so no two rates may share one:
+    ``float(far_name(far)) == far``.
+
+    >>> [far_name(far) for far in (*FARS, 0.015, 0.25, 0.1 + 0.2)]
+    ['1e-1', '1e-2', '1e-3', '1e-4', '1e-5', '1.5e-2', '2.5e-1', '3.0000000000000004e-1']
     """
-    return f"{far:.0e}".replace("e-0", "e-")
+    return np.format_float_scientific(far, trim="-", exp_digits=1)
+
+
+def number_name(number: float) -> str:
+    """A prior, a true-accept rate or a setting of a loss as it is written, by the same rule.
+
+    >>> [number_name(number) for number in (0.9, 0.001, 0.0123456789, 32)]
+    ['0.9', '0.001', '0.0123456789', '32']
+    """
+    return repr(float(number)).removesuffix(".0")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,6 +154,16 @@ def is_measurable(far: float, num_nontargets: int) -> bool:
     """
     # Written so that both sides round alike: 1/1000 is exactly the float 1e-3, while 1/1e-5 is not 100000.
     return 1 / num_nontargets <= far
+
+
+def trials_to_measure(far: float) -> int:
+    """The smallest number of non-target trials that can show a false-accept rate of ``far``.
+
+    >>> trials_to_measure(1e-5), trials_to_measure(0.3)
+    (100000, 4)
+    """
+    count = math.ceil(1 / far)
+    return count - 1 if count > 1 and is_measurable(far, count - 1) else count
 
 
 def tar_at_far(roc: RocSteps, far: float) -> OperatingPoint | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from wespeaker_qm.evaluate.det import det_figure, save_figure
 from wespeaker_qm.evaluate.metrics import ListResult, comparison_table, figures_table, markdown_table, show_tar
-from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, far_name, is_measurable
+from wespeaker_qm.evaluate.operating_points import far_name, is_measurable, number_name
 from wespeaker_qm.evaluate.training import LossCard, TrainingLog, training_figure
 from wespeaker_qm.utils.files import write_text
 
@@ -142,7 +142,7 @@ def intervals_note(result: ListResult) -> str:
     """What the intervals of a list are, or why there are none."""
     if result.resampling is not None:
         return (
-            f"In brackets: {100 * result.resampling.confidence:.0f} % intervals for other {result.resampling.unit}s of "
+            f"In brackets: {100 * result.resampling.confidence:g} % intervals for other {result.resampling.unit}s of "
             f"this kind, from {result.resampling.num_resamples:,} resamples of the {result.resampling.unit}s."
         )
     if result.num_speakers is None:
@@ -159,15 +159,16 @@ def latex_rows(evaluation: Evaluation) -> str:
     """Rows for a table in a paper: list, system, EER, minDCF and TAR, with intervals; the columns in a comment."""
     lines = []
     for name, result in evaluation.lists.items():
-        fars = [far for far in FARS if is_measurable(far, result.num_nontargets)]
-        columns = ["list", "system", "EER %", *(f"minDCF {p}" for p in P_TARGETS)]
+        first = next(iter(result.systems.values()))
+        fars = [far for far in first.tar_at_far if is_measurable(far, result.num_nontargets)]
+        columns = ["list", "system", "EER %", *(f"minDCF {number_name(p_target)}" for p_target in first.min_dcf)]
         columns += [f"TAR % at FAR {far_name(far)}" for far in fars]
         lines.append(f"% {' & '.join(columns)}")
         for system, figures in result.systems.items():
             cells = [latex_text(name), latex_text(_label(evaluation, system))]
             cells.append(latex_cell(100 * figures.eer.rate, figures.intervals.get("EER"), 100))
             for p_target, best in figures.min_dcf.items():
-                cells.append(latex_cell(best.cost, figures.intervals.get(f"minDCF {p_target:g}"), 1))
+                cells.append(latex_cell(best.cost, figures.intervals.get(f"minDCF {number_name(p_target)}"), 1))
             for far in fars:
                 point = figures.tar_at_far[far]
                 tar = 0.0 if point is None else point.tar
@@ -212,12 +213,16 @@ def threshold_table(result: ListResult) -> str:
 
 
 def show_threshold(threshold: float, interval: tuple[float, float] | None) -> str:
-    """A threshold with its interval.
+    """A threshold with its interval: six decimals, more where fewer would be another threshold.
 
-    >>> show_threshold(0.5, None)
-    '0.500000'
+    Scores are compared with it, so that what is shown must accept the very trials that were counted.
+
+    >>> show_threshold(0.5, (0.4, 0.6)), show_threshold(0.123456789, None)
+    ('0.500000 (0.400000 to 0.600000)', '0.123456789')
     """
     text = f"{threshold:.6f}"
+    if float(text) != threshold:
+        text = repr(threshold)
     return text if interval is None else f"{text} ({interval[0]:.6f} to {interval[1]:.6f})"
 
 

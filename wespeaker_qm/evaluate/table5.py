@@ -6,6 +6,7 @@ must not be mistaken for each other.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from wespeaker_qm.evaluate.metrics import (
     show_per_cent,
     show_tar,
 )
-from wespeaker_qm.evaluate.operating_points import FARS, equal_error_rate, far_name, roc_steps
+from wespeaker_qm.evaluate.operating_points import FARS, equal_error_rate, far_name, number_name, roc_steps
 from wespeaker_qm.evaluate.report import TRAINED, CorpusCard, counts, intervals_note, latex_text
 from wespeaker_qm.evaluate.training import LossCard
 from wespeaker_qm.evaluate.trial_speakers import trial_speakers
@@ -50,8 +51,8 @@ class Row:
     """As the paper states it."""
     loss: Path
     """The overlay that trains it."""
-    paper_tar: dict[str, float]
-    """FAR (as ``1e-3``) -> the paper's TAR, a fraction."""
+    paper_tar: dict[float, float]
+    """FAR -> the paper's TAR, a fraction."""
 
     @property
     def run(self) -> str:
@@ -87,7 +88,7 @@ def read_table(path: Path | str) -> Table:
     """Read the rows and the paper's values.
 
     Raises:
-        RecipeError: the file is missing, not YAML, or lacks a key.
+        RecipeError: the file is missing, not YAML, or lacks a key; two rows are one run, or have one name.
     """
     content = read_yaml_mapping(path)
     try:
@@ -95,18 +96,28 @@ def read_table(path: Path | str) -> Table:
             Row(
                 card=LossCard(name=row["name"], alpha=row["alpha"], scale=row["scale"], margin=row["margin"]),
                 loss=Path(row["loss"]),
-                paper_tar={far: value / 100 for far, value in row["paper_tar_per_cent"].items()},
+                paper_tar={float(far): value / 100 for far, value in row["paper_tar_per_cent"].items()},
             )
             for row in content["rows"]
         ]
-        return Table(
+        table = Table(
             paper=content["paper"],
             training_set=content["paper_training_set"],
             test_set=content["paper_test_set"],
             rows=rows,
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecipeError(f"{path}: {error!r}; expected the keys of conf/table5.yaml in every row") from error
+    for first, second in itertools.combinations(rows, 2):
+        if first.run == second.run:
+            raise RecipeError(
+                f"{path}: the losses {first.loss} and {second.loss} would both be the run {first.run}; rename one"
+            )
+        if first.card == second.card:
+            raise RecipeError(
+                f"{path}: the rows of {first.loss} and {second.loss} are both called {first.card}; rename one"
+            )
+    return table
 
 
 def read_run(exp_dir: Path, corpus: CorpusCard) -> Measured:
@@ -191,14 +202,16 @@ def table5_rows(
     paper_fars = list(table.rows[0].paper_tar)
     header = ["loss", "α", "s", "m", f"{corpus.name}: EER"]
     header += [f"{corpus.name}: TAR@{far_name(far)}" for far in FARS]
-    header += [f"paper, {table.test_set}: TAR@{far}" for far in paper_fars]
+    header += [f"paper, {table.test_set}: TAR@{far_name(far)}" for far in paper_fars]
     rows = []
     for row, result in zip(table.rows, results, strict=True):
         cells = [NOT_TRAINED] * (1 + len(FARS)) if result is None else _measured_cells(measured.systems[row.run])
-        alpha = "-" if row.card.alpha is None else f"{row.card.alpha:g}"
+        alpha = "-" if row.card.alpha is None else number_name(row.card.alpha)
         paper = [per_cent(row.paper_tar[far]) for far in paper_fars]
         mark = f" {DIFFERS}" if _differs(row, result) else ""
-        rows.append([row.card.name + mark, alpha, f"{row.card.scale:g}", f"{row.card.margin:g}", *cells, *paper])
+        rows.append(
+            [row.card.name + mark, alpha, number_name(row.card.scale), number_name(row.card.margin), *cells, *paper]
+        )
     return header, rows
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.config import AlphaArcMarginArgs, Config, QMarginArgs
 from wespeaker_qm.evaluate.det import COLOURS
+from wespeaker_qm.evaluate.operating_points import number_name
 from wespeaker_qm.utils.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class LossCard:
     """The final margin."""
 
     def __str__(self) -> str:
-        alpha = "" if self.alpha is None else f"α {self.alpha:g}, "
-        return f"{self.name} ({alpha}s {self.scale:g}, m {self.margin:g})"
+        alpha = "" if self.alpha is None else f"α {number_name(self.alpha)}, "
+        return f"{self.name} ({alpha}s {number_name(self.scale)}, m {number_name(self.margin)})"
 
 
 def loss_card(config: Config) -> LossCard:

@@ -120,7 +120,7 @@ def explorer_points(roc: RocSteps) -> dict[str, Any]:
         few = np.arange(min(dense, MAX_POINTS // 2))
         kept = np.unique(np.concatenate([few, np.linspace(0, count - 1, MAX_POINTS - len(few)).astype(np.int64)]))
     return {
-        "threshold": [float(f"{value:.9g}") for value in roc.threshold[kept].tolist()],
+        "threshold": roc.threshold[kept].tolist(),
         "false_accepts": roc.false_accepts[kept].tolist(),
         "true_accepts": roc.true_accepts[kept].tolist(),
         "num_targets": roc.num_targets,

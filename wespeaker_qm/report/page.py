@@ -11,7 +11,7 @@ from wespeaker_qm.evaluate.metrics import NOT_MEASURABLE, show_figure
 from wespeaker_qm.evaluate.report import TRAINED
 from wespeaker_qm.report.charts import det_chart, explorer_points, histogram_chart, training_charts
 from wespeaker_qm.report.errors import HardErrors, hard_errors
-from wespeaker_qm.report.runs import Run, config_differences, flat, read_run
+from wespeaker_qm.report.runs import Run, config_differences, distinct, flat, read_run
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.tables import read_map
@@ -37,9 +37,9 @@ def write_report(folders: list[Path], data: Path, output: Path, *, base: Path, t
         table5: ``table5.json``, shown beside the paper's figures; None leaves it out.
 
     Raises:
-        RecipeError: a run was not evaluated, or the runs are of different trials.
+        RecipeError: a run was not evaluated or stands twice, or the runs are of different trials.
     """
-    runs = [read_run(folder) for folder in folders]
+    runs = distinct([read_run(folder) for folder in folders])
     first = runs[0].systems[TRAINED].trials
     for run in runs[1:]:
         if not run.systems[TRAINED].trials.same_trials(first):

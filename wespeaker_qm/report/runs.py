@@ -33,6 +33,8 @@ class Run:
     """An evaluated run."""
 
     folder: Path
+    name: str
+    """As the report shows it: of the folder when it was evaluated, or :func:`distinct`."""
     metrics: dict[str, Any]
     """``metrics.json``."""
     config: dict[str, str]
@@ -40,11 +42,6 @@ class Run:
     log: TrainingLog | None
     systems: dict[str, ScoredSystem]
     """On the headline list: ``trained``, what stages 6 and 7 made of it, and the baselines."""
-
-    @property
-    def name(self) -> str:
-        """Of the run."""
-        return str(self.metrics["run"])
 
     @property
     def headline(self) -> dict[str, Any]:
@@ -78,11 +75,27 @@ def read_run(folder: Path) -> Run:
     log_path, config_path = folder / "train_log.jsonl", folder / "config.yaml"
     return Run(
         folder=folder,
+        name=str(metrics["run"]),
         metrics=metrics,
         config=flat(read_yaml_mapping(config_path)) if config_path.is_file() else {},
         log=read_training_log(log_path) if log_path.is_file() else None,
         systems=systems,
     )
+
+
+def distinct(runs: list[Run]) -> list[Run]:
+    """The runs under names that differ: where two share one, all are called by their folders, as they were given.
+
+    Raises:
+        RecipeError: a folder stands twice.
+    """
+    places = [run.folder.resolve() for run in runs]
+    twice = [str(run.folder) for run, place in zip(runs, places, strict=True) if places.count(place) > 1]
+    if twice:
+        raise RecipeError(f"{', '.join(twice)}: one folder, expected each run once")
+    if len({run.name for run in runs}) == len(runs):
+        return runs
+    return [dataclasses.replace(run, name=str(run.folder)) for run in runs]
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -106,9 +119,9 @@ def config_differences(runs: list[Run], base: Mapping[str, str]) -> tuple[list[s
     Of several runs the keys that are not the same in all; of one, the keys that are not those of ``base``.
     """
     trained = [run for run in runs if run.config]
-    columns = {run.name: run.config for run in trained}
+    names, configs = [run.name for run in trained], [run.config for run in trained]
     if len(trained) == 1:
-        columns = {"base": dict(base), **columns}
-    keys = sorted({key for config in columns.values() for key in config})
-    rows = [[key, *(config.get(key, "") for config in columns.values())] for key in keys]
-    return ["key", *columns], [row for row in rows if len(set(row[1:])) > 1]
+        names, configs = ["base", *names], [dict(base), *configs]
+    keys = sorted({key for config in configs for key in config})
+    rows = [[key, *(config.get(key, "") for config in configs)] for key in keys]
+    return ["key", *names], [row for row in rows if len(set(row[1:])) > 1]
