@@ -103,7 +103,7 @@ def test_echo_of_the_floor_comes_when_geometry_says():
 
 @pytest.mark.parametrize("absorption", [0.25, 0.5, 0.75])
 def test_the_first_echo_has_lost_what_the_wall_absorbs(absorption):
-    """Sabine's RT60 of the wanted absorption goes in; the floor's echo must come back with 1 - absorption of its energy.
+    """Sabine's RT60 of an absorption goes in; the floor's echo must come back with 1 - absorption of its energy.
 
     The room is so large that only direct sound (3 m) and floor echo (5 m) arrive within 200 samples.
     """

@@ -137,3 +137,67 @@ def test_missing_file_names_the_stage(tmp_path):
     for read in (read_scores, read_trial_table):
         with pytest.raises(RecipeError, match=re.escape(f"{tmp_path / 'none'}: no such file; run the stage")):
             read(tmp_path / "none")
+
+
+def test_other_encodings_are_refused_by_name(tmp_path):
+    (tmp_path / "names").write_bytes("a Müller target\n".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"names: the name 'M\\xfcller' is not UTF-8; write the file in UTF-8"):
+        read_trial_table(tmp_path / "names")
+    (tmp_path / "lines").write_bytes("a b target\na Müller 1 2\n".encode("latin-1"))
+    with pytest.raises(RecipeError, match="1 of 2 lines.*\n.*lines:2: 'a M\ufffdller 1 2'"):
+        read_trial_table(tmp_path / "lines")
+
+
+def test_lines_may_end_in_a_carriage_return(tmp_path):
+    lines = ["a b target", "a c nontarget", "c b nontarget"]
+    (tmp_path / "list").write_text("".join(f"{line}\n" for line in lines))
+    expected = read_trial_table(tmp_path / "list")
+    for end in ("\r\n", "\r"):
+        (tmp_path / "other").write_bytes("".join(line + end for line in lines).encode())
+        assert read_trial_table(tmp_path / "other").same_trials(expected)
+
+
+def test_columns_follow_their_trials_into_the_order_of_the_list(write):
+    trials = read_trial_table(write("a b target\na c nontarget\nc b nontarget\n", "trials"))
+    scored = read_scores(
+        write("c b 3 nontarget 31 32 33 34\na b 1 target 11 12 13 14\na c 2 nontarget 21 22 23 24\n"), trials
+    )
+    assert scored.trials is trials
+    np.testing.assert_array_equal(scored.scores, [1, 2, 3])
+    np.testing.assert_array_equal(scored.measures, [[n * 10 + k for k in (1, 2, 3, 4)] for n in (1, 2, 3)])
+    same_order = read_scores(write("a b 1 target\na c 2 nontarget\nc b 3 nontarget\n", "same"), trials)
+    assert same_order.trials is trials
+    assert same_order.measures is None
+
+
+def test_scores_know_the_file_they_come_from(write, tmp_path):
+    trials = read_trial_table(write("a b target\na c nontarget\n", "trials"))
+    assert trials.path == tmp_path / "trials"
+    write_scores(tmp_path / "x.score", trials, np.array([0.5, 0.25]))
+    cached = read_scores(tmp_path / "x.score")
+    (tmp_path / "x.score.npz").unlink()
+    assert cached.trials.path == read_scores(tmp_path / "x.score").trials.path == tmp_path / "x.score"
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ("a b 1 target\n", ["2 of the 3 trials of", "have no score", "\n  a c", "\n  c b"]),
+        ("a b 1 target\na c 1 nontarget\nc b 1 nontarget\nx y 1 target\nb a 1 target\n",
+         ["2 trials are not in", "\n  x y", "\n  b a"]),
+        ("c b 1 target\na b 1 nontarget\na c 1 nontarget\n",
+         ["2 trials have another label than in", "\n  a b", "\n  c b"]),
+    ],
+)  # fmt: skip
+def test_scores_of_another_list_are_refused_with_the_trials_that_differ(write, scores, words):
+    trials = read_trial_table(write("a b target\na c nontarget\nc b nontarget\n", "trials"))
+    with pytest.raises(RecipeError) as error:
+        read_scores(write(scores), trials)
+    for word in [*words, f"{trials.path}"]:
+        assert word in str(error.value)
+
+
+def test_labels_that_only_the_list_has_are_not_compared(write):
+    """A file without labels says nothing that could disagree, whatever the labels of the list."""
+    trials = read_trial_table(write("a b nontarget\na c target\n", "trials"))
+    assert read_scores(write("a c 2\na b 1\n"), trials).trials.is_target.tolist() == [False, True]

@@ -92,3 +92,10 @@ def test_plain_tables_take_the_fast_way_and_others_do_not(tmp_path: Path) -> Non
 def test_rows_are_joined_by_the_separator_as_text(tmp_path: Path) -> None:
     write_rows(tmp_path / "t", [("é", 1, 2.5), ("b", Path("x"), None)], separator="\t")
     assert (tmp_path / "t").read_bytes() == "é\t1\t2.5\nb\tx\tNone\n".encode()
+
+
+@pytest.mark.parametrize("read", [read_map, lambda path: read_rows(path, 2)])
+def test_a_table_in_another_encoding_names_the_line(tmp_path: Path, read) -> None:
+    (tmp_path / "table").write_bytes("a 1\nb 2\nMüller 3\n".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"table:3: not UTF-8 text; write the table in UTF-8"):
+        read(tmp_path / "table")

@@ -212,7 +212,7 @@ def _read(path: Path, layout: _Layout) -> ScoredTrials:
     pairs = np.concatenate(sides)
     table = TrialTable(
         path=path,
-        utterances=[name.decode() for name in numbering],
+        utterances=[_text(path, name) for name in numbering],
         enrolment=np.ascontiguousarray(pairs[0::2]),
         test=np.ascontiguousarray(pairs[1::2]),
         is_target=np.concatenate(labels) if labels else np.zeros(len(pairs) // 2, np.bool_),
@@ -223,6 +223,14 @@ def _read(path: Path, layout: _Layout) -> ScoredTrials:
         np.concatenate(scores) if scores else np.zeros(0),
         np.concatenate(measures) if measures else None,
     )
+
+
+def _text(path: Path, name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        shown = name.decode(errors="backslashreplace")
+        raise RecipeError(f"{path}: the name '{shown}' is not UTF-8; write the file in UTF-8") from None
 
 
 def _good_lines(path: Path, block: bytes, num_before: int, layout: _Layout, bad: list[str]) -> list[bytes]:

@@ -11,23 +11,23 @@ def read_rows(path: Path | str, num_fields: int) -> list[list[str]]:
     """Read a table of exactly ``num_fields`` fields a line; the last may hold spaces, blank lines are passed over.
 
     Raises:
-        RecipeError: the file is missing, or a line has fewer fields; the message names file, line number and content.
+        RecipeError: the file is missing or not UTF-8, or a line has fewer fields; the message names file, line number
+            and content.
     """
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; run the stage that makes it first (run.sh --help lists the stages)")
     rows = []
-    with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            fields = line.strip().split(maxsplit=num_fields - 1)
-            if not fields:
-                continue
-            if len(fields) != num_fields:
-                raise RecipeError(
-                    f"{path}:{number}: {len(fields)} field(s) in {line.rstrip()!r}, expected {num_fields} "
-                    "separated by white space"
-                )
-            rows.append(fields)
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        fields = line.strip().split(maxsplit=num_fields - 1)
+        if not fields:
+            continue
+        if len(fields) != num_fields:
+            raise RecipeError(
+                f"{path}:{number}: {len(fields)} field(s) in {line.rstrip()!r}, expected {num_fields} "
+                "separated by white space"
+            )
+        rows.append(fields)
     return rows
 
 
@@ -52,7 +52,7 @@ def _read_plain_map(path: Path) -> dict[str, str] | None:
     """The table where every line has just two fields and every key stands once, ten times faster; None elsewhere."""
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8")
+    text = _read_text(path)
     # A token of its own at each line's end shows that all lines have the same number of fields.
     tokens = text.removesuffix("\n").replace("\n", " \0 ").split()
     num_ends = len(tokens) // 3
@@ -60,6 +60,14 @@ def _read_plain_map(path: Path) -> dict[str, str] | None:
         return None
     table = dict(zip(tokens[0::3], tokens[1::3], strict=True))
     return table if len(table) == len(tokens[0::3]) else None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{path}:{line}: not UTF-8 text; write the table in UTF-8") from None
 
 
 def write_rows(path: Path | str, rows: Iterable[Sequence[object]], separator: str = " ") -> None:

@@ -1,0 +1,59 @@
+"""Names of score files, and which of them are there."""
+
+import os
+
+import numpy as np
+import pytest
+
+from wespeaker_qm.evaluate import score_files
+from wespeaker_qm.evaluate.score_cache import cache_path
+from wespeaker_qm.evaluate.trial_table import read_trial_table
+from wespeaker_qm.score.writing import write_scores
+from wespeaker_qm.utils.done import file_stamp
+
+
+@pytest.fixture
+def trials(tmp_path):
+    (tmp_path / "trials").write_text("a b target\na c nontarget\n")
+    return read_trial_table(tmp_path / "trials")
+
+
+def test_where_scores_lie(tmp_path):
+    """As README.md says; run.sh, WeSpeaker's users and the page name these files."""
+    assert score_files.score_path(tmp_path, "vox1_H") == tmp_path / "scores" / "vox1_H.score"
+    assert score_files.score_path(tmp_path, "vox1_H", "asnorm") == tmp_path / "scores" / "vox1_H.asnorm.score"
+    assert score_files.VARIANTS == ("snorm", "asnorm", "calibrated")
+
+
+def test_a_cache_alone_is_there_and_removed_with_the_text(tmp_path, trials):
+    path = score_files.score_path(tmp_path, "x")
+    assert not score_files.exists(path)
+    for text in (True, False):
+        write_scores(path, trials, np.array([1.0, 2.0]), text=text)
+        assert (path.exists(), cache_path(path).exists()) == (text, True)
+        assert score_files.exists(path)
+        score_files.remove(path)
+        assert not score_files.exists(path)
+        assert not cache_path(path).exists()
+    score_files.remove(path)  # nothing there: no error
+
+
+def test_a_variant_is_present_where_every_list_has_it(tmp_path, trials):
+    scores = np.array([1.0, 2.0])
+    for name, variant in [("one", "calibrated"), ("one", "snorm"), ("two", "calibrated"), ("two", "asnorm")]:
+        write_scores(score_files.score_path(tmp_path, name, variant), trials, scores, text=variant != "calibrated")
+    assert score_files.present_variants(tmp_path, iter(["one", "two"])) == ["calibrated"]
+    assert score_files.present_variants(tmp_path, ["one"]) == ["snorm", "calibrated"]
+    assert score_files.present_variants(tmp_path, ["three"]) == []
+
+
+def test_stamps_change_with_the_text_or_with_the_cache_that_stands_alone(tmp_path, trials):
+    path = tmp_path / "x.score"
+    write_scores(path, trials, np.array([1.0, 2.0]))
+    with_text = score_files.stamps(path)
+    assert with_text == [file_stamp(path)]
+    path.unlink()
+    alone = score_files.stamps(path)
+    assert alone == [f"{path} absent", file_stamp(cache_path(path))]
+    os.utime(cache_path(path), ns=(1, 1))
+    assert score_files.stamps(path) != alone
