@@ -201,3 +201,18 @@ def test_labels_that_only_the_list_has_are_not_compared(write):
     """A file without labels says nothing that could disagree, whatever the labels of the list."""
     trials = read_trial_table(write("a b nontarget\na c target\n", "trials"))
     assert read_scores(write("a c 2\na b 1\n"), trials).trials.is_target.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_nothing_pickled_is_read_from_a_cache(write, tmp_path, text):
+    trials = read_trial_table(write("a b target\na c nontarget\n", "trials"))
+    path = tmp_path / "x.score"
+    write_scores(path, trials, np.array([3.0, 4.0]), text=text)
+    with np.load(f"{path}.npz") as arrays:
+        content = dict(arrays)
+    np.savez(f"{path}.npz", **content | {"scores": np.array([5.0, 6.0], dtype=object)})
+    if text:
+        np.testing.assert_array_equal(read_scores(path).scores, [3, 4])
+    else:
+        with pytest.raises(RecipeError, match=r"x\.score\.npz: "):
+            read_scores(path)

@@ -1,13 +1,15 @@
 """Cosine scores against WeSpeaker's, and what is refused before scoring starts."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import kaldiio
 import numpy as np
 import pytest
 
+from wespeaker_qm.evaluate.score_cache import cache_path
 from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
-from wespeaker_qm.score import cosine
+from wespeaker_qm.score import cosine, writing
 from wespeaker_qm.score.writing import to_digits, write_scores
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -82,7 +84,7 @@ def test_scores_without_mean_and_with_unused_embeddings(save, trials):
             {"a": [1, 0], "b": [np.nan, 0], "c": [np.inf, 1]},
             "2 of 3 embeddings hold values.*\n  b\n  c",
         ),
-        ({"a": [1, 0], "b": [0.5, 0.5], "c": [0, 1]}, "1 of 3 embeddings equal the mean vector.*\n  b"),
+        ({"a": [1, 0], "b": [0.5, 0.5], "c": [0, 1]}, r"xvector\.scp: 1 of 3 embeddings equal the mean vector.*\n  b"),
         ({"a": [1, 0], "b": [0.5, 0.5, 1], "c": [0, 1]}, "expected one vector length"),
         ({"a": [1, 0, 0], "b": [1, 0, 0], "c": [1, 0, 0]}, r"the mean vector has shape \(2,\), expected \(3,\)"),
     ],
@@ -112,3 +114,50 @@ def test_rounded_numbers_survive_their_text(digits):
     texts = [f"{value:.{digits}g}" for value in rounded.tolist()]
     np.testing.assert_array_equal(rounded, [float(text) for text in texts])
     np.testing.assert_allclose(rounded, values, rtol=0.51 * 10.0 ** (1 - digits))
+
+
+def test_round_off_leaves_no_cosine_beyond_one():
+    """Vectors with themselves and with their negatives; without a limit some hundred of these lie beyond 1 or -1."""
+    vectors = np.random.default_rng(0).standard_normal((1000, 3)).astype(np.float32)
+    directions = cosine.Directions.of(np.concatenate([vectors, -vectors]), None, [str(i) for i in range(2000)])
+    rows = np.arange(1000, dtype=np.int32)
+    assert directions.cosines(rows, rows).max() == 1
+    assert directions.cosines(rows, rows + 1000).min() == -1
+
+
+def test_measures_stand_behind_the_label_with_six_digits(tmp_path, trials, monkeypatch):
+    monkeypatch.setattr(writing, "BLOCK_TRIALS", 2)
+    scores = np.array([0.5, 123456.7891, -1.0])
+    measures = np.array([[1 / 3, 2.0, 30.0, 4e-7], [10.0, 1234567.0, 0.0, -1.5], [1.0, 2.0, 3.0, 4.0]])
+    write_scores(tmp_path / "x.score", trials, scores, measures)
+    lines = (tmp_path / "x.score").read_text().splitlines()
+    assert lines == [
+        "a b 0.5 target 0.333333 2 30 4e-07",
+        "a c 123456.789 nontarget 10 1.23457e+06 0 -1.5",
+        "b c -1 nontarget 1 2 3 4",
+    ]
+    cached = read_scores(tmp_path / "x.score")
+    (tmp_path / "x.score.npz").unlink()
+    parsed = read_scores(tmp_path / "x.score")
+    np.testing.assert_array_equal(parsed.scores, [0.5, 123456.789, -1])
+    np.testing.assert_array_equal(cached.scores, parsed.scores)
+    np.testing.assert_array_equal(cached.measures, parsed.measures)
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_where_writing_fails_no_older_scores_are_left(tmp_path, trials, monkeypatch, text):
+    """They would be taken for the new ones."""
+    path = tmp_path / "deep" / "x.score"
+    write_scores(path, trials, np.array([1.0, 2.0, 3.0]), text=False)
+    monkeypatch.setattr(writing, "write_cache", Mock(side_effect=OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_scores(path, trials, np.array([4.0, 5.0, 6.0]), text=text)
+    assert not cache_path(path).exists()
+    assert path.exists() == text
+
+
+def test_nothing_pickled_is_loaded(tmp_path):
+    """A pickle may run anything."""
+    np.save(tmp_path / "mean_vec.npy", np.array([Path], dtype=object), allow_pickle=True)
+    with pytest.raises((ValueError, RecipeError), match="allow_pickle|pickle"):
+        cosine.load_mean(tmp_path / "mean_vec.npy")

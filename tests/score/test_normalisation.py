@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
 from wespeaker_qm.score import normalisation
-from wespeaker_qm.score.cohort import check_apart, speaker_means
+from wespeaker_qm.score.cohort import check_apart, load_cohort, speaker_means
 from wespeaker_qm.score.cosine import Directions, load_mean, trial_directions
 from wespeaker_qm.score.normalisation import cohort_statistics, normalise, quality_measures
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.tables import write_rows
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
 
 SCORING = Path(__file__).parents[1] / "oracles_data" / "scoring"
@@ -79,5 +81,53 @@ def test_refuses_a_cohort_that_tells_nothing():
         cohort_statistics(directions, np.ones((1, 3), np.float32), None)
     with pytest.raises(RecipeError, match="3 of 3 utterances have the same cosine with all of the cohort"):
         cohort_statistics(directions, np.ones((4, 3), np.float32), 3)
+    many = Directions.of(np.eye(7, dtype=np.float32), None, list("abcdefg"))
+    with pytest.raises(RecipeError, match=r"7 of 7 utterances .*: rows \[0, 1, 2, 3, 4\]; look"):
+        cohort_statistics(many, np.ones((4, 7), np.float32), None)
+    no_direction = np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0]], np.float32)
+    with pytest.raises(RecipeError, match=r"the cohort: 1 of 3 embeddings equal the mean.*\n  cohort speaker 1$"):
+        cohort_statistics(directions, no_direction, None)
     with pytest.raises(RecipeError, match=r"1 speakers are in the cohort and in the trials.*\n  x"):
         check_apart({"u1": "x", "u2": "y"}, {"v": "x"}, "the cohort")
+
+
+def test_two_speakers_are_a_cohort_and_sums_are_exact(tmp_path):
+    """Axes as cohort, so that a cosine is a coordinate, which float32 holds; mean and deviation are then float64's."""
+    point = np.array([[0.6, 0.8, 0.0]], np.float32)
+    directions = Directions.of(point, None, ["a"])
+    two = cohort_statistics(directions, np.eye(3, dtype=np.float32)[:2], None)
+    x, y = (float(value) for value in np.float32(directions.unit(slice(None))[0, :2]))
+    assert two.mean[0] == pytest.approx((x + y) / 2, rel=1e-15)
+    assert two.deviation[0] == pytest.approx((y - x) / 2, rel=1e-12)
+    three = cohort_statistics(directions, np.eye(3, dtype=np.float32)[[0, 1, 1]], None)
+    assert three.mean[0] == pytest.approx((x + 2 * y) / 3, rel=1e-15)
+    assert three.deviation[0] == pytest.approx((y - x) * 2**0.5 / 3, rel=1e-12)
+    nearest = cohort_statistics(directions, np.eye(3, dtype=np.float32)[[2, 1, 0]], 2)
+    assert (nearest.mean[0], nearest.deviation[0]) == (two.mean[0], two.deviation[0])
+
+
+def test_the_cohort_is_made_once_and_again_when_its_speakers_change(tmp_path):
+    data, exp_dir = tmp_path / "data", tmp_path / "exp"
+    info = CorpusInfo(name="x", trials={"all": "eval"}, headline="all", train="train")
+    vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+    write_vectors(exp_dir / "embeddings" / "train", "xvector", ["a", "b", "c", "d"], vectors)
+    write_rows(data / "train" / "utt2spk", [("a", "s"), ("b", "s"), ("c", "t"), ("d", "t")])
+    expected = [vectors[:2].mean(axis=0), vectors[2:].mean(axis=0)]
+    np.testing.assert_array_equal(load_cohort(data, exp_dir, info), expected)
+    table = VectorTable(exp_dir / "embeddings" / "train" / "spk_xvector.scp")
+    assert table.names == ["s", "t"]
+    np.testing.assert_array_equal(table.load(["t", "s"]), expected[::-1])
+    ark = exp_dir / "embeddings" / "train" / "spk_xvector.ark"
+    before = ark.stat().st_ino
+    np.testing.assert_array_equal(load_cohort(data, exp_dir, info), expected)
+    assert ark.stat().st_ino == before, "not made again"
+    write_rows(data / "train" / "utt2spk", [("a", "s"), ("b", "t"), ("c", "t"), ("d", "thirds")])
+    expected = [vectors[0], vectors[1:3].mean(axis=0), vectors[3]]
+    np.testing.assert_array_equal(load_cohort(data, exp_dir, info), expected)
+
+
+def test_means_are_float32_and_a_set_without_utterances_is_refused(tmp_path):
+    write_vectors(tmp_path, "xvector", ["a"], np.ones((1, 3), np.float32))
+    assert speaker_means(tmp_path / "xvector.scp", {"a": "s"}).means.dtype == np.float32
+    with pytest.raises(RecipeError, match=r"xvector\.scp: no utterances for the cohort; extract the training set"):
+        speaker_means(tmp_path / "xvector.scp", {})

@@ -35,7 +35,6 @@ def write_scores(
         scores, measures = _write_text(path, trials, scores, measures)
     else:
         path.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
     write_cache(path, ScoreCache(trials.utterances, trials.enrolment, trials.test, trials.is_target, scores, measures))
 
 
