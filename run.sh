@@ -49,7 +49,8 @@ Stages:
   7  calibrate  turn them into log-likelihood ratios, where the corpus has a list to calibrate on
   Each of 5 to 7 ends with the evaluation: TAR@FAR, EER, minDCF with intervals, DET figure, report.md, report.html
 
-Options (default in brackets; paths are relative to the folder of run.sh):
+Options (default in brackets; paths are relative to the folder of run.sh; the entries of STR, FILES and LIST stand apart by
+spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \"--audio_root '/my recordings'\"):
   --stage N             first stage [${stage}]
   --stop_stage N        last stage [${stop_stage}]
   --corpus DIR          corpus to prepare, a folder of egs/ [${corpus}]
@@ -95,8 +96,16 @@ for number in "${stage}" "${stop_stage}"; do
   fi
 done
 [ "${stage}" -le "${stop_stage}" ] || die "--stage ${stage} comes after --stop_stage ${stop_stage}: nothing to do"
-[ "${num_workers}" -ge 1 ] || die "--num_workers: found ${num_workers}, expected at least 1"
-[ "${num_nodes}" -ge 1 ] || die "--num_nodes: found ${num_nodes}, expected at least 1"
+for bound in num_workers=1 num_processes=1 num_nodes=1 top_n=2 num_resamples=0; do # now, not after a day of training
+  name=${bound%=*}
+  [ "${!name}" -ge "${bound#*=}" ] || die "--${name}: found ${!name}, expected at least ${bound#*=}"
+done
+[ "${num_resamples}" -ne 1 ] || die "--num_resamples: found 1, expected 0 or at least 2"
+case ${codec} in "" | wav | flac) ;; *) die "--codec: found ${codec}, expected wav or flac" ;; esac
+case ${score_norm_method} in asnorm | snorm) ;; *)
+  die "--score_norm_method: found ${score_norm_method}, expected asnorm or snorm"
+  ;;
+esac
 corpus=${corpus%/}
 [ -d "${corpus}" ] || die "--corpus: found no folder ${corpus}; there are: $(echo egs/*)"
 if [ "${table5}" = true ] && [ -n "${loss}${exp_dir}" ]; then
@@ -113,10 +122,10 @@ if [ -z "${config}" ]; then
   fi
   loss=${loss:-conf/loss/qmargin_a1.5.yaml}
 fi
-read -r -a config_files <<<"${config}"
-read -r -a override_list <<<"${overrides}"
-read -r -a prepare_list <<<"${prepare_opts}"
-read -r -a pack_list <<<"${pack_opts}"
+split_option config_files --config "${config}"
+split_option override_list --overrides "${overrides}"
+split_option prepare_list --prepare_opts "${prepare_opts}"
+split_option pack_list --pack_opts "${pack_opts}"
 for name in vox_root download subset; do # only those given: other corpora do not know them
   case ${!name} in "" | false) ;; *) prepare_list+=("--${name}" "${!name}") ;; esac
 done
@@ -124,14 +133,23 @@ for file in "${config_files[@]}" ${loss:+"${loss}"}; do
   [ -f "${file}" ] || die "found no configuration ${file}; losses are: $(echo conf/loss/*.yaml)"
 done
 if [ -n "${gpus}" ]; then
-  gpus=$(tr -d '[] ' <<<"${gpus}")
-  [[ "${gpus}" =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--gpus: found ${gpus}, expected a list of numbers such as 0,1"
-  export CUDA_VISIBLE_DEVICES=${gpus}
-  num_processes=$(tr ',' '\n' <<<"${gpus}" | wc -l)
+  split_option gpu_list --gpus "$(tr '[],' '   ' <<<"${gpus}")"
+  for gpu in "${gpu_list[@]}"; do
+    [[ "${gpu}" =~ ^[0-9]+$ ]] || die "--gpus: found ${gpu}, expected a list of numbers such as 0,1"
+  done
+  CUDA_VISIBLE_DEVICES=$(IFS=,; echo "${gpu_list[*]}")
+  export CUDA_VISIBLE_DEVICES
+  num_processes=${#gpu_list[@]}
+  [ "${num_processes}" -ge 1 ] || die "--gpus: found ${gpus}, expected a list of numbers such as 0,1"
 fi
-[ "${num_processes}" -ge 1 ] || die "--num_processes: found ${num_processes}, expected at least 1"
 
 . ./path.sh
+
+if [ -n "${gpus}" ]; then
+  visible=$("${PYTHON}" -c 'import torch; print(torch.cuda.device_count())')
+  [ "${visible}" -eq "${num_processes}" ] ||
+    die "--gpus: found ${CUDA_VISIBLE_DEVICES}, but of these CUDA shows ${visible} (nvidia-smi lists what this machine has)"
+fi
 
 wants() { # whether stage $1 is to run
   [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]

@@ -33,6 +33,7 @@ from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.losses.margins import angular_margin
 from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.loop import Trainer
+from wespeaker_qm.utils.arguments import COUNT
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 1e-4
@@ -133,7 +134,7 @@ def main() -> int:
     defaults = [ROOT / "conf/resnet34.yaml", ROOT / "egs/mini/conf.yaml"]
     parser.add_argument("--config", type=Path, nargs="+", default=defaults)
     parser.add_argument("--set", nargs="*", default=[], dest="overrides", help="dotted settings over the files")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=COUNT, default=200)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of network and head")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.overrides)

@@ -38,6 +38,7 @@ from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.allocator import keep_freed_pages
+from wespeaker_qm.utils.arguments import COUNT
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000
@@ -191,7 +192,7 @@ def main() -> int:
     parser.add_argument("--wespeaker", type=Path, required=True)
     parser.add_argument("--python", required=True)
     parser.add_argument("--data", type=Path, default=Path("data/mini"))
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=COUNT, default=9)
     parser.add_argument("--work", type=Path, default=Path("/tmp/compare_loaders"))
     args = parser.parse_args()
     torch.set_num_threads(1)

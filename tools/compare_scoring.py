@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.metrics import markdown_table
+from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.vectors import write_vectors
 
 NUM_UTTERANCES, NUM_SPEAKERS, DIM, NUM_COHORT = 137_000, 1_190, 256, 5_994
@@ -103,8 +104,8 @@ def main() -> None:
     parser.add_argument("--wespeaker", type=Path, help="checkout of WeSpeaker; leave out to time ours alone")
     parser.add_argument("--python", type=Path, help="interpreter that runs it")
     parser.add_argument("--work", type=Path, default=Path("/tmp/compare_scoring"))
-    parser.add_argument("--num_trials", type=int, default=550_894)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--num_trials", type=COUNT, default=550_894)
+    parser.add_argument("--rounds", type=COUNT, default=3)
     args = parser.parse_args()
     work = args.work / str(args.num_trials)
     if not (work / "data" / "corpus.yaml").is_file():

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from wespeaker_qm.bench.timing import paired_ratios
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.dataset.plan import epoch_order
+from wespeaker_qm.utils.arguments import COUNT
 
 CHUNK_S = 2.015
 """200 frames."""
@@ -47,8 +48,8 @@ def main() -> None:
     """Read epochs in both orders, print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", type=Path, metavar="SET")
-    parser.add_argument("--shard_window", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shard_window", type=COUNT, default=4)
+    parser.add_argument("--rounds", type=COUNT, default=3)
     args = parser.parse_args()
     reader = ShardReader(args.set / "shard.list")
     shards = reader.index.records["shard"]

@@ -32,6 +32,7 @@ from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import open_training_set
 from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.train import build
+from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,9 +133,9 @@ def start(folder: Path, rank: int, ranks: int, workers: int) -> Start:
 def main() -> None:
     """Write the set once, start every rank, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--utterances", type=int, default=1_092_009)
-    parser.add_argument("--ranks", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--utterances", type=COUNT, default=1_092_009)
+    parser.add_argument("--ranks", type=COUNT, default=8)
+    parser.add_argument("--workers", type=READERS, default=16)
     parser.add_argument("--work", type=Path, default=Path("/tmp/dry_run_voxceleb"))
     args = parser.parse_args()
     folder = args.work / str(args.utterances)

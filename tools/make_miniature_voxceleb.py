@@ -27,6 +27,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import encode_pcm16, to_pcm16
 from wespeaker_qm.corpus.trials import make_trials
 from wespeaker_qm.corpus.voxceleb import SUBSET_FILE
+from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.files import atomic_path, write_text
 
 SAMPLE_RATE = 16000
@@ -43,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/mini"), help="a prepared corpus (stage 1)")
     parser.add_argument("--out", type=Path, default=Path("downloads/miniature"))
-    parser.add_argument("--utterances", type=int, default=1000, help="at most so many of each speaker")
+    parser.add_argument("--utterances", type=COUNT, default=1000, help="at most so many of each speaker")
     args = parser.parse_args()
     make_miniature(args.data, args.out, args.utterances)
 

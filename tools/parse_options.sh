@@ -3,6 +3,8 @@
 # Before that the script sets one variable for each option, holding its default; the array `options`, naming them; and
 # `help_message`. Accepted are --name value and --name=value; - and _ are the same in names. A default of true or false
 # makes a boolean, a number makes an integer; any other option takes text, empty only if its default is empty.
+#
+# split_option takes an option's text apart:  split_option array --overrides "${overrides}"
 
 option_error() {
   echo "$0: $1 (see $0 --help)" >&2
@@ -52,6 +54,13 @@ parse_options() {
     *) option_error "found '$1' where an option was expected; options begin with --" ;;
     esac
   done
+}
+
+split_option() { # set array $1 to the entries of $3, the text of option $2; quotes keep white space within an entry
+  local -n entries=$1
+  # xargs takes quotes and backslashes as a shell does, and runs nothing that stands in the text.
+  xargs printf '' <<<"$3" 2>/dev/null || option_error "option $2: found a quote without its partner in: $3"
+  mapfile -d '' -t entries < <(xargs -r printf '%s\0' <<<"$3")
 }
 
 option_set() { # give variable $1 the value $2, which must fit the variable's default; $3 is the option as typed

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ def test_help_lists_stages_and_every_option_with_its_default():
         (["--gpus", "[a]"], "--gpus: found a, expected a list of numbers"),
         (["--num_workers", "0"], "--num_workers: found 0, expected at least 1"),
         (["--num-processes", "0"], "--num_processes: found 0, expected at least 1"),
+        (["--num_nodes=-1"], "--num_nodes: found -1, expected at least 1"),
+        (["--top_n", "1"], "--top_n: found 1, expected at least 2"),
+        (["--num_resamples", "1"], "--num_resamples: found 1, expected 0 or at least 2"),
+        (["--codec", "mp3"], "--codec: found mp3, expected wav or flac"),
+        (["--score_norm_method", "znorm"], "--score_norm_method: found znorm, expected asnorm or snorm"),
+        (["--gpus", "0 -1"], "--gpus: found -1, expected a list of numbers"),
+        (["--gpus", "[]"], "--gpus: found [], expected a list of numbers"),
+        (["--overrides", "seed=1 'b"], "option --overrides: found a quote without its partner"),
     ],
 )
 def test_a_wrong_option_is_a_message_and_exit_1(options, message):
@@ -56,6 +65,17 @@ def test_a_wrong_option_is_a_message_and_exit_1(options, message):
     assert result.returncode == 1
     assert message in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("gpus", ["97", "[97, 98]", "97\n98"])
+def test_a_gpu_that_is_not_there_is_refused_before_any_stage(gpus):
+    environment = {**os.environ, "PYTHON": sys.executable}
+    command = [ROOT / "run.sh", "--gpus", gpus]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert result.returncode == 1
+    listed = ",".join(re.findall("[0-9]+", gpus))
+    assert f"--gpus: found {listed}, but of these CUDA shows 0" in result.stderr
+    assert "Stage" not in result.stdout
 
 
 def test_an_interpreter_that_is_none_is_refused():

@@ -252,8 +252,9 @@ def test_snorm_takes_the_whole_cohort_and_wrong_numbers_are_refused(capsys):
     assert main(["normalise", *exp_dir, "--top_n", "100"]) == 0  # more than there are: all
     one, two = (read_scores(RUN / "scores" / f"near.{name}.score").scores for name in ("snorm", "asnorm"))
     np.testing.assert_array_equal(one, two)
-    assert main(["normalise", *exp_dir, "--top_n", "1"]) == 1
-    assert "--top_n: found 1, expected at least 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["normalise", *exp_dir, "--top_n", "1"])
+    assert "--top_n: found '1', expected a whole number of at least 2" in capsys.readouterr().err
 
 
 def test_normalisation_and_calibration_refuse_speakers_of_the_trials(capsys):

@@ -2,7 +2,8 @@ import argparse
 
 import pytest
 
-from wespeaker_qm.utils.arguments import true_or_false
+from wespeaker_qm.utils import arguments
+from wespeaker_qm.utils.arguments import number, true_or_false, whole_number
 
 
 def test_only_true_and_false_are_booleans():
@@ -11,3 +12,38 @@ def test_only_true_and_false_are_booleans():
     for text in ("True", "False", "1", "no", ""):
         with pytest.raises(argparse.ArgumentTypeError, match="expected true or false"):
             true_or_false(text)
+
+
+def test_whole_numbers_keep_their_limits():
+    assert [whole_number(1, 3)(text) for text in ("1", "+2", "3")] == [1, 2, 3]
+    assert whole_number(2, also=0)("0") == 0
+    for text in ("0", "4", "-1", "1.0", "1_0", " 1", "nan", "inf", "", "٣"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number from 1 to 3"):
+            whole_number(1, 3)(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="found '1', expected 0 or a whole number of at least 2"):
+        whole_number(2, also=0)("1")
+
+
+def test_numbers_are_finite_and_within_their_limits():
+    assert [number(0, 1)(text) for text in ("0", "1", ".5", "1e-3", "1.")] == [0, 1, 0.5, 0.001, 1]
+    assert number(0)("1e300") == 1e300
+    for text in ("nan", "NaN", "inf", "-inf", "infinity", "-0.1", "1.1", "1e400", "1_0", "", "half", "0x1"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a number from 0 to 1"):
+            number(0, 1)(text)
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a number between 0 and 1"):
+            arguments.RATE(text)
+    for text in ("0", "1"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            arguments.RATE(text)
+    for text in ("inf", "1e400", "nan", "-1e-9"):
+        with pytest.raises(argparse.ArgumentTypeError, match="of at least 0"):
+            arguments.SECONDS(text)
+
+
+@pytest.mark.parametrize(("text", "is_seed"), [("0", True), (str(2**63 - 1), True), (str(2**64), False), ("-1", False)])
+def test_a_seed_is_one_that_every_generator_takes(text, is_seed):
+    if is_seed:
+        assert arguments.SEED(text) == int(text)
+    else:
+        with pytest.raises(argparse.ArgumentTypeError):
+            arguments.SEED(text)

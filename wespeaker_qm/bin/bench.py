@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wespeaker_qm.bench import head, loader
 from wespeaker_qm.config import load_config
+from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.parallel import available_cpus
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the benchmarks and their options."""
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     head_parser = benchmarks.add_parser("head", help=_HEAD_HELP, description=_HEAD_HELP)
-    head_parser.add_argument("--rounds", type=int, default=9, metavar="N", help="times each is timed (default: 9)")
+    head_parser.add_argument("--rounds", type=COUNT, default=9, metavar="N", help="times each is timed (default: 9)")
     head_parser.add_argument(
         "--quick",
         action="store_true",
@@ -46,12 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     loader_parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="dotted overrides")
     loader_parser.add_argument(
-        "--batch_size", type=int, default=16, metavar="N", help="samples of a batch (default: 16, for a CPU's sake)"
+        "--batch_size", type=COUNT, default=16, metavar="N", help="samples of a batch (default: 16, for a CPU's sake)"
     )
-    loader_parser.add_argument("--rounds", type=int, default=9, metavar="N", help="times each is timed (default: 9)")
-    loader_parser.add_argument("--steps", type=int, default=10, metavar="N", help="training steps (default: 10)")
+    loader_parser.add_argument("--rounds", type=COUNT, default=9, metavar="N", help="times each is timed (default: 9)")
+    loader_parser.add_argument("--steps", type=COUNT, default=10, metavar="N", help="training steps (default: 10)")
     loader_parser.add_argument(
-        "--num_workers", type=int, default=max(1, available_cpus() - 1), metavar="N",
+        "--num_workers", type=READERS, default=max(1, available_cpus() - 1), metavar="N",
         help="loader processes in these steps (default: all cores but one, %(default)s)",
     )  # fmt: skip
     loader_parser.set_defaults(report=_loader_report)

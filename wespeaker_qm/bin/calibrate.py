@@ -20,6 +20,7 @@ from wespeaker_qm.score.cohort import check_apart, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
 from wespeaker_qm.score.writing import write_scores
+from wespeaker_qm.utils.arguments import whole_number
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.tables import read_map
 
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scores", choices=NORMALISED, default="asnorm", help="which scores to calibrate (default: asnorm)"
     )
-    parser.add_argument("--top_n", type=int, default=TOP_N, metavar="N", help="as in stage 6")
+    parser.add_argument("--top_n", type=whole_number(2), default=TOP_N, metavar="N", help="as in stage 6")
 
 
 def run(args: argparse.Namespace) -> None:

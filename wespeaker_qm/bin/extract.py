@@ -15,6 +15,7 @@ from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all
 from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import choose_device
+from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.vectors import write_vectors
@@ -28,11 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``wespeaker-qm extract``."""
     parser.add_argument("--data", type=Path, required=True, help="prepared and packed corpus, e.g. data/mini")
     parser.add_argument("--exp_dir", type=Path, required=True, help="trained run; embeddings go to its embeddings/")
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that read audio (default: 0, none apart)")
+    parser.add_argument(
+        "--num_workers", type=READERS, default=0, help="processes that read audio (default: 0, none apart)"
+    )
     system = parser.add_mutually_exclusive_group()
     system.add_argument(
         "--epoch",
-        type=int,
+        type=COUNT,
         metavar="N",
         help="use models/model_N.pt instead of the average; write to EXP_DIR/model_N, for a look at how a run develops",
     )

@@ -10,7 +10,7 @@ from wespeaker_qm.evaluate.bootstrap import FigureSet
 from wespeaker_qm.evaluate.metrics import ListResult, Resampling, evaluate_systems, figures_table
 from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS
 from wespeaker_qm.evaluate.report import counts, intervals_note
-from wespeaker_qm.utils.arguments import true_or_false
+from wespeaker_qm.utils.arguments import RATE, true_or_false
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 
@@ -31,12 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_labels(parser)
     parser.add_argument(
-        "--far", nargs="+", type=rate, default=FARS, metavar="RATE", help="false-accept rates of TAR@FAR"
+        "--far", nargs="+", type=RATE, default=FARS, metavar="RATE", help="false-accept rates of TAR@FAR"
     )
     parser.add_argument(
-        "--tar", nargs="+", type=rate, default=TARS, metavar="RATE", help="true-accept rates of FAR@TAR"
+        "--tar", nargs="+", type=RATE, default=TARS, metavar="RATE", help="true-accept rates of FAR@TAR"
     )
-    parser.add_argument("--p_target", nargs="+", type=rate, default=P_TARGETS, metavar="P", help="priors of the DCF")
+    parser.add_argument("--p_target", nargs="+", type=RATE, default=P_TARGETS, metavar="P", help="priors of the DCF")
     parser.add_argument(
         "--llr",
         type=true_or_false,
@@ -53,21 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--det", type=Path, metavar="NAME", help="draw the DET curves into NAME.png and NAME.pdf")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE, rates as fractions")
-
-
-def rate(text: str) -> float:
-    """A number between 0 and 1.
-
-    Raises:
-        argparse.ArgumentTypeError: anything else.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number between 0 and 1")
-    return value
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,8 +11,8 @@ from wespeaker_qm.score.cohort import check_apart, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
 from wespeaker_qm.score.writing import write_scores
+from wespeaker_qm.utils.arguments import whole_number
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
-from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--top_n",
-        type=int,
+        type=whole_number(2),
         default=TOP_N,
         metavar="N",
         help=f"asnorm: how many of the nearest cohort speakers count; at most all of them (default: {TOP_N})",
@@ -44,8 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Normalise all lists, unless nothing changed since the last run."""
-    if args.top_n < 2:
-        raise RecipeError(f"--top_n: found {args.top_n}, expected at least 2")
     info = CorpusInfo.load(args.data)
     trials_paths = {name: args.data / "trials" / name for name in info.trials}
     cosines = {name: score_path(args.exp_dir, name) for name in info.trials}

@@ -7,6 +7,7 @@ from pathlib import Path
 from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import CODECS, pack_data_dir
+from wespeaker_qm.utils.arguments import COUNT, FRACTION, PROCESSES, SAMPLE_RATE_HZ, SECONDS, SEED
 from wespeaker_qm.utils.parallel import available_cpus
 
 HELP = "pack audio, noise and impulse responses into shards (stage 2)"
@@ -18,16 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--codec", choices=CODECS, default="wav", help="wav is fastest, flac half as large (default %(default)s)"
     )
-    parser.add_argument("--sample_rate", type=int, default=16000, help="in Hz (default %(default)s)")
-    parser.add_argument("--utterances_per_shard", type=int, default=1000, help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=42, help="of the training set's order (default %(default)s)")
-    parser.add_argument("--num_workers", type=int, default=available_cpus(), help="default: all cores, %(default)s")
+    parser.add_argument("--sample_rate", type=SAMPLE_RATE_HZ, default=16000, help="in Hz (default %(default)s)")
+    parser.add_argument("--utterances_per_shard", type=COUNT, default=1000, help="default %(default)s")
+    parser.add_argument("--seed", type=SEED, default=42, help="of the training set's order (default %(default)s)")
     parser.add_argument(
-        "--min_duration", type=float, default=0.1, help="shorter speech, in s, is bad audio (default %(default)s)"
+        "--num_workers", type=PROCESSES, default=available_cpus(), help="default: all cores, %(default)s"
+    )
+    parser.add_argument(
+        "--min_duration", type=SECONDS, default=0.1, help="shorter speech, in s, is bad audio (default %(default)s)"
     )
     parser.add_argument(
         "--max_bad_fraction",
-        type=float,
+        type=FRACTION,
         default=0.0,
         help="fraction of a set's recordings that may be unreadable, silent or too short; they are left out and listed "
         "in <set>/bad_audio.tsv, more of them stops the stage (default %(default)s)",

@@ -1,12 +1,13 @@
 """Stage 1: make the data directories of a corpus. What follows knows nothing of the corpus."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from wespeaker_qm.corpus import folder, mini, voxceleb
+from wespeaker_qm.utils.arguments import PROCESSES
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.parallel import available_cpus
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
@@ -26,17 +27,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def parse_with_corpus(arguments: Sequence[str] | None = None, namespace: Any = None) -> Any:
         # --corpus decides which other options there are, also for --help.
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.error = parser.error  # type: ignore[method-assign]
         _add_common_arguments(first)
         try:
             settings = read_settings(first.parse_known_args(arguments)[0].corpus)
         except RecipeError as error:
             parser.error(str(error))
         KINDS[settings["kind"]].add_arguments(parser)
-        options = {action.dest for action in parser._actions}
-        parser.set_defaults(**{key: value for key, value in settings.items() if key in options})
+        parser.set_defaults(**_defaults(parser, settings))
         return parse_known_args(arguments, namespace)
 
     parser.parse_known_args = parse_with_corpus  # type: ignore[assignment, method-assign]
+
+
+def _defaults(parser: argparse.ArgumentParser, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that bear an option's name, checked as if they were typed: argparse checks no default but text."""
+    defaults: dict[str, Any] = {}
+    for action in parser._actions:
+        if action.dest not in settings:
+            continue
+        value = settings[action.dest]
+        if value is not None and callable(action.type):
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            try:
+                value = action.type(text)
+            except argparse.ArgumentTypeError as error:
+                parser.error(f"corpus.yaml: {action.dest}: {error}")
+        defaults[action.dest] = value
+    return defaults
 
 
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +62,9 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "--corpus", type=Path, default=Path("egs/mini"), help="recipe with a corpus.yaml (default %(default)s)"
     )
     parser.add_argument("--data", type=Path, help="folder to write (default: data/<name of the recipe>)")
-    parser.add_argument("--num_workers", type=int, default=available_cpus(), help="default: all cores, %(default)s")
+    parser.add_argument(
+        "--num_workers", type=PROCESSES, default=available_cpus(), help="default: all cores, %(default)s"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

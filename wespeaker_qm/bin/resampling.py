@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers, speakers_by_folder, trial_speakers
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores, read_trial_table
+from wespeaker_qm.utils.arguments import RESAMPLES, SEED
 from wespeaker_qm.utils.tables import read_map
 
 
@@ -18,12 +19,12 @@ def add_resampling(parser: argparse.ArgumentParser) -> None:
     """Declare ``--num_resamples`` and ``--seed``."""
     parser.add_argument(
         "--num_resamples",
-        type=_count,
+        type=RESAMPLES,
         default=NUM_RESAMPLES,
         metavar="N",
         help=f"resamples of the speakers, for 95 %% intervals; 0 for none (default: {NUM_RESAMPLES})",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default: 0)")
+    parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="of the resamples (default: 0)")
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +43,6 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         help="utterance and speaker a line, for intervals; not needed where names begin with the speaker and a slash, "
         "as in VoxCeleb",
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or text == "1":
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected 0 or at least 2")
-    return int(text)
 
 
 class Systems(NamedTuple):

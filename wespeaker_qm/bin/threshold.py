@@ -5,7 +5,6 @@ import logging
 import math
 from pathlib import Path
 
-from wespeaker_qm.bin.metrics import rate
 from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
 from wespeaker_qm.evaluate.bootstrap import FigureSet
 from wespeaker_qm.evaluate.metrics import (
@@ -18,6 +17,7 @@ from wespeaker_qm.evaluate.metrics import (
 )
 from wespeaker_qm.evaluate.operating_points import far_name, trials_to_measure
 from wespeaker_qm.evaluate.report import counts, intervals_note, show_threshold
+from wespeaker_qm.utils.arguments import RATE
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ HELP = "the threshold for a wanted false-accept rate, with its interval and the 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("scores", type=Path, metavar="FILE", help="score file, as for wespeaker-qm metrics")
-    parser.add_argument("--far", nargs="+", type=rate, required=True, metavar="RATE", help="wanted, e.g. 1e-4")
+    parser.add_argument("--far", nargs="+", type=RATE, required=True, metavar="RATE", help="wanted, e.g. 1e-4")
     add_labels(parser)
     add_resampling(parser)
 

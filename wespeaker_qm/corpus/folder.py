@@ -34,6 +34,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpus.speaker_split import SpeakerSplit, parse_eval_speakers, split_speakers
 from wespeaker_qm.corpus.trials import Trial, write_trials
+from wespeaker_qm.utils.arguments import COUNT, COUNT_OR_NONE, FRACTION, SECONDS, SEED
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.parallel import ordered_map
@@ -57,24 +58,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--valid_speakers",
-        type=float,
+        type=FRACTION,
         default=0.1,
         help="fraction of the other speakers set aside for the check while training; when that is fewer than 2, there "
         "is no check (default %(default)s)",
     )
     group.add_argument(
-        "--min_duration", type=float, default=0.5, help="shorter recordings, in s, are refused (default %(default)s)"
+        "--min_duration", type=SECONDS, default=0.5, help="shorter recordings, in s, are refused (default %(default)s)"
     )
     group.add_argument(
         "--max_bad_fraction",
-        type=float,
+        type=FRACTION,
         default=0.0,
         help="fraction of the recordings that may be refused (unreadable, silent, too short, the same twice) and left "
         "out; more stops the stage (default %(default)s)",
     )
     group.add_argument(
         "--max_trials",
-        type=int,
+        type=COUNT,
         default=200_000,
         help="targets, and non-targets, of a trial list; of more a sample is drawn (default %(default)s)",
     )
@@ -92,10 +93,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="packages of --noise debian (default %(default)s)",
     )
     group.add_argument(
-        "--num_babble", type=int, default=200, help="mixtures of training speakers (default %(default)s)"
+        "--num_babble", type=COUNT_OR_NONE, default=200, help="mixtures of training speakers (default %(default)s)"
     )
-    group.add_argument("--num_rooms", type=int, default=300, help="simulated rooms (default %(default)s)")
-    group.add_argument("--seed", type=int, default=42, help="of all draws (default %(default)s)")
+    group.add_argument("--num_rooms", type=COUNT, default=300, help="simulated rooms (default %(default)s)")
+    group.add_argument("--seed", type=SEED, default=42, help="of all draws (default %(default)s)")
 
 
 NOISE_SOURCES = ("debian", "babble")

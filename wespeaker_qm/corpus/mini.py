@@ -31,6 +31,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.joining import Piece, choose_evenly, join_pieces, plan_utterances, share_out, sound_pieces
 from wespeaker_qm.corpus.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpus.trials import Trial, make_trials, write_trials
+from wespeaker_qm.utils.arguments import COUNT, COUNT_OR_NONE
 from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -199,9 +200,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--without_tuxpaint", action="store_true", help="save 161 of 516 MB of download, lose 13 of 69 speakers"
     )
     group.add_argument("--packages", metavar="NAME,NAME", help="only these packages, e.g. klettres-data (40 MB)")
-    group.add_argument("--max_utterances_per_speaker", type=int, metavar="N", help="default %(default)s")
-    group.add_argument("--num_babble", type=int, metavar="N", help="mixtures of voices (default %(default)s)")
-    group.add_argument("--num_rooms", type=int, metavar="N", help="simulated rooms (default %(default)s)")
+    group.add_argument("--max_utterances_per_speaker", type=COUNT, metavar="N", help="default %(default)s")
+    group.add_argument("--num_babble", type=COUNT_OR_NONE, metavar="N", help="mixtures of voices (default %(default)s)")
+    group.add_argument("--num_rooms", type=COUNT, metavar="N", help="simulated rooms (default %(default)s)")
 
 
 def choose_packages(pinned: Mapping[str, Package], names: str | None, without_tuxpaint: bool) -> list[str] | None:

@@ -1,0 +1,81 @@
+"""Numbers that mean nothing are refused by every program when the command line is parsed, before any work."""
+
+import pytest
+import yaml
+
+from wespeaker_qm.bin.main import main
+
+NUMBERS = {
+    ("prepare",): ["num_workers", "max_utterances_per_speaker", "num_babble", "num_rooms"],
+    ("prepare", "--corpus", "egs/folder"): [
+        *("num_workers", "valid_speakers", "min_duration", "max_bad_fraction", "max_trials"),
+        *("num_babble", "num_rooms", "seed"),
+    ],
+    ("pack", "--data", "d"): [
+        *("sample_rate", "utterances_per_shard", "seed", "num_workers", "min_duration", "max_bad_fraction"),
+    ],
+    ("extract", "--data", "d", "--exp_dir", "e"): ["num_workers", "epoch"],
+    ("normalise", "--data", "d", "--exp_dir", "e"): ["top_n"],
+    ("calibrate", "--data", "d", "--exp_dir", "e"): ["top_n"],
+    ("evaluate", "--data", "d", "--exp_dir", "e"): ["num_resamples", "seed"],
+    ("table5",): ["num_resamples", "seed"],
+    ("metrics", "x.score"): ["far", "tar", "p_target", "num_resamples", "seed"],
+    ("threshold", "x.score"): ["far", "num_resamples", "seed"],
+    ("compare", "a=x.score"): ["num_resamples", "seed"],
+    ("bench", "head"): ["rounds"],
+    ("bench", "loader"): ["rounds", "steps", "batch_size", "num_workers"],
+}
+OPTIONS = [(command, option) for command, options in NUMBERS.items() for option in options]
+
+
+def is_refused(command, option, value, capsys):
+    try:
+        status = main([*command, f"--{option}", value])
+    except SystemExit as error:
+        status = error.code
+    message = capsys.readouterr().err
+    return status == 1 and f"argument --{option}: " in message
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", str(-(2**64)), "", "ten", "1e400"])
+@pytest.mark.parametrize(
+    ("command", "option"), OPTIONS, ids=lambda value: value if isinstance(value, str) else value[0]
+)
+def test_nonsense_is_refused_with_the_options_name(command, option, value, capsys, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    assert is_refused(command, option, value, capsys)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        (("pack", "--data", "d"), "sample_rate", "0"),
+        (("pack", "--data", "d"), "utterances_per_shard", "0"),
+        (("pack", "--data", "d"), "num_workers", "0"),
+        (("pack", "--data", "d"), "max_bad_fraction", "1.01"),
+        (("pack", "--data", "d"), "seed", str(2**64)),
+        (("prepare", "--corpus", "egs/folder"), "max_trials", "0"),
+        (("prepare", "--corpus", "egs/folder"), "valid_speakers", "2"),
+        (("prepare", "--corpus", "egs/folder"), "num_rooms", "0"),
+        (("normalise", "--data", "d", "--exp_dir", "e"), "top_n", "1"),
+        (("calibrate", "--data", "d", "--exp_dir", "e"), "top_n", "0"),
+        (("evaluate", "--data", "d", "--exp_dir", "e"), "num_resamples", "1"),
+        (("metrics", "x.score"), "far", "1"),
+        (("metrics", "x.score"), "p_target", "0"),
+        (("extract", "--data", "d", "--exp_dir", "e"), "epoch", "0"),
+        (("bench", "loader"), "batch_size", "0"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(command, option, value, capsys, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    assert is_refused(command, option, value, capsys)
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_bad_fraction", float("nan")), ("max_trials", 0), ("num_rooms", "x")])
+def test_a_corpus_yaml_is_held_to_the_same_limits(key, value, capsys, repository, tmp_path):
+    settings = yaml.safe_load((repository / "egs" / "folder" / "corpus.yaml").read_text())
+    (tmp_path / "corpus.yaml").write_text(yaml.safe_dump({**settings, key: value}))
+    with pytest.raises(SystemExit) as error:
+        main(["prepare", "--corpus", str(tmp_path)])
+    assert error.value.code == 1
+    assert f"corpus.yaml: {key}: found" in capsys.readouterr().err
