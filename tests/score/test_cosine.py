@@ -159,5 +159,5 @@ def test_where_writing_fails_no_older_scores_are_left(tmp_path, trials, monkeypa
 def test_nothing_pickled_is_loaded(tmp_path):
     """A pickle may run anything."""
     np.save(tmp_path / "mean_vec.npy", np.array([Path], dtype=object), allow_pickle=True)
-    with pytest.raises((ValueError, RecipeError), match="allow_pickle|pickle"):
+    with pytest.raises((ValueError, RecipeError), match="pickle"):
         cosine.load_mean(tmp_path / "mean_vec.npy")
