@@ -5,11 +5,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.bin.main import main
@@ -36,6 +38,51 @@ def _seeded() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.set_rng_state(state)
+
+
+class Products(TorchDispatchMode):
+    """A context in which PyTorch may round the factors of products as coarsely as it can, and each product is noted."""
+
+    _operations = (
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,
+        torch.backends.mkldnn.matmul,
+        torch.backends.mkldnn.conv,
+    )
+    _names = ("mm", "addmm", "addmm_", "bmm", "matmul", "linear", "convolution", "conv2d")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, bool]] = []
+
+    def __enter__(self) -> "Products":
+        self._found = [operation.fp32_precision for operation in self._operations]
+        for operation in self._operations:
+            operation.fp32_precision = "tf32"
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        for operation, found in zip(self._operations, self._found, strict=True):
+            operation.fp32_precision = found
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = operation.overloadpacket.__name__
+        if name in self._names:
+            self.seen.append((name, all(switch.fp32_precision == "ieee" for switch in self._operations)))
+        return operation(*args, **(kwargs or {}))
+
+    @property
+    def are_exact(self) -> bool:
+        """Whether every product was one of IEEE float32, and there was one."""
+        return bool(self.seen) and all(exact for _, exact in self.seen)
+
+
+@pytest.fixture
+def products() -> Products:
+    """A context for code whose products must be IEEE float32 though PyTorch's switches allow less."""
+    return Products()
 
 
 def _voice(pitch_hz: float, duration_s: float, rng: np.random.Generator) -> np.ndarray:

@@ -175,6 +175,12 @@ def test_autocast_and_precision_change_nothing():
     assert torch.equal(Fbank()(oracle_waveform().double()), expected)
 
 
+def test_the_filters_are_summed_in_float32_whatever_the_switches_say(products):
+    with products:
+        Fbank()(oracle_waveform())
+    assert products.are_exact
+
+
 def test_is_no_part_of_a_checkpoint():
     assert Fbank().state_dict() == {}
     assert list(Fbank().parameters()) == []

@@ -86,6 +86,12 @@ def test_autocast_changes_nothing():
     assert torch.equal(output, change_speed(waveform, 0.9))
 
 
+def test_the_filter_is_applied_in_float32_whatever_the_switches_say(products):
+    with products:
+        change_speed(torch.randn(2, 1000, generator=torch.Generator().manual_seed(4)), 0.9)
+    assert products.are_exact
+
+
 @pytest.mark.parametrize("speed", [0.0, -0.9, math.pi, 0.9001, 1000.0])
 def test_speeds_that_are_no_small_ratio(speed):
     with pytest.raises(ValueError, match="expected a positive ratio"):

@@ -1,6 +1,7 @@
 """Extraction: whole utterances, batched without changing them, all or an error."""
 
 from pathlib import Path
+from typing import Any
 
 import kaldiio
 import numpy as np
@@ -78,3 +79,16 @@ def test_ltas_is_one_vector_an_utterance(reader: ShardReader) -> None:
     spectra = embed_all(LtasEmbedder(Fbank()), reader, frame_shift=160, num_workers=0, description="test")
     assert spectra.shape == (18, 80)
     assert np.isfinite(spectra).all()
+
+
+def test_switches_for_less_precision_change_no_embedding(
+    embedder: NetworkEmbedder, reader: ShardReader, products: Any
+) -> None:
+    waveforms = [reader.read(0), reader.read(1)]
+    expected = embedder(waveforms)
+    with products, torch.autocast("cpu", torch.bfloat16):
+        embeddings = embedder(waveforms)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_array_equal(embeddings, expected)
+    assert len(products.seen) > 36  # convolutions, and the products of the filter bank
+    assert products.are_exact

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def test_resuming_with_another_setting_is_refused(tiny_config: Config, tiny_corp
 
 
 def test_prototypes_are_reinitialised_at_the_chosen_epoch(
-    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, products: Any
 ) -> None:
     args = AlphaArcMarginArgs(project_type="alpha_arc_margin", scale=5.0, alpha=2.0, reinit_epoch=2)
     config = dataclasses.replace(tiny_config, projection_args=args)
@@ -193,8 +194,10 @@ def test_prototypes_are_reinitialised_at_the_chosen_epoch(
     weight = run.encoder.projection.weight
     assert not run.optimizer.state[weight]
     before = weight.detach().clone()
-    run._reinitialise_head()
+    with products:
+        run._reinitialise_head()
     torch.testing.assert_close(weight.detach(), before)
+    assert products.are_exact
 
 
 def test_averaging_is_the_mean_and_refuses_strangers(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.precision import exact_float32
 
 PREEMPHASIS = 0.97
 LOWEST_FREQUENCY_HZ = 20.0
@@ -108,8 +109,8 @@ class Fbank(nn.Module):
         num_rows, num_frames = waveform.shape[0], self.num_frames(waveform.shape[-1])
         together = max(1, _FRAMES_TOGETHER // num_frames) if waveform.device.type == "cpu" else max(1, num_rows)
         features = waveform.new_empty(num_rows, num_frames, self.num_mel_bins, dtype=torch.float32)
-        # Autocast would round the filter sums to 8 or 11 bits, an error far above that of the features.
-        with torch.autocast(waveform.device.type, enabled=False):
+        # Autocast or TF32 would round the filter sums to 8 or 11 bits, an error far above that of the features.
+        with exact_float32(), torch.autocast(waveform.device.type, enabled=False):
             for first in range(0, num_rows, together):
                 rows = slice(first, first + together)
                 start = dither_start[rows] if dither_start is not None and self.dither else None

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wespeaker_qm.utils.precision import exact_float32
+
 # A Hann-windowed sinc of this length, cut off at 95 % of the lower Nyquist frequency, is within 69 dB of what sox's
 # `speed` and `rate` make of broadband speech.
 ZERO_CROSSINGS = 32
@@ -41,8 +43,7 @@ def change_speed(waveform: Tensor, speed: float) -> Tensor:
     step = _BLOCKS_TOGETHER * ratio.numerator
     num_samples = waveform.shape[-1]
     num_blocks = num_samples // step + 1
-    # One product per block of input, not a convolution: GPU convolutions round to 11 bits (TF32) by default.
-    with torch.autocast(waveform.device.type, enabled=False):
+    with exact_float32(), torch.autocast(waveform.device.type, enabled=False):
         padded = functional.pad(waveform.float(), (margin, margin + num_blocks * step - num_samples))
         blocks = padded.unfold(-1, step + 2 * margin, step)  # (B, blocks, step + 2 margin)
         output = blocks @ kernel.to(waveform.device)  # (B, blocks, output samples of each)

@@ -1,7 +1,8 @@
 """Embeddings of whole utterances, for every utterance of a packed set.
 
-Deterministic and full-precision: no dither, no cropping, no autocast. Utterances are batched by length, and come out
-as they would alone (the network masks its padding).
+Deterministic and full-precision: no dither, no cropping, IEEE float32 throughout (neither autocast nor TF32, which is
+PyTorch's default for a GPU's convolutions). Utterances are batched by length, and come out as they would alone (the
+network masks its padding).
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.models.folding import folded
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.precision import exact_float32
 
 FRAMES_PER_BATCH = 4000
 """Frames in a batch, padding counted in: enough to fill a GPU, small enough for the memory of a laptop."""
@@ -31,7 +33,7 @@ Embedder = Callable[[list[np.ndarray]], np.ndarray]
 
 
 class NetworkEmbedder:
-    """Embeds with a network in evaluation mode on its own device."""
+    """Embeds with a network in evaluation mode on its own device, in float32 whatever the caller trains in."""
 
     def __init__(self, encoder: ResNet, fbank: Fbank, device: torch.device) -> None:
         self.encoder = folded(encoder.to(device).eval())
@@ -46,18 +48,19 @@ class NetworkEmbedder:
             RecipeError: a waveform has fewer than 9 frames.
         """
         features = []
-        for waveform in waveforms:
-            if self.fbank.num_frames(len(waveform)) < MIN_FRAMES:
-                raise RecipeError(
-                    f"an utterance of {len(waveform)} samples has fewer than {MIN_FRAMES} frames; "
-                    "pack again with a larger --min_duration (stage 2)"
-                )
-            row = self.fbank(torch.from_numpy(waveform).to(self.device).unsqueeze(0))
-            features.append(normalise_mean(row)[0])
-        lengths = torch.tensor([len(row) for row in features], device=self.device)
-        padded = pad_sequence(features, batch_first=True)
-        is_padded = len(set(lengths.tolist())) > 1
-        embedding = self.encoder(padded, lengths if is_padded else None)
+        with exact_float32(), torch.autocast(self.device.type, enabled=False):
+            for waveform in waveforms:
+                if self.fbank.num_frames(len(waveform)) < MIN_FRAMES:
+                    raise RecipeError(
+                        f"an utterance of {len(waveform)} samples has fewer than {MIN_FRAMES} frames; "
+                        "pack again with a larger --min_duration (stage 2)"
+                    )
+                row = self.fbank(torch.from_numpy(waveform).to(self.device).unsqueeze(0))
+                features.append(normalise_mean(row)[0])
+            lengths = torch.tensor([len(row) for row in features], device=self.device)
+            padded = pad_sequence(features, batch_first=True)
+            is_padded = len(set(lengths.tolist())) > 1
+            embedding = self.encoder(padded, lengths if is_padded else None)
         return embedding.float().cpu().numpy()
 
 

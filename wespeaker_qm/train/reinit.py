@@ -10,8 +10,10 @@ from wespeaker_qm.dataset.chunks import ChunkDataset
 from wespeaker_qm.dataset.frontend import TrainingFrontend
 from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
+from wespeaker_qm.losses.gradients import unit_rows
 from wespeaker_qm.losses.heads import CosineHead, reinitialised_prototypes
 from wespeaker_qm.train.distributed import Processes
+from wespeaker_qm.utils.precision import exact_float32
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +56,8 @@ def reinitialise_head(
         without_augmentation(chunks), frontend, plan, device=processes.device, frontend_on="device", num_workers=0
     )
     for batch in loader:
-        unit = nn.functional.normalize(encoder(batch.features).float(), dim=1)
+        with exact_float32():
+            unit, _ = unit_rows(encoder(batch.features))
         unit, index = shards.gather_rows(unit), shards.gather_rows(batch.label) - shards.start
         owned = (index >= 0) & (index < len(weight))
         total.index_add_(0, index[owned], unit[owned])
