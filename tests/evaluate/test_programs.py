@@ -11,6 +11,7 @@ from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
 from wespeaker_qm.evaluate.table5 import read_table
 from wespeaker_qm.evaluate.trial_table import read_scores
+from wespeaker_qm.utils.checksums import write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
@@ -174,14 +175,14 @@ def test_table5_names_missing_rows_and_how_to_make_them(capsys):
 
 def test_table5_refuses_scores_that_are_not_those_of_the_metrics(capsys):
     path = Path("exp/tiny/entmax_a2.0/scores/near.score")
-    path.write_text(Path("exp/tiny/ltas/scores/near.score").read_text())
+    write_checked_text(path, Path("exp/tiny/ltas/scores/near.score").read_text())
     assert main(TABLE5) == 1
     assert "entmax_a2.0/metrics.json: EER" in capsys.readouterr().err
 
 
 def test_table5_refuses_another_order_of_trials(capsys):
     path = Path("exp/tiny/entmax_a1.75/scores/near.score")
-    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    write_checked_text(path, "".join(reversed(path.read_text().splitlines(keepends=True))))
     assert main(TABLE5) == 1
     assert "entmax_a1.75/scores/near.score: not the trials of" in capsys.readouterr().err
 

@@ -9,6 +9,7 @@ from wespeaker_qm.evaluate import trial_table
 from wespeaker_qm.evaluate.score_cache import read_cache
 from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
 from wespeaker_qm.score.writing import write_scores
+from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.errors import RecipeError
 
 
@@ -92,6 +93,9 @@ def test_a_cache_is_used_while_it_belongs_to_its_text(write, tmp_path):
     assert cached.trials.same_trials(parsed.trials)
     (tmp_path / "kept.npz").rename(tmp_path / "x.score.npz")
     path.write_text(text.replace("0.1", "0.25"))
+    with pytest.raises(RecipeError, match=r"x\.score: CRC-32 .* delete .*x\.score\.crc32$"):
+        read_scores(path)
+    checksum_path(path).unlink()  # changed on purpose
     assert read_scores(path).scores[1] == 0.25
     (tmp_path / "x.score.npz").write_bytes(b"broken")
     assert read_scores(path).scores[1] == 0.25

@@ -13,6 +13,7 @@ from wespeaker_qm.evaluate.operating_points import best_at_far, roc_steps
 from wespeaker_qm.evaluate.trial_table import read_scores
 from wespeaker_qm.report import charts
 from wespeaker_qm.report.runs import Run, config_differences
+from wespeaker_qm.utils.checksums import write_checked_text
 
 RUN = Path("exp/tiny/qmargin_a1.5")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -188,12 +189,12 @@ def test_a_set_of_runs_stands_beside_the_paper(open_page):
 def test_runs_of_other_trials_and_old_metrics_are_refused(capsys):
     other = Path("exp/tiny/cosface")
     path = other / "scores" / "near.score"
-    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    write_checked_text(path, "".join(reversed(path.read_text().splitlines(keepends=True))))
     assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN), str(other)]) == 1
     assert "cosface/scores/near.score: not the trials of" in capsys.readouterr().err
     metrics = json.loads((RUN / "metrics.json").read_text())
     del metrics["trial_lists"]["near"]["resampling"]
-    (RUN / "metrics.json").write_text(json.dumps(metrics))
+    write_checked_text(RUN / "metrics.json", json.dumps(metrics))
     assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN)]) == 1
     assert "made by an older version" in capsys.readouterr().err
 

@@ -16,8 +16,8 @@ from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, 
 from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import choose_device
 from wespeaker_qm.utils.arguments import COUNT, READERS
+from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
-from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.vectors import write_vectors
 
 HELP = "extract embeddings of whole utterances (stage 4)"
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
             embed, reader, frame_shift=fbank.frame_shift, num_workers=args.num_workers, description=f"extract {name}"
         )
         if name == corpus.train:
-            with atomic_path(mean_path) as temporary:
+            with checked_path(mean_path) as temporary:
                 np.save(temporary, embeddings.mean(axis=0, dtype=np.float64).astype(np.float32))
         write_vectors(target.parent, target.stem, reader.keys, embeddings)
         marker.write()

@@ -1,10 +1,10 @@
 """report.html of one run, or of all runs of a corpus."""
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
+from wespeaker_qm.evaluate.table5 import read_written
 from wespeaker_qm.report.page import write_report
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         table5 = args.exp_root / "table5.json"
         if not table5.is_file():
             raise RecipeError(f"{table5}: no such file; collect the runs first (run.sh --table5 true --stage 5)")
-        runs = json.loads(table5.read_text(encoding="utf-8"))["runs"]
+        runs = read_written(table5)["runs"]
         folders = [args.exp_root / name for name in runs]
     output = (args.exp_root or folders[0]) / "report.html"
     inputs = [args.data / "corpus.yaml", args.base, *([] if table5 is None else [table5])]

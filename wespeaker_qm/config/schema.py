@@ -12,7 +12,7 @@ import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.checksums import write_checked_text
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -421,4 +421,4 @@ class Config:
 
     def save(self, path: Path | str) -> None:
         """Write :meth:`to_yaml` to ``path`` atomically."""
-        write_text(path, self.to_yaml())
+        write_checked_text(path, self.to_yaml())

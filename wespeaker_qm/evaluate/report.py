@@ -10,6 +10,7 @@ from wespeaker_qm.evaluate.det import det_figure, save_figure
 from wespeaker_qm.evaluate.metrics import ListResult, comparison_table, figures_table, markdown_table, show_tar
 from wespeaker_qm.evaluate.operating_points import far_name, is_measurable, number_name
 from wespeaker_qm.evaluate.training import LossCard, TrainingLog, training_figure
+from wespeaker_qm.utils.checksums import write_checked_text
 from wespeaker_qm.utils.files import write_text
 
 TRAINED = "trained"
@@ -83,7 +84,7 @@ def write_evaluation(evaluation: Evaluation, exp_dir: Path) -> None:
     if evaluation.training is not None:
         figure = training_figure(evaluation.training.log, f"{evaluation.corpus.name}: {evaluation.training.loss}")
         save_figure(figure, exp_dir / "training", formats=["png"])
-    write_text(exp_dir / "metrics.json", json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n")
+    write_checked_text(exp_dir / "metrics.json", json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n")
     write_text(exp_dir / "report.md", report(evaluation))
     write_text(exp_dir / "report.tex", latex_rows(evaluation))
 

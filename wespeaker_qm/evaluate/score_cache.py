@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wespeaker_qm.utils.checksums import ChecksumError, checked_path, verify
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path
 
 
 class ScoreCache(NamedTuple):
@@ -43,12 +43,12 @@ def write_cache(path: Path, content: ScoreCache) -> None:
     names = np.frombuffer("\n".join(content.utterances).encode(), np.uint8)
     arrays = {name: array for name, array in content._asdict().items() if array is not None}
     arrays |= {"text": _stamp(path), "utterances": names}
-    with atomic_path(cache_path(path)) as temporary, temporary.open("wb") as handle:
+    with checked_path(cache_path(path)) as temporary, temporary.open("wb") as handle:
         np.savez(handle, **arrays)
 
 
 def read_cache(path: Path) -> ScoreCache | None:
-    """The cache of ``path``; None where there is none, or it belongs to another text.
+    """The cache of ``path``; None where there is none, or it belongs to another text, or is damaged beside its text.
 
     Raises:
         RecipeError: the cache is all there is, and it is damaged.
@@ -57,6 +57,7 @@ def read_cache(path: Path) -> ScoreCache | None:
     if not cache.is_file():
         return None
     try:
+        verify(cache, "delete it")
         with np.load(cache, allow_pickle=False) as arrays:
             if path.is_file() and not np.array_equal(arrays["text"], _stamp(path)):
                 return None
@@ -69,7 +70,7 @@ def read_cache(path: Path) -> ScoreCache | None:
                 scores=arrays["scores"],
                 measures=arrays.get("measures", None),
             )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (ChecksumError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         if path.is_file():
             return None
         raise RecipeError(f"{cache}: cannot be read ({error}); score the trials again (stage 5)") from error

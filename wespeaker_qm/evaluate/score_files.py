@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wespeaker_qm.evaluate.score_cache import cache_path
+from wespeaker_qm.utils.checksums import remove_checked
 from wespeaker_qm.utils.done import file_stamp
 
 NORMALISED = ("snorm", "asnorm")
@@ -30,8 +31,8 @@ def present_variants(exp_dir: Path, trial_lists: Iterable[str]) -> list[str]:
 
 def remove(path: Path) -> None:
     """Remove scores, text and cache."""
-    path.unlink(missing_ok=True)
-    cache_path(path).unlink(missing_ok=True)
+    remove_checked(path)
+    remove_checked(cache_path(path))
 
 
 def stamps(path: Path) -> list[str]:

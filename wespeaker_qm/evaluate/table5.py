@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from wespeaker_qm.evaluate.report import TRAINED, CorpusCard, counts, intervals_
 from wespeaker_qm.evaluate.training import LossCard
 from wespeaker_qm.evaluate.trial_speakers import trial_speakers
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
+from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
@@ -120,6 +122,16 @@ def read_table(path: Path | str) -> Table:
     return table
 
 
+def read_written(path: Path) -> dict[str, Any]:
+    """Read the ``table5.json`` that :func:`write_table5` wrote: header, rows, runs and comparisons.
+
+    Raises:
+        RecipeError: damaged.
+    """
+    content: dict[str, Any] = read_checked_json(path, "collect the runs again (run.sh --table5 true --stage 5)")
+    return content
+
+
 def read_run(exp_dir: Path, corpus: CorpusCard) -> Measured:
     """Read what an evaluated run achieved on the headline list of ``corpus``.
 
@@ -127,7 +139,7 @@ def read_run(exp_dir: Path, corpus: CorpusCard) -> Measured:
         RecipeError: the run was not evaluated, or on another corpus or other scores than those that lie there now.
     """
     path = exp_dir / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics = read_checked_json(path, f"delete it and evaluate the run again (run.sh --stage 5 --exp_dir {exp_dir})")
     if (metrics["corpus"]["name"], metrics["corpus"]["headline"]) != (corpus.name, corpus.headline):
         raise RecipeError(
             f"{path}: figures of {metrics['corpus']['name']}/{metrics['corpus']['headline']}, expected "
@@ -310,7 +322,9 @@ def write_table5(
         {**dataclasses.asdict(each), "one": labels[each.one], "two": labels[each.two]} for each in measured.comparisons
     ]
     content = {"header": header, "rows": rows, "runs": list(measured.systems), "comparisons": comparisons}
-    write_text(folder / "table5.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_checked_text(
+        folder / "table5.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
     lines = [f"% {' & '.join(header)}", *(" & ".join(map(latex_text, row)) + r" \\" for row in rows)]
     write_text(folder / "table5.tex", "\n".join(lines) + "\n")
     write_text(folder / "table5.md", text)

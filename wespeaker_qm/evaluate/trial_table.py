@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.score_cache import ScoreCache, read_cache
+from wespeaker_qm.utils.checksums import verify
 from wespeaker_qm.utils.errors import RecipeError, first_few
 
 LABELS = {b"target": 1, b"nontarget": 0, b"tgt": 1, b"imp": 0, b"1": 1, b"0": 0}
@@ -118,8 +119,9 @@ def read_scores(path: Path | str, trials: TrialTable | None = None) -> ScoredTri
             exactly its trials. None takes trials and labels from the file.
 
     Raises:
-        RecipeError: as :func:`read_trial_table`; a score is not a finite number; the file has no labels and there is no
-            list; trials of the list that the file lacks, or of the file that the list lacks, or another label.
+        RecipeError: as :func:`read_trial_table`; the file is not what was written; a score is not a finite number; the
+            file has no labels and there is no list; trials of the list that the file lacks, or of the file that the
+            list lacks, or another label.
     """
     path = Path(path)
     cached = read_cache(path)
@@ -128,6 +130,7 @@ def read_scores(path: Path | str, trials: TrialTable | None = None) -> ScoredTri
     else:
         expected = _SCORES[4].format
         first = _first_line(path, expected)
+        verify(path, "delete it and score the trials again (stage 5; normalised: 6, calibrated: 7)")
         scored = _read(path, _SCORES.get(len(first), _SCORES[4]))
         if trials is None and len(first) == 3:
             raise RecipeError(

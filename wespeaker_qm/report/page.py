@@ -9,6 +9,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.det import Band
 from wespeaker_qm.evaluate.metrics import NOT_MEASURABLE, show_figure
 from wespeaker_qm.evaluate.report import TRAINED
+from wespeaker_qm.evaluate.table5 import read_written
 from wespeaker_qm.report.charts import det_chart, explorer_points, histogram_chart, training_charts
 from wespeaker_qm.report.errors import HardErrors, hard_errors
 from wespeaker_qm.report.runs import Run, config_differences, distinct, flat, read_run
@@ -156,11 +157,11 @@ def _comparison_table(comparisons: list[dict[str, Any]]) -> Table | None:
 
 
 def _table5_comparisons(path: Path) -> Table | None:
-    return _comparison_table(json.loads(path.read_text(encoding="utf-8"))["comparisons"])
+    return _comparison_table(read_written(path)["comparisons"])
 
 
 def _table5(path: Path) -> Table:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_written(path)
     return Table(content["header"], content["rows"])
 
 

@@ -1,7 +1,6 @@
 """What the report says of one run: read from the files that the stages left in its folder."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from wespeaker_qm.evaluate.report import TRAINED
 from wespeaker_qm.evaluate.score_files import VARIANTS, score_path
 from wespeaker_qm.evaluate.training import TrainingLog, read_training_log
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
+from wespeaker_qm.utils.checksums import read_checked_json
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
@@ -59,7 +59,7 @@ def read_run(folder: Path) -> Run:
     path = folder / "metrics.json"
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; evaluate the run first (run.sh --stage 5 --exp_dir {folder})")
-    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics = read_checked_json(path, f"delete it and evaluate the run again (run.sh --stage 5 --exp_dir {folder})")
     headline = metrics["corpus"]["headline"]
     names = [name for name in (TRAINED, *VARIANTS) if name in metrics["trial_lists"][headline]["systems"]]
     if "resampling" not in metrics["trial_lists"][headline]:

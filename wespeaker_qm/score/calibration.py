@@ -21,8 +21,8 @@ from scipy.special import expit
 
 from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
+from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import write_text
 
 MAX_DURATION_S = 20.0
 """Longer utterances are not more trustworthy (WeSpeaker's value)."""
@@ -90,13 +90,21 @@ class Calibration:
         return np.asarray(standard @ np.array(self.weight) + self.bias)
 
     def save(self, path: Path | str) -> None:
-        """Write JSON."""
-        write_text(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        """Write JSON, and its checksum."""
+        write_checked_text(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> "Calibration":
-        """Read what :meth:`save` wrote."""
-        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            RecipeError: damaged, or something else.
+        """
+        remedy = "delete it and calibrate again (stage 7)"
+        try:
+            return cls(**read_checked_json(path, remedy))
+        except TypeError as error:
+            raise RecipeError(f"{path}: not a calibration ({error}); {remedy}") from None
 
 
 def choose(x: NDArray[np.float64], is_target: NDArray[np.bool_], speakers: TrialSpeakers) -> dict[int, float]:

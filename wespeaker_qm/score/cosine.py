@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.trial_table import TrialTable
+from wespeaker_qm.utils.checksums import verify
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.vectors import VectorTable, refuse
 
@@ -104,9 +105,21 @@ def score_trials(trials: TrialTable, scp: Path | str, mean: NDArray[np.float32] 
 
 
 def load_mean(path: Path | str) -> NDArray[np.float32]:
-    """Read the mean training embedding (D,) from a ``.npy`` file."""
+    """Read the mean training embedding (D,) from a ``.npy`` file.
+
+    Raises:
+        RecipeError: no such file, damaged, or no array of floats.
+    """
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; extract the embeddings first (stage 4, `wespeaker-qm extract`)")
-    mean: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    remedy = "delete it and extract again (stage 4, `wespeaker-qm extract`)"
+    verify(path, remedy)
+    try:
+        with path.open("rb") as handle:
+            mean: NDArray[np.float32] = np.lib.format.read_array(handle, allow_pickle=False)
+        if mean.dtype.kind not in "fiu":
+            raise ValueError(f"holds {mean.dtype}")
+    except (OSError, ValueError, MemoryError) as error:
+        raise RecipeError(f"{path}: not an array of numbers ({error}); {remedy}") from error
     return mean

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.score_cache import ScoreCache, cache_path, write_cache
 from wespeaker_qm.evaluate.trial_table import TrialTable
-from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.checksums import checked_path, remove_checked
 
 BLOCK_TRIALS = 1 << 16
 
@@ -30,11 +30,11 @@ def write_scores(
         text: False writes the cache alone, with all digits, and removes an older text.
     """
     path = Path(path)
-    cache_path(path).unlink(missing_ok=True)  # never beside another text than its own
+    remove_checked(cache_path(path))  # never beside another text than its own
     if text:
         scores, measures = _write_text(path, trials, scores, measures)
     else:
-        path.unlink(missing_ok=True)
+        remove_checked(path)
     write_cache(path, ScoreCache(trials.utterances, trials.enrolment, trials.test, trials.is_target, scores, measures))
 
 
@@ -49,7 +49,7 @@ def _write_text(
     labels = ("nontarget", "target")
     name = trials.utterances.__getitem__
     width = 4 + num_measures
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
+    with checked_path(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
         for start in range(0, len(scores), BLOCK_TRIALS):
             block = slice(start, min(start + BLOCK_TRIALS, len(scores)))
             rounded[block] = to_digits(scores[block], 9)

@@ -1,18 +1,25 @@
 """Model files that WeSpeaker reads, and the second file that resuming needs.
 
 ``models/model_<epoch>.pt`` is a plain state_dict with WeSpeaker's names. ``models/resume.pt`` holds everything else too
-and replaces itself after every epoch. Both are whole or absent, and loading is always ``weights_only``.
+and replaces itself after every epoch. Both are whole or absent, with a checksum; loading is always ``weights_only``.
 """
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from wespeaker_qm.utils.checksums import checked_path, verify
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path
 
 State = dict[str, torch.Tensor]
+
+_REMEDIES = {
+    "avg_model.pt": "delete it and average again (run.sh --stage 4)",
+    "resume.pt": "put back a copy of it, or delete it to train from the first epoch",
+}
+_ELSE = "put back a copy of it, or train again into another --exp_dir"
 
 
 def model_path(exp_dir: Path, epoch: int) -> Path:
@@ -31,8 +38,8 @@ def resume_path(exp_dir: Path) -> Path:
 
 
 def save(value: Any, path: Path) -> None:
-    """Write tensors and plain Python values atomically."""
-    with atomic_path(path) as temporary:
+    """Write tensors and plain Python values atomically, and their checksum."""
+    with checked_path(path) as temporary:
         torch.save(value, temporary)
 
 
@@ -40,14 +47,31 @@ def load(path: Path) -> Any:
     """Read what :func:`save` or WeSpeaker wrote, to the CPU, without running any code in it.
 
     Raises:
-        RecipeError: no such file, or not a checkpoint of tensors.
+        RecipeError: no such file, damaged, or not a checkpoint of tensors.
     """
     if not path.is_file():
         raise RecipeError(f"{path}: no such checkpoint; train first (run.sh --stage 3)")
+    remedy = _REMEDIES.get(path.name, _ELSE)
+    is_known = bool(verify(path, remedy))
     try:
+        if not is_known:
+            _check_zip(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise RecipeError(f"{path}: not a checkpoint of plain tensors ({error}); train again") from error
+        raise RecipeError(f"{path}: damaged, or not a checkpoint of plain tensors ({error}); {remedy}") from error
+
+
+def _check_zip(path: Path) -> None:
+    """Compare the entries of a checkpoint with their CRCs, which torch.load skips; older formats have none.
+
+    Raises:
+        zipfile.BadZipFile: they differ.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the CRC of {damaged} does not match")
 
 
 def load_encoder(model: torch.nn.Module, state: State, source: Path) -> None:

@@ -18,11 +18,12 @@ program leaves a file without a checksum, never with a wrong one.
 """
 
 import contextlib
+import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
@@ -81,6 +82,31 @@ def write_checked_text(path: Path | str, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path`` atomically, and its checksum."""
     with checked_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_checked_text(path: Path | str, remedy: str) -> str:
+    """Read a text (UTF-8) that must be what was written; arguments and errors as :func:`verify`.
+
+    Raises:
+        ChecksumError: also where a file without a checksum is no UTF-8.
+    """
+    verify(path, remedy)
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ChecksumError(f"{path}: not UTF-8 text: damaged, or another kind of file; {remedy}") from None
+
+
+def read_checked_json(path: Path | str, remedy: str) -> Any:
+    """Read a JSON value that must be what was written; arguments and errors as :func:`verify`.
+
+    Raises:
+        ChecksumError: also where a file without a checksum is no JSON.
+    """
+    try:
+        return json.loads(read_checked_text(path, remedy))
+    except json.JSONDecodeError as error:
+        raise ChecksumError(f"{path}: not JSON ({error}): damaged, or another kind of file; {remedy}") from None
 
 
 def remove_checked(path: Path | str) -> None:

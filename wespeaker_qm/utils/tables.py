@@ -1,9 +1,9 @@
 """Kaldi-style text tables: one entry a line, fields separated by white space."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.files import write_text
 
 
@@ -68,6 +68,32 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError(f"{path}:{line}: not UTF-8 text; write the table in UTF-8") from None
+
+
+def refuse_commands(path: Path | str, places: Mapping[str, str]) -> None:
+    """Refuse a list of files (``wav.scp``, ``xvector.scp``) in which a command or standard input stands for a file.
+
+    Kaldi runs such a line in a shell. Here a list that somebody else has made runs nothing.
+
+    Args:
+        path: the list, for the message.
+        places: its content, as :func:`read_map` gives it.
+
+    Raises:
+        RecipeError: there are some; the first few are shown with their lines, and all are counted.
+    """
+    commands = {key for key, place in places.items() if place.endswith("|") or place.startswith("|") or place == "-"}
+    if commands:
+        with Path(path).open(encoding="utf-8") as handle:
+            shown = [
+                f"{path}:{number}: {line.strip()}"
+                for number, line in enumerate(handle, start=1)
+                if commands.intersection(line.split(maxsplit=1)[:1])
+            ]
+        raise RecipeError(
+            f"{path}: {len(commands)} of {len(places)} entries are commands, expected files; run the commands once and "
+            "name the files that they make:" + first_few(shown)
+        )
 
 
 def write_rows(path: Path | str, rows: Iterable[Sequence[object]], separator: str = " ") -> None:

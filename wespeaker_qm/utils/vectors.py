@@ -1,9 +1,12 @@
 """Embeddings in Kaldi's ark and scp: vectors by name, as one matrix.
 
 Vectors of floats, which is what extractors write, are taken straight from the ark's bytes. Any other entry
-(doubles, compressed, text, through a pipe) is read by kaldiio.
+(doubles, text, a range) is read by kaldiio, but for what would run a program: commands in the scp, pickles in the ark.
+What :func:`write_vectors` wrote is read only if it is still that: the checksum of the scp covers scp and ark.
 """
 
+import re
+import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from io import FileIO
@@ -13,26 +16,33 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from wespeaker_qm.utils.checksums import Checksum, checked_path, checksum_path, compare, verify
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.files import atomic_path
-from wespeaker_qm.utils.tables import read_map, write_rows
+from wespeaker_qm.utils.tables import read_map, refuse_commands
 
 _FLOAT_VECTOR = np.frombuffer(b"\0BFV \4", np.uint8)
 """First bytes of a binary vector of floats; a four-byte length and the values follow."""
 _HEADER_BYTES = len(_FLOAT_VECTOR) + 4
 _WINDOW_BYTES = 1 << 22
+_PLACE = re.compile(r"(?P<ark>.+?)(:(?P<offset>[0-9]+))?(\[(?P<first>[0-9]+):(?P<last>[0-9]+)\])?")
+_TEXT_STARTS = b"[+-.0123456789"
+_REMEDY = "delete the scp and extract again (stage 4; spk_xvector is made in stage 6)"
 
 
 class VectorTable:
     """The vectors of an scp, by name. Paths in it may be relative to the current directory, as in Kaldi.
 
     Raises:
-        RecipeError: no such scp, or a name stands twice.
+        RecipeError: no such scp, a name stands twice, or a place is a command.
     """
 
     def __init__(self, scp: Path | str) -> None:
         self.scp = Path(scp)
         self._places = read_map(scp)
+        self._checksums: dict[str, Checksum] | None = None
+        self._verified: set[str] = set()
+        refuse_commands(self.scp, self._places)
 
     @property
     def names(self) -> list[str]:
@@ -46,8 +56,8 @@ class VectorTable:
             (U, D) float32, in that order.
 
         Raises:
-            RecipeError: an ark is missing, a name has no vector, dimensions differ, or values are not finite; the first
-                few names are shown, and all are counted.
+            RecipeError: scp or ark are missing or not those that were written, a name has no vector, dimensions differ,
+                or values are not finite; the first few names are shown, and all are counted.
         """
         places = list(map(self._places.get, names))
         if None in places:
@@ -56,14 +66,42 @@ class VectorTable:
                 f"{self.scp}: {len(missing)} of the {len(names)} utterances have no embedding; extract the set that "
                 "they belong to (stage 4):" + first_few(missing)
             )
+        if self._checksums is None:
+            self._checksums = verify(self.scp, _REMEDY)
         try:
-            matrix = _read(self.scp, [place for place in places if place is not None])
-        except (OSError, ValueError) as error:
-            raise RecipeError(
-                f"{self.scp}: cannot be read ({error}); extract the embeddings again (stage 4)"
-            ) from error
+            matrix = self._read([place for place in places if place is not None])
+        except (OSError, ValueError, MemoryError) as error:
+            raise RecipeError(f"{self.scp}: cannot be read ({error}); {_REMEDY}") from error
         refuse(self.scp, names, np.logical_not(np.isfinite(matrix).all(axis=1)), "hold values that are not finite")
         return matrix
+
+    def _read(self, places: list[str]) -> NDArray[np.float32]:
+        """The vectors at ``places``, each ``ark:offset`` or whatever else Kaldi has of files."""
+        arks, offsets = _split(places)
+        others = arks.pop("", np.empty(0, np.int64)).tolist()
+        matrix: NDArray[np.float32] | None = None
+        for ark, unsorted in arks.items():
+            self._verify(ark)
+            rows = unsorted[np.argsort(offsets[unsorted], kind="stable")]
+            with Path(ark).open("rb", buffering=0) as handle:
+                if matrix is None:
+                    matrix = _matrix_for(handle, int(offsets[rows[0]]), len(places))
+                if matrix is None:
+                    others += rows.tolist()
+                else:
+                    others += _read_plain(handle, rows, offsets[rows], matrix)
+        return _read_others(self.scp, places, others, matrix)
+
+    def _verify(self, ark: str) -> None:
+        """Compare an ark, once, with what the scp's checksum says of it; also refuse what is no file (a pipe waits)."""
+        if ark in self._verified:
+            return
+        if not Path(ark).is_file():
+            raise FileNotFoundError(f"{ark}: no such file (current directory {Path.cwd()})")
+        expected = (self._checksums or {}).get(Path(ark).name)
+        if expected is not None:
+            compare(Path(ark), expected, checksum_path(self.scp), _REMEDY)
+        self._verified.add(ark)
 
 
 def refuse(source: Path | str, utterances: Sequence[str], is_bad: NDArray[np.bool_], complaint: str) -> None:
@@ -78,23 +116,6 @@ def refuse(source: Path | str, utterances: Sequence[str], is_bad: NDArray[np.boo
             f"{source}: {len(bad)} of {len(utterances)} embeddings {complaint}; look at these recordings and at the "
             "model, then extract again (stage 4):" + first_few(bad)
         )
-
-
-def _read(scp: Path | str, places: list[str]) -> NDArray[np.float32]:
-    """The vectors at ``places``, each ``ark:offset`` or whatever else kaldiio reads."""
-    arks, offsets = _split(places)
-    others = arks.pop("", np.empty(0, np.int64)).tolist()
-    matrix: NDArray[np.float32] | None = None
-    for ark, unsorted in arks.items():
-        rows = unsorted[np.argsort(offsets[unsorted], kind="stable")]
-        with Path(ark).open("rb", buffering=0) as handle:
-            if matrix is None:
-                matrix = _matrix_for(handle, int(offsets[rows[0]]), len(places))
-            if matrix is None:
-                others += rows.tolist()
-            else:
-                others += _read_plain(handle, rows, offsets[rows], matrix)
-    return _read_others(scp, places, others, matrix)
 
 
 def _split(places: list[str]) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int64]]:
@@ -115,12 +136,21 @@ def _split(places: list[str]) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.
 
 
 def _matrix_for(handle: FileIO, offset: int, count: int) -> NDArray[np.float32] | None:
-    """An empty matrix of ``count`` vectors like the one at ``offset``; None if that is no binary vector of floats."""
+    """An empty matrix of ``count`` vectors like the one at ``offset``; None if that is no binary vector of floats.
+
+    Raises:
+        ValueError: the vector would go beyond the end of the file.
+    """
     handle.seek(offset)
     header = handle.read(_HEADER_BYTES)
     if not header.startswith(_FLOAT_VECTOR.tobytes()) or len(header) < _HEADER_BYTES:
         return None
-    return np.empty((count, int.from_bytes(header[-4:], "little")), np.float32)
+    dim = int.from_bytes(header[-4:], "little")
+    if offset + _HEADER_BYTES + 4 * dim > handle.seek(0, 2):
+        raise ValueError(
+            f"{handle.name}: the vector at byte {offset} has {dim} values by its header, the file ends first"
+        )
+    return np.empty((count, dim), np.float32)
 
 
 def _read_plain(
@@ -161,10 +191,8 @@ def _read_others(
     scp: Path | str, places: list[str], rows: list[int], matrix: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
     """Fill the remaining ``rows`` of ``matrix``, which is made if there is none yet."""
-    import kaldiio
-
     for row in rows:
-        vector = kaldiio.load_mat(places[row])
+        vector = _read_place(places[row])
         if vector.ndim != 1:
             raise RecipeError(f"{scp}: found an embedding of shape {vector.shape}, expected vectors of one length")
         if matrix is None:
@@ -176,6 +204,33 @@ def _read_others(
     return matrix
 
 
+def _read_place(place: str) -> NDArray[np.generic]:
+    """One entry of any kind that Kaldi writes.
+
+    Opened here, because ``kaldiio.load_mat`` runs commands, and looked at first, because kaldiio unpickles what is
+    marked as a pickle.
+
+    Raises:
+        OSError: the ark cannot be read.
+        ValueError: it does not hold an entry of Kaldi's there.
+    """
+    from kaldiio.matio import read_kaldi
+
+    match = _PLACE.fullmatch(place)
+    if match is None or not Path(match["ark"]).is_file():
+        raise FileNotFoundError(f"{place}: no such file (current directory {Path.cwd()})")
+    with Path(match["ark"]).open("rb") as handle:
+        handle.seek(int(match["offset"] or 0))
+        start = handle.peek(16)[:16]
+        if not (start.startswith(b"\0B") or start.lstrip()[:1] in _TEXT_STARTS):
+            raise ValueError(f"{place}: neither a binary entry of Kaldi's nor one in text")
+        try:
+            entry: NDArray[np.generic] = read_kaldi(handle)
+        except (AssertionError, RuntimeError, struct.error) as error:
+            raise ValueError(f"{place}: damaged or cut off ({error})") from error
+    return entry if match["first"] is None else entry[int(match["first"]) : int(match["last"]) + 1]
+
+
 def _check_dim(scp: Path | str, found: int, expected: int) -> None:
     if found != expected:
         raise RecipeError(
@@ -185,11 +240,12 @@ def _check_dim(scp: Path | str, found: int, expected: int) -> None:
 
 
 def write_vectors(directory: Path, stem: str, names: Sequence[str], vectors: NDArray[np.float32]) -> None:
-    """Write ``<stem>.ark`` and then ``<stem>.scp`` (float32, sorted by name); both are whole or absent."""
+    """Write ``<stem>.ark``, then ``<stem>.scp`` (float32, sorted by name), then the checksum of both."""
     import kaldiio
 
-    ark = directory / f"{stem}.ark"
+    ark, scp = directory / f"{stem}.ark", directory / f"{stem}.scp"
     order = sorted(range(len(names)), key=names.__getitem__)
+    checksum_path(scp).unlink(missing_ok=True)  # of another ark than the one that comes now
     with atomic_path(ark) as temporary:
         offsets = temporary.with_suffix(".scp")
         try:
@@ -197,5 +253,7 @@ def write_vectors(directory: Path, stem: str, names: Sequence[str], vectors: NDA
             rows = [line.split(maxsplit=1) for line in offsets.read_text(encoding="utf-8").splitlines()]
         finally:
             offsets.unlink(missing_ok=True)
-    # The ark was written under a temporary name; only the byte offset of each entry is taken from there.
-    write_rows(directory / f"{stem}.scp", [(name, f"{ark}:{place.rpartition(':')[2]}") for name, place in rows])
+    with checked_path(scp, [ark]) as temporary:
+        # The ark was written under a temporary name; only the byte offset of each entry is taken from there.
+        places = (f"{name} {ark}:{place.rpartition(':')[2]}\n" for name, place in rows)
+        temporary.write_text("".join(places), encoding="utf-8")

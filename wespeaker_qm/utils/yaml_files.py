@@ -7,7 +7,10 @@ from typing import Any
 
 import yaml
 
+from wespeaker_qm.utils.checksums import verify
 from wespeaker_qm.utils.errors import RecipeError
+
+_REMEDY = "put back a copy of it (an experiment's config.yaml: delete .done/train there and run stage 3 again)"
 
 
 class _Loader(yaml.SafeLoader):
@@ -53,9 +56,10 @@ def read_yaml_mapping(path: Path | str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping; an empty file is an empty mapping.
 
     Raises:
-        RecipeError: the file cannot be read, is not YAML, or holds something else.
+        RecipeError: the file cannot be read, is not what was written, is not YAML, or holds something else.
     """
     try:
+        verify(path, _REMEDY)
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{path}: cannot read this file: {error.strerror}") from None
