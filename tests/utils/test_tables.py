@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.tables import _read_plain_map, read_map, read_rows, write_rows
+from wespeaker_qm.utils.tables import _read_plain_map, read_map, read_rows, refuse_commands, write_rows
 
 
 def test_round_trip_keeps_order_and_spaces_in_the_last_field(tmp_path: Path) -> None:
@@ -99,3 +99,12 @@ def test_a_table_in_another_encoding_names_the_line(tmp_path: Path, read) -> Non
     (tmp_path / "table").write_bytes("a 1\nb 2\nMüller 3\n".encode("latin-1"))
     with pytest.raises(RecipeError, match=r"table:3: not UTF-8 text; write the table in UTF-8"):
         read(tmp_path / "table")
+
+
+@pytest.mark.parametrize("command", ["touch ran |", "|touch ran", "touch ran|", "| touch ran", "-"])
+def test_commands_are_refused_with_their_lines(tmp_path, command):
+    path = tmp_path / "wav.scp"
+    path.write_text(f"a one.wav\n\nb {command}\nc two|three.wav\n")
+    with pytest.raises(RecipeError, match=r"1 of 3 entries are commands.*\n  .*wav\.scp:3: b .*") as caught:
+        refuse_commands(path, read_map(path))
+    assert "two|three" not in str(caught.value)

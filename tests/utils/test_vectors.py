@@ -1,5 +1,9 @@
 """Vectors in ark and scp: what others write is read alike."""
 
+import os
+import pickle
+from pathlib import Path
+
 import kaldiio
 import numpy as np
 import pytest
@@ -58,3 +62,61 @@ def test_refuses_other_lengths_and_a_cut_ark(tmp_path):
     kaldiio.save_ark(str(tmp_path / "m.ark"), {"a": np.ones((2, 2), np.float32)}, scp=str(tmp_path / "m.scp"))
     with pytest.raises(RecipeError, match=r"shape \(2, 2\), expected vectors"):
         VectorTable(tmp_path / "m.scp").load(["a"])
+
+
+@pytest.mark.parametrize("place", ["touch {ran} |", "|touch {ran}", "cat x.ark | tee {ran}|", "-"])
+@pytest.mark.parametrize("position", [0, 1])
+def test_no_command_of_an_scp_is_run(tmp_path, place, position):
+    write_vectors(tmp_path, "x", ["a", "b"], np.ones((2, 3), np.float32))
+    lines = (tmp_path / "x.scp").read_text().splitlines()
+    lines[position] = f"{'ab'[position]} {place.format(ran=tmp_path / 'ran')}"
+    (tmp_path / "y.scp").write_text("\n".join(lines) + "\n")
+    with pytest.raises(RecipeError, match=rf"y\.scp: 1 of 2 entries are commands.*\n  .*y\.scp:{position + 1}: "):
+        VectorTable(tmp_path / "y.scp").load(["a", "b"])
+    assert not (tmp_path / "ran").exists()
+
+
+class _Runs:
+    """Unpickling it writes a file."""
+
+    def __init__(self, ran: Path) -> None:
+        self.ran = ran
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.ran,)
+
+
+@pytest.mark.parametrize("kind", [b"PKL", b"NPY", b"AUDIO", b"RIFF", b"fLaC"])
+def test_no_entry_of_an_ark_is_unpickled_or_taken_for_audio(tmp_path, kind):
+    pickled = pickle.dumps(_Runs(tmp_path / "ran"))
+    length = b"" if kind == b"PKL" else bytes([1, len(pickled)])
+    (tmp_path / "x.ark").write_bytes(b"a " + kind + length + pickled)
+    (tmp_path / "x.scp").write_text(f"a {tmp_path / 'x.ark'}:2\n")
+    with pytest.raises(RecipeError, match=r"x\.ark:2: neither a binary entry of Kaldi's nor one in text"):
+        VectorTable(tmp_path / "x.scp").load(["a"])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_ranges_are_applied_as_kaldi_does(tmp_path):
+    """The last index counts, too."""
+    kaldiio.save_ark(str(tmp_path / "x.ark"), {"a": np.arange(6, dtype=np.float32)})
+    (tmp_path / "x.scp").write_text(f"a {tmp_path / 'x.ark'}:2[1:3]\n")
+    np.testing.assert_array_equal(VectorTable(tmp_path / "x.scp").load(["a"]), [[1, 2, 3]])
+
+
+def test_a_length_beyond_the_end_of_the_ark_is_refused(tmp_path):
+    kaldiio.save_ark(str(tmp_path / "x.ark"), {"a": np.ones(3, np.float32)}, scp=str(tmp_path / "x.scp"))
+    damaged = bytearray((tmp_path / "x.ark").read_bytes())
+    damaged[2 + 9] ^= 0x40  # the highest byte of the length: a thousand million values
+    (tmp_path / "x.ark").write_bytes(damaged)
+    with pytest.raises(RecipeError, match=r"byte 2 has \d{10} values by its header, the file ends first"):
+        VectorTable(tmp_path / "x.scp").load(["a"])
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, make):
+    make(tmp_path / "x.ark")
+    (tmp_path / "x.scp").write_text(f"a {tmp_path / 'x.ark'}:2\nb {tmp_path / 'x.ark'}\n")
+    for name in ("a", "b"):
+        with pytest.raises(RecipeError, match=r"x\.ark.*no such file"):
+            VectorTable(tmp_path / "x.scp").load([name])

@@ -101,14 +101,14 @@ def read_training_log(path: Path | str) -> TrainingLog:
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; train first (run.sh --stage 3)")
     records: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "valid": []}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             record = json.loads(line)
             records[record["type"]].append(record)
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise RecipeError(
-                f"{path}:{number}: found {line[:80]!r}, expected a JSON object whose type is one of "
-                f"{', '.join(records)}; go on with the training (run.sh --stage 3), which mends the log"
+                f"{path}:{number}: found {line[:80].decode(errors='replace')!r}, expected a JSON object whose type is "
+                f"one of {', '.join(records)}; go on with the training (run.sh --stage 3), which mends the log"
             ) from error
     if not records["epoch"]:
         raise RecipeError(f"{path}: no finished epoch; go on with the training (run.sh --stage 3)")
