@@ -217,10 +217,13 @@ def test_mended_audio_removes_the_list(tmp_path):
     assert not (data_dir / "bad_audio.tsv").exists()
 
 
-def test_a_command_in_wav_scp_is_refused(tmp_path):
-    DataDir(wav={"a": "sph2pipe a.sph |"}, speaker={"a": "s"}, duration_s={"a": 1.0}).write(tmp_path / "set")
-    with pytest.raises(RecipeError, match="is a command"):
+@pytest.mark.parametrize("command", ["touch {ran} |", "|touch {ran}", "touch {ran}|", "-"])
+def test_a_command_in_wav_scp_is_refused_and_not_run(tmp_path, command):
+    wav = {"a": command.format(ran=tmp_path / "ran")}
+    DataDir(wav=wav, speaker={"a": "s"}, duration_s={"a": 1.0}).write(tmp_path / "set")
+    with pytest.raises(RecipeError, match=r"wav\.scp:1: is a command"):
         pack_data_dir(tmp_path / "set")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_unknown_codec_is_refused(packed):

@@ -71,7 +71,7 @@ def test_no_command_of_an_scp_is_run(tmp_path, place, position):
     lines = (tmp_path / "x.scp").read_text().splitlines()
     lines[position] = f"{'ab'[position]} {place.format(ran=tmp_path / 'ran')}"
     (tmp_path / "y.scp").write_text("\n".join(lines) + "\n")
-    with pytest.raises(RecipeError, match=rf"y\.scp: 1 of 2 entries are commands.*\n  .*y\.scp:{position + 1}: "):
+    with pytest.raises(RecipeError, match=rf"y\.scp: 1 of 2 .*\n  .*y\.scp:{position + 1}: is a command"):
         VectorTable(tmp_path / "y.scp").load(["a", "b"])
     assert not (tmp_path / "ran").exists()
 

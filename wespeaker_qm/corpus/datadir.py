@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.tables import read_map, write_rows
+from wespeaker_qm.utils.tables import read_map, refuse_commands, write_rows
 
 
 @dataclass(kw_only=True)
@@ -30,7 +30,7 @@ class DataDir:
         """Read and validate the directory ``path``; ``utt2dur``, ``spk2gender`` and ``utt2session`` are optional.
 
         Raises:
-            RecipeError: a table is missing or malformed, or the tables do not agree.
+            RecipeError: a table is missing or malformed, ``wav.scp`` has commands, or the tables do not agree.
         """
         path = Path(path)
 
@@ -50,6 +50,7 @@ class DataDir:
             gender=optional("spk2gender"),
             session=optional("utt2session"),
         )
+        refuse_commands(path / "wav.scp", directory.wav)
         directory.validate(str(path))
         return directory
 

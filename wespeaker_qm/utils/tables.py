@@ -31,14 +31,6 @@ def read_rows(path: Path | str, num_fields: int) -> list[list[str]]:
     return rows
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        number = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise RecipeError(f"{path}:{number}: not UTF-8; save the file in this encoding, or make it again") from None
-
-
 def read_map(path: Path | str) -> dict[str, str]:
     """Read a two-column table (``wav.scp``, ``utt2spk``, ...) into a dict, in file order.
 
@@ -93,13 +85,13 @@ def refuse_commands(path: Path | str, places: Mapping[str, str]) -> None:
     commands = {key for key, place in places.items() if place.endswith("|") or place.startswith("|") or place == "-"}
     if commands:
         shown = [
-            f"{path}:{number}: {line.strip()}"
+            f"{path}:{number}: is a command: {line.strip()!r}"
             for number, line in enumerate(_read_text(Path(path)).split("\n"), start=1)
             if commands.intersection(line.split(maxsplit=1)[:1])
         ]
         raise RecipeError(
-            f"{path}: {len(commands)} of {len(places)} entries are commands, expected files; run the commands once and "
-            "name the files that they make:" + first_few(shown)
+            f"{path}: {len(commands)} of {len(places)} entries are no files; run the commands once and name the "
+            "files that they make:" + first_few(shown)
         )
 
 
