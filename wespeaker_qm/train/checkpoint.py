@@ -58,7 +58,7 @@ def load(path: Path) -> Any:
             _check_zip(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise RecipeError(f"{path}: damaged, or not a checkpoint of plain tensors ({error}); {remedy}") from error
+        raise RecipeError(f"{path}: not a checkpoint of plain tensors, or damaged ({error}); {remedy}") from error
 
 
 def _check_zip(path: Path) -> None:
