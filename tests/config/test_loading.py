@@ -176,3 +176,132 @@ def test_a_projection_without_its_type_is_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(RecipeError, match=r"absent.yaml: cannot read this file"):
         load_config([tmp_path / "absent.yaml"])
+
+
+RANGES = {
+    "dataloader_args.batch_size": (["1", "4096"], ["0", "-1", "1.5"]),
+    "dataloader_args.num_workers": (["0", "64"], ["-1"]),
+    "dataloader_args.prefetch_factor": (["1"], ["0"]),
+    "dataset_args.shuffle_args.shard_window": (["0", "1"], ["-1"]),
+    "dataset_args.filter_args.min_num_frames": (["0", "800"], ["-1"]),
+    "dataset_args.filter_args.max_num_frames": (["100"], ["99", "0"]),
+    "dataset_args.fbank_args.frame_shift": (["1"], ["0"]),
+    "dataset_args.fbank_args.frame_length": (["1"], ["0"]),
+    "dataset_args.fbank_args.dither": (["0", "0.5"], ["-0.001", ".inf"]),
+    "dataset_args.spec_aug_args.num_t_mask": (["0"], ["-1"]),
+    "dataset_args.spec_aug_args.num_f_mask": (["0"], ["-1"]),
+    "dataset_args.spec_aug_args.max_t": (["1"], ["0"]),
+    "dataset_args.spec_aug_args.max_f": (["1"], ["0"]),
+    "dataset_args.spec_aug_args.prob": (["0", "1"], ["-0.001", "1.001"]),
+    "dataset_args.sample_num_per_epoch": (["0", "1"], ["-1"]),
+    "dataset_args.resample_rate": (["4000", "48000"], ["3999"]),
+    "dataset_args.num_frms": (["2"], ["1"]),
+    "dataset_args.aug_prob": (["0", "1"], ["-0.001", "1.001"]),
+    "dataset_args.channel_prob": (["0", "1"], ["-0.001", "1.001"]),
+    "model_args.embed_dim": (["1"], ["0"]),
+    "model_args.m_channels": (["1"], ["0"]),
+    "projection_args.scale": (["0.001", "1e6"], ["0", "-1"]),
+    "projection_args.alpha": (["1", "2"], ["0.999", "2.001"]),
+    "projection_args.reinit_epoch": (["1", "150", "null"], ["0", "151"]),
+    "margin_update.initial_margin": (["0", "0.2"], ["-0.001", "0.201"]),
+    "margin_update.final_margin": (["0", "1"], ["-0.001", "1.001"]),
+    "margin_update.increase_start_epoch": (["1", "40"], ["0", "41"]),
+    "margin_update.fix_start_epoch": (["20"], ["19"]),
+    "optimizer_args.momentum": (["0.001", "0.999"], ["-0.1", "0", "1"]),
+    "optimizer_args.weight_decay": (["0"], ["-1e-9"]),
+    "scheduler_args.initial_lr": (["1e-9"], ["0"]),
+    "scheduler_args.final_lr": (["1e-9"], ["0"]),
+    "scheduler_args.warm_up_epoch": (["0"], ["-1"]),
+    "num_threads": (["1", "null"], ["0"]),
+    "num_avg": (["1", "150"], ["0", "151"]),
+    "seed": (["0"], ["-1"]),
+    "num_epochs": (["10"], ["9", "0"]),
+    "save_epoch_interval": (["1"], ["0"]),
+    "log_batch_interval": (["1"], ["0"]),
+    "valid_epoch_interval": (["0", "1"], ["-1"]),
+}
+"""Key -> the ends of its range, and values just beyond, where WeSpeaker's file stands under them and reinit is possible."""
+ENTMAX = "projection_args={project_type: alpha_arc_margin, scale: 5, alpha: 2}"
+
+
+@pytest.mark.parametrize("key", RANGES)
+def test_ranges_hold_their_ends_and_nothing_beyond(key):
+    inside, outside = RANGES[key]
+    for value in inside:
+        load_config([WESPEAKER], [ENTMAX, f"{key}={value}"])
+    for value in outside:
+        with pytest.raises(RecipeError, match=r"command line: .*: found .*, expected"):
+            load_config([WESPEAKER], [ENTMAX, f"{key}={value}"])
+
+
+def test_bands_are_at_least_four_and_the_same_in_both_places():
+    keys = "dataset_args.fbank_args.num_mel_bins", "model_args.feat_dim"
+    assert load_config([WESPEAKER], [f"{key}=4" for key in keys]).model_args.feat_dim == 4
+    with pytest.raises(RecipeError) as caught:
+        load_config([WESPEAKER], [f"{key}=3" for key in keys])
+    assert [line.split()[2] for line in str(caught.value).splitlines()] == [f"{key}:" for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("projection_args={project_type: q_margin, alpha: 2}",
+         "command line: projection_args.scale: missing, expected a value (project_type q_margin needs it)"),
+        ("projection_args={project_type: q_margin, scale: 5, alhpa: 2}",
+         "command line: projection_args.alhpa: unknown key; nearest: alpha; q_margin has project_type, scale, "
+         "shard_classes, alpha"),
+        ("projection_args={project_type: q_margin, scale: 5, alpha: 2, xyz: 1}",
+         "command line: projection_args.xyz: unknown key; q_margin has project_type"),
+        ("loss_args.x=1", "command line: loss_args.x: unknown key; valid names here: none"),
+        ("dataset_args.fbank_args.num_frms=1", "unknown key; nearest valid names: dataset_args.num_frms"),
+        ("dataset_args.xyz=1", "valid names here: sample_num_per_epoch, sampler, shuffle, shuffle_args, filter, "),
+        ("max_t=1", "command line: max_t: unknown key; nearest valid names: dataset_args.spec_aug_args.max_t"),
+        ("sheduler=1", "sheduler: unknown key; nearest valid names: scheduler, scheduler_args, margin_scheduler"),
+        ("seed=null", "command line: seed: found null, expected an integer"),
+        ("seed=[1]", "command line: seed: found [1] (list), expected an integer"),
+        ("seed={a: 1}", "command line: seed: found {'a': 1} (mapping), expected an integer"),
+        ("seed=2024-01-01", "command line: seed: found '2024-01-01' (text), expected an integer"),
+        ("a.b=1", "command line: a: unknown key; valid names here: exp_dir"),
+    ],
+)  # fmt: skip
+def test_more_of_what_is_wrong_is_said_with_its_place(override, message):
+    with pytest.raises(RecipeError) as caught:
+        load_config([WESPEAKER], [override])
+    assert message in str(caught.value)
+
+
+def test_a_key_below_a_value_is_refused_with_both():
+    with pytest.raises(RecipeError, match=r"command line: seed\.x: seed was given the value 3 \(integer\) before"):
+        load_config([WESPEAKER], ["seed=3", "seed.x=4"])
+
+
+def test_spaces_around_a_key_and_equals_signs_in_a_value_are_kept_apart():
+    assert load_config([WESPEAKER], [" model_init = a=b.pt "]).model_init == "a=b.pt"
+
+
+def test_the_last_of_two_values_wins_and_a_section_may_be_given_whole():
+    config = load_config([WESPEAKER], ["seed=1", "seed=2", "scheduler_args={warm_up_epoch: 3}"])
+    assert (config.seed, config.scheduler_args.warm_up_epoch, config.scheduler_args.final_lr) == (2, 3, 5e-5)
+
+
+def test_what_a_replaced_loss_said_is_not_blamed(tmp_path):
+    """The first file's scale is gone with its loss; the second file is at fault for leaving it out."""
+    one = write(tmp_path / "one.yaml", "projection_args: {project_type: q_margin, scale: 5, alpha: 2}\n")
+    two = write(tmp_path / "two.yaml", "projection_args: {project_type: q_margin, alpha: 2}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_config([one, two])
+    assert str(caught.value).startswith(f"{two}: projection_args.scale: missing")
+
+
+def test_a_section_that_replaces_a_value_and_the_other_way_round(tmp_path):
+    one = write(tmp_path / "one.yaml", "scheduler_args: 3\n")
+    two = write(tmp_path / "two.yaml", "scheduler_args: {warm_up_epoch: 7}\n")
+    assert load_config([one, two]).scheduler_args.warm_up_epoch == 7
+    with pytest.raises(RecipeError, match=r"one\.yaml: scheduler_args: found 3 \(integer\), expected a mapping"):
+        load_config([two, one])
+
+
+def test_a_saved_configuration_keeps_the_order_of_the_schema():
+    """As conf/resnet34.yaml has it; sorted by name it is hard to read."""
+    names = [line.split(":")[0] for line in Config().to_yaml().splitlines() if not line.startswith((" ", "-"))]
+    assert names == [field.name for field in dataclasses.fields(Config)]
