@@ -73,6 +73,18 @@ def test_all_pairs_once_and_seeded_samples() -> None:
     assert len(only) == 5 * 6 and not any(trial.is_target for trial in only)
 
 
+def test_a_limit_that_is_just_met_keeps_all_and_a_smaller_one_draws(tmp_path: Path) -> None:
+    speaker = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
+    pairs = [("a1", "a2"), ("a1", "b1"), ("a1", "b2"), ("a2", "b1"), ("a2", "b2"), ("b1", "b2")]
+    every = [Trial(one, two, one[0] == two[0]) for one, two in pairs]
+    assert make_trials(speaker) == every
+    assert make_trials(speaker, max_targets=2, max_nontargets=4) == every
+    assert [trial.is_target for trial in make_trials(speaker, max_targets=0)] == [False] * 4
+    assert [trial.is_target for trial in make_trials(speaker, max_nontargets=0)] == [True] * 2
+    drawn = {make_trials(speaker, max_targets=1, max_nontargets=0, seed=seed)[0] for seed in range(20)}
+    assert drawn == {every[0], every[5]}, "each of the two, for some seed"
+
+
 def test_corpus_info_round_trip(tmp_path: Path) -> None:
     info = CorpusInfo(
         name="mini", trials={"all": "eval", "cross": "eval"}, headline="all", validation="valid", noise="noise"

@@ -125,7 +125,9 @@ def test_a_cache_can_stand_alone(write, tmp_path):
         ("a b nan target\na c x nontarget\na d 1 target\n", ["2 of 3 scores are not finite", "a b nan", "a c x"]),
         ("a b inf target\n", ["1 of 1 scores are not finite"]),
         ("a b 1 target\nb a 1 target\na b 2 target\n", ["1 trials stand more than once", "list:1"]),
-        ("", ["the file is empty"]),
+        ("", [": the file is empty, expected lines `enrolment test score target|nontarget`"]),
+        ("\na b 1 target\n", [": the first line is empty, expected lines `enrolment test score target|nontarget`"]),
+        ("a b 1 target\nb a 1 target\nb a 2 target\n", ["1 trials stand more than once", "repetitions:\n", "list:2"]),
         ("".join(f"a b{n} x target\n" for n in range(20)), ["20 of 20", "a b4 x", "and 15 more"]),
     ],
 )
@@ -220,3 +222,39 @@ def test_nothing_pickled_is_read_from_a_cache(write, tmp_path, text):
     else:
         with pytest.raises(RecipeError, match=r"x\.score\.npz: "):
             read_scores(path)
+
+
+def test_labels_that_are_none_are_counted_across_blocks(write, monkeypatch):
+    monkeypatch.setattr(trial_table, "BLOCK_BYTES", 100)
+    lines = [f"e{number} t{number % 7} {'target' if number % 3 else 'nontarget'}" for number in range(200)]
+    lines[150] = "e150 t3 yes"
+    with pytest.raises(RecipeError, match=r"1 of 200 lines are not .*:\n.*broken:151: 'e150 t3 yes'$"):
+        read_trial_table(write("\n".join(lines), "broken"))
+
+
+def test_lines_that_are_too_long_and_too_short_do_not_make_up_for_each_other(write):
+    """Six fields on two lines, and numbers in the right columns, if one looks at the fields alone."""
+    trials = read_trial_table(write("x y target\na b nontarget\n", "trials"))
+    with pytest.raises(
+        RecipeError, match=r"2 of 3 lines are not `enrolment test score`:\n.*:2: 'a b 1 c'\n.*:3: 'd 2'"
+    ):
+        read_scores(write("x y 1\na b 1 c\nd 2\n"), trials)
+
+
+def test_a_score_that_is_none_of_a_name_in_another_encoding(tmp_path):
+    (tmp_path / "x.score").write_bytes("a Müller nan target\n".encode("latin-1"))
+    with pytest.raises(RecipeError, match="1 of 1 scores are not finite numbers"):
+        read_scores(tmp_path / "x.score")
+
+
+def test_an_empty_list_says_what_a_list_looks_like(write):
+    for text, found in (("", "the file is empty"), (" \n", "the first line is empty")):
+        with pytest.raises(RecipeError, match=rf"list: {found}, expected lines `enrolment test target\|nontarget`"):
+            read_trial_table(write(text))
+
+
+@pytest.mark.parametrize("first", ["0", "1"])
+def test_voxceleb_lists_are_told_by_their_first_line(write, first):
+    table = read_trial_table(write(f"{first} a/1 b/1\n{1 - int(first)} a/1 c/1\n"))
+    assert table.utterances == ["a/1", "b/1", "c/1"]
+    assert table.is_target.tolist() == [first == "1", first == "0"]

@@ -12,10 +12,28 @@ def test_numbers_with_an_exponent(text, value):
     assert type(parse_yaml(text, "here")) is type(value)
 
 
-@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "{a: {c: 1, c: 2}}"])
-def test_a_key_that_stands_twice_is_refused(text):
-    with pytest.raises(RecipeError, match=r"here:\d: not valid YAML: key '[ac]' stands twice"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "here:3: not valid YAML: key 'a' stands twice"),
+        ("{a: {c: 1, c: 2}}", "here:1: not valid YAML: key 'c' stands twice"),
+        ("a: 1\nb: [2\n", "here:3: not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        ("a: *b\n", "here:1: not valid YAML: found undefined alias 'b'"),
+        ("a: \x01\n", "here: not valid YAML: unacceptable character #x0001"),  # without a line
+    ],
+)
+def test_what_is_not_valid_is_said_with_its_line(text, message):
+    with pytest.raises(RecipeError) as caught:
         parse_yaml(text, "here")
+    assert str(caught.value).startswith(message)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"none\.yaml: cannot read this file: No such file or directory"):
+        read_yaml_mapping(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: 1\na: 2\n")
+    with pytest.raises(RecipeError, match=r"bad\.yaml:2: not valid YAML"):
+        read_yaml_mapping(tmp_path / "bad.yaml")
 
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
