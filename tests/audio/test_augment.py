@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.fft import next_fast_len
 
 from wespeaker_qm.audio.augment import (
     band_limit,
@@ -166,6 +167,60 @@ class TestShapeSpectrum:
         output = shape_spectrum(waveform, torch.tensor([[0.0, 5.0, -5.0, 3.0]]))
         assert int(output.argmax()) == 2000
         torch.testing.assert_close(output[0, 1001:2000].flip(0), output[0, 2001:3000], atol=1e-5, rtol=0)
+
+
+def slow_filter(waveform: torch.Tensor, gain, sample_rate: int) -> np.ndarray:
+    """A zero-phase filter in float64: ends mirrored over 512 samples, each frequency multiplied by ``gain``."""
+    mirrored = np.pad(waveform.double().numpy(), 512, mode="reflect")
+    size = next_fast_len(len(mirrored), real=True)
+    spectrum = np.fft.rfft(mirrored, size) * [gain(bin_ * sample_rate / size) for bin_ in range(size // 2 + 1)]
+    return np.fft.irfft(spectrum, size)[512 : 512 + len(waveform)]
+
+
+class TestFiltersInFloat64:
+    @pytest.mark.parametrize("sample_rate", [None, 8000])
+    def test_shape_spectrum(self, sample_rate):
+        gains_db = torch.tensor([[12.0, -18.0, 6.0, 20.0, -15.0], [0.0, 3.0, -20.0, 0.0, 9.0]])
+        rate = sample_rate or 16000
+        points_mel = np.linspace(0, math.log(1 + rate / 2 / 700), 5)
+
+        def gain(frequency_hz, row):
+            return 10 ** (np.interp(math.log(1 + frequency_hz / 700), points_mel, gains_db[row].numpy()) / 20)
+
+        waveform = noise(2, 2000)
+        output = shape_spectrum(waveform, gains_db) if sample_rate is None else shape_spectrum(waveform, gains_db, 8000)
+        for row in range(2):
+            expected = slow_filter(waveform[row], lambda frequency_hz, row=row: gain(frequency_hz, row), rate)
+            np.testing.assert_allclose(output[row].numpy(), expected, atol=2e-6, rtol=0)
+
+    @pytest.mark.parametrize("sample_rate", [None, 8000])
+    def test_band_limit(self, sample_rate):
+        waveform, cutoff_hz = noise(2, 2000), torch.tensor([1500.0, 3900.0])
+        output = band_limit(waveform, cutoff_hz) if sample_rate is None else band_limit(waveform, cutoff_hz, 8000)
+
+        def gain(frequency_hz, edge_hz):
+            """1 up to 100 Hz below the cut-off, 0 from 100 Hz above it, a squared sine between."""
+            below = (edge_hz + 100 - frequency_hz) / 200
+            return math.sin(math.pi / 2 * min(1.0, max(0.0, below))) ** 2
+
+        for row, edge_hz in enumerate(cutoff_hz.tolist()):
+            expected = slow_filter(waveform[row], lambda hz, edge_hz=edge_hz: gain(hz, edge_hz), sample_rate or 16000)
+            np.testing.assert_allclose(output[row].numpy(), expected, atol=2e-6, rtol=0)
+
+
+def test_nothing_is_made_on_another_device_than_the_waveforms():
+    """The device "meta" has shapes and no values, and refuses to meet a tensor of the CPU."""
+    rows, spans = noise(2, 1000).to("meta"), torch.zeros(2, 1, 2, dtype=torch.long, device="meta")
+    for output in (
+        reverberate(rows, rows[:, :300]),
+        mix_noise(rows, rows, rows[:, 0]),
+        peak_normalise(rows),
+        band_limit(rows, rows[:, 0]),
+        shape_spectrum(rows, rows[:, :5]),
+        spec_augment(rows.view(2, 50, 20), spans, spans),
+    ):
+        assert output.device.type == "meta"
+        assert output.shape[0] == 2
 
 
 class TestSpecAugment:

@@ -44,10 +44,10 @@ def test_the_default_deserves_no_note():
         ),
         (
             Config(
-                projection_args=AlphaArcMarginArgs(project_type="alpha_arc_margin", scale=1.0, alpha=1.25),
+                projection_args=AlphaArcMarginArgs(project_type="alpha_arc_margin", scale=1.6, alpha=1.25),
                 margin_update=MarginUpdate(final_margin=0.5),
             ),
-            "alpha 1.25, scale 1.0 and margin 0.0 ask for is 4.00, but no gap exceeds 2; raise scale or alpha",
+            "alpha 1.25, scale 1.6 and margin 0.0 ask for is 2.50, but no gap exceeds 2; raise scale or alpha",
         ),
         (
             Config(dataset_args=DatasetArgs(shuffle_args=ShuffleArgs(shuffle_size=7))),
@@ -74,6 +74,8 @@ def test_what_defeats_training_is_said(config, note):
         (1.5, 32, 0.5, 186.31),
         (1.0, 32, 0.2, math.inf),
         (2.0, 64, 20.0, math.inf),
+        (2.0, 700, 1.0, math.exp(700) / 700),  # float64 ends at exp(709)
+        (2.0, 710, 1.0, math.inf),
     ],
 )
 def test_the_gap_of_a_solved_sample(alpha, scale, margin, gap):

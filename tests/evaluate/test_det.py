@@ -88,3 +88,19 @@ def test_files_are_whole_and_the_same_twice(tmp_path):
     save_figure(det_figure(systems, "title"), tmp_path / "det")
     assert [file.read_bytes() for file in files] == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["det.pdf", "det.png"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "nontargets", "points"),
+    [
+        ([3, 1], [2, 0], [(0.5, 0.5)]),
+        ([5, 0], [4, 3], [(0.5, 0.5)]),  # at FAR 1 there is no probit
+        ([3, 2], [4, 1], [(0.5, 0.5)]),  # nor at a miss rate of 1 or 0
+        ([6, 4, 2], [5, 3, 1], [(1 / 3, 2 / 3), (1 / 3, 1 / 3), (2 / 3, 1 / 3)]),
+        ([2, 1], [0, -1], []),
+    ],
+)
+def test_a_curve_holds_the_points_where_both_rates_lie_within_0_and_1(targets, nontargets, points):
+    is_target = [True] * len(targets) + [False] * len(nontargets)
+    far, frr = det_curve(roc_steps([*targets, *nontargets], is_target))
+    np.testing.assert_allclose(np.stack([far, frr], axis=1), np.reshape(points, (-1, 2)))

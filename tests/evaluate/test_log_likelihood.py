@@ -49,7 +49,7 @@ def test_act_dcf_decides_at_the_bayes_threshold(p_target, simulate):
     assert act_dcf(roc_steps(scores, is_target), p_target) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("p_target", "c_miss", "c_fa"), [(0.01, 10.0, 1.0), (0.3, 1.0, 4.0), (0.5, 2.0, 2.0)])
+@pytest.mark.parametrize(("p_target", "c_miss", "c_fa"), [(0.01, 10.0, 1.0), (0.3, 1.0, 4.0), (0.9, 3.0, 2.0)])
 def test_costs_of_misses_and_false_accepts_count_as_given(p_target, c_miss, c_fa, simulate):
     _, is_target, scores = simulate(digits=1)
 

@@ -161,3 +161,7 @@ def test_nothing_pickled_is_loaded(tmp_path):
     np.save(tmp_path / "mean_vec.npy", np.array([Path], dtype=object), allow_pickle=True)
     with pytest.raises((ValueError, RecipeError), match="pickle"):
         cosine.load_mean(tmp_path / "mean_vec.npy")
+
+
+def test_numbers_too_small_for_their_digits_keep_22_places():
+    assert to_digits(np.array([1.23456789e-18, -4.5678912e-20]), 9).tolist() == [1.2346e-18, -4.57e-20]

@@ -1,0 +1,162 @@
+"""What is opened for a training, and with which settings."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wespeaker_qm.config import Config
+from wespeaker_qm.config.schema import SpecAugArgs
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.corpus.shards import ShardReader
+from wespeaker_qm.dataset.chunks import read_tiled
+from wespeaker_qm.dataset.draws import DrawSettings
+from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
+from wespeaker_qm.train import build
+from wespeaker_qm.utils.errors import RecipeError
+
+
+@pytest.fixture
+def open_with(tiny_config: Config, tiny_corpus: Path, tmp_path: Path):
+    """Function: the training set with other arguments of the data set, and of the corpus."""
+
+    def opened(corpus: dict[str, object] | None = None, **changes: object) -> TrainingSet:
+        data = tiny_corpus
+        if corpus is not None:
+            data = tmp_path / "data"
+            data.mkdir()
+            for path in tiny_corpus.iterdir():
+                if path.name != "corpus.yaml":
+                    (data / path.name).symlink_to(path)
+            dataclasses.replace(CorpusInfo.load(tiny_corpus), **corpus).save(data / "corpus.yaml")
+        args = dataclasses.replace(tiny_config.dataset_args, **changes)
+        config = dataclasses.replace(tiny_config, dataset_args=args, seed=11)
+        return open_training_set(config, data, build.build_fbank(config, dither=1.0))
+
+    return opened
+
+
+def test_every_setting_goes_where_its_name_says(open_with) -> None:
+    """All values differ, so that no two can be mistaken for each other."""
+    masks = SpecAugArgs(num_t_mask=2, num_f_mask=3, max_t=5, max_f=7, prob=0.25)
+    training = open_with(aug_prob=0.75, channel_prob=0.125, num_frms=33, spec_aug=True, spec_aug_args=masks)
+    assert training.chunks.sampler.settings == DrawSettings(
+        seed=11,
+        speed_perturb=True,
+        aug_prob=0.75,
+        channel_prob=0.125,
+        num_rirs=4,
+        noise_categories=tuple(training.chunks.noise.speakers),
+        num_frames=33,
+        num_mel_bins=16,
+        spec_aug_prob=0.25,
+        num_t_mask=2,
+        max_t=5,
+        num_f_mask=3,
+        max_f=7,
+    )
+    assert sorted(training.chunks.noise.speakers) == ["music", "noise", "speech"]
+    assert training.chunks.num_samples == training.frontend.num_samples == 400 + 32 * 160
+    assert training.frontend.fbank.num_frames(training.chunks.num_samples) == 33
+    assert (training.num_classes, training.chunks.num_speakers) == (12, 4)
+    assert [len(labels) for labels in (training.labels, training.shards, training.chunks)] == [24, 24, 24]
+    keys = [training.chunks.key(utterance) for utterance in range(24)]
+    assert sorted(keys) == [f"t{speaker}-{take}" for speaker in range(4) for take in range(6)]
+    assert training.labels.tolist() == [int(key[1]) for key in keys]
+    assert np.bincount(training.shards).tolist() == [10, 10, 4]
+
+
+def test_without_masks_speeds_and_noise_nothing_of_them_is_drawn(open_with) -> None:
+    training = open_with(spec_aug=False, speed_perturb=False, aug_prob=0.0)
+    settings = training.chunks.sampler.settings
+    assert (settings.spec_aug_prob, settings.num_rirs, settings.noise_categories) == (0.0, 0, ())
+    assert (training.chunks.noise, training.chunks.rirs) == (None, None)
+    assert training.num_classes == 4
+
+
+def test_noise_alone_is_enough(open_with) -> None:
+    training = open_with({"rirs": None})
+    assert training.chunks.rirs is None
+    assert training.chunks.noise is not None
+    assert training.chunks.sampler.settings.num_rirs == 0
+
+
+def test_augmentation_without_anything_to_augment_with_is_refused(open_with) -> None:
+    with pytest.raises(RecipeError, match=r"aug_prob is 0\.5, but .*/corpus\.yaml names neither noise nor rirs"):
+        open_with({"noise": None, "rirs": None}, aug_prob=0.5)
+
+
+def test_rirs_alone_are_enough(open_with) -> None:
+    assert open_with({"noise": None}, aug_prob=0.5).chunks.sampler.settings.noise_categories == ()
+
+
+def test_one_speaker_is_nothing_to_train_on(open_with, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"shard\.list: 1 speaker\(s\), expected 2 or more to train on"):
+        open_with({"train": _one_speaker(tmp_path)}, aug_prob=0.0)
+
+
+def _one_speaker(tmp_path: Path) -> str:
+    from wespeaker_qm.audio.io import write_wav
+    from wespeaker_qm.corpus.datadir import DataDir
+    from wespeaker_qm.corpus.shards import pack_data_dir
+
+    folder = tmp_path / "lonely"
+    for key in "ab":
+        write_wav(folder / f"{key}.wav", np.sin(np.arange(16000.0)) / 2, 16000)
+    DataDir(
+        wav={key: str(folder / f"{key}.wav") for key in "ab"},
+        speaker={key: "only" for key in "ab"},
+        duration_s={key: 1.0 for key in "ab"},
+    ).write(folder)
+    pack_data_dir(folder, sample_rate=16000, utterances_per_shard=10, num_workers=1)
+    return str(folder)
+
+
+@pytest.mark.parametrize("is_filtered", [True, False])
+def test_what_is_too_short_is_left_out_counted_and_its_labels_with_it(
+    open_with, tiny_config: Config, tiny_corpus: Path, caplog: pytest.LogCaptureFixture, is_filtered: bool
+) -> None:
+    reader = ShardReader(tiny_corpus / "train" / "shard.list")
+    frames = (reader.num_samples - 400) // 160 + 1
+    least = int(np.median(frames))
+    bounds = dataclasses.replace(tiny_config.dataset_args.filter_args, min_num_frames=least)
+    with caplog.at_level(logging.INFO, logger="wespeaker_qm"):
+        training = open_with(filter=is_filtered, filter_args=bounds)
+    kept = np.flatnonzero(frames >= least) if is_filtered else np.arange(24)
+    assert training.chunks.utterances.tolist() == kept.tolist()
+    keys = [reader.index.key(row) for row in kept.tolist()]
+    assert [training.chunks.key(utterance) for utterance in range(len(kept))] == keys
+    assert training.labels.tolist() == training.chunks.labels.tolist() == [int(key[1]) for key in keys]
+    assert training.shards.tolist() == reader.index.records["shard"][kept].tolist()
+    said = [record.getMessage() for record in caplog.records if "shorter" in record.getMessage()]
+    num_dropped = int((frames < least).sum())
+    assert num_dropped > 0
+    expected = f"{num_dropped} of 24 utterances are shorter than {least} frames and not trained on"
+    assert said == ([expected] if is_filtered else [])
+
+
+def test_an_utterance_of_exactly_the_least_frames_is_kept(open_with, tiny_config: Config, tiny_corpus: Path) -> None:
+    shortest = int((ShardReader(tiny_corpus / "train" / "shard.list").num_samples.min() - 400) // 160 + 1)
+    for least, num_kept in ((shortest, 24), (shortest + 1, 23)):
+        bounds = dataclasses.replace(tiny_config.dataset_args.filter_args, min_num_frames=least)
+        assert len(open_with(filter_args=bounds).labels) == num_kept
+
+
+@pytest.mark.parametrize(("start", "first"), [(0.0, 0), (0.2499, 0), (0.25, 1), (0.7499, 2), (0.75, 3), (0.9999, 3)])
+def test_a_fraction_chooses_one_of_all_places_where_a_chunk_fits(tiny_corpus: Path, start: float, first: int) -> None:
+    """Of a recording with three samples more than the chunk there are four."""
+    reader = ShardReader(tiny_corpus / "train" / "shard.list")
+    whole = (reader.read(1) * 32768).astype(np.int16)
+    pcm = np.empty(len(whole) - 3, dtype=np.int16)
+    read_tiled(reader, 1, start, pcm)
+    np.testing.assert_array_equal(pcm, whole[first : first + len(pcm)])
+
+
+def test_a_chunk_as_long_as_its_recording_is_the_recording(tiny_corpus: Path) -> None:
+    reader = ShardReader(tiny_corpus / "train" / "shard.list")
+    whole = (reader.read(2) * 32768).astype(np.int16)
+    pcm = np.empty(len(whole), dtype=np.int16)
+    read_tiled(reader, 2, 0.9999, pcm)
+    np.testing.assert_array_equal(pcm, whole)
