@@ -1,19 +1,18 @@
 """Stage 3: train a speaker network."""
 
 import argparse
+import functools
 import json
 import logging
 from pathlib import Path
 
-from wespeaker_qm.config import load_config
-from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shard_index import packed_digest
+from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.score.validation import validation_check
-from wespeaker_qm.train import build, checkpoint
-from wespeaker_qm.train.distributed import joined_processes
-from wespeaker_qm.train.loop import Trainer
+from wespeaker_qm.train import build, checkpoint, resume
+from wespeaker_qm.train.distributed import Processes, joined_processes, refuse_missing_gpus
+from wespeaker_qm.train.loop import Trainer, Validation
 from wespeaker_qm.utils.arguments import true_or_false
-from wespeaker_qm.utils.done import DoneMarker, content_stamp
+from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.provenance import provenance
@@ -48,37 +47,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, or continue, or find that nothing is left to do."""
-    config = load_config(args.config, args.set)
+    """Train, or continue, or find that nothing is left to do; all processes the same."""
+    config = functools.cache(lambda: load_config(args.config, args.set))
+    with joined_processes(lambda: config().device) as processes:
+        _train(args, config(), processes)
+
+
+def _train(args: argparse.Namespace, config: Config, processes: Processes) -> None:
     exp_dir: Path = args.exp_dir
-    corpus = CorpusInfo.load(args.data)
-    sets = [name for name in (corpus.train, corpus.validation, corpus.noise, corpus.rirs) if name is not None]
-    shards = [packed_digest(args.data / name) for name in sets]
-    inputs = [config.to_yaml(), content_stamp(args.data / "corpus.yaml"), shards]
+    processes.together(lambda: refuse_missing_gpus(config.gpus, config.device))
     kept = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
     outputs = [checkpoint.model_path(exp_dir, epoch) for epoch in kept]
-    marker = DoneMarker(exp_dir / ".done" / "train", inputs, outputs)
-    if marker.is_current():
+    inputs = processes.together(lambda: {**resume.settings_of(config), **resume.made_from(config, args.data)})
+    marker = DoneMarker(exp_dir / ".done" / "train", inputs, outputs, checks_outputs=True)
+    if processes.first_decides(marker.is_current):
         logger.info("stage train: nothing changed since the last run, skipped (delete %s to force)", marker.path)
         return
-    has_state = checkpoint.resume_path(exp_dir).is_file()
-    if has_state and not args.resume:
+    processes.check_shared(exp_dir)
+    processes.agree(inputs, "what is trained on")
+    continues = processes.first_decides(lambda: _continues(args, marker))
+    trainer = processes.together(
+        lambda: Trainer(config, args.data, exp_dir, processes, _validation(args, config, processes))
+    )
+    if continues:
+        trainer.resume()
+        processes.together(lambda: _refuse_lost_models(trainer, marker))
+    if processes.is_first:
+        marker.clear()
+        config.save(exp_dir / "config.yaml")
+        write_text(exp_dir / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
+    trainer.run()
+    if processes.is_first:
+        marker.write()
+        logger.info("trained %d epochs; models are in %s", config.num_epochs, exp_dir / "models")
+
+
+def _continues(args: argparse.Namespace, marker: DoneMarker) -> bool:
+    """Whether there is a run to go on with.
+
+    Raises:
+        RecipeError: there is one that must not be continued, or overwritten.
+    """
+    if checkpoint.resume_path(args.exp_dir).is_file():
+        if not args.resume:
+            raise RecipeError(
+                f"{args.exp_dir} holds a run already and --resume is false; use --resume true to continue it, choose "
+                "another --exp_dir, or delete it"
+            )
+        return True
+    if marker.path.is_file():
         raise RecipeError(
-            f"{exp_dir} holds a run already and --resume is false; use --resume true to continue it, choose another "
-            "--exp_dir, or delete it"
+            f"{args.exp_dir} holds a finished run, without its resume.pt, that is not this one: "
+            f"{'; '.join(marker.changes())}. Choose another --exp_dir, or delete this one to train "
+            "anew; to use its weights as they are, go on with run.sh --stage 4"
         )
-    with joined_processes(config.device) as processes:
-        validate = None
-        if processes.is_first:
-            validate = validation_check(args.data, build.build_fbank(config, dither=0.0), processes.device)
-        trainer = Trainer(config, args.data, exp_dir, processes, validate)
-        if has_state:
-            trainer.resume()
-        if processes.is_first:
-            marker.clear()
-            config.save(exp_dir / "config.yaml")
-            write_text(exp_dir / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
-        trainer.run()
-        if processes.is_first:
-            marker.write()
-            logger.info("trained %d epochs; models are in %s", config.num_epochs, exp_dir / "models")
+    return False
+
+
+def _validation(args: argparse.Namespace, config: Config, processes: Processes) -> Validation | None:
+    """The held-out check, which the first process makes for all."""
+    if not processes.is_first:
+        return None
+    return validation_check(args.data, build.build_fbank(config, dither=0.0), processes.device)
+
+
+def _refuse_lost_models(trainer: Trainer, marker: DoneMarker) -> None:
+    """A finished run writes no models any more, so those that it has lost would never come back.
+
+    Raises:
+        RecipeError: models are missing, or others than the run wrote.
+    """
+    lost = marker.lost_outputs() if trainer.last_epoch == trainer.config.num_epochs else []
+    if lost:
+        raise RecipeError(
+            f"this run has finished, but {'; '.join(lost)}. Put back what it wrote, or delete "
+            f"{checkpoint.resume_path(trainer.exp_dir)} and {marker.path} to train anew"
+        )

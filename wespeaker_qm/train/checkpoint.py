@@ -5,6 +5,7 @@ and replaces itself after every epoch. Both are whole or absent, with a checksum
 """
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,23 @@ def average(paths: list[Path]) -> State:
         name: (total[name] / len(paths)).to(value.dtype) if value.is_floating_point() else value
         for name, value in last.items()
     }
+
+
+def state_digest(state: Any) -> str:
+    """CRC-32, in hexadecimal, of every tensor and value of a nested state, in its order."""
+    return f"{_crc32(state, 0):08x}"
+
+
+def _crc32(value: Any, crc32: int) -> int:
+    if isinstance(value, torch.Tensor):
+        plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return zlib.crc32(plain.numpy().data, crc32)
+    if isinstance(value, dict):
+        for name, each in value.items():
+            crc32 = _crc32(each, zlib.crc32(str(name).encode(), crc32))
+        return crc32
+    if isinstance(value, list | tuple):
+        for each in value:
+            crc32 = _crc32(each, crc32)
+        return crc32
+    return zlib.crc32(repr(value).encode(), crc32)

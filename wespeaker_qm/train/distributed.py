@@ -1,14 +1,31 @@
-"""One process or many: the same code under ``torchrun`` (NCCL on GPUs, gloo on CPUs) and without it."""
+"""One process or many: the same code under ``torchrun`` (NCCL on GPUs, gloo on CPUs) and without it.
+
+Processes that train together must do the same: what depends on a disk, a machine or chance is decided by the first
+(:meth:`Processes.first_decides`), checked on all (:meth:`Processes.agree`), or fails on all
+(:meth:`Processes.together`). A process that raised alone would leave the others waiting for it.
+"""
 
 import os
-from collections.abc import Iterator
+import re
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import write_text
+
+Result = TypeVar("Result")
+
+_SECONDS_TO_SEE_A_FILE = 5.0
+"""Longer than a shared file system takes to show a new file to another machine."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +41,102 @@ class Processes:
         """Whether this process writes files and the progress bar."""
         return self.rank == 0
 
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.world_size > 1:
-            dist.barrier()
-
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum ``tensor`` over all processes, in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """The plain values of all processes, in the order of their ranks."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """Do ``work``, which must not communicate, on every process; where it fails on one, it fails on all.
+
+        Raises:
+            RecipeError: it failed on another process, whose message this is.
+            Exception: what ``work`` raised here.
+        """
+        error: Exception | None = None
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+        messages = self.gather(None if error is None else str(error))
+        if error is not None:
+            raise error
+        for rank, message in enumerate(messages):
+            if message is not None:
+                raise RecipeError(f"process {rank}: {message}")
+        return result
+
+    def first_decides(self, work: Callable[[], Result]) -> Result:
+        """Do ``work`` on the first process alone; its result is that of all.
+
+        Raises:
+            RecipeError: it failed there.
+        """
+        result = self.together(lambda: work() if self.is_first else None)
+        if self.world_size > 1:
+            values = [result]
+            dist.broadcast_object_list(values, src=0)
+            result = values[0]
+        return result  # type: ignore[return-value]
+
+    def agree(self, values: Mapping[str, Any], what: str) -> None:
+        """Check that all processes hold the same named values.
+
+        Raises:
+            RecipeError: on all of them; the first process that differs is named, and what differs.
+        """
+        held = self.gather((socket.gethostname(), dict(values)))
+        host, expected = held[0]
+        for rank, (other_host, found) in enumerate(held):
+            names = [name for name in expected | found if expected.get(name) != found.get(name)]
+            if names:
+                shown = "; ".join(f"{name}: {expected.get(name)} there, {found.get(name)} here" for name in names[:5])
+                raise RecipeError(
+                    f"{what} differs between process 0 on {host} (there) and process {rank} on {other_host} (here): "
+                    f"{shown}. All processes must read the same files: start them with the same command, on a disk "
+                    "that all machines share"
+                )
+
+    def check_shared(self, folder: Path) -> None:
+        """Check that ``folder`` is the same for all processes: that they see a file which the first one makes there.
+
+        Raises:
+            RecipeError: on all of them; the first process that does not see it is named.
+        """
+        if self.world_size == 1:
+            return
+        name = self.first_decides(lambda: f".shared_{secrets.token_hex(8)}")
+        try:
+            self.together(lambda: write_text(folder / name, "") if self.is_first else None)
+            seen = self.gather((socket.gethostname(), _appears(folder / name)))
+        finally:
+            if self.is_first:
+                (folder / name).unlink(missing_ok=True)
+        for rank, (host, is_seen) in enumerate(seen):
+            if not is_seen:
+                raise RecipeError(
+                    f"--exp_dir {folder}: process {rank} on {host} does not see what process 0 on {seen[0][0]} writes "
+                    "there, expected one folder on a disk that all machines share; name such a folder"
+                )
+
+
+def _appears(path: Path) -> bool:
+    """Whether a file is there, or comes into sight in a moment."""
+    give_up = time.monotonic() + _SECONDS_TO_SEE_A_FILE
+    while not path.is_file():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -47,23 +150,61 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if local_rank >= torch.cuda.device_count():
         raise RecipeError(
             f"device: process {local_rank} wants a GPU of its own, but {torch.cuda.device_count()} are visible; "
-            "start fewer processes (run.sh --num_gpus), check CUDA_VISIBLE_DEVICES, or set device=cpu"
+            "start fewer processes (run.sh --num_processes, or --gpus), check CUDA_VISIBLE_DEVICES, or set device=cpu"
         )
     return torch.device("cuda", local_rank)
 
 
+def refuse_missing_gpus(gpus: str | Sequence[int] | None, device: str) -> None:
+    """Check that the GPUs which a configuration asks for are there; with ``device`` cpu it asks for none.
+
+    ``CUDA_VISIBLE_DEVICES``, which ``run.sh --gpus`` sets, has the last word: where it is set, nothing is checked.
+
+    Raises:
+        RecipeError: a GPU is not there.
+    """
+    if gpus is None or device == "cpu" or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return
+    numbers = [int(number) for number in re.findall(r"\d+", str(gpus))]
+    found = torch.cuda.device_count()
+    if any(number >= found for number in numbers):
+        raise RecipeError(
+            f"gpus: found {gpus}, but this machine shows {found} GPU(s); name those that are there (run.sh --gpus), or "
+            "set gpus=null to take what there is, or device=cpu"
+        )
+
+
 @contextmanager
-def joined_processes(device_name: str) -> Iterator[Processes]:
-    """Join the processes that ``torchrun`` started, if it did, and leave them at the end."""
+def joined_processes(device_name: str | Callable[[], str]) -> Iterator[Processes]:
+    """Join the processes that ``torchrun`` started, if it did, and leave them at the end.
+
+    Args:
+        device_name: ``device`` of the configuration, or a function that finds it. The processes join first: if it
+            raises on one of them, they all raise.
+
+    Raises:
+        RecipeError: as :func:`choose_device`, on all processes; or another process has ended before its time.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", "0")))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if world_size > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if world_size > 1:  # plain values go over gloo, also where tensors go over NCCL
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
+        joined = Processes(rank=rank, world_size=world_size, device=torch.device("cpu"))
+        device = joined.together(
+            lambda: choose_device(device_name if isinstance(device_name, str) else device_name(), local_rank)
+        )
+        joined.agree({"device": device.type}, "the device")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         yield Processes(rank=rank, world_size=world_size, device=device)
+    except RuntimeError as error:
+        if world_size == 1 or not (isinstance(error, dist.DistError) or "Connection" in str(error)):
+            raise
+        raise RecipeError(
+            f"process {rank} of {world_size} has lost another one, which ended too early: see its message ({error})"
+        ) from error
     finally:
         if world_size > 1:
             dist.destroy_process_group()

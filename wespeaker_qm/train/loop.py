@@ -31,13 +31,15 @@ from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.log import TrainingLog, progress_bar
 from wespeaker_qm.train.reinit import reinitialise_head
-from wespeaker_qm.train.resume import check_same_run
+from wespeaker_qm.train.resume import check_same_run, made_from, validation_digest
 from wespeaker_qm.utils.errors import RecipeError
 
 logger = logging.getLogger(__name__)
 
 Validation = Callable[[ResNet], dict[str, float | None]]
 """Figures of a held-out verification check of the network, which is in evaluation mode."""
+
+ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
 
 _PROTOTYPES = "projection.weight"  # of the encoder that holds the head
 
@@ -61,8 +63,8 @@ class EncoderWithHead(nn.Module):
         return output
 
 
-def batch_figures(output: LinearLoss, num_classes: int) -> dict[str, float]:
-    """Means over a batch, moved from the device at once.
+def batch_figures(output: LinearLoss, num_classes: int, processes: Processes = ALONE) -> dict[str, float]:
+    """Means over the batch of all processes, moved from the device at once; one that is not finite is so on all.
 
     loss; accuracy: share of samples whose own class is nearest. For alpha > 1 also support: classes with a posterior
     above 0; candidate_density: share of the classes that the head looked at closely; solved and dropped: shares of
@@ -74,6 +76,7 @@ def batch_figures(output: LinearLoss, num_classes: int) -> dict[str, float]:
         figures |= {"support": support, "candidate_density": candidates / num_classes}
         figures |= {"solved": target_posterior == 1, "dropped": target_posterior == 0}
     means = torch.stack([figure.detach().double().mean() for figure in figures.values()])
+    means = processes.sum(means) / processes.world_size
     return dict(zip(figures, means.tolist(), strict=True))
 
 
@@ -127,6 +130,8 @@ class Trainer:
         device = processes.device
         fbank = build.build_fbank(config, dither=config.dataset_args.fbank_args.dither)
         self.data = open_training_set(config, data_dir, fbank)
+        self.made_from = made_from(config, data_dir)
+        self.validation = validation_digest(data_dir)
         loading = config.dataloader_args
         self.plan = BatchPlan(
             self.data.labels,
@@ -187,6 +192,8 @@ class Trainer:
             "world_size": self.processes.world_size,
             "config": self.config.to_yaml(),
             "speakers": self.data.speakers,
+            "made_from": self.made_from,
+            "validation": self.validation,
             "model": model,
             "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
@@ -197,11 +204,14 @@ class Trainer:
         """Continue from ``models/resume.pt``.
 
         Raises:
-            RecipeError: it is of another configuration, speaker list or number of processes.
+            RecipeError: it is of another configuration, other data or another number of processes, or the processes did
+                not read the same; on all of them.
         """
         path = checkpoint.resume_path(self.exp_dir)
-        state = checkpoint.load(path)
-        check_same_run(state, self.config, self.data.speakers, self.processes.world_size, path)
+        state = self.processes.together(lambda: self._read_state(path))
+        self.processes.agree({"epoch": state["epoch"], "content": checkpoint.state_digest(state)}, str(path))
+        if state.get("validation") != self.validation:
+            logger.warning("the validation set has changed: the log's earlier checks are of another one")
         self._change_class_rows(state["model"], state["optimizer"], self.shards.own_classes)
         self.encoder.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -210,6 +220,11 @@ class Trainer:
         self.last_epoch = state["epoch"]
         self.elapsed_s = state["elapsed_s"]
         logger.info("resumed after epoch %d of %d (%s)", self.last_epoch, self.config.num_epochs, path)
+
+    def _read_state(self, path: Path) -> dict[str, Any]:
+        state: dict[str, Any] = checkpoint.load(path)
+        check_same_run(state, self.config, self.data.speakers, self.made_from, self.processes.world_size, path)
+        return state
 
     def _change_class_rows(
         self,
@@ -292,15 +307,14 @@ class Trainer:
             values = over_epoch.values(self.processes.world_size)
             seen = {"samples": epoch * self.samples_per_epoch, "minutes": self.elapsed_s / 60}
             log.write("epoch", epoch=epoch, step=step, **values, **self._scheduled(step - 1), **seen)
-            self._validate(epoch, step, log)
             if epoch == self.config.num_epochs and values.get("dropped", 0.0) > 1 / 2:
                 logger.warning(
                     "projection_args: in the last epoch %.0f %% of the samples gave their own class a posterior of "
                     "exactly 0: the loss is too sparse for them; lower alpha or scale, or train for longer",
                     100 * values["dropped"],
                 )
-        self._save(epoch)
-        self.processes.barrier()
+        state = self.state()
+        self.processes.together(lambda: self._finish_epoch(epoch, step, log, state))
 
     def _step(self, step: int, batch: TrainingBatch) -> dict[str, float]:
         """One update; what `batch_figures` says of the batch before it."""
@@ -308,7 +322,7 @@ class Trainer:
             group["lr"] = self.learning_rate(step)
         output: LinearLoss = self.model(batch.features, batch.label, self.margin(step))
         loss = output.loss.mean()
-        figures = batch_figures(output, self.data.num_classes)
+        figures = batch_figures(output, self.data.num_classes, self.processes)
         if not math.isfinite(figures["loss"]):
             self._refuse(step, batch, output.loss)
         self.optimizer.zero_grad(set_to_none=True)
@@ -318,12 +332,16 @@ class Trainer:
         return figures
 
     def _refuse(self, step: int, batch: TrainingBatch, loss: torch.Tensor) -> None:
+        """Raise on every process, with the utterances of all."""
         keys = [self.data.chunks.key(utterance) for utterance in batch.utterance.tolist()]
-        bad = [key for key, finite in zip(keys, loss.isfinite().tolist(), strict=True) if not finite]
+        where = "" if self.processes.world_size == 1 else f" (process {self.processes.rank})"
+        own = [f"{key}{where}" for key, finite in zip(keys, loss.isfinite().tolist(), strict=True) if not finite]
+        bad = [key for part in self.processes.gather(own) for key in part]
+        num_utterances = len(keys) * self.processes.world_size
         raise NonFiniteLossError(
-            f"step {step} (epoch {step // self.steps_per_epoch + 1}): the loss of {len(bad)} of {len(keys)} utterances "
-            f"is not finite: {', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}. No update was made; the last "
-            f"finished epoch is in {checkpoint.resume_path(self.exp_dir)}. Check that audio, lower "
+            f"step {step} (epoch {step // self.steps_per_epoch + 1}): the loss of {len(bad)} of {num_utterances} "
+            f"utterances is not finite: {', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}. No update was made; the "
+            f"last finished epoch is in {checkpoint.resume_path(self.exp_dir)}. Check that audio, lower "
             f"scheduler_args.initial_lr ({self.config.scheduler_args.initial_lr}), or set enable_amp=false"
         )
 
@@ -334,6 +352,12 @@ class Trainer:
         reinitialise_head(self.encoder, self.head, self.data.chunks, self.data.frontend, self.plan, self.processes)
         # Momentum points from the old prototypes.
         self.optimizer.state[self.head.weight].clear()
+
+    def _finish_epoch(self, epoch: int, step: int, log: TrainingLog | None, state: dict[str, Any]) -> None:
+        """On the first process: check and save."""
+        if log is not None:
+            self._validate(epoch, step, log)
+            self._save(epoch, state)
 
     def _validate(self, epoch: int, step: int, log: TrainingLog) -> None:
         interval = self.config.valid_epoch_interval
@@ -347,11 +371,8 @@ class Trainer:
         )
         logger.info("epoch %d: held-out verification %s", epoch, shown)
 
-    def _save(self, epoch: int) -> None:
+    def _save(self, epoch: int, state: dict[str, Any]) -> None:
         config = self.config
-        state = self.state()
-        if not self.processes.is_first:
-            return
         if epoch % config.save_epoch_interval == 0 or epoch > config.num_epochs - config.num_avg:
             checkpoint.save(state["model"], checkpoint.model_path(self.exp_dir, epoch))
         # Last: a resume file that says "epoch done" must find that epoch's model beside it.

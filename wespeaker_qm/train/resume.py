@@ -1,4 +1,4 @@
-"""Whether a saved state belongs to the run that wants to continue from it."""
+"""Whether a saved state belongs to the run that wants to continue from it: the same settings, and made of the same."""
 
 from pathlib import Path
 from typing import Any
@@ -6,13 +6,20 @@ from typing import Any
 import yaml
 
 from wespeaker_qm.config import Config
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.corpus.shard_index import packed_digest
+from wespeaker_qm.utils.done import differences, file_digest, value_digest
 from wespeaker_qm.utils.errors import RecipeError
+
+VERSION = 1
+"""Of the training code; raised when a run with the same settings and inputs gets other weights."""
 
 WITHOUT_EFFECT = frozenset(
     {
         "exp_dir",
         "gpus",
         "log_batch_interval",
+        "model_init",
         "save_epoch_interval",
         "valid_epoch_interval",
         "dataloader_args.frontend",
@@ -21,7 +28,42 @@ WITHOUT_EFFECT = frozenset(
         "dataloader_args.prefetch_factor",
     }
 )
-"""Keys that may change between a run and its continuation, because they change no weight."""
+"""Keys that may change between a run and its continuation, because they change no weight. ``model_init`` is a path, and
+what counts is the content of that file."""
+
+_NONE = "none"
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Dotted key -> value of the settings that the weights depend on."""
+    flat = _flat(yaml.safe_load(config.to_yaml()))
+    return {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
+
+
+def made_from(config: Config, data_dir: Path) -> dict[str, Any]:
+    """What, beside the settings, the weights are made from: a digest of the content of each, by name.
+
+    Raises:
+        RecipeError: a set is not packed.
+    """
+    corpus = CorpusInfo.load(data_dir)
+    augments = config.dataset_args.aug_prob > 0
+    return {
+        "training code": VERSION,
+        "training audio": packed_digest(data_dir / corpus.train),
+        "noise": packed_digest(data_dir / corpus.noise) if augments and corpus.noise else _NONE,
+        "room impulse responses": packed_digest(data_dir / corpus.rirs) if augments and corpus.rirs else _NONE,
+        "initial weights": "random" if config.model_init is None else file_digest(config.model_init),
+    }
+
+
+def validation_digest(data_dir: Path) -> str:
+    """Of the audio and the trials of the check while training, which no weight depends on, but the log does."""
+    corpus = CorpusInfo.load(data_dir)
+    if corpus.validation is None:
+        return _NONE
+    trials = file_digest(data_dir / "trials" / corpus.validation)
+    return value_digest([packed_digest(data_dir / corpus.validation), trials])
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -34,24 +76,40 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_same_run(state: dict[str, Any], config: Config, speakers: list[str], world_size: int, path: Path) -> None:
-    """Check that a state was saved with this configuration, these speakers and this number of processes.
+def check_same_run(
+    state: dict[str, Any], config: Config, speakers: list[str], sources: dict[str, Any], world_size: int, path: Path
+) -> None:
+    """Check that a state was saved with this configuration, from this data, and with this number of processes.
+
+    Args:
+        state: as ``Trainer.state`` makes it.
+        config: of the run that wants to continue.
+        speakers: that it trains on.
+        sources: as :func:`made_from` says.
+        world_size: its processes.
+        path: where the state was read, for the message.
 
     Raises:
-        RecipeError: they differ; every key is named with both values.
+        RecipeError: they differ; every difference is named, settings with both values.
     """
-    before, now = _flat(yaml.safe_load(state["config"])), _flat(yaml.safe_load(config.to_yaml()))
+    before = {key: value for key, value in _flat(yaml.safe_load(state["config"])).items() if key not in WITHOUT_EFFECT}
+    now = settings_of(config)
     changes = [
         f"{key}: was {before.get(key)!r}, now {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if key not in WITHOUT_EFFECT and before.get(key) != now.get(key)
+        if before.get(key) != now.get(key)
     ]
     if state["world_size"] != world_size:
         changes.append(f"processes: was {state['world_size']}, now {world_size}")
     if state["speakers"] != speakers:
         changes.append(f"training speakers: was {len(state['speakers'])}, now {len(speakers)}, or others")
+    if "made_from" in state:
+        changes += differences(state["made_from"], sources)
+    else:
+        changes.append("an earlier version wrote it, which did not note what data it was trained on")
     if changes:
         raise RecipeError(
-            f"{path}: the interrupted run had other settings: {'; '.join(changes)}. Set them back, choose another "
-            "--exp_dir, or delete this one to train anew"
+            f"{path}: here is a run ({state['epoch']} of {config.num_epochs} epochs) that was made otherwise: "
+            f"{'; '.join(changes)}. Nothing was trained. Set them back, choose another --exp_dir, or delete "
+            f"{path.parent.parent} to train anew; to use its weights as they are, go on with run.sh --stage 4"
         )

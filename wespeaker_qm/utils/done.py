@@ -1,19 +1,33 @@
-"""Done markers: a stage whose inputs have not changed is not run again."""
+"""Done markers: a stage whose inputs have not changed is not run again, and says what has changed when it is.
+
+A marker is a small JSON file: the version of the stage's code, a digest of each input by name, and the outputs. Inputs
+are known by their content (:func:`file_digest`): neither a copy that keeps its times nor another path deceives it.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from wespeaker_qm import __version__
+from wespeaker_qm.utils.checksums import checksum_of
 from wespeaker_qm.utils.files import write_text
+
+ABSENT = "absent"
+_DIGEST = re.compile(r"[0-9a-f]{64}|CRC-32 .*")
+_FIRST_VERSION = "0.1.0"
+"""Of this package, in the keys of the markers that had one key for all inputs."""
 
 
 def file_stamp(path: Path | str) -> str:
-    """Name, size and modification time of a file, or ``absent``: cheap enough for a million audio files."""
+    """Name, size and modification time of a file, or ``absent``: cheap enough for a million audio files.
+
+    A file that was exchanged for another of the same size and time is not noticed: for what is too large to read.
+    """
     path = Path(path)
     if not path.is_file():
-        return f"{path} absent"
+        return f"{path} {ABSENT}"
     status = path.stat()
     return f"{path} {status.st_size} {status.st_mtime_ns}"
 
@@ -22,34 +36,95 @@ def content_stamp(path: Path | str) -> str:
     """Name and SHA-256 of a small file's content, or ``absent``."""
     path = Path(path)
     if not path.is_file():
-        return f"{path} absent"
+        return f"{path} {ABSENT}"
     return f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
+def file_digest(path: Path | str) -> str:
+    """CRC-32 and size of a file's content, whatever its name and time, or ``absent``."""
+    return str(checksum_of(path)) if Path(path).is_file() else ABSENT
+
+
+def value_digest(value: object) -> str:
+    """SHA-256, in hexadecimal, of any value that JSON can hold; paths and the like count by their text."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Which named inputs differ, in words; digests, which tell nobody anything, are not shown.
+
+    >>> differences({"top_n": 300, "scores": "absent"}, {"top_n": 5})
+    ['scores: was absent, now not asked for', 'top_n: was 300, now 5']
+    """
+    lines = []
+    for name in sorted(before.keys() | now.keys()):
+        one, two = before.get(name, "not asked for"), now.get(name, "not asked for")
+        if one != two:
+            both_digests = all(_DIGEST.fullmatch(str(value)) for value in (one, two))
+            lines.append(f"{name}: {'changed' if both_digests else f'was {_shown(one)}, now {_shown(two)}'}")
+    return lines
+
+
+def _shown(value: object) -> str:
+    return "there" if _DIGEST.fullmatch(str(value)) else str(value)
+
+
 class DoneMarker:
-    """A small JSON file that says: this stage finished, with these inputs, and made these outputs.
+    """Says: this stage finished, with these inputs, and made these outputs.
 
     Args:
         path: the marker, e.g. ``exp/mini/x/.done/score``.
-        inputs: what the result depends on: option values (any JSON-able object) and file stamps.
+        inputs: what the result depends on, by name: option values and digests of files. Anything but a mapping counts
+            as one input.
         outputs: files that must exist for the stage to count as done.
+        version: of the stage's code; raised when its results change for the same inputs.
+        checks_outputs: whether outputs that are no longer what the stage wrote count as gone. They are read for it.
     """
 
-    def __init__(self, path: Path | str, inputs: object, outputs: Iterable[Path | str]) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        inputs: object,
+        outputs: Iterable[Path | str],
+        *,
+        version: int = 1,
+        checks_outputs: bool = False,
+    ) -> None:
         self.path = Path(path)
         self.outputs = [Path(output) for output in outputs]
-        text = json.dumps([__version__, inputs], sort_keys=True, default=str)
-        self.key = hashlib.sha256(text.encode()).hexdigest()
+        self.checks_outputs = checks_outputs
+        named = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
+        self.inputs = {"code": version} | {
+            str(name): value if isinstance(value, str | int | float | None) else value_digest(value)
+            for name, value in named.items()
+        }
+        self._old_key = value_digest([_FIRST_VERSION, inputs])
 
     def is_current(self) -> bool:
         """Whether the stage was done with the same inputs and its outputs are still there."""
-        if not self.path.is_file():
-            return False
-        try:
-            recorded = json.loads(self.path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            return False
-        return recorded.get("key") == self.key and all(output.exists() for output in self.outputs)
+        return self.path.is_file() and not self.changes()
+
+    def changes(self) -> list[str]:
+        """Why the stage must run, in words: inputs that differ, outputs that are gone; nothing when it is done."""
+        recorded = _read(self.path)
+        if "inputs" in recorded:
+            lines = differences(recorded["inputs"], self.inputs)
+        elif recorded.get("key") == self._old_key:
+            lines = []
+        else:
+            lines = [f"{self.path}: no record of its inputs (an interrupted run, or one of an earlier version)"]
+        return lines + self.lost_outputs()
+
+    def lost_outputs(self) -> list[str]:
+        """Outputs that are missing, or (with ``checks_outputs``) are not what a finished stage left there, in words."""
+        lines = [f"{output}: missing" for output in self.outputs if not output.exists()]
+        if self.checks_outputs and not lines:
+            written = _read(self.path).get("outputs")
+            written = written if isinstance(written, dict) else {}
+            for output in self.outputs:
+                if output.name in written and written[output.name] != file_digest(output):
+                    lines.append(f"{output}: not what the stage wrote")
+        return lines
 
     def clear(self) -> None:
         """Remove the marker, before outputs are overwritten."""
@@ -57,4 +132,20 @@ class DoneMarker:
 
     def write(self) -> None:
         """Write the marker: the last act of a stage."""
-        write_text(self.path, json.dumps({"key": self.key, "outputs": [str(output) for output in self.outputs]}) + "\n")
+        outputs = {output.name: file_digest(output) if self.checks_outputs else "" for output in self.outputs}
+        write_text(self.path, json.dumps({"inputs": self.inputs, "outputs": outputs}, indent=1) + "\n")
+
+
+def recorded_inputs(path: Path | str) -> dict[str, Any] | None:
+    """What a marker says of its stage's inputs, by name; None where there is no marker, or an older one."""
+    recorded = _read(Path(path)).get("inputs")
+    return recorded if isinstance(recorded, dict) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a marker; nothing where there is none that can be read."""
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return recorded if isinstance(recorded, dict) else {}

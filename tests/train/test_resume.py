@@ -1,0 +1,179 @@
+"""A run goes on only with what it was made from; every difference is named, and nothing is trained or marked."""
+
+import argparse
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from wespeaker_qm.bin import train
+from wespeaker_qm.config import Config
+from wespeaker_qm.corpus.shards import pack_data_dir
+from wespeaker_qm.train import build, checkpoint, resume
+from wespeaker_qm.utils.errors import RecipeError
+
+
+@pytest.fixture
+def data(tiny_corpus: Path, tmp_path: Path) -> Path:
+    """A copy of the corpus that a test may change."""
+    return Path(shutil.copytree(tiny_corpus, tmp_path / "data"))
+
+
+@pytest.fixture
+def run(data: Path, tiny_config: Config, tmp_path: Path):
+    """Function: train into ``tmp_path / "exp"``, with overrides."""
+
+    def call(*overrides: str, config: Config = tiny_config) -> Path:
+        config.save(tmp_path / "conf.yaml")
+        parser = argparse.ArgumentParser()
+        train.add_arguments(parser)
+        options = ["--data", str(data), "--exp_dir", str(tmp_path / "exp"), "--config", str(tmp_path / "conf.yaml")]
+        train.run(parser.parse_args([*options, "--set", "valid_epoch_interval=0", *overrides]))
+        return tmp_path / "exp"
+
+    return call
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def without_last_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def change_set(folder: Path) -> None:
+    """Pack a set without its last recording, whose speaker has others."""
+    for name in ("wav.scp", "utt2spk", "utt2dur"):
+        without_last_line(folder / name)
+    pack_data_dir(folder, utterances_per_shard=10, num_workers=1)
+
+
+def interrupt(exp: Path) -> None:
+    """Make a finished run one that stopped after its first epoch."""
+    (exp / ".done" / "train").unlink()
+    state = checkpoint.load(checkpoint.resume_path(exp))
+    checkpoint.save({**state, "epoch": 1}, checkpoint.resume_path(exp))
+    for epoch in (2, 3):
+        checkpoint.model_path(exp, epoch).unlink()
+
+
+CHANGES = [
+    ("train", "training audio: changed"),
+    ("noise", "noise: changed"),
+    ("rirs", "room impulse responses: changed"),
+]
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "interrupted"])
+@pytest.mark.parametrize(("name", "message"), CHANGES, ids=[name for name, _ in CHANGES])
+def test_other_audio_is_refused_by_name(run, data: Path, name: str, message: str, finished: bool) -> None:
+    exp = run()
+    if not finished:
+        interrupt(exp)
+    before = contents(exp)
+    change_set(data / name)
+    for _ in range(2):
+        with pytest.raises(RecipeError, match=message) as error:
+            run()
+        assert "choose another --exp_dir, or delete" in str(error.value)
+    assert contents(exp) == before
+
+
+def test_the_same_audio_packed_again_at_another_time_and_place_is_the_same(run, data: Path, caplog) -> None:
+    exp = run()
+    shutil.rmtree(data / "train" / "shards")
+    (data / "train" / "shard.list").unlink()
+    pack_data_dir(data / "train", utterances_per_shard=10, num_workers=1)
+    with caplog.at_level(logging.INFO, "wespeaker_qm"):
+        run()
+    assert "stage train: nothing changed since the last run, skipped" in caplog.text
+    interrupt(exp)
+    run()
+
+
+def test_noise_that_is_not_used_may_change(run, data: Path) -> None:
+    run("dataset_args.aug_prob=0")
+    change_set(data / "noise")
+    run("dataset_args.aug_prob=0")
+
+
+def test_initial_weights_count_by_content(run, tiny_config: Config, tmp_path: Path) -> None:
+    encoder = build.build_encoder(tiny_config)
+    checkpoint.save(encoder.state_dict(), tmp_path / "init.pt")
+    exp = run(f"model_init={tmp_path / 'init.pt'}")
+    shutil.copy(tmp_path / "init.pt", tmp_path / "copy.pt")
+    run(f"model_init={tmp_path / 'copy.pt'}")
+    state = encoder.state_dict()
+    state["conv1.weight"] = state["conv1.weight"] + 1
+    checkpoint.save(state, tmp_path / "init.pt")
+    before = contents(exp)
+    with pytest.raises(RecipeError, match="initial weights: changed"):
+        run(f"model_init={tmp_path / 'init.pt'}")
+    with pytest.raises(RecipeError, match="initial weights: was there, now random"):
+        run()
+    assert contents(exp) == before
+
+
+def test_another_version_of_the_code_is_named(run, monkeypatch) -> None:
+    run()
+    monkeypatch.setattr(resume, "VERSION", resume.VERSION + 1)
+    with pytest.raises(RecipeError, match=f"training code: was {resume.VERSION - 1}, now {resume.VERSION}"):
+        run()
+
+
+def test_a_run_of_an_earlier_version_is_refused_with_the_reason(run) -> None:
+    exp = run()
+    state = checkpoint.load(checkpoint.resume_path(exp))
+    del state["made_from"], state["validation"]
+    checkpoint.save(state, checkpoint.resume_path(exp))
+    (exp / ".done" / "train").write_text('{"key": "0123", "outputs": []}')
+    with pytest.raises(RecipeError, match="an earlier version wrote it, which did not note what data"):
+        run()
+
+
+def test_a_finished_run_without_its_state_is_not_overwritten_by_another(run, data: Path) -> None:
+    exp = run()
+    checkpoint.resume_path(exp).unlink()
+    run()
+    change_set(data / "train")
+    before = contents(exp)
+    with pytest.raises(RecipeError, match=r"holds a finished run, without its resume\.pt.*training audio: changed"):
+        run()
+    assert contents(exp) == before
+
+
+def test_models_that_a_finished_run_has_lost_are_not_marked_as_there(run) -> None:
+    exp = run()
+    model = checkpoint.model_path(exp, 3)
+    content = model.read_bytes()
+    model.unlink()
+    with pytest.raises(RecipeError, match=r"model_3\.pt: missing"):
+        run()
+    model.write_bytes(bytes(reversed(content)))
+    with pytest.raises(RecipeError, match=r"model_3\.pt: not what the stage wrote"):
+        run()
+    model.write_bytes(content)
+    run()
+
+
+def test_another_validation_set_is_told_but_changes_no_weight(run, data: Path, caplog) -> None:
+    exp = run()
+    path = checkpoint.model_path(exp, 3)
+    before = checkpoint.load(path)
+    interrupt(exp)
+    without_last_line(data / "trials" / "eval")
+    with caplog.at_level(logging.INFO, "wespeaker_qm"):
+        run()
+    assert "the validation set has changed" in caplog.text
+    assert checkpoint.load(path).keys() == before.keys()
+
+
+def test_settings_without_effect_do_not_train_again(run, tiny_config: Config, caplog) -> None:
+    run()
+    loading = dataclasses.replace(tiny_config.dataloader_args, prefetch_factor=3)
+    with caplog.at_level(logging.INFO, "wespeaker_qm"):
+        run("log_batch_interval=1", config=dataclasses.replace(tiny_config, dataloader_args=loading))
+    assert "nothing changed since the last run, skipped" in caplog.text
