@@ -200,3 +200,10 @@ def test_mean_normalisation():
     normalised = normalise_mean(features)
     torch.testing.assert_close(normalised.mean(dim=1), torch.zeros(3, 8), atol=1e-6, rtol=0)
     torch.testing.assert_close(features - normalised, features.mean(dim=1, keepdim=True).expand_as(features))
+
+
+def test_dither_is_looked_up_on_the_device_of_the_frames():
+    """The device "meta" has shapes and no values, and refuses to meet a tensor of the CPU."""
+    frames, bank = torch.zeros(2, 6, 400, device="meta"), torch.zeros(10, 400, device="meta")
+    _add_dither_at_once(frames, bank, [3, 9])
+    assert frames.device.type == "meta"

@@ -92,7 +92,14 @@ def test_the_filter_is_applied_in_float32_whatever_the_switches_say(products):
     assert products.are_exact
 
 
-@pytest.mark.parametrize("speed", [0.0, -0.9, math.pi, 0.9001, 1000.0])
+@pytest.mark.parametrize("speed", [0.0, -0.9, math.pi, 0.9001, 1000.0, 1.01, 100 / 101, 0.9 + 1e-8])
 def test_speeds_that_are_no_small_ratio(speed):
     with pytest.raises(ValueError, match="expected a positive ratio"):
         change_speed(torch.zeros(1, 100), speed)
+
+
+def test_ratios_of_integers_up_to_100():
+    waveform = torch.zeros(1, 10_000)
+    assert change_speed(waveform, 100 / 99).shape == (1, 9_900)
+    assert change_speed(waveform, 99 / 100).shape == (1, 10_101)
+    assert change_speed(waveform, 100).shape == (1, 100)

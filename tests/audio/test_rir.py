@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyroomacoustics
 import pytest
 
 from wespeaker_qm.audio.rir import (
@@ -122,3 +123,33 @@ def test_sabine_gives_the_textbook_reverberation_time(size=(10.0, 8.0, 3.0)):
     """0.161 V / A, for metres and seconds, where A is surface times absorption."""
     volume, surface = 240.0, 2 * (80 + 24 + 30)
     assert _sabine_rt60(np.array(size), 0.3) == pytest.approx(0.161 * volume / (0.3 * surface), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("height_m", "rt60_s", "order"),
+    [(3.0, 0.1, 12), (4.0, 0.3, 26), (2.5, 0.9, 30), (8.0, 0.5, 22)],
+    ids=["343 * 0.1 / 3 = 11.4", "25.7", "limited to 30", "21.4"],
+)
+def test_echoes_are_followed_as_often_as_sound_can_cross_the_room_within_rt60(monkeypatch, height_m, rt60_s, order):
+    """And on one thread, since several sum them in another order; whatever happens, the setting is put back."""
+    before = pyroomacoustics.constants.get("num_threads")
+    asked = {}
+
+    def shoebox(extent_m, **arguments):
+        asked.update(arguments, threads=pyroomacoustics.constants.get("num_threads"))
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(pyroomacoustics, "ShoeBox", shoebox)
+    pyroomacoustics.constants.set("num_threads", 7)
+    room = Room(np.array([9.0, 10.0, height_m]), np.ones(3), np.full(3, 2.0), rt60_s)
+    with pytest.raises(RuntimeError, match="enough"):
+        room_impulse_response(room, 8000)
+    assert (asked["max_order"], asked["fs"], asked["threads"]) == (order, 8000, 1)
+    assert pyroomacoustics.constants.get("num_threads") == 7
+    pyroomacoustics.constants.set("num_threads", before)
+
+
+def test_sixteen_kilohertz_unless_said_otherwise():
+    default, sixteen, eight = (next(simulate_rirs(1, 5, *rate)) for rate in ((), (16000,), (8000,)))
+    np.testing.assert_array_equal(default.rir, sixteen.rir)
+    assert len(eight.rir) < 0.6 * len(sixteen.rir)
