@@ -129,3 +129,31 @@ def test_useless_draws_are_passed_over_and_hopeless_lists_refused():
         resample([SortedTrials.of(np.arange(4.0), many.enrolment == many.test)], many, num_resamples=500)
     with pytest.raises(RecipeError, match="at least 2"):
         resample([SortedTrials.of(scores, is_target)], speakers._replace(num_speakers=1), num_resamples=2)
+
+
+def test_runs_are_neighbours_of_one_kind_and_end_at_their_lowest_score():
+    """Of six scores two are tied between the kinds (0.5), which join no neighbour."""
+    scores = np.array([0.7, 0.9, 0.5, 0.8, 0.5, 0.4, 0.3, 0.1])
+    is_target = np.array([False, True, True, True, False, False, False, True])
+    trials = SortedTrials.of(scores, is_target, FigureSet())
+    assert trials.order.tolist() == [1, 3, 0, 2, 4, 5, 6, 7]
+    assert trials.run_start.tolist() == [0, 2, 3, 5, 7]
+    assert trials.run_threshold.tolist() == [np.nextafter(0.9, 1), 0.8, 0.7, 0.5, 0.3, 0.1]
+    roc = trials.curve(np.array([1, 2, 3, 4, 0, 5, 6, 7], np.int32))
+    assert roc.true_accepts.tolist() == [0, 6, 6, 9, 9, 16]
+    assert roc.false_accepts.tolist() == [0, 0, 1, 1, 12, 12]
+
+
+@pytest.mark.parametrize("p_target", [0.5, 0.25, 0.1, 0.9])
+def test_decisions_fall_at_the_end_of_a_run(p_target):
+    """Of log-likelihood ratios a run is cut where the Bayes threshold cuts it: scores at it are accepted."""
+    threshold = np.log((1 - p_target) / p_target)
+    scores = threshold + np.array([2.0, 1.0, 0.0, -1.0, -2.0, 3.0, -3.0])
+    is_target = np.array([True] * 5 + [False] * 2)
+    trials = SortedTrials.of(scores, is_target, FigureSet(is_llr=True, p_targets=(p_target,)))
+    assert trials.run_threshold[1:].tolist() == scores[[5, 2, 4, 6]].tolist()
+    names = trials.wanted.names()
+    values, _ = figures(trials, np.array([1, 1, 1, 1, 2, 1, 1], np.int32))
+    misses, false_accepts = 3 / 6, 1 / 2
+    cost = p_target * misses + (1 - p_target) * false_accepts
+    assert values[names.index(f"actDCF {p_target:g}")] == pytest.approx(cost / min(p_target, 1 - p_target))

@@ -2,10 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from wespeaker_qm.evaluate.metrics import evaluate_list, markdown_table
+from wespeaker_qm.evaluate.metrics import (
+    comparison_table,
+    evaluate_list,
+    figures_table,
+    markdown_table,
+    show_figure,
+)
 from wespeaker_qm.evaluate.trial_table import read_trial_table
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -79,3 +87,86 @@ def test_markdown_tables_are_aligned():
     lines = markdown_table(["system", "x"], [["a", "1.00"], ["longer name", "2"]]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[3] == "| longer name |    2 |"
+
+
+def difference(figure, one, two, estimate, low, high, p_value, p_holm):
+    return SimpleNamespace(
+        figure=figure,
+        one=one,
+        two=two,
+        difference=estimate,
+        low=low,
+        high=high,
+        p_value=p_value,
+        p_holm=p_holm,
+        reason=None,
+    )
+
+
+def test_differences_of_rates_are_in_per_cent_and_those_of_costs_are_not():
+    table = comparison_table(
+        [
+            difference("EER", "a", "b", 0.01234, -0.00512, 0.03, 0.0123, 0.0369),
+            difference("minCllr", "a", "c", -0.01234, -0.05, 0.00016, 0.5, 1.0),
+            difference("FAR@TAR 0.9", "b", "c", 0.5, 0.25, 0.75, 0.004, 0.004),
+        ],
+        {"a": "A", "b": "B", "c": "C"}.__getitem__,
+    )
+    header, rule, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    assert header == ["difference", "estimate", "95 % interval", "p", "p, all pairs (Holm)"]
+    assert [cell.strip("-") for cell in rule] == [":", ":", ":", ":", ":"]
+    assert lines == [
+        ["EER: B less A", "+1.23", "-0.51 to +3.00", "0.012", "0.037"],
+        ["minCllr: C less A", "-0.0123", "-0.0500 to +0.0002", "0.500", "1.000"],
+        ["FAR@TAR 0.9: C less B", "+50.00", "+25.00 to +75.00", "0.004", "0.004"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [
+        ("EER", "12.35 (10.00 to 15.00)"),
+        ("TAR@FAR 1e-3", "12.35 (10.00 to 15.00)"),
+        ("FAR@TAR 0.9", "12.346 (10.000 to 15.000)"),
+        ("minDCF 0.01", "0.123 (0.100 to 0.150)"),
+        ("actDCF 0.01", "0.123 (0.100 to 0.150)"),
+        ("minCllr", "0.123 (0.100 to 0.150)"),
+        ("Cllr", "0.123 (0.100 to 0.150)"),
+    ],
+)
+def test_rates_are_shown_in_per_cent_and_costs_as_they_are(figure, shown):
+    assert show_figure(figure, 0.123456, (0.1, 0.15)) == shown
+    assert show_figure(figure, 0.123456) == shown.split()[0]
+
+
+def test_a_table_of_figures_by_hand(files):
+    """The good system errs nowhere; the bad one accepts one of two non-targets before its only target."""
+    trials = read_trial_table(files / "trials")
+    systems = evaluate_list(trials, {name: files / f"{name}.score" for name in ("good", "bad")}, SPEAKER).systems
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in figures_table(systems).splitlines()]
+    cells = {name: (good, bad) for name, good, bad in lines}
+    assert cells["figure"] == ("good", "bad")
+    assert cells["EER %"] == ("0.00", "50.00")
+    assert cells["EER % on the convex hull"] == ("0.00", "33.33")  # hull from (0, 0) over (1/2, 1): 1 - 2 x = x
+    assert cells["FAR % at TAR 0.9"] == ("0.000", "50.000")
+    assert cells["TAR % at FAR 1e-1"] == ("not measurable", "not measurable")
+    # Two operating points with p = 0.01: reject all costs 0.01, accept one costs 0.99 / 2; divided by 0.01.
+    assert cells["minDCF 0.01"] == ("0.000", "1.000")
+    # The bin of score 0.1 to 0.15 holds the target and a non-target of two: (log2(1 + 1/2) + log2(1 + 2) / 2) / 2.
+    assert cells["minCllr"] == ("0.000", "0.689")
+
+
+def test_names_and_counts_of_the_figures_in_json(files):
+    trials = read_trial_table(files / "trials")
+    result = evaluate_list(trials, {"bad": files / "bad.score"}, SPEAKER)
+    system = result.to_json()["systems"]["bad"]
+    assert system["eer_hull"] == pytest.approx(1 / 3)
+    assert system["min_cllr"] == pytest.approx((np.log2(1.5) + np.log2(3) / 2) / 2)
+    assert system["far_at_tar"]["0.95"] == {"threshold": 0.15, "far": 0.5, "tar": 1.0, "false_accepts": 1}
+    assert list(system["min_dcf"]) == ["0.01", "0.001"]
+    assert "cllr" not in system
+    with_llr = evaluate_list(trials, {"bad": files / "bad.score"}, SPEAKER, llr_systems=frozenset({"bad"}))
+    llr = with_llr.to_json()["systems"]["bad"]
+    costs = np.log2(1 + np.exp([-0.15, 0.1, 0.2]))
+    assert llr["cllr"] == pytest.approx((costs[0] + costs[1:].mean()) / 2)
+    assert llr["act_dcf"] == {"0.01": 1.0, "0.001": 1.0}  # thresholds 4.6 and 6.9 reject all
