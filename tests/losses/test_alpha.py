@@ -487,6 +487,38 @@ def test_an_empty_batch(alpha: float) -> None:
     assert output.posterior.shape == (0, 5)
 
 
+@pytest.mark.parametrize("alpha", [1.0, 1.0000001, 1.05, 1.5, 2.0])
+def test_masked_classes_are_no_classes(alpha: float) -> None:
+    """A logit, or the logarithm of a reference, of -inf."""
+    logits, target = speaker_logits(9, scale=4.0, lead=0.5)
+    expected, expected_gradient = loss_and_gradient(logits, target, alpha)
+    nowhere = torch.full((16, 40), -math.inf, dtype=torch.float64)
+    output, gradient = loss_and_gradient(torch.cat([logits, nowhere], 1), target, alpha)
+    torch.testing.assert_close(output.loss, expected.loss)
+    torch.testing.assert_close(gradient, F.pad(expected_gradient, (0, 40)))
+    assert (output.posterior[:, 9:] == 0).all()
+    log_reference = torch.cat([torch.zeros(9), torch.full((40,), -math.inf)]).double()
+    output, gradient = loss_and_gradient(F.pad(logits, (0, 40), value=9.0), target, alpha, log_reference)
+    torch.testing.assert_close(output.loss, expected.loss)
+    torch.testing.assert_close(gradient, F.pad(expected_gradient, (0, 40)))
+    masked = logits.clone()
+    masked[3, target[3]] = -math.inf
+    loss = alpha_divergence_loss(masked, target, alpha).loss
+    assert loss[3] == math.inf, "a target that is no class"
+    torch.testing.assert_close(loss[:3], expected.loss[:3])
+    masked[3] = -math.inf
+    assert alpha_divergence_loss(masked, target, alpha).loss[3].isnan(), "a row without classes"
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.0000001, 1.5, 2.0])
+def test_no_gradient_is_needed(alpha: float) -> None:
+    logits, target = speaker_logits(50, scale=20.0)
+    with torch.inference_mode():
+        output = alpha_divergence_loss(logits, target, alpha, target_log_reference(logits, target, -1.0))
+    expected = alpha_divergence_loss(logits, target, alpha, target_log_reference(logits, target, -1.0))
+    assert torch.equal(output.loss, expected.loss)
+
+
 # --- errors ---
 
 
@@ -508,6 +540,28 @@ def test_shapes_that_do_not_fit() -> None:
         alpha_divergence_loss(logits[:, :0], target, 1.5)
     with pytest.raises(ValueError, match=r"\(3,\), expected \(4,\) or \(3, 4\)"):
         alpha_divergence_loss(logits, target, 1.5, torch.zeros(3))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.5])
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (torch.tensor([0, 4, -1]), r"2 targets such as \[4, -1\] are no class in 0 to 3"),
+        (torch.tensor([0.0, 1, 2]), "target has type torch.float32, expected integers"),
+        (torch.tensor([True, False, True]), "target has type torch.bool, expected integers"),
+    ],
+)
+def test_targets_that_are_no_class(target: Tensor, message: str, alpha: float) -> None:
+    with pytest.raises(ValueError, match=message):
+        alpha_divergence_loss(torch.zeros(3, 4), target, alpha)
+    assert alpha_divergence_loss(torch.zeros(1, 4), torch.tensor([3], dtype=torch.int32), alpha).loss.isfinite()
+
+
+def test_a_second_derivative_is_refused() -> None:
+    logits, target = speaker_logits(9, scale=4.0)
+    loss = alpha_divergence_loss(logits.requires_grad_(), target, 1.5).loss.sum()
+    with pytest.raises(RuntimeError, match=r"create_graph=True, .* first derivatives only"):
+        torch.autograd.grad(loss, logits, create_graph=True)
 
 
 def test_no_convergence_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from wespeaker_qm.losses.heads import (
     QMarginHead,
     reinitialised_prototypes,
 )
-from wespeaker_qm.losses.margins import angular_margin
+from wespeaker_qm.losses.margins import angular_margin, angular_slope
 from wespeaker_qm.losses.shards import ClassShards
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -359,6 +359,14 @@ def test_angular_margin_at_the_ends(margin: float) -> None:
     torch.testing.assert_close(gradient, torch.tensor([1.0, math.cos(margin)]))
 
 
+@pytest.mark.parametrize("easy_margin", [False, True])
+@pytest.mark.parametrize("margin", [0.0, 0.2, 1.5, math.pi])
+def test_the_slope_is_the_derivative(margin: float, easy_margin: bool) -> None:
+    cosine = torch.linspace(-1, 1, 4001, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(angular_margin(cosine, margin, easy_margin=easy_margin).sum(), cosine)
+    torch.testing.assert_close(angular_slope(cosine.detach(), margin, easy_margin=easy_margin), expected)
+
+
 # --- the gap at which a sample is solved ---
 
 
@@ -389,6 +397,14 @@ def test_reinitialised_prototypes_point_at_the_means_with_their_old_norms() -> N
     moved = [0, 2, 3]
     torch.testing.assert_close(F.cosine_similarity(prototypes[moved], means[moved]), torch.ones(3))
     torch.testing.assert_close(prototypes.norm(dim=1), weight.norm(dim=1))
+
+
+def test_reinitialisation_keeps_any_norm() -> None:
+    weight = torch.randn(5, 8) * torch.tensor([[1e-30], [1e-20], [1.0], [1e20], [1e37]])
+    prototypes, _ = reinitialised_prototypes(torch.eye(5, 8) / 1e30, weight)
+    torch.testing.assert_close(prototypes.double().norm(dim=1), weight.double().norm(dim=1), rtol=1e-6, atol=0)
+    directions = prototypes.double() / weight.double().norm(dim=1, keepdim=True)
+    torch.testing.assert_close(directions, torch.eye(5, 8).double(), rtol=0, atol=1e-6)
 
 
 def test_reinitialisation_takes_means_of_higher_precision_and_a_parameter() -> None:

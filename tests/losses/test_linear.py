@@ -1,7 +1,7 @@
 """The loss from prototypes against the loss of dense float64 logits: in every regime, precision and odd case."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -12,10 +12,13 @@ from torch import Tensor
 
 from wespeaker_qm.bench.problems import Case, simulate
 from wespeaker_qm.losses import candidates, linear
-from wespeaker_qm.losses.alpha import alpha_divergence_loss, target_log_reference
+from wespeaker_qm.losses.alpha import alpha_divergence_loss, alpha_softargmax, target_log_reference
+from wespeaker_qm.losses.gradients import in_range
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType, angular_margin
+from wespeaker_qm.train.loop import batch_figures
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.precision import exact_float32
 
 MARGIN_TYPES: list[MarginType] = ["reference", "angular", "easy_angular"]
 
@@ -71,6 +74,16 @@ def ours(
     )
     gradients = torch.autograd.grad((output.loss * upstream(output.loss)).sum(), (embedding, prototypes))
     return Result(output.loss.detach(), *gradients), output
+
+
+MODES = ["dense", "sparse", "chunks"]
+
+
+def compute(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Densely, with the filter, or with the filter in chunks of few classes, whatever the size."""
+    monkeypatch.setattr(linear, "_FEW_CLASSES", 10**9 if mode == "dense" else 0)
+    monkeypatch.setattr(candidates, "_DENSE", 1.0)
+    monkeypatch.setattr(candidates, "_CHUNK_LOGITS", 400 if mode == "chunks" else 2**19)
 
 
 @pytest.fixture
@@ -292,11 +305,351 @@ def test_the_allowance_for_low_precision_holds(dtype: torch.dtype) -> None:
     exact = F.normalize(rows.double()) @ F.normalize(rows.double()).T
     low = F.normalize(rows).to(dtype)
     error = ((low @ low.T).double() - exact).abs().max().item()
-    problem = candidates.Problem(rows, rows, rows[:, 0], 1.0, 0.5, rows[:, 0], rows[:, :1], rows[:, :1], dtype)
-    assert 0 < error <= candidates._roundoff(problem)
+    assert 0 < error <= candidates._roundoff(filter_problem(dim, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dim", [3, 64, 513, 8192])
+def test_the_allowance_for_low_precision_holds_for_sums_of_any_length(dtype: torch.dtype, dim: int) -> None:
+    """Nearly equal rows: the products all have one sign, and the sum is as far from its terms as it can be."""
+    rows = 1 + 0.01 * torch.randn(50, dim, dtype=torch.float64)
+    exact = F.normalize(rows) @ F.normalize(rows).T
+    low = F.normalize(rows).to(dtype)
+    with exact_float32():
+        error = ((low @ low.T).double() - exact).abs().max().item()
+    assert 0 < error <= candidates._roundoff(filter_problem(dim, dtype))
+
+
+def filter_problem(dim: int, dtype: torch.dtype) -> candidates.Problem:
+    """Of which only the dimensions and the type matter."""
+    rows = torch.ones(1, dim)
+    return candidates.Problem(rows, in_range(rows), 1.0, 0.5, rows[:, 0], rows[:, :1], rows[:, :1], dtype)
+
+
+# --- precision of products ---
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("alpha", [1.0, 1.5])
+def test_products_are_float32_whatever_the_switches_say(
+    alpha: float, mode: str, autocast: bool, products: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute(mode, monkeypatch)
+    problem = (*simulate(Case(8, 16, 300, 1, 1, 0, trained=False)), alpha, 10.0, 0.1)
+    expected, _ = ours(*problem, sparse_gradient=True)
+    with products, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        actual, _ = ours(*problem, sparse_gradient=True)
+    assert products.are_exact
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert_near(actual, Result(*(value.to_dense() for value in expected)), 4e-6 if autocast else 0)
+
+
+# --- norms ---
+
+FACTORS = [1e20, 1e37, 1e-20, 1e-30, 1e-38, 1e-43]  # the last make numbers below the smallest normal one
+
+
+def assert_near_by_rows(actual: Tensor, expected: Tensor, vectors: Tensor, tolerance: float) -> None:
+    """Gradients go with 1 / norm: compare them at norm 1; where they overflow, they are finite all the same."""
+    actual = actual.to_dense().double() if actual.is_sparse else actual.double()
+    assert actual.isfinite().all()
+    norm = vectors.detach().double().norm(dim=1, keepdim=True)
+    largest = torch.finfo(torch.float32).max
+    error = (actual - expected.clamp(-largest, largest)) * norm
+    assert error.abs().max() <= tolerance * (expected * norm).abs().max()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ["reference", "angular"])
+@pytest.mark.parametrize("factor", [*FACTORS, "mixed"])
+@pytest.mark.parametrize(("alpha", "scale", "margin"), [(1.0, 32.0, 0.2), (1.5, 10.0, 0.1), (1.7, 10.0, 0.1)])
+def test_norms_play_no_part_over_the_whole_range_of_float32(
+    alpha: float,
+    scale: float,
+    margin: float,
+    factor: float | str,
+    kind: MarginType,
+    mode: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compute(mode, monkeypatch)
+    embedding, prototypes, target = (leaf.detach() for leaf in simulate(Case(8, 16, 300, 1, 1, 0, trained=False)))
+    for many in (embedding, prototypes):
+        many.clamp_(-5, 5).mul_(1 / many.norm(dim=1, keepdim=True))
+    exponents = torch.linspace(-43, 38, 300, dtype=torch.float64)
+    of_prototypes = 10**exponents if factor == "mixed" else torch.full((300,), float(factor))
+    of_embeddings = 10 ** exponents[torch.randperm(300)[:8]] if factor == "mixed" else of_prototypes[:8]
+    prototypes[5] = embedding[5] = 0
+    scaled = [
+        ((embedding * of_embeddings[:, None]).float(), prototypes),
+        (embedding, (prototypes * of_prototypes[:, None]).float()),
+        ((embedding * of_embeddings[:, None]).float(), (prototypes * of_prototypes[:, None]).float()),
+    ]
+    for some_embeddings, some_prototypes in scaled:
+        problem = (some_embeddings, some_prototypes, target, alpha, scale, margin, kind)
+        expected = oracle(*problem)
+        for sparse_gradient in (False, True):
+            actual, output = ours(*problem, sparse_gradient=sparse_gradient)
+            torch.testing.assert_close(actual.loss.double(), expected.loss, rtol=1e-5, atol=1e-5)
+            assert_near_by_rows(actual.embedding_gradient, expected.embedding_gradient, some_embeddings, 1e-5)
+            assert_near_by_rows(actual.prototype_gradient, expected.prototype_gradient, some_prototypes, 1e-5)
+            assert (actual.embedding_gradient[5] == 0).all()
+        wanted = (unit(some_embeddings.double()) @ unit(some_prototypes.double()).T).argmax(1) == target
+        wanted[5] = True  # a tie of zeros
+        assert torch.equal(output.correct, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("factor", [1e30, 1e-30])
+def test_norms_of_half_precision_vectors(dtype: torch.dtype, factor: float, always_sparse: None) -> None:
+    factor = factor if dtype == torch.bfloat16 else factor ** (1 / 10)
+    embedding, prototypes, target = (leaf.detach() for leaf in simulate(Case(8, 16, 300, 1, 1, 0, trained=False)))
+    embedding, prototypes = (factor * embedding).to(dtype), (factor * prototypes).to(dtype)
+    problem = (embedding, prototypes, target, 1.5, 10.0, 0.1, "reference")
+    actual, _ = ours(*problem)
+    assert actual.loss.dtype == torch.float32
+    torch.testing.assert_close(actual.loss.double(), oracle(*problem).loss, rtol=1e-5, atol=1e-5)
+    assert actual.prototype_gradient.dtype == dtype
+    assert actual.prototype_gradient.isfinite().all()
+
+
+def test_norms_beyond_the_squares_of_float64(always_sparse: None) -> None:
+    embedding, prototypes, target = (leaf.detach() for leaf in simulate(Case(8, 16, 300, 1, 1, 0, trained=False)))
+    embedding, prototypes = embedding.double(), prototypes.double()
+    expected = ours(embedding, prototypes, target, 1.5, 10.0, 0.1)[0]
+    for factor in (1e250, 1e-250, 1e-300):
+        actual = ours(factor * embedding, factor * prototypes, target, 1.5, 10.0, 0.1)[0]
+        torch.testing.assert_close(actual.loss, expected.loss)
+        torch.testing.assert_close(factor * actual.prototype_gradient, expected.prototype_gradient)
+        torch.testing.assert_close(factor * actual.embedding_gradient, expected.embedding_gradient)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("alpha", [1.0, 1.5])
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("others", [1.0, 1e30, 0.0])
+def test_a_vector_that_is_not_finite_has_no_finite_loss(
+    others: float, bad: float, alpha: float, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute(mode, monkeypatch)
+    embedding, prototypes, target = (leaf.detach() for leaf in simulate(Case(8, 16, 300, 1, 1, 0, trained=False)))
+    good = ours(embedding, prototypes, target, alpha, 10.0, 0.1)[0].loss
+    spoilt = embedding.clone()
+    spoilt[3] *= others
+    spoilt[3, 2] = bad
+    loss = ours(spoilt, prototypes, target, alpha, 10.0, 0.1)[0].loss
+    assert loss.isnan().nonzero().tolist() == [[3]]
+    torch.testing.assert_close(loss[:3], good[:3])
+    prototypes[7] *= others
+    prototypes[7, 2] = bad
+    output = ours(embedding, prototypes, target, alpha, 10.0, 0.1)[1]
+    assert output.loss.isnan().all()
+    assert not output.correct.any()
+    assert output.sparsity is None or output.sparsity.target_posterior.isnan().all()
+
+
+# --- solved, dropped, and how many are in the support ---
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("alpha", "scale", "margin"),
+    [(1.05, 35, 0.1), (1.01, 64, 0.2), (1.25, 35, 0.2), (1.5, 10, 0.1), (1.7, 10, 0.0), (2, 5, 0.1), (2, 10, 0)],
+)
+@pytest.mark.parametrize("trained", [False, True])
+def test_solved_and_dropped_are_what_the_threshold_says(
+    alpha: float, scale: float, margin: float, trained: bool, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample is solved where its cosine leads by exp(a s m) / (a s); a class is in the support above tau - 1 / a."""
+    compute(mode, monkeypatch)
+    embedding, prototypes, target = (leaf.detach() for leaf in simulate(Case(256, 64, 400, 1, 1, 0, trained=trained)))
+    output = alpha_margin_linear(embedding, prototypes, target, alpha, scale, margin)
+    cosine = unit(embedding.double()) @ unit(prototypes.double()).T
+    index = target[:, None]
+    lead = cosine.gather(1, index)[:, 0] - cosine.scatter(1, index, -1.0).amax(1)
+    a = alpha - 1
+    is_solved = lead >= math.exp(a * scale * margin) / (a * scale)
+    posterior = alpha_softargmax(scale * cosine, alpha, target_log_reference(cosine, target, -scale * margin))
+    sparsity = output.sparsity
+    assert sparsity is not None
+    assert torch.equal(sparsity.target_posterior == 1, is_solved)
+    assert torch.equal(sparsity.target_posterior == 0, posterior.gather(1, index)[:, 0] == 0)
+    support = (posterior > 0).sum(1)
+    assert (sparsity.support - support).abs().max() <= 1  # a class on the threshold
+    assert (sparsity.support != support).float().mean() < 0.02
+    assert torch.equal((sparsity.support == 1) & (sparsity.target_posterior > 0), is_solved)
+    assert (output.loss[is_solved] == 0).all()
+    figures = batch_figures(output, 400)
+    assert figures["solved"] == is_solved.double().mean()
+    assert figures["dropped"] == (sparsity.target_posterior == 0).double().mean()
+
+
+def test_nearly_solved_is_not_solved() -> None:
+    """All but 1e-20 of the posterior: float32 and float64 would both round it to 1."""
+    prototypes = torch.eye(3)
+    embedding = torch.tensor([[1.0, 0.21, 0.0], [0.21, 1.0, 0.0]])
+    output = alpha_margin_linear(embedding, prototypes, torch.tensor([0, 0]), 1.05, 25.0, 0.0)
+    sparsity = output.sparsity
+    assert sparsity is not None
+    assert sparsity.support.tolist() == [2, 2]
+    assert 0.999 < sparsity.target_posterior[0] < 1
+    assert 0 < sparsity.target_posterior[1] < 1e-8
+
+
+# --- ties ---
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("alpha", [1.0, 1.25, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_tie_is_correct_however_it_is_computed(
+    dtype: torch.dtype, alpha: float, autocast: bool, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every prototype three times, at other norms; embeddings near their class's, near another's, all equal, zero."""
+    compute(mode, monkeypatch)
+    directions = torch.randn(100, 37, dtype=dtype)
+    prototypes = torch.cat([directions, 3 * directions, 0.7 * directions])
+    target = torch.arange(300)
+    near_own = prototypes + 0.3 * torch.randn(300, 37, dtype=dtype)
+    near_another = prototypes.roll(1, 0) + 0.3 * torch.randn(300, 37, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        for embedding, correct in ((near_own, True), (near_another, False), (0 * near_own, True)):
+            output = alpha_margin_linear(embedding, prototypes, target, alpha, 10.0, 0.1)
+            assert (output.correct == correct).all()
+        equal = alpha_margin_linear(near_own, directions[:1].expand(300, -1), target, alpha, 10.0, 0.1)
+        assert equal.correct.all()
 
 
 # --- odd input ---
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", MARGIN_TYPES)
+@pytest.mark.parametrize("num_classes", [1, 2, 300, 2000])
+@pytest.mark.parametrize("alpha", [1.0, 1.5, 2.0])
+def test_an_empty_batch(
+    alpha: float, num_classes: int, kind: MarginType, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute(mode, monkeypatch)
+    target = torch.zeros(0, dtype=torch.long)
+    result, output = ours(torch.zeros(0, 8), torch.randn(num_classes, 8), target, alpha, 10.0, 0.1, kind)
+    assert result.loss.shape == output.correct.shape == (0,)
+    assert output.sparsity is None or all(figure.shape == (0,) for figure in output.sparsity)
+    assert result.embedding_gradient.shape == (0, 8)
+    assert torch.equal(result.prototype_gradient, torch.zeros(num_classes, 8))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", MARGIN_TYPES)
+@pytest.mark.parametrize("alpha", [1.0, 1.5])
+@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad])
+def test_without_gradients(
+    context: type[torch.no_grad], alpha: float, kind: MarginType, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute(mode, monkeypatch)
+    embedding, prototypes, target = simulate(Case(8, 16, 300, 1, 1, 0, trained=True))
+    expected = alpha_margin_linear(embedding, prototypes, target, alpha, 10.0, 0.1, margin_type=kind)
+    with context():
+        output = alpha_margin_linear(2 * embedding, prototypes, target, alpha, 10.0, 0.1, margin_type=kind)
+    assert not output.loss.requires_grad
+    torch.testing.assert_close(output.loss, expected.loss.detach())
+    assert torch.equal(output.correct, expected.correct)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_vectors_of_any_layout_and_type(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute(mode, monkeypatch)
+    embedding, prototypes, target = (leaf.detach() for leaf in simulate(Case(8, 16, 300, 1, 1, 0, trained=False)))
+    settings = (1.5, 10.0, 0.1)
+    expected = ours(embedding, prototypes, target, *settings)[0]
+    across = prototypes.T.contiguous().T
+    strided = torch.stack([embedding, embedding], 2).flatten(1)[:, ::2]
+    assert not across.is_contiguous() and not strided.is_contiguous()
+    for sparse_gradient in (False, True):
+        assert_near(ours(strided, across, target, *settings, sparse_gradient=sparse_gradient)[0], expected, 2e-6)
+    one = embedding[:1].expand(8, -1)
+    assert_near(ours(one, prototypes, target, *settings)[0], ours(one.clone(), prototypes, target, *settings)[0], 0)
+    for target_type in (torch.int32, torch.int16):
+        assert_near(ours(embedding, prototypes, target.to(target_type), *settings)[0], expected, 0)
+    mixed = ours(embedding, prototypes.double(), target, *settings)[0]
+    assert (mixed.loss.dtype, mixed.embedding_gradient.dtype) == (torch.float64, torch.float32)
+    assert_near(mixed, expected, 2e-6)
+    rounded = prototypes.bfloat16()
+    mixed = ours(embedding, rounded, target, *settings)[0]
+    assert (mixed.loss.dtype, mixed.prototype_gradient.dtype) == (torch.float32, torch.bfloat16)
+    assert_near(mixed, ours(embedding, rounded.float(), target, *settings)[0], 1e-2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("alpha", [1.0, 1.5])
+def test_one_input_alone_may_want_a_gradient(alpha: float, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute(mode, monkeypatch)
+    embedding, prototypes, target = simulate(Case(8, 16, 300, 1, 1, 0, trained=False))
+    expected = ours(embedding, prototypes, target, alpha, 10.0, 0.1)[0]
+    for leaves, wanted in (
+        ((embedding, prototypes.detach()), expected.embedding_gradient),
+        ((embedding.detach(), prototypes), expected.prototype_gradient),
+    ):
+        loss = alpha_margin_linear(*leaves, target, alpha, 10.0, 0.1).loss
+        (leaf,) = (leaf for leaf in leaves if leaf.requires_grad)
+        weighted = (loss * upstream(loss)).sum()
+        for _ in range(2):  # and again through the same graph
+            (gradient,) = torch.autograd.grad(weighted, leaf, retain_graph=True)
+            assert torch.equal(gradient, wanted)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    embedding, prototypes, target = simulate(Case(8, 16, 300, 1, 1, 0, trained=False))
+    loss = alpha_margin_linear(embedding, prototypes, target, 1.5, 10.0, 0.1).loss.sum()
+    with pytest.raises(RuntimeError, match=r"create_graph=True, .* first derivatives only"):
+        torch.autograd.grad(loss, embedding, create_graph=True)
+
+
+def test_the_sparse_gradient_arrives_coalesced(always_sparse: None) -> None:
+    embedding, prototypes, target = simulate(Case(8, 16, 300, 1, 1, 0, trained=True))
+    whole = ours(embedding, prototypes, target, 1.5, 10.0, 0.1)[0].prototype_gradient
+    for times in (1, 2):  # the second is added to the first
+        loss = alpha_margin_linear(embedding, prototypes, target, 1.5, 10.0, 0.1, sparse_gradient=True).loss
+        (loss * upstream(loss)).sum().backward()
+        assert prototypes.grad is not None and prototypes.grad.is_coalesced()
+        torch.testing.assert_close(prototypes.grad.to_dense(), times * whole)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_deterministic_algorithms(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute(mode, monkeypatch)
+    problem = (*simulate(Case(8, 16, 300, 1, 1, 0, trained=False)), 1.5, 10.0, 0.1)
+    expected = ours(*problem)[0]
+    torch.use_deterministic_algorithms(True)
+    try:
+        actual = ours(*problem)[0]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(*pair) for pair in zip(actual, expected, strict=True))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("alpha", [1.0, 1 + 1e-12, 1.0000001, 1.001, 1.3, 2.0])
+@pytest.mark.parametrize("scale", [1e-20, 1e-3, 64.0, 1e6])
+@pytest.mark.parametrize("margin", [0.0, 0.5, 1.0])
+def test_extreme_settings(
+    alpha: float, scale: float, margin: float, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right, or refused."""
+    compute(mode, monkeypatch)
+    embedding, prototypes, target = (leaf.detach() for leaf in simulate(Case(8, 16, 300, 1, 1, 0, trained=True)))
+    problem = (embedding.double(), prototypes.double(), target, alpha, scale, margin)
+    if (alpha - 1) * scale * margin > 64:
+        with pytest.raises(RecipeError, match=r"scale margin is .*, expected at most 64: .* exponential"):
+            ours(*problem)
+        return
+    expected = oracle(*problem, "reference")
+    assert_near(ours(*problem)[0], expected, 1e-7)
+    in_float32 = ours(embedding, prototypes, *problem[2:])[0]
+    torch.testing.assert_close(in_float32.loss.double(), expected.loss, rtol=1e-5, atol=3e-6 * max(1.0, scale))
+    assert all(value.isfinite().all() for value in in_float32)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1.5, 1.75])
@@ -331,6 +684,19 @@ def test_solved_and_dropped_samples(always_sparse: None) -> None:
     ("change", "error", "message"),
     [
         ({"alpha": 2.5}, RecipeError, "alpha is 2.5"),
+        ({"alpha": math.nan}, RecipeError, "alpha is nan"),
+        ({"scale": 0.0}, RecipeError, "scale is 0.0, expected a number above 0"),
+        ({"scale": math.nan}, RecipeError, "scale is nan"),
+        ({"scale": math.inf}, RecipeError, "scale is inf"),
+        ({"margin": -0.1}, RecipeError, "margin is -0.1, expected a number of at least 0"),
+        ({"margin": math.nan}, RecipeError, "margin is nan"),
+        ({"margin": math.inf}, RecipeError, "margin is inf"),
+        ({"margin": 3.2, "margin_type": "angular"}, RecipeError, "margin is 3.2, expected an angle .* at most 3.14159"),
+        ({"margin_type": "arc"}, RecipeError, "margin_type is 'arc', expected one of reference, angular, easy_angular"),
+        ({"alpha": 2.0, "scale": 64.0, "margin": 1.1}, RecipeError, "scale margin is 70.4, expected at most 64"),
+        ({"target": torch.tensor([0.0, 1, 2, 3])}, ValueError, "target has type torch.float32, expected integers"),
+        ({"target": torch.ones(4, dtype=torch.bool)}, ValueError, "target has type torch.bool, expected integers"),
+        ({"target": torch.tensor([0, 1, 2, 255]).to(torch.uint8)}, ValueError, r"1 targets such as \[255\]"),
         ({"target": torch.tensor([0, 1, 5, -1])}, ValueError, r"2 targets such as \[5, -1\] are no class in 0 to 4"),
         ({"target": torch.tensor([0])}, ValueError, r"target has shape \(1,\), expected \(4,\)"),
         ({"embedding": torch.zeros(4, 2)}, ValueError, r"embedding has shape \(4, 2\), expected \(B, 3\)"),

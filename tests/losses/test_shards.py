@@ -73,8 +73,10 @@ def cases() -> dict[str, Case]:
     for name in ("cosface", "q_margin_1.5", "sparsemax"):
         head = HEADS[name]
         for mode, few_classes in (("dense", (DENSE,)), ("sparse", (SPARSE,)), ("mixed", (DENSE, SPARSE))):
-            for variant in ("one_owner", "far_classes", "nan_prototype", "nan_embedding"):
+            for variant in ("one_owner", "far_classes", "nan_prototype", "nan_embedding", "empty"):
                 found[f"{name}-{variant}-{mode}"] = Case(head, 300, few_classes, variant=variant)
+            for variant in ("norms", "ties"):
+                found[f"{name}-{variant}-{mode}"] = Case(head, 300, few_classes, torch.float32, variant=variant)
     return found
 
 
@@ -94,10 +96,11 @@ def make_batch(case: Case, world_size: int) -> Batch:
     """The same in every process: embeddings between their prototype and noise, of many norms.
 
     one_owner: all targets are classes of the last process. far_classes: so, and the other classes lie opposite.
-    nan_prototype: the last class has a NaN. nan_embedding: embedding 3 has one.
+    nan_prototype: the last class has a NaN. nan_embedding: embedding 3 has one. empty: no embeddings. norms: one
+    embedding is tiny and the last classes are huge. ties: every prototype is there twice, far apart.
     """
     generator = torch.Generator().manual_seed(case.num_classes + world_size)
-    total = world_size * BATCH
+    total = 0 if case.variant == "empty" else world_size * BATCH
     last = ClassShards(case.num_classes, world_size - 1, world_size)
     first_target = last.start if case.variant in ("one_owner", "far_classes") else 0
     target = torch.randint(first_target, case.num_classes, (total,), generator=generator)
@@ -108,7 +111,14 @@ def make_batch(case: Case, world_size: int) -> Batch:
         embedding = embedding.abs() + 0.1
         prototypes[: last.start] = -prototypes[: last.start].abs() - 0.1
         prototypes[last.start :].abs_()
+    if case.variant == "ties":
+        half = case.num_classes // 2
+        prototypes[half:] = prototypes[:half]
+        embedding = 4 * prototypes[target] + noise
     prototypes *= torch.rand(case.num_classes, 1, generator=generator) + 0.5
+    if case.variant == "norms":
+        embedding[1] *= 1e-35
+        prototypes[last.start + 3 :] *= 1e30
     upstream = torch.randn(total, generator=generator, dtype=torch.float64)
     if case.variant == "nan_prototype":
         prototypes[-1, 0] = torch.nan
@@ -207,7 +217,7 @@ def together(name: str, found: list[dict[str, Any]]) -> Output:
 def assert_near(actual: Tensor, expected: Tensor) -> None:
     """Equal up to round-off of the largest value, NaN where NaN is."""
     tolerance = 1e-12 if expected.dtype == torch.float64 else 2e-6
-    largest = max(1.0, float(expected.nan_to_num().abs().max()))
+    largest = max(1.0, float(expected.nan_to_num().abs().max())) if expected.numel() else 1.0
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * largest, equal_nan=True)
 
 
@@ -233,6 +243,15 @@ def test_shards_compute_what_one_process_does(
     assert (actual["candidates"] <= case.num_classes).all()
     if case.few_classes == (DENSE,):
         assert (actual["candidates"] == case.num_classes).all()
+
+
+@several
+@pytest.mark.parametrize("mode", ["dense", "sparse", "mixed"])
+@pytest.mark.parametrize("head", ["cosface", "q_margin_1.5", "sparsemax"])
+def test_ties_with_classes_of_other_processes_are_correct(
+    head: str, mode: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
+) -> None:
+    assert together(f"{head}-ties-{mode}", outputs[world_size])["correct"].all()
 
 
 @several

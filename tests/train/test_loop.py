@@ -15,6 +15,7 @@ import torch
 
 from wespeaker_qm.config import AlphaArcMarginArgs, Config
 from wespeaker_qm.losses.linear import LinearLoss, Sparsity
+from wespeaker_qm.losses.shards import ClassShards
 from wespeaker_qm.score.validation import validation_check
 from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import Processes
@@ -177,6 +178,16 @@ def test_resuming_with_another_setting_is_refused(tiny_config: Config, tiny_corp
     other = dataclasses.replace(tiny_config, num_epochs=1, seed=43)
     with pytest.raises(RecipeError, match="seed: was 42, now 43"):
         trainer(other, tiny_corpus, tmp_path).resume()
+
+
+def test_a_margin_that_no_loss_can_bear_is_refused_before_training(tiny_config: Config) -> None:
+    margin = dataclasses.replace(tiny_config.margin_update, final_margin=1.0)
+    projection = dataclasses.replace(tiny_config.projection_args, alpha=2.0, scale=65.0)
+    config = dataclasses.replace(tiny_config, margin_update=margin, projection_args=projection)
+    with pytest.raises(RecipeError, match="scale margin is 65, expected at most 64"):
+        build.build_head(config, ClassShards(5))
+    start = dataclasses.replace(margin, update_margin=False)
+    build.build_head(dataclasses.replace(config, margin_update=start), ClassShards(5))
 
 
 def test_prototypes_are_reinitialised_at_the_chosen_epoch(

@@ -28,12 +28,13 @@ Departures from the paper, none of which changes the function that is computed:
   overflows for large logits or margins, nothing cancels for flat ones, and alpha near 1 is as exact as alpha 2.
 """
 
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from wespeaker_qm.losses.root import Root, TargetTerms, class_sums, loss_value, newton_root, posterior_of
 from wespeaker_qm.utils.errors import RecipeError
@@ -58,6 +59,22 @@ def check_alpha(alpha: float) -> None:
         raise RecipeError(f"alpha is {alpha!r}, expected a number in [1, 2]: 1 is cross-entropy, 2 is SparseMax")
 
 
+def class_indices(target: Tensor, num_classes: int) -> Tensor:
+    """Targets of any integer type as int64.
+
+    Raises:
+        ValueError: they are of another type, or some are no class.
+    """
+    if target.dtype == torch.bool or target.is_floating_point() or target.is_complex():
+        raise ValueError(f"target has type {target.dtype}, expected integers: class indices")
+    target = target.long()
+    outside = (target < 0) | (target >= num_classes)
+    if outside.any():
+        found = target[outside][:3].tolist()
+        raise ValueError(f"{int(outside.sum())} targets such as {found} are no class in 0 to {num_classes - 1}")
+    return target
+
+
 def target_log_reference(logits: Tensor, target: Tensor, log_q: float) -> Tensor:
     """Log of the reference measure that is ``exp(log_q)`` on each row's target and 1 elsewhere (7); Q-Margin: -s m.
 
@@ -77,9 +94,10 @@ def alpha_softargmax(logits: Tensor, alpha: float, log_reference: Tensor | None 
     """Posterior of (9): ``softmax(logits + log_reference)`` at alpha 1, with exact zeros at alpha above 1.
 
     Args:
-        logits: (B, C); lower precision than float32 is computed in float32, autocast or not.
+        logits: (B, C); lower precision than float32 is computed in float32, autocast or not. -inf is no class.
         alpha: in [1, 2].
-        log_reference: log q, (C,) or (B, C); None is q = 1. Logarithms, so that a large margin does not underflow.
+        log_reference: log q, (C,) or (B, C); None is q = 1, -inf no class. Logarithms, so that a large margin does not
+            underflow.
 
     Returns:
         (B, C), float32 or float64, rows sum to one. Carries no gradient. A row with a NaN is NaN.
@@ -106,27 +124,47 @@ def alpha_divergence_loss(
     It is exactly zero, and so is the gradient, where the target holds all of the posterior.
 
     Args:
-        logits: (B, C); lower precision than float32 is computed in float32, autocast or not.
-        target: (B,) class indices.
+        logits: (B, C); lower precision than float32 is computed in float32, autocast or not. -inf is no class.
+        target: (B,) class indices, of any integer type.
         alpha: in [1, 2].
-        log_reference: log q, (C,) or (B, C), a constant to autograd; None is q = 1. See `target_log_reference`.
+        log_reference: log q, (C,) or (B, C), a constant to autograd; None is q = 1, -inf no class. See
+            `target_log_reference`.
 
     Returns:
-        loss (B,) and posterior (B, C), float32 or float64. A row with a NaN has a NaN loss; other rows are untouched.
+        loss (B,) and posterior (B, C), float32 or float64. A row with a NaN or +inf, or without classes, has a NaN
+        loss, one whose target is no class an infinite loss; other rows are untouched.
 
     Raises:
         RecipeError: alpha outside [1, 2].
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or a target is no class.
     """
     check_alpha(alpha)
     logits, log_reference = _prepare(logits, log_reference)
     if target.shape != logits.shape[:1]:
         raise ValueError(f"target has shape {tuple(target.shape)}, expected {tuple(logits.shape[:1])}, one a logit row")
+    target = class_indices(target, logits.shape[1])
     with torch.autocast(logits.device.type, enabled=False):
         if alpha == 1:
             log_posterior = F.log_softmax(_tilt(logits, log_reference), dim=1)
             return AlphaLoss(F.nll_loss(log_posterior, target, reduction="none"), log_posterior.detach().exp())
         return AlphaLoss(*_AlphaDivergence.apply(logits, target, alpha - 1, log_reference))
+
+
+Gradients = TypeVar("Gradients")
+
+
+def first_derivative_only(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
+    """Refuse to be differentiated again: autograd would take the gradients for constants without a word."""
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *arguments: Any) -> Gradients:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "found a backward with create_graph=True, expected one without: this loss has first derivatives only"
+            )
+        return backward(ctx, *arguments)
+
+    return checked
 
 
 class _AlphaDivergence(torch.autograd.Function):
@@ -148,7 +186,7 @@ class _AlphaDivergence(torch.autograd.Function):
         return loss, posterior
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
         posterior, target = ctx.saved_tensors
         grad = posterior * grad_loss[:, None]
@@ -168,7 +206,9 @@ def _prepare(logits: Tensor, log_reference: Tensor | None) -> tuple[Tensor, Tens
             f"log_reference has shape {tuple(log_reference.shape)}, expected {tuple(logits.shape[1:])} "
             f"or {tuple(logits.shape)}"
         )
-    return logits, log_reference.detach().to(logits).expand_as(logits)
+    log_reference = log_reference.detach().to(logits).expand_as(logits)
+    # The root is sought from the largest logits, which must be of classes.
+    return logits.masked_fill(log_reference == -torch.inf, -torch.inf), log_reference
 
 
 def _tilt(logits: Tensor, log_reference: Tensor | None) -> Tensor:
@@ -183,5 +223,6 @@ def _solve(logits: Tensor, a: float, log_reference: Tensor | None) -> tuple[Tens
     leader_log_q = None if log_reference is None else log_reference.gather(1, leaders)
     alone = leader_gap + (1.0 if leader_log_q is None else torch.exp(-a * leader_log_q))
     eps = torch.finfo(logits.dtype).eps
-    start = newton_root(lambda h: class_sums(leader_gap, a, h, leader_log_q), a, alone.amin(1, keepdim=True), eps)
-    return gap, newton_root(lambda h: class_sums(gap, a, h, log_reference), a, start.height, eps)
+    alone = alone.amin(1, keepdim=True)
+    start = newton_root(lambda h: class_sums(leader_gap, a, h, leader_log_q), a, alone, eps, at_most=alone)
+    return gap, newton_root(lambda h: class_sums(gap, a, h, log_reference), a, start.height, eps, at_most=alone)

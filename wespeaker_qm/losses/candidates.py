@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wespeaker_qm.losses.gradients import Vectors
 from wespeaker_qm.losses.root import class_sums, newton_step, with_class
 
 GROUP = 16  # classes whose maximum is looked at before they are
@@ -30,13 +31,12 @@ _DENSE = 0.12  # of the classes of a chunk survive: then the dense computation i
 class Problem(NamedTuple):
     """What the filter needs: n classes of this process, B rows, a = alpha - 1.
 
-    unit (B, D) unit embeddings; prototypes (n, D) and inverse_norms (n,); target (B,) index among the n, or -1 where
-    another process holds it; target_logit and log_q (B, 1), float64; filter_dtype: lower precision of the filter.
+    unit (B, D) unit embeddings; prototypes (n, D); target (B,) index among the n, or -1 where another process holds it;
+    target_logit and log_q (B, 1), float64; filter_dtype: lower precision of the filter.
     """
 
     unit: Tensor
-    prototypes: Tensor
-    inverse_norms: Tensor
+    prototypes: Vectors
     scale: float
     a: float
     target: Tensor
@@ -140,7 +140,7 @@ def all_logits(problem: Problem) -> list[Tensor]:
 
 def _chunk_ranges(problem: Problem) -> list[tuple[int, int]]:
     """Start and stop of chunks of nearly the same size."""
-    batch, num_classes = len(problem.unit), len(problem.prototypes)
+    batch, num_classes = len(problem.unit), len(problem.prototypes.rows)
     width = -(-num_classes // max(1, round(batch * num_classes / _CHUNK_LOGITS)))
     return [(start, min(start + width, num_classes)) for start in range(0, num_classes, width)]
 
@@ -148,7 +148,7 @@ def _chunk_ranges(problem: Problem) -> list[tuple[int, int]]:
 def _fill_logits(logits: Tensor, problem: Problem, start: int, dtype: torch.dtype | None) -> None:
     """Write the logits of the classes from ``start`` on into (B, width); -inf for targets."""
     stop = start + logits.shape[1]
-    prototypes, inverse_norms = problem.prototypes[start:stop], problem.inverse_norms[start:stop]
+    prototypes, inverse_norms = (part[start:stop] for part in problem.prototypes[:2])
     if dtype is None:
         torch.mm(problem.unit, prototypes.T, out=logits)
         logits.mul_(inverse_norms * problem.scale)
@@ -164,12 +164,14 @@ def _roundoff(problem: Problem) -> float:
     """A bound on the error of a cosine in the filter.
 
     Rounding both unit vectors to unit round-off u moves their product by at most 2 u + u^2 (Cauchy-Schwarz), rounding
-    the product and, on some GPUs, two partial sums by u each; sums in float32 add D 2^-24, subnormals less.
+    the product by u (1 + 2 u + ...). All sums, those of the parts that a GPU may cut a product into as well, are in
+    float32 (`exact_float32` sees to that) and add D 2^-24 at most; subnormals of fp16 add 2^-24 sqrt(D).
     """
     if problem.filter_dtype is None:
         return 0.0
     num_dims = problem.unit.shape[1]
-    return 6 * torch.finfo(problem.filter_dtype).eps / 2 + num_dims * 2**-23
+    u = torch.finfo(problem.filter_dtype).eps / 2
+    return 3 * u + 4 * u**2 + num_dims * 2**-22
 
 
 def _exact_logits(problem: Problem, row: Tensor, classes: Tensor) -> Tensor:
@@ -179,10 +181,10 @@ def _exact_logits(problem: Problem, row: Tensor, classes: Tensor) -> Tensor:
         pairs = slice(part, part + 4096)
         embeddings, prototypes = (
             problem.unit.index_select(0, row[pairs]),
-            problem.prototypes.index_select(0, classes[pairs]),
+            problem.prototypes.rows.index_select(0, classes[pairs]),
         )
         torch.sum(embeddings * prototypes, dim=1, out=cosine[pairs])
-    return (cosine * problem.inverse_norms[classes] * problem.scale).clamp_(-problem.scale, problem.scale)
+    return (cosine * problem.prototypes.inverse_norms[classes] * problem.scale).clamp_(-problem.scale, problem.scale)
 
 
 def _padded(row: Tensor, classes: Tensor, value: Tensor, batch: int) -> Candidates:

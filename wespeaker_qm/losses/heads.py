@@ -169,8 +169,8 @@ def reinitialised_prototypes(mean_unit_embeddings: Tensor, weight: Tensor) -> Re
         raise ValueError(f"means have shape {tuple(mean_unit_embeddings.shape)}, prototypes {tuple(weight.shape)}")
     if not mean_unit_embeddings.isfinite().all():
         raise ValueError("a class mean is not finite; expected zeros for a class without samples")
-    direction, _ = unit_rows(mean_unit_embeddings)
+    direction = unit_rows(mean_unit_embeddings)
     has_samples = direction.any(dim=1, keepdim=True)
-    norm = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+    norm = torch.linalg.vector_norm(weight, dim=1, keepdim=True, dtype=torch.float64)  # its square may be no float32
     prototypes = torch.where(has_samples, (direction * norm).to(weight), weight)
     return Reinitialisation(prototypes, kept=(~has_samples[:, 0]).nonzero()[:, 0])

@@ -15,17 +15,21 @@ need only the support, which for alpha > 1 is a handful of classes: the others' 
 
 Both ways compute the same, exactly; the number of classes that the filter leaves decides. No normalised prototypes are
 stored. With classes divided over processes (`shards`), sums over classes are sums over processes too.
+
+Products are IEEE float32 (float64 for float64 input), forward and backward, whatever autocast and the switches for TF32
+say; the target's cosine, the root and the value are float64. Under autocast the filter alone works in its precision,
+with an allowance for the round-off.
 """
 
+import math
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from wespeaker_qm.losses import gradients
-from wespeaker_qm.losses.alpha import check_alpha
+from wespeaker_qm.losses.alpha import check_alpha, class_indices, first_derivative_only
 from wespeaker_qm.losses.candidates import Problem, all_logits, find_candidates
 from wespeaker_qm.losses.margins import MarginType, TargetLogit, target_logit
 from wespeaker_qm.losses.root import (
@@ -40,9 +44,12 @@ from wespeaker_qm.losses.root import (
     with_class,
 )
 from wespeaker_qm.losses.shards import ClassShards
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.precision import exact_float32
 
 _FEW_CLASSES = 1024  # up to here the dense computation is quicker than any filter
 _BLOCK_GAPS = 2**17
+_LARGEST_EXPONENT = 64  # (alpha - 1) s m, of which the loss is an exponential: 6e27 leaves float32 room for sums
 
 
 class Sparsity(NamedTuple):
@@ -50,7 +57,8 @@ class Sparsity(NamedTuple):
 
     support: classes with posterior > 0, the target among them if it is one.
     candidates: classes that the filter left, the target among them; all of them where the computation was dense.
-    target_posterior: p_y; exactly 1 is a solved sample, exactly 0 a dropped target.
+    target_posterior: p_y; 1 for a solved sample (no other class is in the support), 0 for a dropped target (it is not),
+        and for no others: what round-off would make 1 or 0 is the nearest number inside.
     """
 
     support: Tensor
@@ -59,7 +67,11 @@ class Sparsity(NamedTuple):
 
 
 class LinearLoss(NamedTuple):
-    """Loss (B,), not averaged; whether no other cosine exceeds the target's (B,); sparsity, None for alpha 1."""
+    """Loss (B,), not averaged; whether the target's class is nearest (B,); sparsity, None for alpha 1.
+
+    correct: no other cosine exceeds the target's, without the margin, by more than round-off can, (D + 8) 2^-24 in
+    float32. So a tie is correct, however the two cosines are computed.
+    """
 
     loss: Tensor
     correct: Tensor
@@ -91,18 +103,19 @@ def alpha_margin_linear(
     """The alpha-divergence loss of cosines to prototypes: Q-Margin, EntMax, A3M; at alpha 1 CosFace and ArcFace.
 
     The same as ``alpha_divergence_loss(scale * cosine_with_margin, target, alpha, log_reference)``, in time and memory
-    that the support decides. A zero vector, which has no direction, has cosine 0 to everything and no gradient.
+    that the support decides. Norms play no part, from the smallest number of the type to the largest. A zero vector,
+    which has no direction, has cosine 0 to everything and no gradient.
 
     Under autocast the filter works in the low precision, with an allowance for its round-off; the loss and the
     gradients are those of float32.
 
     Args:
-        embedding: (B, D), of any norm.
+        embedding: (B, D), of any norm; B may be 0.
         prototypes: (C, D), of any norms; with ``shards``, those of this process.
-        target: (B,) class indices in 0 to C - 1, over all processes.
+        target: (B,) class indices in 0 to C - 1, over all processes, of any integer type.
         alpha: in [1, 2].
         scale: s > 0; logits are s times cosines.
-        margin: m >= 0.
+        margin: m >= 0; an angle of at most pi where it is one.
         margin_type: where it goes; see `margins`.
         sparse_gradient: give the prototypes a coalesced sparse gradient of the rows that are not zero, wherever the
             computation is sparse. Without effect at alpha 1.
@@ -111,16 +124,19 @@ def alpha_margin_linear(
             ``DistributedDataParallel`` averages that of other parameters.
 
     Returns:
-        Loss, accuracy and sparsity of this process's embeddings, in float32 or float64. An embedding with a NaN has a
-        NaN loss; a prototype with a NaN makes all losses NaN.
+        Loss, accuracy and sparsity of this process's embeddings, in float32 or float64. An embedding with a NaN or an
+        infinite component has a NaN loss; such a prototype makes all losses NaN.
 
     Raises:
-        RecipeError: alpha outside [1, 2].
-        ValueError: the shapes do not fit.
+        RecipeError: alpha, scale or margin are out of range, or their exp((alpha - 1) s m), in which the loss is
+            measured, is no number of float32.
+        ValueError: the shapes do not fit, or a target is no class.
     """
     check_alpha(alpha)
+    check_scale_and_margin(alpha, scale, margin, margin_type)
     shards = shards or ClassShards(len(prototypes))
     _check_shapes(embedding, prototypes, target, shards)
+    target = class_indices(target, shards.num_classes)
     device = embedding.device.type
     filter_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     settings = _Settings(alpha, scale, margin, margin_type, sparse_gradient, shards, filter_dtype)
@@ -128,6 +144,30 @@ def alpha_margin_linear(
     with torch.autocast(device, enabled=False):
         loss, correct, *sparsity = _AlphaMarginLinear.apply(embedding.to(dtype), prototypes.to(dtype), target, settings)
     return LinearLoss(loss, correct, Sparsity(*sparsity) if sparsity else None)
+
+
+def check_scale_and_margin(alpha: float, scale: float, margin: float, margin_type: MarginType) -> None:
+    """Refuse what no loss can be computed with.
+
+    Raises:
+        RecipeError: names the value and the range.
+    """
+    if not 0 < scale < math.inf:
+        raise RecipeError(f"scale is {scale!r}, expected a number above 0")
+    if margin_type not in get_args(MarginType):
+        raise RecipeError(f"margin_type is {margin_type!r}, expected one of {', '.join(get_args(MarginType))}")
+    if not 0 <= margin < math.inf:
+        raise RecipeError(f"margin is {margin!r}, expected a number of at least 0")
+    if margin_type != "reference":
+        if margin > math.pi:
+            raise RecipeError(f"margin is {margin!r}, expected an angle in radians, at most {math.pi:.5f}")
+        return
+    exponent = (alpha - 1) * scale * margin
+    if exponent > _LARGEST_EXPONENT:
+        raise RecipeError(
+            f"alpha {alpha!r}, scale {scale!r}, margin {margin!r}: (alpha - 1) scale margin is {exponent:.4g}, "
+            f"expected at most {_LARGEST_EXPONENT}: the loss is of the size of its exponential; lower one of the three"
+        )
 
 
 def _check_shapes(embedding: Tensor, prototypes: Tensor, target: Tensor, shards: ClassShards) -> None:
@@ -138,10 +178,6 @@ def _check_shapes(embedding: Tensor, prototypes: Tensor, target: Tensor, shards:
         raise ValueError(f"embedding has shape {tuple(embedding.shape)}, expected (B, {prototypes.shape[1]})")
     if target.shape != embedding.shape[:1]:
         raise ValueError(f"target has shape {tuple(target.shape)}, expected ({len(embedding)},), one an embedding")
-    outside = (target < 0) | (target >= shards.num_classes)
-    if outside.any():
-        found = target[outside][:3].tolist()
-        raise ValueError(f"{int(outside.sum())} targets such as {found} are no class in 0 to {shards.num_classes - 1}")
 
 
 class _AlphaMarginLinear(torch.autograd.Function):
@@ -152,20 +188,18 @@ class _AlphaMarginLinear(torch.autograd.Function):
         ctx: Any, embedding: Tensor, prototypes: Tensor, target: Tensor, settings: _Settings
     ) -> tuple[Tensor, ...]:
         shards = settings.shards
-        unit, inverse_norm = gradients.unit_rows(shards.gather_rows(embedding))
-        inverse_norms = gradients.inverse(torch.linalg.vector_norm(prototypes, dim=1))
+        embeddings, vectors = gradients.in_range(shards.gather_rows(embedding)), gradients.in_range(prototypes)
+        unit = gradients.unit_rows(embeddings.rows)
         local = shards.gather_rows(target) - shards.start
         owned = (local >= 0) & (local < len(prototypes))
         index = torch.where(owned, local, 0)
-        cosine = shards.sum(
-            (unit.double() * gradients.unit_rows(prototypes.index_select(0, index).double())[0]).sum(1) * owned
-        )
+        unit_targets = gradients.unit_rows(vectors.rows.index_select(0, index).double())
+        cosine = shards.sum((unit.double() * unit_targets).sum(1) * owned)
         cosine.clamp_(-1, 1)
         marked = target_logit(cosine, settings.scale, settings.margin, settings.margin_type)
         problem = Problem(
             unit=unit,
-            prototypes=prototypes,
-            inverse_norms=inverse_norms,
+            prototypes=vectors,
             scale=settings.scale,
             a=settings.alpha - 1,
             target=torch.where(owned, local, -1),
@@ -173,31 +207,42 @@ class _AlphaMarginLinear(torch.autograd.Function):
             log_q=marked.log_q[:, None],
             filter_dtype=settings.filter_dtype,
         )
-        solved = _softmax(problem, marked, shards) if settings.alpha == 1 else _divergence(problem, marked, shards)
+        with exact_float32():
+            solved = _softmax(problem, marked, shards) if settings.alpha == 1 else _divergence(problem, marked, shards)
         ctx.settings, ctx.entries = settings, solved.entries is not None
         kept = solved.entries if solved.entries is not None else solved.matrix
-        ctx.save_for_backward(unit, inverse_norm, prototypes, inverse_norms, solved.row_factor.to(unit), *kept)
-        correct = settings.scale * cosine >= solved.best_other
-        figures = [figure.to(unit) for figure in (solved.loss, *(solved.sparsity or ()))]
-        outputs = tuple(shards.own_rows(rows) for rows in (figures[0], correct, *figures[1:]))
+        ctx.save_for_backward(unit, *embeddings[1:], *vectors, solved.row_factor.to(unit), *kept)
+        roundoff = (unit.shape[1] + 8) * torch.finfo(unit.dtype).eps / 2
+        # The filter leaves nothing of a NaN but its loss.
+        correct = (settings.scale * (cosine + roundoff) >= solved.best_other) & ~solved.loss.isnan()
+        outputs = tuple(shards.own_rows(rows) for rows in (solved.loss.to(unit), correct, *(solved.sparsity or ())))
         ctx.mark_non_differentiable(*outputs[1:])
         return outputs
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        unit, inverse_norm, prototypes, inverse_norms, row_factor, *kept = ctx.saved_tensors
+        unit, inverse_norm, exponents, *vectors, row_factor = ctx.saved_tensors[:7]
+        kept = ctx.saved_tensors[7:]
         shards: ClassShards = ctx.settings.shards
         factor = shards.gather_rows(grad_loss) * row_factor
-        args = (factor, unit, prototypes, inverse_norms)
-        if ctx.entries:
-            entries = gradients.Entries(*kept)
-            towards, grad = gradients.of_entries(entries, *args, sparse=ctx.settings.sparse_gradient)
-        else:
-            towards, grad = gradients.of_matrix(kept, *args)
+        args = (factor, unit, gradients.Vectors(*vectors))
+        with exact_float32():
+            if ctx.entries:
+                entries = gradients.Entries(*kept)
+                towards, grad = gradients.of_entries(entries, *args, sparse=ctx.settings.sparse_gradient)
+            else:
+                towards, grad = gradients.of_matrix(list(kept), *args)
         towards, unit, inverse_norm = (shards.own_rows(rows) for rows in (shards.sum(towards), unit, inverse_norm))
         grad_embedding = (towards - unit * (unit * towards).sum(1, keepdim=True)) * inverse_norm[:, None]
-        return grad_embedding, grad.div_(shards.world_size) if shards.world_size > 1 else grad, None, None
+        grad_embedding = gradients.at_own_norms(
+            grad_embedding, None if exponents is None else shards.own_rows(exponents)
+        )
+        if shards.world_size > 1:
+            grad.div_(shards.world_size)
+        if grad.is_sparse:  # one that nobody else holds is taken apart to be stored, and forgotten to be coalesced
+            ctx.gradient = grad
+        return grad_embedding, grad, None, None
 
 
 class _Solved(NamedTuple):
@@ -231,7 +276,7 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
     """The loss for alpha > 1, on the candidates, or on all classes if those are few or most are candidates."""
     a, target_logit, log_q = problem.a, problem.target_logit, problem.log_q
     candidates, tau = None, torch.full_like(target_logit, -torch.inf)
-    if len(problem.prototypes) > _FEW_CLASSES:
+    if len(problem.prototypes.rows) > _FEW_CLASSES and len(problem.unit):
         candidates, tau = find_candidates(problem)
     # Candidates are few: float64 costs nothing, and spares differences of logits their round-off.
     chunks = all_logits(problem) if candidates is None else [candidates.logits.double()]
@@ -248,21 +293,25 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
         others = shards.sum_sums(Sums(*(part.double() for part in others)))
         return with_class(others, target_gap, a, height, log_q)
 
-    root = newton_root(sums, a, height, torch.finfo(problem.unit.dtype).eps)
+    root = newton_root(sums, a, height, torch.finfo(problem.unit.dtype).eps, at_most=alone)
     off_target, energy, support, count = (torch.zeros_like(marked.logit) for _ in range(4))
     for gap in gaps:
         posterior, share = posterior_of(gap, a, Root(*(part.to(gap) for part in root)))
         off_target += posterior.sum(1)
         energy += (posterior * share).sum(1)
-        support += (posterior > 0).sum(1)
+        support += (share > 0).sum(1)  # the posterior, a power of it, may underflow
         gap.copy_(posterior)
     # The candidates are without the target, which one process holds.
-    count += len(problem.prototypes) if candidates is None else candidates.number + (problem.target >= 0)
+    count += len(problem.prototypes.rows) if candidates is None else candidates.number + (problem.target >= 0)
     off_target, energy, support, count = shards.sum(torch.stack([off_target, energy, support, count]))
     loss = loss_value(root, TargetTerms(target_gap[:, 0], marked.log_q), off_target, energy, a)
-    target_posterior = posterior_of(target_gap, a, root, log_q)[0][:, 0]
-    target_posterior = torch.where(off_target == 0, 1.0, target_posterior)  # not 1 - eps
-    sparsity = Sparsity(support + (target_posterior > 0), count, target_posterior)
+    target_posterior, target_share = (part[:, 0] for part in posterior_of(target_gap, a, root, log_q))
+    is_solved = (support == 0) & (off_target == 0)  # the latter for NaN
+    sparsity = Sparsity(
+        (support + (target_share > 0)).to(problem.unit),
+        count.to(problem.unit),
+        _open_unit_interval(target_posterior.to(problem.unit), is_solved, target_share == 0),
+    )
     target_weight = -off_target * marked.slope
     row_factor = torch.ones_like(loss)
     if candidates is None:
@@ -270,6 +319,13 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
         return _Solved(loss, best_other[:, 0], sparsity, row_factor, None, matrix)
     entries = gradients.entries_of(gaps[0] * problem.scale, candidates.classes, target_weight, problem.target)
     return _Solved(loss, best_other[:, 0], sparsity, row_factor, entries, [])
+
+
+def _open_unit_interval(posterior: Tensor, is_one: Tensor, is_zero: Tensor) -> Tensor:
+    """Posteriors that are 1 and 0 exactly where they are said to be, and otherwise inside however they were rounded."""
+    limits = torch.finfo(posterior.dtype)
+    inside = posterior.clamp(limits.tiny, 1 - limits.eps / 2)
+    return torch.where(is_one, 1.0, torch.where(is_zero, 0.0, inside))
 
 
 def _sums_by_rows(gap: Tensor, a: float, height: Tensor) -> Sums:

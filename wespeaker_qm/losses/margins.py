@@ -23,11 +23,10 @@ def target_logit(cosine: Tensor, scale: float, margin: float, margin_type: Margi
     """What a margin makes of the targets' cosines, which are in [-1, 1]."""
     if margin_type == "reference":
         return TargetLogit(scale * cosine, torch.full_like(cosine, scale), torch.full_like(cosine, -scale * margin))
-    with torch.enable_grad():
-        variable = cosine.detach().requires_grad_()
-        penalised = angular_margin(variable, margin, easy_margin=margin_type == "easy_angular")
-        (slope,) = torch.autograd.grad(penalised.sum(), variable)
-    return TargetLogit(scale * penalised.detach(), scale * slope, torch.zeros_like(cosine))
+    easy_margin = margin_type == "easy_angular"
+    penalised = angular_margin(cosine, margin, easy_margin=easy_margin)
+    slope = angular_slope(cosine, margin, easy_margin=easy_margin)
+    return TargetLogit(scale * penalised, scale * slope, torch.zeros_like(cosine))
 
 
 def angular_margin(cosine: Tensor, margin: float, *, easy_margin: bool = False) -> Tensor:
@@ -43,6 +42,17 @@ def angular_margin(cosine: Tensor, margin: float, *, easy_margin: bool = False) 
     inside = sine_squared > 0
     sine = torch.where(inside, sine_squared, 1.0).sqrt() * inside
     penalised = cosine * math.cos(margin) - sine * math.sin(margin)
-    if easy_margin:
-        return torch.where(cosine > 0, penalised, cosine)
-    return torch.where(cosine > -math.cos(margin), penalised, cosine - (1 - math.cos(margin)))
+    elsewhere = cosine if easy_margin else cosine - (1 - math.cos(margin))
+    return torch.where(_is_curved(cosine, margin, easy_margin=easy_margin), penalised, elsewhere)
+
+
+def angular_slope(cosine: Tensor, margin: float, *, easy_margin: bool = False) -> Tensor:
+    """The derivative of `angular_margin`, in closed form: autograd is no part of an inference."""
+    sine_squared = (1 - cosine) * (1 + cosine)
+    cotangent = torch.where(sine_squared > 0, cosine / sine_squared.sqrt(), 0.0)
+    slope = math.cos(margin) + math.sin(margin) * cotangent
+    return torch.where(_is_curved(cosine, margin, easy_margin=easy_margin), slope, 1.0)
+
+
+def _is_curved(cosine: Tensor, margin: float, *, easy_margin: bool) -> Tensor:
+    return cosine > (0.0 if easy_margin else -math.cos(margin))

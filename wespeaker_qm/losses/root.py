@@ -97,10 +97,12 @@ class Root(NamedTuple):
     log_total: Tensor
 
 
-def newton_root(sums: Callable[[Tensor], Sums], a: float, height: Tensor, eps: float) -> Root:
+def newton_root(sums: Callable[[Tensor], Sums], a: float, height: Tensor, eps: float, at_most: Tensor) -> Root:
     """Descend from ``height`` (B, 1), where Phi >= 1, to the root; a row stops by itself, and a NaN row stays NaN.
 
     ``eps`` is the round-off of the sums. Convergence is quadratic: a step below eps^(3/4) leaves less than eps to go.
+    ``at_most`` (B, 1) is the height at which some class alone holds all the mass: where one does, the root lies exactly
+    there, and round-off must not let in the classes that lie on it.
     """
     for _ in range(_MAX_ITERATIONS):
         at = sums(height)
@@ -108,7 +110,7 @@ def newton_root(sums: Callable[[Tensor], Sums], a: float, height: Tensor, eps: f
         if not (step > eps**0.75).any():  # false for NaN
             # What is left is so small that the logarithm of the sum follows it linearly.
             log_total = at.log_unit + at.total.log() - step * (at.slope / at.total - 1) / a
-            return Root(height * (1 - step), log_total)
+            return Root(torch.minimum(height * (1 - step), at_most), log_total)
         height = height * (1 - step.clamp(min=0))
     raise ArithmeticError(
         f"no root of the alpha-divergence posterior after {_MAX_ITERATIONS} iterations at alpha {1 + a} "

@@ -8,6 +8,7 @@ from torch import nn
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import AddMarginArgs, AlphaArcMarginArgs, ArcMarginArgs, Config, QMarginArgs, SoftmaxArgs
 from wespeaker_qm.losses.heads import AngularMarginHead, CosineHead, QMarginHead
+from wespeaker_qm.losses.linear import check_scale_and_margin
 from wespeaker_qm.losses.shards import ClassShards
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.train import checkpoint
@@ -46,7 +47,19 @@ def build_shards(config: Config, num_classes: int, processes: Processes) -> Clas
 
 
 def build_head(config: Config, shards: ClassShards) -> CosineHead:
-    """The projection head of ``projection_args``, for the classes of ``shards``."""
+    """The projection head of ``projection_args``, for the classes of ``shards``.
+
+    Raises:
+        RecipeError: it cannot compute a loss with the margins of ``margin_update``.
+    """
+    head = _head(config, shards)
+    margin = config.margin_update
+    largest = margin.final_margin if margin.update_margin else margin.initial_margin
+    check_scale_and_margin(head.alpha, head.scale, largest, head.margin_type)
+    return head
+
+
+def _head(config: Config, shards: ClassShards) -> CosineHead:
     args = config.projection_args
     sizes = (config.model_args.embed_dim, shards.num_classes)
     match args:

@@ -57,7 +57,7 @@ def reinitialise_head(
     )
     for batch in loader:
         with exact_float32():
-            unit, _ = unit_rows(encoder(batch.features))
+            unit = unit_rows(encoder(batch.features))
         unit, index = shards.gather_rows(unit), shards.gather_rows(batch.label) - shards.start
         owned = (index >= 0) & (index < len(weight))
         total.index_add_(0, index[owned], unit[owned])
