@@ -250,7 +250,8 @@ def _write_corpus():
         lines = [f"{a} {b} {'target' if speaker[a] == speaker[b] else 'nontarget'}\n" for a, b in pairs]
         (data / "trials" / {"eval": "all"}.get(name, name)).write_text("".join(lines))
         if name == "eval":
-            (data / "trials" / "near").write_text("".join(line for line in lines if "s0" in line or "s1" in line))
+            near = [line for line in lines if " target" in line or any(one in line for one in ("s0", "s1", "s2"))]
+            (data / "trials" / "near").write_text("".join(near))
     info = CorpusInfo(
         name="tiny",
         description="Simulated.",

@@ -1,130 +1,337 @@
 #!/usr/bin/env python3
-"""How often do 95 % intervals hold the true value? Simulated trial lists with speaker effects, whose truth is known.
+"""How often do 95 % intervals hold the true value, and how often do equal systems differ with p < 0.05?
 
-    tools/validate_intervals.py [--lists 400] [--resamples 300]
+    tools/validate_intervals.py [--lists 400] [--resamples 100] [--rows "22 speakers" ...] [--json FILE]
 
-Every speaker has an effect on the scores of all non-target trials it is in, and another on its target trials::
+Simulated trial lists. Every speaker has an effect on the scores of all non-target trials it is in, and another on its
+target trials::
 
     non-target trial of a and b   u_a + u_b + e
-    target trial of a             d + v_a + e      u, v, e normal
+    target trial of a             d + v_a + e      e normal, with deviation 1
 
-so rates over all speakers there could be follow from two normal distributions. A second system, for paired
-differences, shares part of the effects. Printed: per cent of the lists whose interval holds the truth, with speakers
-drawn and with trials drawn.
+u and v are normal, or have heavy tails: Student's t with 3 degrees of freedom; or exponential, so that few speakers
+raise the scores of all their impostors (u) and few have low target scores (v). Both are scaled to the same deviation.
+The second system of a difference is as good as the first, and shares part of its effects. Where there are several runs,
+each moves d by a draw of its own, as another seed would.
+
+The truth is that of all speakers there could be: the distributions of u + u + e and d + v + e on a fine grid, by
+convolution, from which figures are read by the same functions that read them from scores. With several runs it is the
+mean over the draws of d (Gauss-Hermite quadrature).
+
+Printed, per cent of lists: where an interval was given (``evaluate/evidence.py`` decides); where it holds the truth, of
+those; p < 0.05, of those; and the last two for all lists, as if an interval were always given.
 """
 
 import argparse
+import dataclasses
+import json
+import math
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
+from scipy.signal import fftconvolve
 from scipy.stats import norm
-from tqdm import tqdm
+from scipy.stats import t as student
 
-from wespeaker_qm.evaluate.bootstrap import FigureSet, SortedTrials, resample
+from wespeaker_qm.evaluate.bootstrap import FigureSet, Resamples, SortedTrials, resample
+from wespeaker_qm.evaluate.evidence import figure_reason
 from wespeaker_qm.evaluate.intervals import spread
+from wespeaker_qm.evaluate.log_likelihood import act_dcf, min_cllr
 from wespeaker_qm.evaluate.metrics import markdown_table
-from wespeaker_qm.evaluate.operating_points import far_name
+from wespeaker_qm.evaluate.operating_points import (
+    RocSteps,
+    best_at_far,
+    convex_hull,
+    equal_error_rate,
+    far_at_tar,
+    min_dcf,
+)
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
+from wespeaker_qm.utils.files import write_text
+
+SHARED = 0.7
+"""Of the variance of every effect, what the two systems of a difference share."""
+STEP = 0.01
+"""Of the grid on which the truth is computed."""
+REACH = {"normal": 40.0, "t": 300.0, "exponential": 60.0}
+"""How far the grid goes to both sides."""
 
 
-class Design(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Design:
     """A kind of trial list and of system."""
 
     name: str
     num_speakers: int
-    trials_a_speaker: int
+    trials_a_speaker: int = 60
     """Target trials; non-target trials between random speakers are twice as many in all."""
-    effect: float
-    """Deviation of u; that of v is twice it. e has deviation 1."""
-    distance: float
+    effect: float = 0.5
+    """Deviation of u; that of v is twice it."""
+    tails: str = "normal"
+    distance: float = 3.0
     """d."""
-    fars: tuple[float, ...]
+    fars: tuple[float, ...] = (1e-1, 1e-2)
+    uneven: bool = False
+    """Of 4 speakers one has half of the trials and one has no non-target trials."""
+    runs: tuple[int, int] = (1, 1)
+    """Of each system."""
+    seed_effect: float = 0.0
+    """Deviation of what a run adds to d."""
+
+    @property
+    def wanted(self) -> FigureSet:
+        """The figures that are validated."""
+        return FigureSet(fars=self.fars, tars=(0.9, 0.99), p_targets=(0.05, 0.01, 0.001), is_llr=True)
+
+    @property
+    def slope(self) -> float:
+        """What makes scores nearly log-likelihood ratios: (score - d / 2) times it."""
+        return self.distance / (1 + 3 * self.effect**2)
 
 
-DESIGNS = (
-    Design("40 speakers, strong effects", 40, 100, 0.5, 3.0, (1e-1, 1e-2)),
-    Design("200 speakers, strong effects", 200, 40, 0.5, 3.5, (1e-1, 1e-2, 1e-3)),
-    Design("200 speakers, weak effects", 200, 40, 0.15, 3.5, (1e-1, 1e-2, 1e-3)),
-    Design("1,000 speakers, strong effects", 1000, 20, 0.5, 4.0, (1e-2, 1e-3, 1e-4)),
-)
-SHARED = 0.7
-"""Of the variance of every effect, what the two systems of a difference share."""
+SMALL = [
+    Design(name=f"{number} speakers, {kind}", num_speakers=number, trials_a_speaker=100 if number < 16 else 60, **extra)
+    for number in (3, 5, 8, 12, 16, 22, 30, 40)
+    for kind, extra in (
+        ("strong effects", {}),
+        ("weak effects", {"effect": 0.15}),
+        ("Student's t", {"tails": "t"}),
+        ("exponential", {"tails": "exponential"}),
+    )
+]
+LARGE = [
+    Design(
+        name=f"{number:,} speakers, {kind}",
+        num_speakers=number,
+        trials_a_speaker=each,
+        distance=distance,
+        fars=fars,
+        **extra,
+    )
+    for number, each, distance, fars in (
+        (200, 40, 3.5, (1e-1, 1e-2, 1e-3)),
+        (1000, 20, 4.0, (1e-1, 1e-2, 1e-3, 1e-4)),
+    )
+    for kind, extra in (
+        ("strong effects", {}),
+        ("weak effects", {"effect": 0.15}),
+        ("Student's t", {"tails": "t"}),
+        ("exponential", {"tails": "exponential"}),
+    )
+]
+OTHERS = [
+    Design(name="22 speakers, uneven", num_speakers=22, uneven=True),
+    Design(name="40 speakers, uneven", num_speakers=40, uneven=True),
+    Design(name="40 speakers, 5 targets each", num_speakers=40, trials_a_speaker=5),
+    Design(name="200 speakers, 2 targets each", num_speakers=200, trials_a_speaker=2),
+    *(
+        Design(name=f"22 speakers, seeds {one} v {two}", num_speakers=22, runs=(one, two), seed_effect=0.15)
+        for one, two in ((3, 3), (3, 1), (1, 3), (2, 2), (2, 1), (5, 2))
+    ),
+    Design(name="200 speakers, seeds 3 v 1", num_speakers=200, trials_a_speaker=20, runs=(3, 1), seed_effect=0.15),
+    Design(name="200 speakers, seeds 2 v 2", num_speakers=200, trials_a_speaker=20, runs=(2, 2), seed_effect=0.15),
+]
+DESIGNS = [*SMALL, *LARGE, *OTHERS]
 
 
-def truth(design: Design, distance: float) -> list[float]:
-    """EER, and TAR at each FAR, over all speakers there could be."""
-    deviation_n, deviation_t = np.sqrt(1 + 2 * design.effect**2), np.sqrt(1 + 4 * design.effect**2)
-
-    def gap(threshold: float) -> float:
-        return norm.sf(threshold / deviation_n) - norm.cdf((threshold - distance) / deviation_t)
-
-    eer = norm.sf(brentq(gap, -10, 20) / deviation_n)
-    tars = [norm.sf((deviation_n * norm.isf(far) - distance) / deviation_t) for far in design.fars]
-    return [float(value) for value in (eer, *tars)]
+def truth(design: Design) -> NDArray[np.float64]:
+    """(M,) every figure over all speakers there could be, the mean over the draws of d."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(9 if design.seed_effect else 1)
+    figures = [_truth(design, design.distance + design.seed_effect * node) for node in nodes]
+    return np.asarray(np.average(figures, axis=0, weights=weights))
 
 
-def simulate(design: Design, rng: np.random.Generator) -> tuple[TrialSpeakers, NDArray[np.bool_], list[NDArray]]:
-    """Speakers, labels, and the scores of two systems of which the second is a little better."""
-    num_speakers, each = design.num_speakers, design.trials_a_speaker
-    owner = np.repeat(np.arange(num_speakers, dtype=np.int32), each)
-    one = rng.integers(num_speakers, size=2 * len(owner)).astype(np.int32)
-    other = ((one + rng.integers(1, num_speakers, size=len(one))) % num_speakers).astype(np.int32)
-    speakers = TrialSpeakers(np.concatenate([owner, one]), np.concatenate([owner, other]), num_speakers)
+def _truth(design: Design, distance: float) -> NDArray[np.float64]:
+    reach = REACH[design.tails]
+    cells = np.arange(-round(reach / STEP), round(reach / STEP) + 1) * STEP
+    noise = _masses(cells, "normal", 1.0)
+    u, v = _masses(cells, design.tails, design.effect), _masses(cells, design.tails, 2 * design.effect)
+    if design.tails == "exponential":
+        v = v[::-1]
+    nontarget = _convolved(_convolved(u, u), noise)
+    # Moved by d on the grid; the rest of a cell is put back by interpolation.
+    target = np.interp(cells - distance, cells, _convolved(v, noise), left=0.0, right=0.0)
+    target /= target.sum()
+    scores = (cells - design.distance / 2) * design.slope
+    accepted = [np.round(1e15 * np.cumsum(mass[::-1])).astype(np.int64) for mass in (nontarget, target)]
+    lowest = scores[::-1] - STEP / 2 * design.slope
+    new = np.diff(accepted[0], prepend=0) + np.diff(accepted[1], prepend=0) > 0
+    steps = [np.concatenate(([0], each[new])) for each in accepted]
+    roc = RocSteps(np.concatenate(([lowest[0] + 1], lowest[new])), steps[0], steps[1])
+    hull, wanted = convex_hull(roc), design.wanted
+    points = [best_at_far(roc, far) for far in wanted.fars]
+    cllr = target @ np.logaddexp(0, -scores) + nontarget @ np.logaddexp(0, scores)
+    values = [equal_error_rate(roc).rate, equal_error_rate(hull).rate, min_cllr(hull)]
+    values += [min_dcf(hull, p_target).cost for p_target in wanted.p_targets]
+    values += [*(point.tar for point in points), *(point.threshold for point in points)]
+    values += [far_at_tar(roc, tar).far for tar in wanted.tars]
+    values += [float(cllr) / (2 * math.log(2)), *(act_dcf(roc, p_target) for p_target in wanted.p_targets)]
+    return np.array(values)
+
+
+def _masses(cells: NDArray[np.float64], tails: str, deviation: float) -> NDArray[np.float64]:
+    """The probability of each cell of the grid."""
+    edges = np.append(cells - STEP / 2, cells[-1] + STEP / 2) / deviation
+    if tails == "normal":
+        below = norm.cdf(edges)
+    elif tails == "t":
+        below = student.cdf(edges * math.sqrt(3), 3)
+    else:
+        below = -np.expm1(-np.maximum(edges + 1, 0))
+    return np.diff(below) / (below[-1] - below[0])
+
+
+def _convolved(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
+    mass = np.clip(fftconvolve(one, two, mode="same"), 0, None)
+    return np.asarray(mass / mass.sum())
+
+
+class Simulated(NamedTuple):
+    """A trial list, and the scores of the runs of two systems."""
+
+    speakers: TrialSpeakers
+    is_target: NDArray[np.bool_]
+    scores: list[list[NDArray[np.float64]]]
+
+
+def simulate(design: Design, rng: np.random.Generator) -> Simulated:
+    """A list, and two systems of which none is the better."""
+    number, each = design.num_speakers, design.trials_a_speaker
+    chances = np.full(number, 1 / number)
+    impostors = np.ones(number, np.bool_)
+    if design.uneven:
+        kind = np.arange(number) % 4
+        chances = np.where(kind == 0, 3.0, 1.0)
+        impostors = kind != 3
+    owner = np.repeat(np.arange(number, dtype=np.int32), np.round(each * chances / chances.mean()).astype(int))
+    among = np.flatnonzero(impostors).astype(np.int32)
+    one, other = rng.choice(among, size=(2, 5 * len(owner)), p=chances[among] / chances[among].sum())
+    apart = np.flatnonzero(one != other)[: 2 * len(owner)]
+    one, other = one[apart], other[apart]
+    speakers = TrialSpeakers(np.concatenate([owner, one]), np.concatenate([owner, other]), number)
     is_target = np.arange(len(speakers.test)) < len(owner)
+    u, v = design.effect * _effects(design, rng), 2 * design.effect * _effects(design, rng)
+    if design.tails == "exponential":
+        v = -v
+    common = math.sqrt(SHARED) * rng.standard_normal(len(is_target))
+    scores: list[list[NDArray[np.float64]]] = []
+    for system, runs in enumerate(design.runs):
+        scores.append([])
+        for _ in range(runs):
+            distance = design.distance + design.seed_effect * rng.standard_normal()
+            noise = common + math.sqrt(1 - SHARED) * rng.standard_normal(len(is_target))
+            effects = np.concatenate([distance + v[system][owner], u[system][one] + u[system][other]])
+            scores[-1].append((effects + noise - design.distance / 2) * design.slope)
+    return Simulated(speakers, is_target, scores)
 
-    def pair(size: int) -> NDArray[np.float64]:
-        own = rng.standard_normal((2, size))
-        return np.sqrt(SHARED) * rng.standard_normal(size) + np.sqrt(1 - SHARED) * own
 
-    u, v, e = pair(num_speakers), pair(num_speakers), pair(len(is_target))
-    scores = []
-    for system in range(2):
-        target_effect = design.distance + 0.2 * system + 2 * design.effect * v[system][owner]
-        nontarget_effect = design.effect * (u[system][one] + u[system][other])
-        scores.append(np.concatenate([target_effect, nontarget_effect]) + e[system])
-    return speakers, is_target, scores
+def _effects(design: Design, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(2, S) effects of deviation 1 on two systems, whose correlation is ``SHARED``."""
+
+    def draw(size: tuple[int, ...]) -> NDArray[np.float64]:
+        if design.tails == "normal":
+            return rng.standard_normal(size)
+        if design.tails == "t":
+            return rng.standard_t(3, size) / math.sqrt(3)
+        return rng.standard_exponential(size) - 1
+
+    # Sums of heavy tails have others than their parts: a speaker's effect is shared as a whole, or not at all.
+    shape = (2, design.num_speakers)
+    return np.where(rng.random(shape) < math.sqrt(SHARED), draw(shape[1:]), draw(shape))
 
 
-def covers(design: Design, num_lists: int, num_resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Unit drawn -> (figures, 2) share of lists whose interval holds the truth: of a system, of a difference."""
-    names = ["EER", *(f"TAR@FAR {far_name(far)}" for far in design.fars)]
-    true = np.array([truth(design, design.distance), truth(design, design.distance + 0.2)])
-    hits = {"speaker": np.zeros((len(names), 2)), "trial": np.zeros((len(names), 2))}
-    wanted = FigureSet(fars=design.fars, tars=(), p_targets=())
-    rng = np.random.default_rng(seed)
-    for number in tqdm(range(num_lists), desc=design.name, unit="list"):
+class Row(NamedTuple):
+    """Shares of the lists, for one figure."""
+
+    figure: str
+    given: float
+    holds: float
+    """Of those with an interval; NaN where there are none."""
+    holds_all: float
+    pairs_given: float
+    """Where both systems support a p-value."""
+    differs: float
+    """p < 0.05, of those."""
+    differs_all: float
+
+
+def validate(design: Design, *, num_lists: int, num_resamples: int, seed: int = 0, by: str = "speaker") -> list[Row]:
+    """A row a figure."""
+    rng = np.random.default_rng((seed, design.num_speakers))
+    names, true = design.wanted.names(), truth(design)
+    counts = np.zeros((len(names), 6))
+    for number in range(num_lists):
         speakers, is_target, scores = simulate(design, rng)
-        systems = [SortedTrials.of(each, is_target, wanted) for each in scores]
-        for unit, drawn in (("speaker", speakers), ("trial", None)):
-            one, two = resample(systems, drawn, num_resamples=num_resamples, seed=number)
-            for row, name in enumerate(names):
-                for column, (each, true_value) in enumerate(
-                    [(spread(name, [one]), true[0][row]), (spread(name, [two], [one]), true[1][row] - true[0][row])]
-                ):
-                    low, high = each.interval()
-                    hits[unit][row, column] += low <= true_value <= high
-    return {unit: count / num_lists for unit, count in hits.items()}
+        systems = [SortedTrials.of(run, is_target, design.wanted) for runs in scores for run in runs]
+        drawn = speakers if by == "speaker" else None
+        results = resample(systems, drawn, num_resamples=num_resamples, seed=number)
+        sides = results[: design.runs[0]], results[design.runs[0] :]
+        for row, name in enumerate(names):
+            counts[row] += _outcome(name, sides, true[row])
+    shares = counts[:, 1] / np.maximum(counts[:, 0], 1e-9), counts[:, 4] / np.maximum(counts[:, 3], 1e-9)
+    return [
+        Row(
+            name,
+            counts[row, 0] / (2 * num_lists),
+            float(shares[0][row]) if counts[row, 0] else math.nan,
+            counts[row, 2] / (2 * num_lists),
+            counts[row, 3] / num_lists,
+            float(shares[1][row]) if counts[row, 3] else math.nan,
+            counts[row, 5] / num_lists,
+        )
+        for row, name in enumerate(names)
+    ]
+
+
+def _outcome(name: str, sides: tuple[Sequence[Resamples], Sequence[Resamples]], true: float) -> NDArray[np.float64]:
+    """How many of two intervals are given, given and hold, hold; whether p is given, given and small, small."""
+    outcome = np.zeros(6)
+    supported = [all(figure_reason(name, run) is None for run in runs) for runs in sides]
+    for runs, given in zip(sides, supported, strict=True):
+        low, high = spread(name, runs, even_unsupported=True).interval() or (true, true)
+        holds = low <= true <= high
+        outcome[:3] += given, given and holds, holds
+    if not name.startswith("threshold"):
+        p_value = spread(name, sides[1], sides[0], even_unsupported=True).p_value()
+        small = p_value is not None and p_value < 0.05
+        outcome[3:] += all(supported), all(supported) and small, small
+    return outcome
 
 
 def main() -> None:
-    """Simulate every design, print a table."""
+    """Simulate designs, print a table of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lists", type=int, default=400)
-    parser.add_argument("--resamples", type=int, default=300)
+    parser.add_argument("--lists", type=int, default=400, help="simulated lists a design (default: 400)")
+    parser.add_argument("--resamples", type=int, default=100, help="of each list (default: 100)")
+    parser.add_argument(
+        "--rows", nargs="+", default=[""], metavar="REGEX", help="designs whose names match (default: all)"
+    )
+    parser.add_argument(
+        "--by", choices=("speaker", "trial"), default="speaker", help="what is drawn (default: speaker)"
+    )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all shares to FILE")
     args = parser.parse_args()
-    rows = []
+    content = {}
+    print(f"{args.lists} lists of each kind, {args.resamples} resamples of the {args.by}s each; nominally 95 and 5 %:")
     for design in DESIGNS:
-        share = covers(design, args.lists, args.resamples, args.seed)
-        for position, name in enumerate(["EER", *(f"TAR@FAR {far_name(far)}" for far in design.fars)]):
-            cells = [share[unit][position, column] for column in (0, 1) for unit in ("speaker", "trial")]
-            rows.append([f"{design.name}: {name}", *(f"{100 * cell:.1f}" for cell in cells)])
-    header = ["per cent of intervals that hold the truth", "by speaker", "by trial"]
-    header += ["difference, by speaker", "difference, by trial"]
-    print(f"{args.lists} lists of each kind, {args.resamples} resamples each, nominally 95 %:\n")
-    print(markdown_table(header, rows))
+        if not any(re.search(pattern, design.name) for pattern in args.rows):
+            continue
+        start = time.perf_counter()
+        rows = validate(design, num_lists=args.lists, num_resamples=args.resamples, seed=args.seed, by=args.by)
+        content[design.name] = [row._asdict() for row in rows]
+        header = ["figure", "given", "holds", "(all lists)", "p given", "p < 0.05", "(all lists)"]
+        cells = [
+            [row.figure, *("-" if math.isnan(share) else f"{100 * share:.1f}" for share in row[1:])] for row in rows
+        ]
+        print(f"\n{design.name} ({time.perf_counter() - start:.0f} s):\n\n{markdown_table(header, cells)}", flush=True)
+        if args.json is not None:
+            write_text(args.json, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ import numpy as np
 from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
 from wespeaker_qm.evaluate.bootstrap import FigureSet, Resamples, SortedTrials, canonical_name, resample
 from wespeaker_qm.evaluate.comparison import compare_all
+from wespeaker_qm.evaluate.evidence import list_reason
 from wespeaker_qm.evaluate.intervals import spread
 from wespeaker_qm.evaluate.metrics import comparison_table, markdown_table, show_figure
 from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS, is_measurable
+from wespeaker_qm.evaluate.trial_speakers import effective_speakers
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 
@@ -69,10 +71,11 @@ def run(args: argparse.Namespace) -> None:
     unknown = [text for name, text in asked.items() if name not in possible]
     if unknown:
         raise RecipeError(f"--figures: found {', '.join(unknown)}, expected some of: {', '.join(possible)}")
+    too_few = list_reason(effective_speakers(speakers, trials.is_target))
     runs = resample(
         [SortedTrials.of(values, trials.is_target, wanted) for values in scores.values()],
         speakers,
-        num_resamples=args.num_resamples,
+        num_resamples=0 if too_few else args.num_resamples,
         seed=args.seed,
         progress="resamples",
     )
@@ -82,6 +85,8 @@ def run(args: argparse.Namespace) -> None:
     comparisons = compare_all(systems, figures)
     if comparisons:
         logger.info("\nDifferences, rates in per cent:\n\n%s", comparison_table(comparisons))
+    if too_few:
+        logger.info("\nNo intervals and no p-values: %s.", too_few)
     if args.json is not None:
         content = [dataclasses.asdict(comparison) for comparison in comparisons]
         write_text(args.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -118,7 +123,7 @@ def _systems_table(systems: dict[str, list[Resamples]], figures: list[str]) -> s
         cells = [figure]
         for runs in systems.values():
             each = spread(figure, runs)
-            cell = show_figure(figure, each.estimate, each.interval())
+            cell = show_figure(figure, each.estimate, each.reason if each.reason else each.interval())
             if len(runs) > 1:
                 deviation = float(np.std([run.estimate(figure) for run in runs], ddof=1))
                 cell += f", deviation of {len(runs)} runs {show_figure(figure, deviation)}"

@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> None:
         rows.append(
             [
                 name,
-                show_threshold(point.threshold, system.intervals.get(f"threshold@FAR {name}")),
+                show_threshold(point.threshold, system.sureness(f"threshold@FAR {name}")),
                 _far_per_cent(point.far),
-                show_tar(point, system.intervals.get(f"TAR@FAR {name}")),
+                show_tar(point, system.sureness(f"TAR@FAR {name}")),
                 f"{point.false_accepts:,} of {result.num_nontargets:,}",
             ]
         )

@@ -37,7 +37,7 @@ from wespeaker_qm.evaluate.operating_points import (
     min_dcf,
     number_name,
 )
-from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
+from wespeaker_qm.evaluate.trial_speakers import EffectiveSpeakers, TrialSpeakers, effective_speakers
 from wespeaker_qm.utils.errors import RecipeError
 
 NUM_RESAMPLES = 1000
@@ -171,6 +171,8 @@ class Resamples:
     system: SortedTrials
     speakers: TrialSpeakers | None
     """None where trials were drawn."""
+    effective: EffectiveSpeakers | None
+    """Number of speakers, by their shares of the trials; None likewise."""
     names: list[str]
     """M figures."""
     estimates: NDArray[np.float64]
@@ -227,9 +229,10 @@ def resample(
             values[position][r], roc = figures(system, weights)
             if len(grid):
                 frr[position][r] = roc.frr[np.searchsorted(roc.far, grid, side="right") - 1]
+    effective = None if speakers is None else effective_speakers(speakers, is_target)
     return [
-        Resamples(system, speakers, names[position], estimates[position], values[position], grid, frr[position])
-        for position, system in enumerate(systems)
+        Resamples(system, speakers, effective, names[number], estimates[number], values[number], grid, frr[number])
+        for number, system in enumerate(systems)
     ]
 
 

@@ -8,8 +8,6 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from wespeaker_qm.evaluate.bootstrap import Resamples
 from wespeaker_qm.evaluate.intervals import spread
 
@@ -23,13 +21,15 @@ class Comparison:
     two: str
     difference: float
     """Figure of ``two`` less that of ``one``."""
-    low: float
-    high: float
-    """Ends of the difference's 95 % interval."""
-    p_value: float
-    """Of no difference, two-sided."""
-    p_holm: float
+    low: float | None
+    high: float | None
+    """Ends of the difference's 95 % interval; None where there is a ``reason``."""
+    p_value: float | None
+    """Of no difference, two-sided; None likewise."""
+    p_holm: float | None
     """The same, corrected for all pairs of systems in this figure."""
+    reason: str | None
+    """Why there is neither interval nor p-value; None where there are."""
 
 
 def compare_all(systems: Mapping[str, Sequence[Resamples]], figures: Sequence[str]) -> list[Comparison]:
@@ -40,21 +40,23 @@ def compare_all(systems: Mapping[str, Sequence[Resamples]], figures: Sequence[st
         spreads = [spread(figure, systems[two], systems[one]) for one, two in pairs]
         p_values = [each.p_value() for each in spreads]
         for (one, two), each, p_value, p_holm in zip(pairs, spreads, p_values, holm(p_values), strict=True):
-            low, high = each.interval()
-            comparisons.append(Comparison(figure, one, two, each.estimate, low, high, p_value, p_holm))
+            low, high = each.interval() or (None, None)
+            comparisons.append(Comparison(figure, one, two, each.estimate, low, high, p_value, p_holm, each.reason))
     return comparisons
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Correct p-values: sorted, the k-th smallest of n times n - k, never falling, at most 1.
 
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
+    What has no p-value claims nothing: it gets none, and does not count among the n.
+
+    >>> holm([0.01, 0.04, None, 0.03])
+    [0.03, 0.06, None, 0.06]
     """
-    count = len(p_values)
-    corrected = np.empty(count)
+    corrected: list[float | None] = [None] * len(p_values)
+    there = sorted((value, position) for position, value in enumerate(p_values) if value is not None)
     largest = 0.0
-    for rank, position in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (count - rank) * p_values[position]))
+    for rank, (value, position) in enumerate(there):
+        largest = max(largest, min(1.0, (len(there) - rank) * value))
         corrected[position] = largest
-    return corrected.tolist()
+    return corrected

@@ -15,6 +15,7 @@ The sum of phi over the trials of a speaker tells how a figure depends on that s
 """
 
 import math
+import weakref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ from wespeaker_qm.evaluate.operating_points import (
     min_dcf,
 )
 
+_KEPT: "weakref.WeakKeyDictionary[SortedTrials, Influence]" = weakref.WeakKeyDictionary()
+
 
 class Influence:
     """The influence functions of one system's figures."""
@@ -43,30 +46,36 @@ class Influence:
 
     def of(self, name: str) -> NDArray[np.float64]:
         """(N,) influence of each trial, in the order of the list, on the figure ``name``."""
-        kind, _, argument = name.partition(" ")
-        rate = float(argument) if argument not in ("", "hull") else math.nan
-        if kind == "EER":
-            threshold = equal_error_rate(self._roc).threshold
-            slope = self._slope(threshold)
-            tau, nu = self._accepted(threshold)
-            return (slope * nu - tau) / (1 + slope)
-        if kind in ("TAR@FAR", "threshold@FAR"):
-            threshold = best_at_far(self._roc, rate).threshold
-            tau, nu = self._accepted(threshold)
-            return tau - self._slope(threshold) * nu if kind == "TAR@FAR" else nu
-        if kind == "FAR@TAR":
-            threshold = far_at_tar(self._roc, rate).threshold
-            tau, nu = self._accepted(threshold)
-            return nu - tau / max(self._slope(threshold), 1e-12)
-        if kind in ("minDCF", "actDCF"):
-            threshold = min_dcf(self._hull, rate).threshold if kind == "minDCF" else bayes_threshold(rate)
-            tau, nu = self._accepted(threshold)
-            return ((1 - rate) * nu - rate * tau) / min(rate, 1 - rate)
+        kind, rate = _parts(name)
         if kind == "Cllr":
             return self._centred(cllr_costs(self._scores, self._is_target))
         if kind == "minCllr":
             return self._centred(cllr_costs(_recalibrated(self._hull, self._scores), self._is_target))
-        raise ValueError(f"no influence function for {name!r}")
+        threshold = self.threshold(name)
+        if threshold is None:
+            raise ValueError(f"no influence function for {name!r}")
+        tau, nu = self._accepted(threshold)
+        if kind == "threshold@FAR":
+            return nu
+        if kind in ("minDCF", "actDCF"):
+            return ((1 - rate) * nu - rate * tau) / min(rate, 1 - rate)
+        slope = self._slope(threshold)
+        if kind == "TAR@FAR":
+            return tau - slope * nu
+        return nu - tau / max(slope, 1e-12) if kind == "FAR@TAR" else (slope * nu - tau) / (1 + slope)
+
+    def threshold(self, name: str) -> float | None:
+        """The threshold at which the figure ``name`` is read, for minCllr that of the EER; None for Cllr: at none."""
+        kind, rate = _parts(name)
+        if kind in ("EER", "minCllr"):
+            return equal_error_rate(self._roc).threshold
+        if kind in ("TAR@FAR", "threshold@FAR"):
+            return best_at_far(self._roc, rate).threshold
+        if kind == "FAR@TAR":
+            return far_at_tar(self._roc, rate).threshold
+        if kind == "minDCF":
+            return min_dcf(self._hull, rate).threshold
+        return bayes_threshold(rate) if kind == "actDCF" else None
 
     def _accepted(self, threshold: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Tau and nu."""
@@ -94,6 +103,24 @@ class Influence:
             return 1.0
         edge = int(rising[np.argmin(np.abs(rising - edge))])
         return float(targets[edge] / nontargets[edge])
+
+
+def influence_of(system: SortedTrials) -> Influence:
+    """The influence functions of ``system``, kept as long as it lives."""
+    found = _KEPT.get(system)
+    if found is None:
+        found = _KEPT[system] = Influence(system)
+    return found
+
+
+def _parts(name: str) -> tuple[str, float]:
+    """A figure's kind, and the rate or prior that it is read at; NaN where there is none.
+
+    >>> _parts("TAR@FAR 1e-3"), _parts("EER hull")
+    (('TAR@FAR', 0.001), ('EER', nan))
+    """
+    kind, _, argument = name.partition(" ")
+    return kind, float(argument) if argument not in ("", "hull") else math.nan
 
 
 def _recalibrated(hull: RocSteps, scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,165 +1,260 @@
 """Confidence intervals and p-values from resampled figures.
 
-The plain percentile interval of a bootstrap over speakers is wrong in three ways on trial lists, all of which the
-influence of each speaker on the figure (:mod:`wespeaker_qm.evaluate.influence`) tells how to correct:
+An interval is ``centre +- t_f * error`` (Student's t) on a scale on which a figure is nearly normal: the logit of
+rates and of costs between 0 and 1, the logarithm of other costs, thresholds and differences as they are. So it stays in
+the figure's range, grows with the confidence, and belongs to the p-value. The resamples give its parts, and the
+influence of each speaker on the figure (:mod:`wespeaker_qm.evaluate.influence`) corrects them. With psi_a the influence
+of speaker a on a figure through its target trials (T) and non-target trials (N), w_a the shares of these trials that it
+has part in, and phi_d the influence of all trials of the pair of speakers d::
 
-1. *Trials' own noise counts three times.* A non-target trial of a and b has weight m_a m_b, whose variance is 3 where
-   that of an independent trial is 1. With psi_a the influence of speaker a, and phi_d that of all trials of the pair d,
-   the resamples have the variance ``sum psi_a^2 + sum phi_d^2``, and what is wanted is the sum over all pairs of trials
-   that share a speaker, ``sum psi_a^2 - sum phi_d^2`` (dyadic clustering: Aronow, Samii and Assenova 2015). Resamples
-   are drawn towards the estimate by the square root of the ratio.
-2. *Skewness.* Few speakers make most of the false accepts. Bias correction and acceleration (BCa: Efron 1987, eq. 2.3),
-   the acceleration being ``sum psi^3 / (6 (sum psi^2)^1.5)``.
-3. *Few speakers.* Quantiles of Student's t times sqrt((f + 1) / f) in the place of the normal's (the expanded
-   percentiles of Hesterberg 2015), with f = ``3 (sum psi^2)^2 / sum psi^4 - 1`` degrees of freedom: speakers - 1 where
-   influences are normal, fewer where a few speakers decide.
+    resampled variance   B = sum psi_a^2 + sum phi_d^2
+    variance             V = (n - 1) / n sum (jack_a - mean)^2 - sum phi_d^2
+    left out             jack_a = psi_a^T / (1 - w_a^T) + psi_a^N / (1 - w_a^N)
 
-`tools/validate_intervals.py` measures how often such intervals hold the true value; README.md has its table.
+1. *Error.* The deviation of the resamples times sqrt(V / B). A non-target trial of a and b has weight m_a m_b, so that
+   its own noise counts three times among the resamples, and should once: the sum over all pairs of trials that share a
+   speaker is ``sum psi_a^2 - sum phi_d^2`` (dyadic clustering: Aronow, Samii and Assenova 2015). And a speaker's own
+   trials draw the figure towards it, which leaving it out undoes: the jackknife's variance (Efron and Stein 1981; CV3
+   of MacKinnon, Nielsen and Webb 2023), which with 8 speakers and all pairs of them is the larger by 16/9.
+2. *Centre.* Costs at the best threshold and on the convex hull are too low, because the threshold was chosen on the
+   same trials; the resamples show by how much (Efron and Tibshirani 1993, eq. 10.17), by B / V too much. In a
+   difference of two systems the bias cancels, and is left alone.
+3. *Degrees of freedom.* ``f = n / (kurtosis of jack_a - 1)``, at most (n - 1) / 2: half of what n speakers of that
+   kurtosis know of their variance (Satterthwaite 1946), because the kurtosis of a few is too low, and because speakers
+   who make many errors raise a rate and its error together. Fewer where a few speakers decide.
+
+Where a figure rests on too little for all that, there is no interval and no p-value, but the reason
+(:mod:`wespeaker_qm.evaluate.evidence`). `tools/validate_intervals.py` measures how often intervals hold the true value;
+README.md has its table.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from scipy.optimize import brentq
+from scipy.special import expit, logit, stdtr, stdtrit
 
 from wespeaker_qm.evaluate.bootstrap import Resamples
 from wespeaker_qm.evaluate.det import Band
-from wespeaker_qm.evaluate.influence import Influence
+from wespeaker_qm.evaluate.evidence import figure_reason
+from wespeaker_qm.evaluate.influence import influence_of
 from wespeaker_qm.evaluate.operating_points import best_at_far
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
 
 CONFIDENCE = 0.95
-_STREAM = 0x5EED
-_LEAST_SHRINKAGE = math.sqrt(1 / 3)
-_MOST_ACCELERATION = 0.25
+_LEAST_VARIANCE = 1 / 3
+"""Of V, as a share of its first term, to which pairs' own noise adds itself twice: less than a half is chance."""
+_LEAST_P = 1e-12
+"""Of p-values with two errors: Student's quantiles end soon below."""
+_MOST_LEVERAGE = 0.75
+"""Of w_a in jack_a: beyond it a figure is one speaker's."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A scale on which a figure is nearly normal."""
+
+    forward: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    inverse: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    slope: Callable[[float], float]
+    """Derivative of ``forward``."""
+    low: float
+    """Figures lie between it ..."""
+    high: float
+    """... and this."""
+
+
+RATE = Scale(logit, expit, lambda x: 1 / (x * (1 - x)), 0.0, 1.0)
+COST = Scale(np.log, lambda x: np.exp(np.minimum(x, 700.0)), lambda x: 1 / x, 0.0, math.inf)
+PLAIN = Scale(lambda x: x, lambda x: x, lambda x: 1.0, -math.inf, math.inf)
+
+
+def scale_of(figure: str) -> Scale:
+    """The scale of the figure of that name."""
+    if figure.startswith("threshold@"):
+        return PLAIN
+    return COST if figure.startswith(("Cllr", "actDCF")) else RATE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A figure, or a difference of two, with what it is on the resamples: corrected, ready for quantiles."""
+    """A figure, or a difference of two, and how sure it is."""
 
     estimate: float
-    values: NDArray[np.float64]
-    """(R,) sorted; drawn towards the estimate by the first correction."""
-    acceleration: float
-    degrees: float
-    """Of freedom; infinite where trials were drawn."""
+    centre: float = math.nan
+    """The estimate on the scale, free of bias."""
+    errors: tuple["Error", ...] = ()
+    """Of the estimate, on the scale: that of the speakers and that of the seeds, where there are several."""
+    scale: Scale = PLAIN
+    reason: str | None = None
+    """Why there is neither interval nor p-value; None where there are."""
 
-    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """The interval that holds the true value with probability ``confidence``."""
-        tail = (1 - confidence) / 2
-        tails = np.array([tail, 1 - tail])
-        z = ndtri(tails)
-        if math.isfinite(self.degrees):
-            z = stdtrit(self.degrees, tails) * math.sqrt((self.degrees + 1) / self.degrees)
-        z0 = self._bias(self.estimate)
-        shifted = z0 + z
-        levels = ndtr(z0 + shifted / (1 - self.acceleration * shifted))
-        low, high = np.quantile(self.values, levels)
-        return float(low), float(high)
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+        """The interval that holds the true value with probability ``confidence``; None where there is a reason."""
+        if self.reason is not None:
+            return None
+        half = self._half((1 - confidence) / 2)
+        low, high = self.scale.inverse(np.array([self.centre - half, self.centre + half])).tolist()
+        low, high = max(low, self.scale.low), min(high, self.scale.high)
+        return min(low, self.estimate), max(high, self.estimate)
 
-    def p_value(self) -> float:
-        """Two-sided, that the true value is 0: the smallest 1 - confidence whose interval does not hold 0.
+    def p_value(self) -> float | None:
+        """Of a difference: two-sided, that its true value is 0; None where there is a reason.
 
-        Never below 2 / (R + 1), which is all that R resamples can show.
+        It is the smallest 1 - confidence whose interval does not hold 0; 1 for two systems that do not differ at all.
         """
-        if self.values[0] == self.values[-1] == 0:
-            return 1.0
-        z0 = self._bias(self.estimate)
-        centred = self._bias(0.0) - z0
-        z = centred / (1 + self.acceleration * centred) - z0
-        tail = float(ndtr(-abs(z)))
-        if math.isfinite(self.degrees):
-            tail = float(stdtr(self.degrees, -abs(z) * math.sqrt(self.degrees / (self.degrees + 1))))
-        return min(1.0, max(2 * tail, 2 / (len(self.values) + 1)))
+        if self.reason is not None:
+            return None
+        distance = abs(self.centre)
+        if distance == 0 or not any(each.size for each in self.errors):
+            return 1.0 if distance == 0 else 0.0
+        if len(self.errors) == 1:
+            return 2 * float(stdtr(self.errors[0].degrees, -distance / self.errors[0].size))
+        if self._half(_LEAST_P / 2) < distance:
+            return _LEAST_P
+        return math.exp(brentq(lambda p: self._half(math.exp(p) / 2) - distance, math.log(_LEAST_P), 0.0))
 
-    def _bias(self, point: float) -> float:
-        """The normal quantile of the share of resamples below ``point``, ties counting half."""
-        count = len(self.values)
-        below = np.searchsorted(self.values, point, side="left") + np.searchsorted(self.values, point, side="right")
-        return float(ndtri(np.clip(below / 2, 0.5, count - 0.5) / count))
+    def _half(self, tail: float) -> float:
+        """Half of the interval that leaves ``tail`` on either side."""
+        return math.hypot(*(each.size * float(stdtrit(each.degrees, tail)) for each in self.errors))
 
 
-def spread(name: str, runs: Sequence[Resamples], against: Sequence[Resamples] = (), seed: int = 0) -> Spread:
+class Error(NamedTuple):
+    """A standard error."""
+
+    size: float
+    degrees: float
+    """Of freedom with which it is known."""
+
+
+def spread(
+    name: str, runs: Sequence[Resamples], against: Sequence[Resamples] = (), *, even_unsupported: bool = False
+) -> Spread:
     """The spread of a figure, or of a difference, all from one call of ``resample``.
 
     Args:
         name: of the figure.
         runs: one, or several that differ in their seed, whose mean is taken.
         against: likewise, of the system whose figure is subtracted.
-        seed: of the draws for the seeds' part.
+        even_unsupported: whatever the evidence; for simulations that measure what that would be worth.
 
-    With several runs the spread combines the speakers' part, from the means on each resample, and the seeds' part: each
-    resample is moved by a draw of Student's t, times the standard error of the mean of the runs (of both sides, with
-    Welch's degrees of freedom).
+    With several runs there is the speakers' error, from the means on each resample, and the seeds' error, that of the
+    mean of the runs; where the other side has only one run, its seeds are taken to vary as much. The two intervals are
+    combined at right angles (Zou and Donner 2008, eq. 3: each end is the root of the sum of squares), which is exact
+    where either is small, and safe between; one with degrees of freedom by Satterthwaite's formula is not, because two
+    or three runs that happen to agree make it look as if their variance were well known.
     """
     sides = [(1.0, runs), *([(-1.0, against)] if against else [])]
     estimate = sum(sign * float(np.mean([run.estimate(name) for run in side])) for sign, side in sides)
     values = np.sum([sign * np.mean([run.column(name) for run in side], axis=0) for sign, side in sides], axis=0)
+    reasons = [figure_reason(name, run) for _, side in sides for run in side]
+    reason = next(filter(None, reasons), None)
+    if reason is not None and not even_unsupported:
+        return Spread(estimate=estimate, reason=reason)
     influence = None
     if runs[0].speakers is not None:
         influence = np.sum(
-            [sign / len(side) * Influence(run.system).of(name) for sign, side in sides for run in side], axis=0
+            [sign / len(side) * influence_of(run.system).of(name) for sign, side in sides for run in side], axis=0
         )
-    combined = _spread(estimate, values, influence, runs[0].speakers)
-    errors = [
-        (float(np.var([run.estimate(name) for run in side], ddof=1)) / len(side), len(side) - 1)
-        for _, side in sides
-        if len(side) > 1
-    ]
-    total = sum(variance for variance, _ in errors)
-    if total == 0:
-        return combined
-    degrees = total**2 / sum(variance**2 / freedom for variance, freedom in errors)
-    rng = np.random.default_rng((seed, _STREAM))
-    moves = rng.standard_t(degrees, size=len(values)) * math.sqrt(total)
-    return dataclasses.replace(combined, values=np.sort(rng.permutation(combined.values) + moves))
+    scale = scale_of(name)
+    if against:
+        reach = scale.high - scale.low
+        scale = dataclasses.replace(PLAIN, low=-reach, high=reach)
+    speakers_part = _spread(estimate, values, influence, runs[0], scale)
+    seeds = seed_error([[run.estimate(name) for run in side] for _, side in sides])
+    if speakers_part.reason is not None or seeds is None:
+        return speakers_part
+    slope = 1.0 if against else scale.slope(float(np.clip(estimate, 1e-9, 1 - 1e-9 if scale is RATE else None)))
+    return dataclasses.replace(speakers_part, errors=(*speakers_part.errors, Error(slope * seeds.size, seeds.degrees)))
 
 
-def band(resamples: Resamples, confidence: float = CONFIDENCE) -> Band:
-    """The interval of the miss rate along the DET curve, one FAR at a time, where the trials can measure it."""
+def seed_error(sides: Sequence[Sequence[float]]) -> Error | None:
+    """The standard error of the mean of the runs, or of the difference of two means, from the figures of the runs.
+
+    Runs of both sides are taken to vary alike (Student's pooled variance), so that one side may be a single run; None
+    where both are, which tells nothing of seeds.
+    """
+    degrees = sum(len(side) - 1 for side in sides)
+    if degrees == 0:
+        return None
+    pooled = sum(float(np.var(side)) * len(side) for side in sides) / degrees
+    return Error(math.sqrt(pooled * sum(1 / len(side) for side in sides)), float(degrees))
+
+
+def band(resamples: Resamples, confidence: float = CONFIDENCE) -> Band | None:
+    """The interval of the miss rate along the DET curve, one FAR at a time, where the trials support one."""
     system = resamples.system
     roc = system.curve(np.ones(len(system.scores), np.int32))
-    measurable = np.flatnonzero(resamples.grid * roc.num_nontargets >= 1)
-    influence = Influence(system)
-    ends = np.empty((len(measurable), 2))
-    for row, point in enumerate(measurable.tolist()):
-        far = float(resamples.grid[point])
+    influence = influence_of(system)
+    rows = []
+    for point, far in enumerate(resamples.grid.tolist()):
+        name = f"TAR@FAR {far!r}"
+        if figure_reason(name, resamples) is not None:
+            continue
         each = _spread(
             1 - best_at_far(roc, far).tar,
             resamples.frr[:, point],
-            None if resamples.speakers is None else -influence.of(f"TAR@FAR {far!r}"),
-            resamples.speakers,
+            None if resamples.speakers is None else -influence.of(name),
+            resamples,
+            RATE,
         )
-        ends[row] = each.interval(confidence)
-    low, high = np.clip(ends, 0, 1).T
-    return Band(resamples.grid[measurable], low, high)
+        ends = each.interval(confidence)
+        if ends is not None:
+            rows.append((far, *ends))
+    return Band(*np.array(rows).T) if rows else None
 
 
 def _spread(
     estimate: float,
     values: NDArray[np.float64],
     influence: NDArray[np.float64] | None,
-    speakers: TrialSpeakers | None,
+    resamples: Resamples,
+    scale: Scale,
 ) -> Spread:
-    if speakers is None or influence is None:
-        return Spread(estimate, np.sort(values), 0.0, math.inf)
-    psi = speaker_influence(influence, speakers)
-    second, fourth = float((psi**2).sum()), float((psi**4).sum())
-    if second == 0:
-        return Spread(estimate, np.sort(values), 0.0, math.inf)
+    """The spread of ``estimate`` from its ``values`` (R,) on the resamples; ``influence`` (N,) None: trials drawn."""
+    num_resamples = len(values)
+    if num_resamples < 2:
+        return Spread(estimate=estimate, reason="no resamples")
+    if np.ptp(values) == 0 and estimate != 0:
+        return Spread(estimate=estimate, reason="the same on all resamples")
+    # A resample without errors is taken to have half a one: logit and logarithm have no value at 0.
+    half = 0.5 / len(resamples.system.scores)
+    inside = (scale.low + half, scale.high - half)
+    centre = float(scale.forward(np.clip(np.array(estimate), *inside)))
+    moved = scale.forward(np.clip(values, *inside))
+    ratio, degrees = 1.0, math.inf
+    if influence is not None and resamples.speakers is not None and np.any(influence):
+        ratio, degrees = _correction(influence, resamples.speakers, resamples.system.is_target)
+    if scale.low >= 0:  # not a difference
+        centre -= ratio * (float(moved.mean()) - centre)
+    error = math.sqrt(ratio * (1 + 1 / num_resamples)) * float(moved.std(ddof=1))
+    # Few resamples know their own deviation badly, too.
+    degrees = 1 / (1 / degrees + 1 / (num_resamples - 1))
+    return Spread(estimate=estimate, centre=centre, errors=(Error(error, degrees),), scale=scale)
+
+
+def _correction(
+    influence: NDArray[np.float64], speakers: TrialSpeakers, is_target: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """V / B, and the degrees of freedom."""
+    psi = np.zeros(speakers.num_speakers)
+    jack = np.zeros(speakers.num_speakers)
+    for kind in (is_target, ~is_target):
+        part = speaker_influence(np.where(kind, influence, 0.0), speakers)
+        weight = speaker_influence(kind / kind.sum(), speakers)
+        psi += part
+        jack += part / (1 - np.minimum(weight, _MOST_LEVERAGE))
     own = pair_noise(influence, speakers)
-    shrinkage = max(math.sqrt(max(second - own, 0.0) / (second + own)), _LEAST_SHRINKAGE)
-    acceleration = float((psi**3).sum()) / (6 * second**1.5)
-    return Spread(
-        estimate,
-        np.sort(estimate + shrinkage * (values - estimate)),
-        float(np.clip(acceleration, -_MOST_ACCELERATION, _MOST_ACCELERATION)),
-        max(3 * second**2 / fourth - 1, 2.0),
-    )
+    count = max(int(np.count_nonzero(jack)), 2)
+    first = (count - 1) / count * float((jack**2).sum() - jack.sum() ** 2 / count)
+    variance = max(first - own, _LEAST_VARIANCE * first)
+    kurtosis = count * float((jack**4).sum()) / float((jack**2).sum()) ** 2
+    degrees = min(count / max(kurtosis - 1, 1e-9), (count - 1) / 2)
+    return variance / (float((psi**2).sum()) + own), degrees
 
 
 def speaker_influence(influence: NDArray[np.float64], speakers: TrialSpeakers) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from scipy.special import ndtr, ndtri
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES, FigureSet, Resamples, SortedTrials, resample
 from wespeaker_qm.evaluate.comparison import Comparison, compare_all
 from wespeaker_qm.evaluate.det import Band
+from wespeaker_qm.evaluate.evidence import list_reason
 from wespeaker_qm.evaluate.intervals import CONFIDENCE, band, spread
 from wespeaker_qm.evaluate.log_likelihood import act_dcf, cllr, min_cllr
 from wespeaker_qm.evaluate.operating_points import (
@@ -29,16 +30,16 @@ from wespeaker_qm.evaluate.operating_points import (
     roc_steps,
     tar_at_far,
 )
-from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers, trial_speakers
+from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers, effective_speakers, trial_speakers
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
 
 NOT_MEASURABLE = "not measurable"
-MIN_SPEAKERS = 5
-"""Below it nothing can be said of other speakers than these."""
 BAND_FARS: NDArray[np.float64] = ndtr(np.linspace(ndtri(1e-5), ndtri(0.6), 60))
 """False-accept rates at which DET bands are drawn."""
 
 Interval = tuple[float, float]
+Sureness = Interval | str | None
+"""An interval, the reason why there is none, or nothing where none was asked for."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,12 +64,18 @@ class SystemResult:
     act_dcf: dict[float, float] | None
     """p_target -> normalised detection cost at the Bayes threshold; None likewise."""
     intervals: dict[str, Interval]
-    """Figure, by the name that :class:`FigureSet` gives it -> its interval; empty where none could be had."""
+    """Figure, by the name that :class:`FigureSet` gives it -> its interval, where it has one."""
+    reasons: dict[str, str]
+    """Figure -> why it has no interval, where one was asked for."""
     band: Band | None
     """Of the DET curve; None where none could be had."""
 
+    def sureness(self, figure: str) -> Sureness:
+        """The interval of a figure, or why it has none."""
+        return self.intervals.get(figure, self.reasons.get(figure))
+
     def to_json(self) -> dict[str, Any]:
-        """The figures, not the curve, as plain values."""
+        """The figures, not the curve, as plain values; a figure whose interval is null stands in ``no_interval``."""
         content: dict[str, Any] = {
             "eer": self.eer.rate,
             "eer_threshold": self.eer.threshold,
@@ -84,6 +91,8 @@ class SystemResult:
             content["cllr"] = self.cllr
             content["act_dcf"] = {f"{number_name(p_target)}": cost for p_target, cost in self.act_dcf.items()}
         content["intervals"] = {name: list(interval) for name, interval in self.intervals.items()}
+        content["intervals"] |= dict.fromkeys(self.reasons)
+        content["no_interval"] = self.reasons
         if self.band is not None:
             content["band"] = {edge: np.round(values, 7).tolist() for edge, values in self.band._asdict().items()}
         return content
@@ -112,6 +121,8 @@ class ListResult:
     """System name -> its figures, the trained system first."""
     resampling: Resampling | None
     """None where there are no intervals."""
+    no_intervals: str | None
+    """Why the list supports none, where they were asked for."""
     comparisons: list[Comparison]
     """Of all pairs of systems; empty without intervals."""
 
@@ -124,6 +135,7 @@ class ListResult:
             "num_speakers": self.num_speakers,
             "systems": {name: system.to_json() for name, system in self.systems.items()},
             "resampling": None if self.resampling is None else self.resampling._asdict(),
+            "no_intervals": self.no_intervals,
             "comparisons": [dataclasses.asdict(comparison) for comparison in self.comparisons],
         }
 
@@ -145,12 +157,17 @@ def system_result(
     roc = roc_steps(scores, is_target)
     hull = convex_hull(roc)
     intervals: dict[str, Interval] = {}
+    reasons: dict[str, str] = {}
     if resamples is not None:
-        intervals = {
-            name: spread(name, [resamples]).interval()
-            for name in resamples.names
-            if "@FAR" not in name or is_measurable(float(name.split()[1]), roc.num_nontargets)
-        }
+        for name in resamples.names:
+            if "@FAR" in name and not is_measurable(float(name.split()[1]), roc.num_nontargets):
+                continue
+            each = spread(name, [resamples])
+            interval = each.interval()
+            if interval is None:
+                reasons[name] = str(each.reason)
+            else:
+                intervals[name] = interval
     return SystemResult(
         roc=roc,
         eer=equal_error_rate(roc),
@@ -162,6 +179,7 @@ def system_result(
         cllr=cllr(scores, is_target) if wanted.is_llr else None,
         act_dcf={p_target: act_dcf(roc, p_target) for p_target in wanted.p_targets} if wanted.is_llr else None,
         intervals=intervals,
+        reasons=reasons,
         band=None if resamples is None else band(resamples),
     )
 
@@ -182,14 +200,18 @@ def evaluate_systems(
         scores: system name -> (N,).
         wanted: system name -> which figures.
         speakers: of the trials, where they are known.
-        resampling: None for no intervals; lists of fewer than ``MIN_SPEAKERS`` speakers get none either.
+        resampling: None for no intervals; lists of too few speakers get none either
+            (:mod:`wespeaker_qm.evaluate.evidence`).
         progress: what the progress bar says; None shows none.
 
     Raises:
         RecipeError: the list lacks targets or non-targets, or resamples do.
     """
-    if resampling is not None and speakers is not None and speakers.num_speakers < MIN_SPEAKERS:
-        resampling = None
+    no_intervals = None
+    if resampling is not None and resampling.unit == "speaker" and speakers is not None:
+        no_intervals = list_reason(effective_speakers(speakers, trials.is_target))
+        if no_intervals is not None:
+            resampling = None
     runs: dict[str, Resamples] = {}
     if resampling is not None and resampling.num_resamples > 0 and scores:
         sorted_trials = [SortedTrials.of(values, trials.is_target, wanted[name]) for name, values in scores.items()]
@@ -217,13 +239,15 @@ def evaluate_systems(
         num_speakers=None if speakers is None else speakers.num_speakers,
         systems=systems,
         resampling=resampling if runs else None,
+        no_intervals=no_intervals,
         comparisons=comparisons,
     )
 
 
 def compared_figures(system: SystemResult) -> list[str]:
-    """The figures in which systems are compared: all that have an interval and can be compared at all."""
-    return [name for name in system.intervals if not name.startswith(("threshold@", "Cllr", "actDCF", "EER hull"))]
+    """The figures in which systems are compared: all that were measured and can be compared at all."""
+    figures = [*system.intervals, *system.reasons]
+    return [name for name in figures if not name.startswith(("threshold@", "Cllr", "actDCF", "EER hull"))]
 
 
 def evaluate_list(
@@ -267,25 +291,35 @@ def per_cent(rate: float, digits: int = 2) -> str:
     return f"{100 * rate:.{digits}f}"
 
 
-def show_per_cent(rate: float, interval: Interval | None = None, digits: int = 2) -> str:
+def with_sureness(show: Callable[[float], str], value: float, sureness: Sureness) -> str:
+    """A figure as ``show`` writes it, with its interval or with the reason why there is none.
+
+    >>> with_sureness(str, 0.5, (0.25, 0.75)), with_sureness(str, 0.5, "3 false accepts"), with_sureness(str, 0.5, None)
+    ('0.5 (0.25 to 0.75)', '0.5 (no interval: 3 false accepts)', '0.5')
+    """
+    if sureness is None:
+        return show(value)
+    if isinstance(sureness, str):
+        return f"{show(value)} (no interval: {sureness})"
+    return f"{show(value)} ({show(sureness[0])} to {show(sureness[1])})"
+
+
+def show_per_cent(rate: float, sureness: Sureness = None, digits: int = 2) -> str:
     """A fraction as a percentage, with its interval if there is one.
 
     >>> show_per_cent(0.1234, (0.1, 0.15))
     '12.34 (10.00 to 15.00)'
     """
-    text = per_cent(rate, digits)
-    if interval is None:
-        return text
-    return f"{text} ({per_cent(interval[0], digits)} to {per_cent(interval[1], digits)})"
+    return with_sureness(lambda value: per_cent(value, digits), rate, sureness)
 
 
-def show_cost(cost: float, interval: Interval | None = None) -> str:
+def show_cost(cost: float, sureness: Sureness = None) -> str:
     """A cost to three digits, with its interval if there is one.
 
     >>> show_cost(0.12345, (0.1, 0.15))
     '0.123 (0.100 to 0.150)'
     """
-    return f"{cost:.3f}" if interval is None else f"{cost:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+    return with_sureness(lambda value: f"{value:.3f}", cost, sureness)
 
 
 def is_cost(figure: str) -> bool:
@@ -297,20 +331,20 @@ def is_cost(figure: str) -> bool:
     return figure.startswith(("minDCF", "minCllr", "actDCF", "Cllr"))
 
 
-def show_figure(figure: str, value: float, interval: Interval | None = None) -> str:
+def show_figure(figure: str, value: float, sureness: Sureness = None) -> str:
     """The figure of that name, as a cost or in per cent, with its interval if there is one."""
     if is_cost(figure):
-        return show_cost(value, interval)
-    return show_per_cent(value, interval, digits=3 if figure.startswith("FAR@") else 2)
+        return show_cost(value, sureness)
+    return show_per_cent(value, sureness, digits=3 if figure.startswith("FAR@") else 2)
 
 
-def show_tar(point: OperatingPoint | None, interval: Interval | None = None) -> str:
+def show_tar(point: OperatingPoint | None, sureness: Sureness = None) -> str:
     """TAR in per cent with its interval, or that it is not measurable.
 
     >>> show_tar(None)
     'not measurable'
     """
-    return NOT_MEASURABLE if point is None else show_per_cent(point.tar, interval)
+    return NOT_MEASURABLE if point is None else show_per_cent(point.tar, sureness)
 
 
 def figures_table(systems: Mapping[str, SystemResult]) -> str:
@@ -322,7 +356,7 @@ def figures_table(systems: Mapping[str, SystemResult]) -> str:
 
 def _cells(system: SystemResult) -> dict[str, str]:
     """Name of a line -> what stands in it."""
-    interval = system.intervals.get
+    interval = system.sureness
     cells = {
         "EER %": show_per_cent(system.eer.rate, interval("EER")),
         "EER % on the convex hull": show_per_cent(system.eer_hull, interval("EER hull")),
@@ -348,17 +382,30 @@ def comparison_table(comparisons: Sequence[Comparison], label: Callable[[str], s
     rows = []
     for each in comparisons:
         factor, digits = (1, 4) if is_cost(each.figure) else (100, 2)
-        numbers = [f"{factor * value:+.{digits}f}" for value in (each.difference, each.low, each.high)]
+        interval = f"none: {each.reason}"
+        if each.low is not None and each.high is not None:
+            interval = " to ".join(f"{factor * end:+.{digits}f}" for end in (each.low, each.high))
         rows.append(
             [
                 f"{each.figure}: {label(each.two)} less {label(each.one)}",
-                numbers[0],
-                f"{numbers[1]} to {numbers[2]}",
-                f"{each.p_value:.3f}",
-                f"{each.p_holm:.3f}",
+                f"{factor * each.difference:+.{digits}f}",
+                interval,
+                show_p_value(each.p_value),
+                show_p_value(each.p_holm),
             ]
         )
     return markdown_table(["difference", "estimate", "95 % interval", "p", "p, all pairs (Holm)"], rows)
+
+
+def show_p_value(p_value: float | None) -> str:
+    """A p-value to three digits.
+
+    >>> show_p_value(0.0123), show_p_value(1e-5), show_p_value(None)
+    ('0.012', '< 0.001', 'none')
+    """
+    if p_value is None:
+        return "none"
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.evaluate.det import det_figure, save_figure
-from wespeaker_qm.evaluate.metrics import ListResult, comparison_table, figures_table, markdown_table, show_tar
+from wespeaker_qm.evaluate.evidence import LEAST_ERRORS
+from wespeaker_qm.evaluate.metrics import (
+    ListResult,
+    Sureness,
+    comparison_table,
+    figures_table,
+    markdown_table,
+    show_tar,
+    with_sureness,
+)
 from wespeaker_qm.evaluate.operating_points import far_name, is_measurable, number_name
 from wespeaker_qm.evaluate.training import LossCard, TrainingLog, training_figure
 from wespeaker_qm.utils.checksums import write_checked_text
@@ -144,11 +153,13 @@ def intervals_note(result: ListResult) -> str:
     if result.resampling is not None:
         return (
             f"In brackets: {100 * result.resampling.confidence:g} % intervals for other {result.resampling.unit}s of "
-            f"this kind, from {result.resampling.num_resamples:,} resamples of the {result.resampling.unit}s."
+            f"this kind, from {result.resampling.num_resamples:,} resamples of the {result.resampling.unit}s; or why a "
+            f"figure has none: fewer than {LEAST_ERRORS} errors of a kind, or a rate below 1 in so many speakers, tell "
+            "too little of others."
         )
     if result.num_speakers is None:
         return "No intervals: it is not known who speaks."
-    return f"No intervals: {result.num_speakers} speakers, or none were asked for (--num_resamples)."
+    return f"No intervals: {result.no_intervals or 'none were asked for (--num_resamples 0)'}."
 
 
 def list_table(evaluation: Evaluation, result: ListResult) -> str:
@@ -167,13 +178,13 @@ def latex_rows(evaluation: Evaluation) -> str:
         lines.append(f"% {' & '.join(columns)}")
         for system, figures in result.systems.items():
             cells = [latex_text(name), latex_text(_label(evaluation, system))]
-            cells.append(latex_cell(100 * figures.eer.rate, figures.intervals.get("EER"), 100))
+            cells.append(latex_cell(100 * figures.eer.rate, figures.sureness("EER"), 100))
             for p_target, best in figures.min_dcf.items():
-                cells.append(latex_cell(best.cost, figures.intervals.get(f"minDCF {number_name(p_target)}"), 1))
+                cells.append(latex_cell(best.cost, figures.sureness(f"minDCF {number_name(p_target)}"), 1))
             for far in fars:
                 point = figures.tar_at_far[far]
                 tar = 0.0 if point is None else point.tar
-                cells.append(latex_cell(100 * tar, figures.intervals.get(f"TAR@FAR {far_name(far)}"), 100))
+                cells.append(latex_cell(100 * tar, figures.sureness(f"TAR@FAR {far_name(far)}"), 100))
             lines.append(" & ".join(cells) + r" \\")
     return "\n".join(lines) + "\n"
 
@@ -185,12 +196,14 @@ def latex_text(text: str) -> str:
     return text
 
 
-def latex_cell(value: float, interval: tuple[float, float] | None, factor: float) -> str:
-    """A number, and its interval (times ``factor``) in small print."""
+def latex_cell(value: float, sureness: Sureness, factor: float) -> str:
+    """A number, and in small print its interval (times ``factor``) or why there is none."""
     digits = 3 if factor == 1 else 2
-    if interval is None:
+    if sureness is None:
         return f"{value:.{digits}f}"
-    low, high = (factor * end for end in interval)
+    if isinstance(sureness, str):
+        return rf"{value:.{digits}f} {{\scriptsize [{latex_text(sureness)}]}}"
+    low, high = (factor * end for end in sureness)
     return rf"{value:.{digits}f} {{\scriptsize [{low:.{digits}f}, {high:.{digits}f}]}}"
 
 
@@ -205,15 +218,15 @@ def threshold_table(result: ListResult) -> str:
             rows.append(
                 [
                     far_name(far),
-                    show_tar(point, trained.intervals.get(f"TAR@FAR {far_name(far)}")),
-                    show_threshold(point.threshold, trained.intervals.get(f"threshold@FAR {far_name(far)}")),
+                    show_tar(point, trained.sureness(f"TAR@FAR {far_name(far)}")),
+                    show_threshold(point.threshold, trained.sureness(f"threshold@FAR {far_name(far)}")),
                     f"{point.false_accepts:,} of {result.num_nontargets:,}",
                 ]
             )
     return markdown_table(["FAR at most", "TAR %", "threshold", "false accepts"], rows)
 
 
-def show_threshold(threshold: float, interval: tuple[float, float] | None) -> str:
+def show_threshold(threshold: float, sureness: Sureness) -> str:
     """A threshold with its interval: six decimals, more where fewer would be another threshold.
 
     Scores are compared with it, so that what is shown must accept the very trials that were counted.
@@ -224,7 +237,7 @@ def show_threshold(threshold: float, interval: tuple[float, float] | None) -> st
     text = f"{threshold:.6f}"
     if float(text) != threshold:
         text = repr(threshold)
-    return text if interval is None else f"{text} ({interval[0]:.6f} to {interval[1]:.6f})"
+    return with_sureness(lambda end: text if end == threshold else f"{end:.6f}", threshold, sureness)
 
 
 def _label(evaluation: Evaluation, system: str) -> str:

@@ -245,6 +245,7 @@ def table5(table: Table, results: list[Measured | None], measured: ListResult, c
     ]
     if measured.comparisons:
         shown = [each for each in measured.comparisons if each.figure.startswith(("EER", "TAR@FAR"))]
+        shown = [each for each in shown if each.reason is None]
         parts += ["## Differences", comparison_table(shown, lambda name: names[name])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -255,7 +256,11 @@ def conclusion(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> s
         return ""
     lines = []
     for figure in dict.fromkeys(each.figure for each in comparisons if each.figure.startswith(("EER", "TAR@FAR"))):
-        sure = [each for each in comparisons if each.figure == figure and each.p_holm < 1 - CONFIDENCE]
+        tested = [each for each in comparisons if each.figure == figure and each.reason is None]
+        if not tested:
+            lines.append(f"- {figure}: the trials do not support a comparison")
+            continue
+        sure = [each for each in tested if each.p_holm is not None and each.p_holm < 1 - CONFIDENCE]
         pairs = "; ".join(
             f"{names[each.two]} {'above' if each.difference > 0 else 'below'} {names[each.one]}" for each in sure
         )
@@ -268,10 +273,8 @@ def conclusion(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> s
 
 
 def _measured_cells(system: SystemResult) -> list[str]:
-    tars = [
-        show_tar(point, system.intervals.get(f"TAR@FAR {far_name(far)}")) for far, point in system.tar_at_far.items()
-    ]
-    return [show_per_cent(system.eer.rate, system.intervals.get("EER")), *tars]
+    tars = [show_tar(point, system.sureness(f"TAR@FAR {far_name(far)}")) for far, point in system.tar_at_far.items()]
+    return [show_per_cent(system.eer.rate, system.sureness("EER")), *tars]
 
 
 def _notes(table: Table, results: list[Measured | None]) -> str:

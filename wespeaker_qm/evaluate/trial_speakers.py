@@ -21,6 +21,33 @@ class TrialSpeakers(NamedTuple):
     """S."""
 
 
+class EffectiveSpeakers(NamedTuple):
+    """Over how many speakers trials are spread: Kish's effective number (1965), ``(sum of c)^2 / sum of c^2``.
+
+    c are the trials of each speaker; a trial of two speakers is one of each. Two speakers with nearly all the trials
+    are two, however many others there are.
+    """
+
+    target: float
+    non_target: float
+
+
+def effective_speakers(speakers: TrialSpeakers, is_target: NDArray[np.bool_]) -> EffectiveSpeakers:
+    """The effective numbers of speakers of the target and of the non-target trials; 0 where there are no trials.
+
+    >>> pairs = np.array([[0, 0], [0, 0], [1, 1], [0, 1], [0, 1]], np.int32)
+    >>> effective_speakers(TrialSpeakers(pairs[:, 0], pairs[:, 1], 2), pairs[:, 0] == pairs[:, 1])
+    EffectiveSpeakers(target=1.8, non_target=2.0)
+    """
+    numbers = []
+    for chosen in (is_target, ~is_target):
+        count = np.bincount(speakers.enrolment[chosen], minlength=speakers.num_speakers).astype(np.float64)
+        apart = chosen & (speakers.enrolment != speakers.test)
+        count += np.bincount(speakers.test[apart], minlength=speakers.num_speakers)
+        numbers.append(float(count.sum() ** 2 / (count**2).sum()) if count.any() else 0.0)
+    return EffectiveSpeakers(*numbers)
+
+
 def trial_speakers(trials: TrialTable, speaker: Mapping[str, str]) -> TrialSpeakers:
     """Look the speakers up.
 

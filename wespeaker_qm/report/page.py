@@ -7,7 +7,7 @@ from typing import Any
 
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.det import Band
-from wespeaker_qm.evaluate.metrics import NOT_MEASURABLE, show_figure
+from wespeaker_qm.evaluate.metrics import NOT_MEASURABLE, show_figure, show_p_value
 from wespeaker_qm.evaluate.report import TRAINED
 from wespeaker_qm.evaluate.table5 import read_written
 from wespeaker_qm.report.charts import det_chart, explorer_points, histogram_chart, training_charts
@@ -130,9 +130,9 @@ def _figures(system: dict[str, Any]) -> dict[str, str]:
     if "cllr" in system:
         values["Cllr"] = system["cllr"]
         values |= {f"actDCF {p_target}": cost for p_target, cost in system["act_dcf"].items()}
-    intervals = system["intervals"]
+    sureness = system["intervals"] | system["no_interval"]
     return {
-        name: NOT_MEASURABLE if value is None else show_figure(name, value, intervals.get(name))
+        name: NOT_MEASURABLE if value is None else show_figure(name, value, sureness.get(name))
         for name, value in values.items()
     }
 
@@ -146,9 +146,9 @@ def _comparison_table(comparisons: list[dict[str, Any]]) -> Table | None:
     rows = [
         [
             f"{each['figure']}: {each['two']} less {each['one']}",
-            show_figure(each["figure"], each["difference"], (each["low"], each["high"])),
-            f"{each['p_value']:.3f}",
-            f"{each['p_holm']:.3f}",
+            show_figure(each["figure"], each["difference"], each["reason"] or (each["low"], each["high"])),
+            show_p_value(each["p_value"]),
+            show_p_value(each["p_holm"]),
         ]
         for each in comparisons
         if each["figure"].startswith(("EER", "TAR@FAR"))

@@ -62,7 +62,7 @@ def read_run(folder: Path) -> Run:
     metrics = read_checked_json(path, f"delete it and evaluate the run again (run.sh --stage 5 --exp_dir {folder})")
     headline = metrics["corpus"]["headline"]
     names = [name for name in (TRAINED, *VARIANTS) if name in metrics["trial_lists"][headline]["systems"]]
-    if "resampling" not in metrics["trial_lists"][headline]:
+    if not {"resampling", "no_intervals"} <= metrics["trial_lists"][headline].keys():
         raise RecipeError(
             f"{path}: made by an older version; evaluate the run again (run.sh --stage 5 --exp_dir {folder})"
         )

@@ -1,0 +1,60 @@
+"""What a figure rests on, and whether that supports an interval.
+
+A speaker who is one of n in a list stands for 1/n of all speakers there could be, and speakers that the list lacks may
+behave like nobody in it. A rate below 1/n can be the doing of fewer speakers than one in n, of whom the list may have
+none: then nothing in the trials tells how far the rate is from the truth, and an interval from them holds it in 20 to
+85 % of the cases instead of 95 (`tools/validate_intervals.py`, the rows that README.md marks). This is the "rule of
+three" (Hanley and Lippman-Hand 1983) turned round, with speakers in the place of trials. So a figure gets an interval
+only where
+
+- ``LEAST_SPEAKERS`` speakers carry the target trials, and as many the non-target trials;
+- at its threshold, the rate of false accepts times the speakers of non-target trials is at least 1, and the rate of
+  misses times the speakers of target trials (of the outcome that is the rarer one);
+- there are at least ``LEAST_ERRORS`` such trials of each kind.
+
+Speakers are counted by :class:`EffectiveSpeakers`. None of it looks at how the speakers of the list differ: a rule that
+did would let pass the lists that happen to lack the rare speakers, which are the wrong ones.
+"""
+
+from wespeaker_qm.evaluate.bootstrap import Resamples
+from wespeaker_qm.evaluate.influence import influence_of
+from wespeaker_qm.evaluate.trial_speakers import EffectiveSpeakers
+
+LEAST_SPEAKERS = 5
+LEAST_ERRORS = 10
+
+
+def list_reason(effective: EffectiveSpeakers) -> str | None:
+    """Why no figure of a list of so many speakers gets an interval; None where some may."""
+    for kind, count in effective._asdict().items():
+        if count < LEAST_SPEAKERS:
+            return (
+                f"{kind.replace('_', '-')} trials are of {count:.1f} speakers (counted by their shares of them), and "
+                f"intervals and p-values need {LEAST_SPEAKERS}"
+            )
+    return None
+
+
+def figure_reason(name: str, run: Resamples) -> str | None:
+    """Why the figure ``name`` gets no interval, in a few words such as "3 misses"; None where it gets one.
+
+    Where trials were drawn, only the errors are counted.
+    """
+    if run.effective is not None and list_reason(run.effective) is not None:
+        return "too few speakers"
+    threshold = influence_of(run.system).threshold(name)
+    if threshold is None:
+        return None
+    accepted, is_target = run.system.scores >= threshold, run.system.is_target
+    sides = [(~is_target, "non_target", (("false accept", "FAR"), ("correct rejection", "1 - FAR")))]
+    if not name.startswith("threshold@"):
+        sides.append((is_target, "target", (("accepted target", "TAR"), ("miss", "FRR"))))
+    for chosen, kind, outcomes in sides:
+        total, count = int(chosen.sum()), int((accepted & chosen).sum())
+        is_rejection = 2 * count > total
+        (what, rate), few = outcomes[is_rejection], total - count if is_rejection else count
+        if few < LEAST_ERRORS:
+            return f"{few} {what}" + ("" if few == 1 else "es" if what == "miss" else "s")
+        if run.effective is not None and few * getattr(run.effective, kind) < total:
+            return f"{rate} below 1/{getattr(run.effective, kind):.0f}"
+    return None
