@@ -39,7 +39,7 @@ setup(
         "eval": [],  # what is always there: scoring, evaluation and reports need no torch
         "recipe": RECIPE,
         "test": [*RECIPE, *TEST],
-        "dev": [*RECIPE, *TEST, "pre-commit"],
+        "dev": [*RECIPE, *TEST, "mutmut==3.8.1", "pre-commit"],
     },
     entry_points={"console_scripts": ["wespeaker-qm = wespeaker_qm.bin.main:main"]},
 )
