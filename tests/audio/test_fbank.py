@@ -207,3 +207,18 @@ def test_dither_is_looked_up_on_the_device_of_the_frames():
     frames, bank = torch.zeros(2, 6, 400, device="meta"), torch.zeros(10, 400, device="meta")
     _add_dither_at_once(frames, bank, [3, 9])
     assert frames.device.type == "meta"
+
+
+@pytest.mark.parametrize(("frame_length_ms", "fft_size"), [(25, 512), (32, 512), (513 / 16, 1024), (5, 128)])
+def test_frames_of_any_length_have_the_next_power_of_two(frame_length_ms, fft_size):
+    waveform = 0.1 * torch.randn(1, 3000, generator=torch.Generator().manual_seed(1))
+    fbank = Fbank(num_mel_bins=20, frame_length_ms=frame_length_ms)
+    assert fbank.fft_size == fft_size
+    expected = kaldi.fbank(
+        waveform * 32768, num_mel_bins=20, window_type="hamming", dither=0.0, frame_length=frame_length_ms
+    )
+    torch.testing.assert_close(fbank(waveform)[0], expected, atol=7e-4, rtol=0)
+
+
+def test_nothing_of_it_is_in_a_checkpoint():
+    assert Fbank(dither=1.0).state_dict() == {}

@@ -4,11 +4,13 @@ import hashlib
 import math
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pyroomacoustics
 import pytest
 
+from wespeaker_qm.audio import rir
 from wespeaker_qm.audio.rir import (
     LEAD_SAMPLES,
     SIZES,
@@ -96,10 +98,10 @@ def test_echo_of_the_floor_comes_when_geometry_says():
     # Walls 20 m away, so that the first echoes are those of floor and ceiling, 2 m below and 30 m above.
     extent = np.array([40.0, 40.0, 32.0])
     room = Room(extent, np.array([18.0, 20.0, 2.0]), np.array([21.0, 20.0, 2.0]), rt60_s=3.0)
-    rir = room_impulse_response(room, 16000)
+    response = room_impulse_response(room, 16000)
     echo = LEAD_SAMPLES + (5.0 - 3.0) / 343 * 16000
-    assert abs(int(np.argmax(np.abs(rir))) - LEAD_SAMPLES) <= 1
-    assert abs(LEAD_SAMPLES + 20 + int(np.argmax(np.abs(rir[LEAD_SAMPLES + 20 : 500]))) - echo) <= 2
+    assert abs(int(np.argmax(np.abs(response))) - LEAD_SAMPLES) <= 1
+    assert abs(LEAD_SAMPLES + 20 + int(np.argmax(np.abs(response[LEAD_SAMPLES + 20 : 500]))) - echo) <= 2
 
 
 @pytest.mark.parametrize("absorption", [0.25, 0.5, 0.75])
@@ -112,9 +114,9 @@ def test_the_first_echo_has_lost_what_the_wall_absorbs(absorption):
     surface = 2 * (40 * 40 + 40 * 32 + 32 * 40)
     rt60_s = 24 * math.log(10) * 40 * 40 * 32 / (343 * absorption * surface)
     room = Room(extent, np.array([18.0, 20.0, 2.0]), np.array([21.0, 20.0, 2.0]), rt60_s=rt60_s)
-    rir = room_impulse_response(room, 16000).astype(np.float64)
+    response = room_impulse_response(room, 16000).astype(np.float64)
     echo = LEAD_SAMPLES + round((5.0 - 3.0) / 343 * 16000)
-    direct, reflected = (np.square(rir[at - 20 : at + 21]).sum() for at in (LEAD_SAMPLES, echo))
+    direct, reflected = (np.square(response[at - 20 : at + 21]).sum() for at in (LEAD_SAMPLES, echo))
     # Spherical waves: energy falls with the square of the distance.
     assert reflected / direct * (5 / 3) ** 2 == pytest.approx(1 - absorption, rel=0.05)
 
@@ -153,3 +155,19 @@ def test_sixteen_kilohertz_unless_said_otherwise():
     default, sixteen, eight = (next(simulate_rirs(1, 5, *rate)) for rate in ((), (16000,), (8000,)))
     np.testing.assert_array_equal(default.rir, sixteen.rir)
     assert len(eight.rir) < 0.6 * len(sixteen.rir)
+
+
+@pytest.mark.parametrize(("left_db", "num_kept"), [(-60.0, 20), (-30.0, 10)])
+def test_a_response_is_cut_where_too_little_is_left_and_scaled_to_its_peak(monkeypatch, left_db, num_kept):
+    """Energies 1, 1/2, 1/4, ...: after k samples 2^-k of the energy is left, -60.2 dB after 20 and -30.1 after 10."""
+    decay = -0.37 * np.sqrt(0.5) ** np.arange(400)
+    shoebox = Mock(rir=[[np.concatenate([np.full(16, 1e-9), decay])]])
+    monkeypatch.setattr(pyroomacoustics, "ShoeBox", lambda *arguments, **named: shoebox)
+    monkeypatch.setattr(rir, "TAIL_DB", left_db)
+    # Sound takes 16.3 samples for 0.35 m.
+    room = Room(np.full(3, 5.0), np.array([1.0, 1.0, 1.0]), np.array([1.35, 1.0, 1.0]), 0.3)
+    found = room_impulse_response(room, 16000)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.rint(decay[:num_kept] / 0.37 * 32767).astype(np.float32) / 32768)
+    shoebox.add_source.assert_called_once_with(room.source_m)
+    shoebox.add_microphone.assert_called_once_with(room.microphone_m)
