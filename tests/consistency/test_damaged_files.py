@@ -10,7 +10,7 @@ import torch
 
 from wespeaker_qm.config import load_config
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
-from wespeaker_qm.score.calibration import Calibration
+from wespeaker_qm.score.calibration import Calibration, EerCheck, load, save
 from wespeaker_qm.score.cosine import load_mean
 from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.train import checkpoint
@@ -81,7 +81,11 @@ def _read_score(folder: Path) -> Any:
 
 
 def _write_calibration(folder: Path, seed: int) -> None:
-    Calibration(["score"], [float(seed)], [1.25], [3.5], -0.75).save(folder / "calibration.json")
+    model = Calibration(
+        measures=[], low=[], high=[], centre=[], target_mean=float(seed), nontarget_mean=-1.25, target_slope=[],
+        nontarget_slope=[], deviation=3.5, base=(1.0, -0.75), full=(1.0, -0.75),
+    )  # fmt: skip
+    save(folder / "calibration.json", model, {"all": EerCheck(0.1, 0.1, 1e-9)})
 
 
 def _write_config(folder: Path, seed: int) -> None:
@@ -113,7 +117,7 @@ CASES = {
     "scores": Case(_write_text_score, ("x.score", "x.score.npz"), _read_score),
     "scores without a text": Case(_write_lone_cache, ("x.score.npz",), _read_score),
     "calibration.json": Case(
-        _write_calibration, ("calibration.json",), lambda folder: Calibration.load(folder / "calibration.json")
+        _write_calibration, ("calibration.json",), lambda folder: load(folder / "calibration.json")
     ),
     "config.yaml": Case(_write_config, ("config.yaml",), lambda folder: load_config([folder / "config.yaml"])),
 }

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wespeaker_qm.bin import calibrate
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
+from wespeaker_qm.evaluate.score_files import present_variants
 from wespeaker_qm.evaluate.table5 import read_table
 from wespeaker_qm.evaluate.trial_table import read_scores
-from wespeaker_qm.utils.checksums import write_checked_text
+from wespeaker_qm.score.calibration import VERSION, CalibrationError, EerCheck, load, save
+from wespeaker_qm.utils.checksums import remove_checked, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
@@ -268,6 +271,80 @@ def test_normalisation_and_calibration_refuse_speakers_of_the_trials(capsys):
         assert "1 speakers are in the c" in capsys.readouterr().err
         path.write_text(text)
         assert main(["normalise", *exp_dir]) == 0
+
+
+@pytest.fixture
+def calibrated():
+    """Options of a run that is normalised and calibrated."""
+    exp_dir = ["--data", "data/tiny", "--exp_dir", str(RUN)]
+    assert main(["normalise", *exp_dir, "--top_n", "5"]) == 0
+    assert main(["calibrate", *exp_dir, "--top_n", "5"]) == 0
+    return [*exp_dir, "--top_n", "5"]
+
+
+def test_a_calibration_that_invents_is_told_beside_the_figures(calibrated):
+    path = RUN / "scores" / "calibration.json"
+    model, checks = load(path)
+    assert set(checks) == {"near", "all"}
+    assert all(check.is_sound for check in checks.values())
+    assert main(EVALUATE) == 0
+    assert "notes" not in metrics_of(RUN)
+    assert "EER 17.50 %" not in (RUN / "report.md").read_text()
+    save(path, model, checks | {"near": EerCheck(0.175, 0.0115, 0.01)})
+    assert main(EVALUATE) == 0
+    (note,) = metrics_of(RUN)["notes"]
+    assert note.startswith("Calibration of list near: EER 17.50 % before calibration and 1.15 % after it")
+    assert "calibrate --quality false" in note
+    assert f"> **Mind:** {note}" in (RUN / "report.md").read_text()
+    assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN)]) == 0
+    assert "Calibration of list near: EER 17.50 %" in (RUN / "report.html").read_text()
+
+
+def test_calibrated_scores_of_earlier_versions_are_left_out_and_made_anew(calibrated, capsys, monkeypatch):
+    path = RUN / "scores" / "calibration.json"
+    remove_checked(path)
+    path.write_text(json.dumps({"features": ["score"], "mean": [0], "deviation": [1], "weight": [1], "bias": 0}))
+    assert main(EVALUATE) == 0
+    assert "calibrated scores are left out: " in capsys.readouterr().err
+    assert list(metrics_of(RUN)["trial_lists"]["near"]["systems"]) == ["trained", "asnorm"]
+    monkeypatch.setattr(calibrate, "VERSION", VERSION + 1)  # as a run of an earlier version: its marker has another
+    assert main(["calibrate", *calibrated]) == 0
+    assert "skipped" not in capsys.readouterr().out
+    assert load(path)
+    assert main(EVALUATE) == 0
+    assert list(metrics_of(RUN)["trial_lists"]["near"]["systems"]) == ["trained", "asnorm", "calibrated"]
+
+
+def test_calibration_by_the_score_alone_leaves_the_order_of_trials(calibrated):
+    assert main(["calibrate", *calibrated, "--quality", "false"]) == 0
+    before, after = (read_scores(RUN / "scores" / f"near.{name}.score").scores for name in ("asnorm", "calibrated"))
+    np.testing.assert_array_equal(np.argsort(before, kind="stable"), np.argsort(after, kind="stable"))
+    assert load(RUN / "scores" / "calibration.json")[0].measures == []
+
+
+def test_a_calibration_that_fails_leaves_no_scores_of_another(calibrated, capsys, monkeypatch):
+    def fail(*_):
+        raise CalibrationError("nothing to learn")
+
+    monkeypatch.setattr(calibrate, "fit", fail)
+    assert main(["calibrate", *calibrated, "--quality", "false"]) == 0
+    assert "skipped, because nothing to learn" in capsys.readouterr().err
+    assert present_variants(RUN, ["near", "all"]) == ["asnorm"]
+
+
+def test_other_speakers_of_the_cohort_are_normalised_anew(calibrated):
+    before = read_scores(RUN / "scores" / "near.asnorm.score").scores
+    path = Path("data/tiny/train/utt2spk")
+    path.write_text(path.read_text().replace(" t0\n", " t1\n"))
+    assert main(["normalise", *calibrated]) == 0
+    assert not np.array_equal(read_scores(RUN / "scores" / "near.asnorm.score").scores, before)
+
+
+def test_calibration_refuses_speakers_of_the_cohort(calibrated, capsys):
+    path = Path("data/tiny/valid/utt2spk")
+    path.write_text(path.read_text().replace(" v0\n", " t0\n"))
+    assert main(["calibrate", *calibrated]) == 1
+    assert "1 speakers are in the cohort (data/tiny/train) and in the calibration list" in capsys.readouterr().err
 
 
 def test_a_corpus_without_calibration_list_says_so(capsys):

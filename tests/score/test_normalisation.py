@@ -87,8 +87,24 @@ def test_refuses_a_cohort_that_tells_nothing():
     no_direction = np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0]], np.float32)
     with pytest.raises(RecipeError, match=r"the cohort: 1 of 3 embeddings equal the mean.*\n  cohort speaker 1$"):
         cohort_statistics(directions, no_direction, None)
-    with pytest.raises(RecipeError, match=r"1 speakers are in the cohort and in the trials.*\n  x"):
-        check_apart({"u1": "x", "u2": "y"}, {"v": "x"}, "the cohort")
+
+
+def test_shared_speakers_and_recordings_are_refused(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, speaker, recording in ((one, "x", "a.wav"), (other, "y", "b.wav")):
+        folder.mkdir()
+        (folder / "utt2spk").write_text(f"u1 {speaker}\nu2 {folder.name}\n")
+        (folder / "wav.scp").write_text(f"u1 {recording}\nu2 {folder.name}.wav\n")
+    check_apart(one, other, "the cohort")  # names of utterances may coincide
+    (other / "utt2spk").write_text("u1 x\nu2 other\n")
+    with pytest.raises(RecipeError, match=r"1 speakers are in the cohort \(.*one\) and in the trials .*\n  x$"):
+        check_apart(one, other, "the cohort")
+    (other / "utt2spk").write_text("u1 y\nu2 other\n")
+    (other / "wav.scp").write_text("u1 a.wav\nu2 other.wav\n")
+    with pytest.raises(RecipeError, match=r"1 recordings are in the cohort .*wav.scp\).*\n  a.wav$"):
+        check_apart(one, other, "the cohort")
+    (one / "segments").write_text("u1 a 0 1\n")
+    check_apart(one, other, "the cohort")
 
 
 def test_two_speakers_are_a_cohort_and_sums_are_exact(tmp_path):

@@ -12,16 +12,17 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shard_index import packed_digest
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.evaluate.log_likelihood import cllr
-from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, score_path, stamps
+from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, remove, score_path, stamps
 from wespeaker_qm.evaluate.trial_speakers import trial_speakers
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores, read_trial_table
-from wespeaker_qm.score.calibration import CalibrationError, choose, features, fit
+from wespeaker_qm.score.calibration import VERSION, CalibrationError, check_eer, choose, fit, quality, save
 from wespeaker_qm.score.cohort import check_apart, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
 from wespeaker_qm.score.writing import write_scores
-from wespeaker_qm.utils.arguments import whole_number
+from wespeaker_qm.utils.arguments import true_or_false, whole_number
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scores", choices=NORMALISED, default="asnorm", help="which scores to calibrate (default: asnorm)"
     )
     parser.add_argument("--top_n", type=whole_number(2), default=TOP_N, metavar="N", help="as in stage 6")
+    parser.add_argument(
+        "--quality",
+        type=true_or_false,
+        default=True,
+        metavar="BOOL",
+        help="false: by the score alone, without durations, embeddings' lengths and cohort means (default: true)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,12 +70,15 @@ def run(args: argparse.Namespace) -> None:
     outputs = {name: score_path(args.exp_dir, name, CALIBRATED) for name in info.trials}
     model_path = args.exp_dir / "scores" / "calibration.json"
     inputs = [*trials_paths.values(), embeddings / info.validation / "xvector.scp", embeddings / "mean_vec.npy"]
+    speaker_paths = [args.data / folder / "utt2spk" for folder in dict.fromkeys([info.train, *lists.values()])]
     marker = DoneMarker(
         args.exp_dir / ".done" / CALIBRATED,
         [
+            VERSION,
             args.scores,
             args.top_n,
-            [file_stamp(path) for path in inputs],
+            args.quality,
+            [file_stamp(path) for path in [*inputs, *speaker_paths]],
             [stamps(path) for path in scored.values()],
             [packed_digest(args.data / folder) for folder in dict.fromkeys(lists.values())],
         ],
@@ -77,43 +88,56 @@ def run(args: argparse.Namespace) -> None:
         logger.info("stage calibrate: nothing changed since the last run, skipped (delete %s to force)", marker.path)
         return
     marker.clear()
+    for path in outputs.values():  # of another model, should this one fail
+        remove(path)
 
     calibration_speakers = read_map(args.data / info.validation / "utt2spk")
+    calibration_set = args.data / info.validation
+    check_apart(args.data / info.train, calibration_set, "the cohort", "the calibration list")
     for folder in dict.fromkeys(info.trials.values()):
-        check_apart(calibration_speakers, read_map(args.data / folder / "utt2spk"), "the calibration list")
+        check_apart(calibration_set, args.data / folder, "the calibration list")
     trials = read_trial_table(trials_paths[info.validation])
     directions = trial_directions(trials, embeddings / info.validation / "xvector.scp", load_mean(inputs[-1]))
     top_n = args.top_n if args.scores == "asnorm" else None
     statistics = cohort_statistics(directions, load_cohort(args.data, args.exp_dir, info), top_n)
     scores = normalise(trials, directions.cosines(trials.enrolment, trials.test), statistics)
     durations = {folder: _durations(args.data / folder) for folder in dict.fromkeys(lists.values())}
-    x = features(scores, _of_both(trials, durations[info.validation]), quality_measures(trials, directions, statistics))
-    cross_validated = choose(x, trials.is_target, trial_speakers(trials, calibration_speakers))
-    num_features = next(iter(cross_validated))
-    logger.info(
-        "Cllr on held-out speakers of %s by number of features: %s",
-        info.validation,
-        ", ".join(f"{count}: {value:.3f}" for count, value in cross_validated.items()),
-    )
-    x = x[:, :num_features]
+    seconds = _of_both(trials, durations[info.validation])
+    q = quality(seconds, quality_measures(trials, directions, statistics))
+    if not args.quality:
+        q = q[:, :0]
     try:
-        model = fit(x, trials.is_target)
+        choice = choose(scores, q, trials.is_target, trial_speakers(trials, calibration_speakers))
+        model = fit(scores, q[:, : choice.num_measures], trials.is_target)
     except CalibrationError as error:
         logger.warning("stage calibrate: skipped, because %s", error)
         return
-    model.save(model_path)
+    logger.info(
+        "Cllr on held-out speakers of %s by number of quality measures: %s; used: %s",
+        info.validation,
+        ", ".join(f"{count}: {value:.3f}" for count, value in choice.cllr.items()),
+        ", ".join(model.measures) or "none, the score alone",
+    )
     logger.info(
         "calibrated on %d trials of %s: Cllr %.3f there",
         len(trials),
         info.validation,
-        cllr(model.apply(x), trials.is_target),
+        cllr(model.apply(scores, q), trials.is_target),
     )
+    checks = {}
     for name, folder in info.trials.items():
         trials = read_trial_table(trials_paths[name])
         _, scores, measures = read_scores(scored[name], trials)
-        x = features(scores, _of_both(trials, durations[folder]), measures)
-        write_scores(outputs[name], trials, model.apply(x[:, :num_features]))
+        if measures is None and choice.num_measures > 1:
+            raise RecipeError(f"{scored[name]}: no quality measures, expected 8 columns; normalise again (stage 6)")
+        q = quality(_of_both(trials, durations[folder]), measures)
+        llr = model.apply(scores, q)
+        write_scores(outputs[name], trials, llr)
+        checks[name] = check_eer(model, scores, llr, q, trials.is_target)
         logger.info("calibrated %d scores of %s -> %s", len(trials), name, outputs[name])
+        if not checks[name].is_sound:
+            logger.warning("list %s: %s", name, checks[name])
+    save(model_path, model, checks)
     marker.write()
 
 

@@ -12,6 +12,7 @@ from wespeaker_qm.evaluate.report import TRAINED, CorpusCard, Evaluation, Traini
 from wespeaker_qm.evaluate.score_files import CALIBRATED, VARIANTS, present_variants, score_path, stamps
 from wespeaker_qm.evaluate.training import loss_card, read_training_log
 from wespeaker_qm.evaluate.trial_table import read_trial_table
+from wespeaker_qm.score.calibration import load as load_calibration
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.provenance import provenance
@@ -64,6 +65,15 @@ def run(args: argparse.Namespace) -> None:
             raise RecipeError(f"--baseline: the name {name} stands twice, expected another name for {folder}")
         baselines[name] = folder
     variants = present_variants(args.exp_dir, info.trials)
+    notes = []
+    calibration_path = args.exp_dir / "scores" / "calibration.json"
+    if CALIBRATED in variants:
+        try:
+            _, checks = load_calibration(calibration_path)
+            notes = [f"Calibration of list {name}: {check}." for name, check in checks.items() if not check.is_sound]
+        except RecipeError as error:
+            logger.warning("calibrated scores are left out: %s", error)
+            variants.remove(CALIBRATED)
     own = [(TRAINED, ""), *((variant, variant) for variant in variants)]
     score_files = {
         name: {system: score_path(args.exp_dir, name, variant) for system, variant in own}
@@ -75,7 +85,14 @@ def run(args: argparse.Namespace) -> None:
     config_path, log_path = args.exp_dir / "config.yaml", args.exp_dir / "train_log.jsonl"
     was_trained_here = log_path.is_file()
 
-    inputs = [args.data / "corpus.yaml", *trials_paths.values(), *speaker_paths.values(), config_path, log_path]
+    inputs = [
+        args.data / "corpus.yaml",
+        *trials_paths.values(),
+        *speaker_paths.values(),
+        config_path,
+        log_path,
+        calibration_path,
+    ]
     scores = [path for files in score_files.values() for path in files.values()]
     outputs = ["metrics.json", "report.md", "report.tex", "det.png", "det.pdf"]
     outputs += ["training.png"] if was_trained_here else []
@@ -109,6 +126,7 @@ def run(args: argparse.Namespace) -> None:
             for name in info.trials
         },
         training=training,
+        notes=notes,
         baselines=baselines,
         provenance=provenance(),
     )

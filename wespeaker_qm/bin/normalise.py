@@ -13,7 +13,6 @@ from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise
 from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import whole_number
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
-from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     scps = {name: embeddings / folder / "xvector.scp" for name, folder in info.trials.items()}
     top_n = args.top_n if args.method == "asnorm" else None
     inputs = [*trials_paths.values(), *scps.values(), mean_path, embeddings / info.train / "xvector.scp"]
+    inputs += [args.data / folder / "utt2spk" for folder in dict.fromkeys([info.train, *info.trials.values()])]
     marker = DoneMarker(
         args.exp_dir / ".done" / args.method,
         [top_n, [file_stamp(path) for path in inputs], [stamps(path) for path in cosines.values()]],
@@ -63,9 +63,8 @@ def run(args: argparse.Namespace) -> None:
         return
     marker.clear()
 
-    training_speakers = read_map(args.data / info.train / "utt2spk")
     for folder in dict.fromkeys(info.trials.values()):
-        check_apart(training_speakers, read_map(args.data / folder / "utt2spk"), "the cohort (the training set)")
+        check_apart(args.data / info.train, args.data / folder, "the cohort")
     cohort = load_cohort(args.data, args.exp_dir, info)
     mean = load_mean(mean_path)
     for name in info.trials:

@@ -62,7 +62,10 @@ def run(args: argparse.Namespace) -> None:
         )
     header = ["FAR at most", "threshold", "FAR %", "TAR %", "false accepts"]
     logger.info("%s.\n\n%s\n\n%s", counts(result), markdown_table(header, rows), intervals_note(result))
-    logger.info("Accept a trial when its score is at least the threshold.")
+    logger.info(
+        "Accept a trial when its score is at least the threshold. It was chosen on these trials: on others the "
+        "false-accept rate is another; mind the interval, and leave room for it."
+    )
 
 
 def _far_per_cent(far: float) -> str:

@@ -66,6 +66,8 @@ class Evaluation:
     """Trial list -> figures, for each of its systems; the headline is one of them."""
     training: Training | None
     """None when the embeddings come from elsewhere."""
+    notes: list[str]
+    """What must not be overlooked, e.g. of the calibration; one paragraph each."""
     baselines: Mapping[str, Path]
     """Baseline -> its folder."""
     provenance: Mapping[str, object]
@@ -80,6 +82,7 @@ class Evaluation:
             "training": None if self.training is None else self.training.to_json(),
             "baselines": {name: str(folder) for name, folder in self.baselines.items()},
             "provenance": dict(self.provenance),
+            **({"notes": self.notes} if self.notes else {}),
         }
 
 
@@ -104,6 +107,7 @@ def report(evaluation: Evaluation) -> str:
     parts = [f"# {evaluation.run} on {corpus.name}", f"{corpus.description}"]
     if corpus.caveat:
         parts.append(f"> **Mind:** {corpus.caveat}")
+    parts += [f"> **Mind:** {note}" for note in evaluation.notes]
     if evaluation.training is not None:
         parts.append(f"Trained with {evaluation.training.loss}, {evaluation.training.log}.")
     headline = evaluation.lists[corpus.headline]

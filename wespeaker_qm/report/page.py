@@ -76,6 +76,7 @@ def _content(runs: list[Run], data: Path, base: Path, table5: Path | None) -> di
     return {
         "title": f"{runs[0].name} on {corpus['name']}" if len(runs) == 1 else f"{len(runs)} runs on {corpus['name']}",
         "corpus": corpus,
+        "notes": [note for run in runs for note in run.metrics.get("notes", [])],
         "headline": runs[0].headline,
         "lists": {name: _list_table(runs, name) for name in runs[0].metrics["trial_lists"]},
         "comparisons": _comparisons(runs) if table5 is None else _table5_comparisons(table5),

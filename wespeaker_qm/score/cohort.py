@@ -63,12 +63,27 @@ def load_cohort(data: Path, exp_dir: Path, info: CorpusInfo) -> NDArray[np.float
     return table.load(table.names)
 
 
-def check_apart(cohort: Mapping[str, str], tested: Mapping[str, str], what: str) -> None:
-    """Refuse speakers that are in both maps, utterance -> speaker.
+def check_apart(one: Path, other: Path, what: str, what_other: str = "the trials") -> None:
+    """Refuse two Kaldi directories that share speakers, or recordings under other speakers' names.
+
+    Recordings are compared where both have a ``wav.scp``, and neither has ``segments``: of a conversation each may hold
+    another speaker.
 
     Raises:
-        RecipeError: there are some; the first few are named.
+        RecipeError: they share some; the first few are named.
     """
-    common = sorted(set(cohort.values()) & set(tested.values()))
+    sides = [set(read_map(folder / "utt2spk").values()) for folder in (one, other)]
+    _refuse_common("speakers", sides, f"{what} ({one}) and in {what_other} ({other})")
+    lists = [folder / "wav.scp" for folder in (one, other)]
+    if all(path.is_file() and not path.with_name("segments").is_file() for path in lists):
+        sides = [set(read_map(path).values()) for path in lists]
+        _refuse_common("recordings", sides, f"{what} ({lists[0]}) and in {what_other} ({lists[1]})")
+
+
+def _refuse_common(kind: str, sides: list[set[str]], places: str) -> None:
+    common = sorted(sides[0] & sides[1])
     if common:
-        raise RecipeError(f"{len(common)} speakers are in {what} and in the trials, expected none:" + first_few(common))
+        raise RecipeError(
+            f"{len(common)} {kind} are in {places}, expected none: figures of known voices mislead; take them out:"
+            + first_few(common)
+        )
