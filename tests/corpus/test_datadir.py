@@ -117,3 +117,11 @@ def test_corpus_info_refusals(tmp_path: Path, content: str, message: str) -> Non
         CorpusInfo.load(tmp_path)
     with pytest.raises(RecipeError, match="stage 1"):
         CorpusInfo.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("place", ["a.wav\nb touch ran |", "a.wav\x0bb", " a.wav", "a.wav ", ""])
+def test_a_file_name_cannot_make_lines_of_its_own(tmp_path, place):
+    directory = DataDir(wav={"a": place}, speaker={"a": "s"})
+    with pytest.raises(RecipeError, match=r"wav\.scp: 'a' is the file .*rename the file"):
+        directory.write(tmp_path / "set")
+    assert not (tmp_path / "set").exists()

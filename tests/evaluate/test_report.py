@@ -7,6 +7,10 @@ from wespeaker_qm.evaluate.report import counts, latex_cell, latex_text
 
 def test_what_latex_reads_as_its_own_is_escaped():
     assert latex_text("50 % of a_b & {c} #1 $x") == r"50 \% of a\_b \& \{c\} \#1 \$x"
+    assert latex_text("\\input /etc/passwd\n\\write18{ls} ^^5c~") == (
+        r"\textbackslash{}input /etc/passwd \textbackslash{}write18\{ls\} "
+        r"\textasciicircum{}\textasciicircum{}5c\textasciitilde{}"
+    )
 
 
 def test_rates_have_two_digits_and_costs_three_and_so_have_their_intervals():

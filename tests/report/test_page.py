@@ -240,3 +240,23 @@ def test_many_operating_points_are_thinned_but_never_moved(monkeypatch):
     exact = set(zip(roc.false_accepts.tolist(), roc.true_accepts.tolist(), strict=True))
     assert set(zip(points["false_accepts"], points["true_accepts"], strict=True)) <= exact
     assert points["false_accepts"][-1] == points["num_nontargets"]
+
+
+def test_names_cannot_become_markup(capsys):
+    """Names of runs, corpora and utterances may come from elsewhere; the page is opened in a browser."""
+    hostile = "<!--<script>alert(1)</script><img src=x onerror=alert(2)>"
+    path = RUN / "scores" / "near.score"
+    utterance = path.read_text().split()[0]
+    assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN)]) == 0
+    before = (RUN / "report.html").read_text().count("<script")
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    metrics["run"] = metrics["corpus"]["name"] = metrics["corpus"]["caveat"] = hostile
+    write_checked_text(RUN / "metrics.json", json.dumps(metrics))
+    assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN)]) == 0
+    text = (RUN / "report.html").read_text()
+    assert utterance in text
+    assert text.count("<script") == before
+    assert "<img src=x" not in text
+    plots = json.loads(re.search(r'id="plots">(.*?)</script>', text, re.DOTALL).group(1))
+    assert "<" not in re.search(r'id="plots">(.*?)</script>', text, re.DOTALL).group(1)
+    assert plots["explorer"]

@@ -259,7 +259,7 @@ def _read_soundfile(
         try:
             samples = file.read(stop - first, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise _ShortError(str(error), file.frames / file.samplerate) from error
+            raise _ShortError(error.error_string, file.frames / file.samplerate) from error
         waveform = _mono(samples)
         _check_length(first + len(waveform), stop, file.frames, file.samplerate)
         waveform = waveform[min(start, stop) - first :]
@@ -430,7 +430,8 @@ def _read_av(source: Source, name: str, refusal: Exception) -> tuple[np.ndarray,
         failure = error
     if is_ogg:
         _ogg_starts(_content(source), name)
-    reason = f"soundfile: {refusal}; PyAV: {failure or 'no error'}"
+    soundfile_says = getattr(refusal, "error_string", refusal)  # without the address of an object in memory
+    reason = f"soundfile: {soundfile_says}; PyAV: {failure or 'no error'}"
     found_s = sum(len(part) / rate for rate, part in parts)
     if declared_s is not None and parts and found_s < declared_s - slack_s:
         found, declared = round(found_s * parts[0][0]), round(declared_s * parts[0][0])

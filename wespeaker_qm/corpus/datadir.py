@@ -59,7 +59,8 @@ class DataDir:
 
         Raises:
             RecipeError: no utterance, keys that stand in one table only, a duration that is not positive, a key
-                with white space; the message counts them and names the first.
+                with white space, a path with line breaks or white space at its ends; the message counts them and
+                names the first.
         """
         if not self.wav:
             raise RecipeError(f"{name}: no utterances in wav.scp, expected at least one; prepare the data again")
@@ -72,6 +73,12 @@ class DataDir:
         for key, duration_s in self.duration_s.items():
             if not duration_s > 0:
                 raise RecipeError(f"{name}/utt2dur: {key!r} lasts {duration_s} s, expected more than 0")
+        for key, place in self.wav.items():
+            if place.splitlines() != [place] or place != place.strip():
+                raise RecipeError(
+                    f"{name}/wav.scp: {key!r} is the file {place!r}; a list has one file a line, without white space "
+                    "at its ends: rename the file"
+                )
         for key in (*self.wav, *set(self.speaker.values())):
             if key.split() != [key] or {"", ".", ".."}.intersection(key.split("/")):
                 raise RecipeError(

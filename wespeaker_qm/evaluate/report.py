@@ -22,6 +22,10 @@ from wespeaker_qm.evaluate.training import LossCard, TrainingLog, training_figur
 from wespeaker_qm.utils.checksums import write_checked_text
 from wespeaker_qm.utils.files import write_text
 
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+)
 TRAINED = "trained"
 """The name of the evaluated system in ``metrics.json``; the others are baselines."""
 
@@ -194,10 +198,12 @@ def latex_rows(evaluation: Evaluation) -> str:
 
 
 def latex_text(text: str) -> str:
-    """``text`` with LaTeX's own characters escaped."""
-    for character in "&%$#_{}":
-        text = text.replace(character, f"\\{character}")
-    return text
+    r"""``text`` as LaTeX shows it: in names from elsewhere no character is a command, a group or a new line.
+
+    >>> print(latex_text(r"a_b \input x"))
+    a\_b \textbackslash{}input x
+    """
+    return " ".join(text.translate(_LATEX).split())
 
 
 def latex_cell(value: float, sureness: Sureness, factor: float) -> str:

@@ -328,7 +328,7 @@ def write_table5(
     write_checked_text(
         folder / "table5.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     )
-    lines = [f"% {' & '.join(header)}", *(" & ".join(map(latex_text, row)) + r" \\" for row in rows)]
+    lines = [f"% {' & '.join(map(latex_text, header))}", *(" & ".join(map(latex_text, row)) + r" \\" for row in rows)]
     write_text(folder / "table5.tex", "\n".join(lines) + "\n")
     write_text(folder / "table5.md", text)
     return text

@@ -190,6 +190,6 @@ def _render(content: dict[str, Any]) -> str:
         loader=jinja2.PackageLoader("wespeaker_qm.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    plots = json.dumps(content.pop("plots"), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    plots = json.dumps(content.pop("plots"), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     template = environment.get_template("template.html")
     return template.render(**content, plots=plots, plotly=get_plotlyjs())
