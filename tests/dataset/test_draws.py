@@ -13,10 +13,12 @@ from wespeaker_qm.dataset.draws import (
     NUM_TILT_POINTS,
     REVERB,
     SNR_RANGES_DB,
+    SPEEDS,
     TILT_DEVIATION_DB,
     Draws,
     DrawSettings,
     Sampler,
+    _spans,
 )
 
 SETTINGS = DrawSettings(
@@ -146,3 +148,26 @@ def test_a_switch_changes_no_other_draw(draws: Draws) -> None:
     np.testing.assert_array_equal(clean.chunk_start, draws.chunk_start)
     np.testing.assert_array_equal(clean.speed_index, draws.speed_index)
     np.testing.assert_array_equal(clean.tilt_db, draws.tilt_db)
+
+
+def test_the_ranges_are_those_of_wespeaker_and_of_the_configuration_page() -> None:
+    """The other tests take them as they are; these are WeSpeaker's ``add_reverb_noise`` and ``speed_perturb``."""
+    assert SNR_RANGES_DB == {"noise": (0, 15), "speech": (10, 30), "music": (5, 15)}
+    assert SPEEDS == (1.0, 0.9, 1.1)
+    assert (BAND_LIMIT_HZ, NUM_TILT_POINTS, TILT_DEVIATION_DB) == ((2800, 4000), 8, 6)
+
+
+def test_every_number_of_a_sample_is_its_own(draws: Draws) -> None:
+    """No two columns are one stretch of the stream: uniform parts of all draws, none a copy of another."""
+    columns = [draws.chunk_start, draws.noise_start, draws.dither_start, *stats.norm.cdf(draws.tilt_db / 6).T]
+    low_hz, high_hz = BAND_LIMIT_HZ
+    columns.append((draws.band_limit_hz - low_hz) / (high_hz - low_hz))
+    correlation = np.corrcoef(np.stack(columns))
+    assert abs(correlation - np.eye(len(columns))).max() < 0.08
+
+
+def test_a_span_of_the_greatest_width_ends_with_the_features() -> None:
+    """By hand: starts at 0, in the middle, in the last frame; widths least, middle, greatest."""
+    numbers = np.array([[0.0, 0.5, 0.999, 0.0, 0.5, 0.999]])
+    assert _spans(numbers, longest=10, length=100).tolist() == [[[0, 1], [50, 56], [99, 100]]]
+    assert _spans(numbers[:, ::-1].copy(), longest=1, length=4).tolist() == [[[3, 4], [2, 3], [0, 1]]]

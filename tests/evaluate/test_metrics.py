@@ -89,7 +89,7 @@ def test_markdown_tables_are_aligned():
     assert lines[3] == "| longer name |    2 |"
 
 
-def difference(figure, one, two, estimate, low, high, p_value, p_holm):
+def difference(figure, one, two, estimate, low, high, p_value, p_holm, reason=None):
     return SimpleNamespace(
         figure=figure,
         one=one,
@@ -99,7 +99,7 @@ def difference(figure, one, two, estimate, low, high, p_value, p_holm):
         high=high,
         p_value=p_value,
         p_holm=p_holm,
-        reason=None,
+        reason=reason,
     )
 
 
@@ -109,6 +109,7 @@ def test_differences_of_rates_are_in_per_cent_and_those_of_costs_are_not():
             difference("EER", "a", "b", 0.01234, -0.00512, 0.03, 0.0123, 0.0369),
             difference("minCllr", "a", "c", -0.01234, -0.05, 0.00016, 0.5, 1.0),
             difference("FAR@TAR 0.9", "b", "c", 0.5, 0.25, 0.75, 0.004, 0.004),
+            difference("TAR@FAR 1e-3", "b", "c", 0.5, None, None, None, None, "3 misses"),
         ],
         {"a": "A", "b": "B", "c": "C"}.__getitem__,
     )
@@ -119,6 +120,7 @@ def test_differences_of_rates_are_in_per_cent_and_those_of_costs_are_not():
         ["EER: B less A", "+1.23", "-0.51 to +3.00", "0.012", "0.037"],
         ["minCllr: C less A", "-0.0123", "-0.0500 to +0.0002", "0.500", "1.000"],
         ["FAR@TAR 0.9: C less B", "+50.00", "+25.00 to +75.00", "0.004", "0.004"],
+        ["TAR@FAR 1e-3: C less B", "+50.00", "none: 3 misses", "none", "none"],
     ]
 
 

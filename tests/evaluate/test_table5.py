@@ -10,8 +10,11 @@ from wespeaker_qm.utils.errors import RecipeError
 NAMES = {"a": "ArcFace", "b": "CosFace", "c": "Q-Margin"}
 
 
-def difference(figure, one, two, estimate, p_holm):
-    return SimpleNamespace(figure=figure, one=one, two=two, difference=estimate, p_value=p_holm / 2, p_holm=p_holm)
+def difference(figure, one, two, estimate, p_holm, reason=None):
+    p_value = None if p_holm is None else p_holm / 2
+    return SimpleNamespace(
+        figure=figure, one=one, two=two, difference=estimate, p_value=p_value, p_holm=p_holm, reason=reason
+    )
 
 
 def test_sure_is_a_pair_of_its_own_figure_below_five_per_cent():
@@ -24,12 +27,17 @@ def test_sure_is_a_pair_of_its_own_figure_below_five_per_cent():
             difference("TAR@FAR 1e-3", "a", "b", 0.01, 0.06),
             difference("TAR@FAR 1e-3", "a", "c", 0.01, 0.9),
             difference("minDCF 0.01", "a", "c", 0.01, 0.001),
+            difference("TAR@FAR 1e-4", "a", "b", 0.2, None, "3 false accepts"),
+            difference("TAR@FAR 1e-2", "a", "b", 0.2, None, "3 false accepts"),
+            difference("TAR@FAR 1e-2", "a", "c", -0.2, 0.01),
         ],
         NAMES,
     )
     assert [line for line in text.splitlines() if line.startswith("- ")] == [
         "- EER: CosFace above ArcFace; Q-Margin below ArcFace",
         "- TAR@FAR 1e-3: no two losses differ",
+        "- TAR@FAR 1e-4: the trials do not support a comparison",
+        "- TAR@FAR 1e-2: Q-Margin below ArcFace",
     ]
     assert conclusion([], NAMES) == ""
 
