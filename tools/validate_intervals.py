@@ -115,7 +115,7 @@ LARGE = [
     )
     for number, each, distance, fars in (
         (200, 40, 3.5, (1e-1, 1e-2, 1e-3)),
-        (1000, 20, 4.0, (1e-1, 1e-2, 1e-3, 1e-4)),
+        (1000, 10, 4.0, (1e-1, 1e-2, 1e-3, 1e-4)),
     )
     for kind, extra in (
         ("strong effects", {}),

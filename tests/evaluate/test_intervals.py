@@ -182,6 +182,14 @@ def test_jackknife_by_hand():
     assert degrees == pytest.approx(min(5 / (kurtosis - 1), 2))
 
 
+def test_influences_that_cancel_within_each_speaker_are_no_fault():
+    speakers = TrialSpeakers(*np.repeat(np.arange(4, dtype=np.int32), 2)[None].repeat(2, 0), 4)
+    influence = np.tile([1.0, -1.0], 4)
+    is_target = np.ones(8, bool)
+    is_target[-2:] = False  # of one speaker only: never a list, but a difference's influences may be such
+    assert _correction(influence, speakers, is_target) == (1, 0.5)
+
+
 def runs_of(simulate, shifts):
     """Runs of one system that differ in how far apart targets are."""
     speakers, is_target, scores = simulate(num_speakers=60, num_targets=3000, num_nontargets=6000)

@@ -525,7 +525,9 @@ def test_compare_systems_and_seeds(capsys):
     assert second["difference"] < 0
     both = f"margin={system('qmargin_a1.5')},{system('qmargin_a1.75')}"
     assert main(["compare", both, systems[1], *options]) == 0
-    assert "deviation of 2 runs" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "deviation of 2 runs" in shown
+    assert "One run of ltas: its own interval leaves seeds out" in shown
     assert main(["compare", *systems, "--utt2spk", "data/tiny/eval/utt2spk", "--figures", "eer"]) == 1
     assert "--figures: found eer, expected some of: EER" in capsys.readouterr().err
     assert main(["compare", *systems]) == 1

@@ -42,6 +42,12 @@ def test_sure_is_a_pair_of_its_own_figure_below_five_per_cent():
     assert conclusion([], NAMES) == ""
 
 
+def test_a_figure_that_no_pair_supports_is_said_to_be_none():
+    nothing = SimpleNamespace(figure="TAR@FAR 1e-2", one="a", two="b", difference=0.1, p_value=None, p_holm=None)
+    text = conclusion([difference("EER", "a", "b", 0.01, 0.2), nothing], NAMES)
+    assert text.splitlines()[-1] == "- TAR@FAR 1e-2: the trials do not support a comparison"
+
+
 ROW = "{name: X, alpha: null, scale: 32, margin: 0.2, loss: conf/loss/x.yaml, paper_tar_per_cent: {1e-3: 86.62}}"
 
 

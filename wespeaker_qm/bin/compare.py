@@ -85,6 +85,13 @@ def run(args: argparse.Namespace) -> None:
     comparisons = compare_all(systems, figures)
     if comparisons:
         logger.info("\nDifferences, rates in per cent:\n\n%s", comparison_table(comparisons))
+    single = [name for name, each in systems.items() if len(each) == 1]
+    if comparisons and 0 < len(single) < len(systems):
+        logger.info(
+            "\nOne run of %s: its own interval leaves seeds out; in differences its seed is taken to vary as those of "
+            "the other system.",
+            ", ".join(single),
+        )
     if too_few:
         logger.info("\nNo intervals and no p-values: %s.", too_few)
     if args.json is not None:

@@ -17,6 +17,7 @@ Legend: N trials, S speakers, J runs, M figures, R resamples, G rates of a grid.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -105,6 +106,11 @@ class SortedTrials:
     run_threshold: NDArray[np.float64]
     """(J + 1,) lowest score of each run, after a value above all."""
 
+    @functools.cached_property
+    def costs(self) -> NDArray[np.float64]:
+        """(N,) of Cllr, which no resample changes."""
+        return cllr_costs(self.scores, self.is_target)
+
     @classmethod
     def of(
         cls, scores: NDArray[np.float64], is_target: NDArray[np.bool_], wanted: FigureSet | None = None
@@ -158,7 +164,7 @@ def figures(trials: SortedTrials, weights: NDArray[np.int32]) -> tuple[list[floa
     values += [point.threshold for point in points]
     values += [far_at_tar(roc, tar).far for tar in wanted.tars]
     if wanted.is_llr:
-        costs = cllr_costs(trials.scores, trials.is_target)
+        costs = trials.costs
         per_kind = [weights[kind] @ costs[kind] / weights[kind].sum() for kind in (trials.is_target, ~trials.is_target)]
         values += [float(sum(per_kind) / 2), *(act_dcf(roc, p_target) for p_target in wanted.p_targets)]
     return values, roc

@@ -28,7 +28,7 @@ class Comparison:
     """Of no difference, two-sided; None likewise."""
     p_holm: float | None
     """The same, corrected for all pairs of systems in this figure."""
-    reason: str | None
+    reason: str | None = None
     """Why there is neither interval nor p-value; None where there are."""
 
 

@@ -252,7 +252,10 @@ def _correction(
     count = max(int(np.count_nonzero(jack)), 2)
     first = (count - 1) / count * float((jack**2).sum() - jack.sum() ** 2 / count)
     variance = max(first - own, _LEAST_VARIANCE * first)
-    kurtosis = count * float((jack**4).sum()) / float((jack**2).sum()) ** 2
+    second = float((jack**2).sum())
+    if second == 0:  # trials' influences cancel within each speaker
+        return 1.0, (count - 1) / 2
+    kurtosis = count * float((jack**4).sum()) / second**2
     degrees = min(count / max(kurtosis - 1, 1e-9), (count - 1) / 2)
     return variance / (float((psi**2).sum()) + own), degrees
 

@@ -382,8 +382,9 @@ def comparison_table(comparisons: Sequence[Comparison], label: Callable[[str], s
     rows = []
     for each in comparisons:
         factor, digits = (1, 4) if is_cost(each.figure) else (100, 2)
-        interval = f"none: {each.reason}"
-        if each.low is not None and each.high is not None:
+        if each.low is None or each.high is None:
+            interval = f"none: {each.reason}"
+        else:
             interval = " to ".join(f"{factor * end:+.{digits}f}" for end in (each.low, each.high))
         rows.append(
             [

@@ -9,6 +9,7 @@ Legend: N trials, K distinct scores. All rates are fractions in [0, 1]:
 """
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -68,17 +69,17 @@ class RocSteps:
         """Number of non-target trials."""
         return int(self.false_accepts[-1])
 
-    @property
+    @functools.cached_property
     def far(self) -> NDArray[np.float64]:
         """(K+1,) false-accept rate, rising from 0 to 1."""
         return self.false_accepts / self.num_nontargets
 
-    @property
+    @functools.cached_property
     def tar(self) -> NDArray[np.float64]:
         """(K+1,) true-accept rate, rising from 0 to 1."""
         return self.true_accepts / self.num_targets
 
-    @property
+    @functools.cached_property
     def frr(self) -> NDArray[np.float64]:
         """(K+1,) false-reject rate, falling from 1 to 0."""
         return (self.num_targets - self.true_accepts) / self.num_targets

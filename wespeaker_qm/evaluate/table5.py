@@ -245,7 +245,7 @@ def table5(table: Table, results: list[Measured | None], measured: ListResult, c
     ]
     if measured.comparisons:
         shown = [each for each in measured.comparisons if each.figure.startswith(("EER", "TAR@FAR"))]
-        shown = [each for each in shown if each.reason is None]
+        shown = [each for each in shown if each.p_holm is not None]
         parts += ["## Differences", comparison_table(shown, lambda name: names[name])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -256,7 +256,7 @@ def conclusion(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> s
         return ""
     lines = []
     for figure in dict.fromkeys(each.figure for each in comparisons if each.figure.startswith(("EER", "TAR@FAR"))):
-        tested = [each for each in comparisons if each.figure == figure and each.reason is None]
+        tested = [each for each in comparisons if each.figure == figure and each.p_holm is not None]
         if not tested:
             lines.append(f"- {figure}: the trials do not support a comparison")
             continue
