@@ -85,7 +85,7 @@ def _write_calibration(folder: Path, seed: int) -> None:
         measures=[], low=[], high=[], centre=[], target_mean=float(seed), nontarget_mean=-1.25, target_slope=[],
         nontarget_slope=[], deviation=3.5, base=(1.0, -0.75), full=(1.0, -0.75),
     )  # fmt: skip
-    save(folder / "calibration.json", model, {"all": EerCheck(0.1, 0.1, 1e-9)})
+    save(folder / "calibration.json", model, {"all": EerCheck(0.1, 0.1, 1e-9, 0.5)})
 
 
 def _write_config(folder: Path, seed: int) -> None:

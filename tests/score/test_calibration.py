@@ -143,7 +143,9 @@ def test_durations_help_where_short_recordings_score_lower(cut):
     choice = choose(scores, q, is_target, speakers)
     assert choice.num_measures >= 1
     new_scores, new_q, new_is_target, _ = pieces(3, cut=False, lift=1.2)
-    llr = fit(scores, q[:, : choice.num_measures], is_target).apply(new_scores, new_q)
+    model = fit(scores, q[:, : choice.num_measures], is_target)
+    llr = model.apply(new_scores, new_q)
+    assert check_eer(model, new_scores, llr, new_q, new_is_target).notes() == []
     base = fit(scores, alone(scores), is_target).apply(new_scores, new_q)
     assert cllr(llr, new_is_target) < cllr(base, new_is_target) - 0.02
     assert eer(llr, new_is_target) < eer(base, new_is_target)
@@ -200,8 +202,9 @@ def test_a_change_that_calibration_cannot_explain_is_told():
     invented = regression(scores, q, is_target)(scores, q)
     check = check_eer(model, scores, invented, q, is_target)
     assert not check.is_sound
-    assert "quality measures" in str(check)
-    assert not EerCheck(before=0.1, after=0.2, allowed=0.05).is_sound  # worse is no better
+    assert [note.split()[0] for note in check.notes()] == ["EER", "durations"]
+    assert check.durations == 0
+    assert not EerCheck(before=0.1, after=0.2, allowed=0.05, durations=0.5).is_sound  # worse is no better
     only = fit(scores, alone(scores), is_target)
     check = check_eer(only, scores, only.apply(scores, q), q, is_target)
     assert check.is_sound
@@ -252,7 +255,7 @@ def test_a_constant_measure_changes_nothing():
 def test_saves_what_it_is(tmp_path):
     scores, q, is_target, _ = pieces(8, num_speakers=20, cut=False)
     path = tmp_path / "calibration.json"
-    checks = {"all": EerCheck(0.1, 0.11, 0.02)}
+    checks = {"all": EerCheck(0.1, 0.11, 0.02, 0.5)}
     for each in (q, alone(scores)):
         model = fit(scores, each, is_target)
         save(path, model, checks)

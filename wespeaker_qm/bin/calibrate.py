@@ -15,7 +15,7 @@ from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, remove, score_path, stamps
 from wespeaker_qm.evaluate.trial_speakers import trial_speakers
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores, read_trial_table
-from wespeaker_qm.score.calibration import VERSION, CalibrationError, check_eer, choose, fit, quality, save
+from wespeaker_qm.score.calibration import VERSION, CalibrationError, EerCheck, check_eer, choose, fit, quality, save
 from wespeaker_qm.score.cohort import check_apart, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
@@ -104,10 +104,9 @@ def run(args: argparse.Namespace) -> None:
     durations = {folder: _durations(args.data / folder) for folder in dict.fromkeys(lists.values())}
     seconds = _of_both(trials, durations[info.validation])
     q = quality(seconds, quality_measures(trials, directions, statistics))
-    if not args.quality:
-        q = q[:, :0]
+    usable = q if args.quality else q[:, :0]
     try:
-        choice = choose(scores, q, trials.is_target, trial_speakers(trials, calibration_speakers))
+        choice = choose(scores, usable, trials.is_target, trial_speakers(trials, calibration_speakers))
         model = fit(scores, q[:, : choice.num_measures], trials.is_target)
     except CalibrationError as error:
         logger.warning("stage calibrate: skipped, because %s", error)
@@ -118,12 +117,11 @@ def run(args: argparse.Namespace) -> None:
         ", ".join(f"{count}: {value:.3f}" for count, value in choice.cllr.items()),
         ", ".join(model.measures) or "none, the score alone",
     )
+    llr = model.apply(scores, q)
     logger.info(
-        "calibrated on %d trials of %s: Cllr %.3f there",
-        len(trials),
-        info.validation,
-        cllr(model.apply(scores, q), trials.is_target),
+        "calibrated on %d trials of %s: Cllr %.3f there", len(trials), info.validation, cllr(llr, trials.is_target)
     )
+    _warn(info.validation, check_eer(model, scores, llr, q, trials.is_target))
     checks = {}
     for name, folder in info.trials.items():
         trials = read_trial_table(trials_paths[name])
@@ -135,10 +133,14 @@ def run(args: argparse.Namespace) -> None:
         write_scores(outputs[name], trials, llr)
         checks[name] = check_eer(model, scores, llr, q, trials.is_target)
         logger.info("calibrated %d scores of %s -> %s", len(trials), name, outputs[name])
-        if not checks[name].is_sound:
-            logger.warning("list %s: %s", name, checks[name])
+        _warn(name, checks[name])
     save(model_path, model, checks)
     marker.write()
+
+
+def _warn(name: str, check: EerCheck) -> None:
+    for note in check.notes():
+        logger.warning("list %s: %s", name, note)
 
 
 def _durations(folder: Path) -> Mapping[str, float]:

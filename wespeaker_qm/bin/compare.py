@@ -60,6 +60,10 @@ def run(args: argparse.Namespace) -> None:
         raise RecipeError(f"found the names {', '.join(names)}, expected each system once; join its files by commas")
     if args.num_resamples == 0:
         raise RecipeError("--num_resamples: found 0, expected at least 2: a comparison needs resamples")
+    places = [file.resolve() for _, each in args.systems for file in each]
+    twice = [str(place) for place in dict.fromkeys(places) if places.count(place) > 1]
+    if twice:
+        raise RecipeError(f"{', '.join(twice)}: stands twice, expected each run once; its seed would count as two")
     files = {f"{name} {number}": file for name, each in args.systems for number, file in enumerate(each)}
     trials, scores, speakers = read_systems(files, args.trials, args.utt2spk)
     if speakers is None:

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     if CALIBRATED in variants:
         try:
             _, checks = load_calibration(calibration_path)
-            notes = [f"Calibration of list {name}: {check}." for name, check in checks.items() if not check.is_sound]
+            notes = [f"List {name}: {note}." for name, check in checks.items() for note in check.notes()]
         except RecipeError as error:
             logger.warning("calibrated scores are left out: %s", error)
             variants.remove(CALIBRATED)

@@ -62,6 +62,8 @@ RIDGE = 1e-5
 MEASURES = ("log duration", "log length", "cohort mean")
 MAX_SHIFT = math.log(3)
 """Nats by which quality measures may change what the score alone says: the odds by a factor of three."""
+EQUAL_DURATIONS = 0.25
+"""Durations with a lower EER give the speaker away; those of unrelated recordings have one half."""
 VERSION = 2
 """Of ``calibration.json`` and of the model in it; version 1 had no number, and measures that could decide alone."""
 _SEPARATIONS = (0.5, 2.0)
@@ -183,9 +185,9 @@ class Calibration:
 
 
 class EerCheck(NamedTuple):
-    """The equal error rate of a list before and after its calibration. All are fractions.
+    """The equal error rate of a list before and after its calibration, and of its durations. All are fractions.
 
-    A rising map of the score leaves it as it is, so what changes it is quality.
+    A rising map of the score leaves an EER as it is, so what changes it is quality.
     """
 
     before: float
@@ -193,20 +195,29 @@ class EerCheck(NamedTuple):
     allowed: float
     """Twice the change that the model expects (:meth:`Calibration.expected_eers`) and two standard errors of a rate on
     so many trials."""
-
-    def __str__(self) -> str:
-        """What a reader of the figures must know."""
-        return (
-            f"EER {100 * self.before:.2f} % before calibration and {100 * self.after:.2f} % after it, where it "
-            f"may change by {100 * self.allowed:.2f} %; quality measures (durations, ...) stand in for voices, e.g. "
-            "where recordings were cut into pieces of equal length. Do not quote the calibrated figures; "
-            "calibrate without quality measures (wespeaker-qm calibrate --quality false)"
-        )
+    durations: float
+    """Of a verification by nothing but how equal both durations are: a half where these say nothing."""
 
     @property
     def is_sound(self) -> bool:
         """Whether the change is no more than it may be, up or down."""
         return abs(self.after - self.before) <= self.allowed
+
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know, a sentence each; nothing where all is well."""
+        notes = []
+        if not self.is_sound:
+            notes.append(
+                f"EER {100 * self.before:.2f} % before calibration and {100 * self.after:.2f} % after it, where it may "
+                f"change by {100 * self.allowed:.2f} %; quality measures (durations, ...) stand in for voices. Do not "
+                "quote the calibrated figures; calibrate without measures (wespeaker-qm calibrate --quality false)"
+            )
+        if self.durations < EQUAL_DURATIONS:
+            notes.append(
+                f"durations alone, without listening, have an EER of {100 * self.durations:.2f} %: targets look like "
+                "pieces of one recording, cut to equal length, and tell nothing of voices recorded on another day"
+            )
+        return notes
 
 
 def check_eer(
@@ -216,7 +227,9 @@ def check_eer(
     q: NDArray[np.float64],
     is_target: NDArray[np.bool_],
 ) -> EerCheck:
-    """Compare the EER of ``scores`` (N,) and of the ratios ``llr`` (N,) that ``model`` made of them; ``q`` (N, K, 2).
+    """Compare the EER of ``scores`` (N,) and of the ratios ``llr`` (N,) that ``model`` made of them.
+
+    ``q`` (N, K', 2) has at least the durations.
 
     The standard error is that of the mean of miss rate and false-accept rate, ``sqrt(e (1 - e) (1/T + 1/F)) / 2`` of T
     target and F non-target trials. Trials of one speaker depend on each other, which would make it larger; both rates
@@ -225,14 +238,17 @@ def check_eer(
     Raises:
         RecipeError: there are no targets or no non-targets.
     """
-    before, after = (equal_error_rate(roc_steps(values, is_target)).rate for values in (scores, llr))
+    equality = -np.abs(q[:, 0, 0] - q[:, 0, 1])
+    before, after, durations = (
+        equal_error_rate(roc_steps(values, is_target)).rate for values in (scores, llr, equality)
+    )
     if not model.measures:
-        return EerCheck(before, after, 1e-9)  # of round-off: two scores may become one ratio
+        return EerCheck(before, after, 1e-9, durations)  # of round-off: two scores may become one ratio
     expected = model.expected_eers(q)
     num_targets = int(is_target.sum())
     rate = max(before, after)
     error = math.sqrt(rate * (1 - rate) * (1 / num_targets + 1 / (len(is_target) - num_targets))) / 2
-    return EerCheck(before, after, 2 * abs(expected[1] - expected[0]) + 2 * error)
+    return EerCheck(before, after, 2 * abs(expected[1] - expected[0]) + 2 * error, durations)
 
 
 def save(path: Path | str, model: Calibration, checks: Mapping[str, EerCheck]) -> None:
@@ -353,6 +369,7 @@ def fit(scores: NDArray[np.float64], q: NDArray[np.float64], is_target: NDArray[
             f"calibration failed: scores of targets are {means[0]:.3g} at the mean quality, those of non-targets "
             f"{means[1]:.3g}, expected the first to be higher"
         )
+    variance = sum(float((residual[kind] ** 2).mean()) for kind in (is_target, ~is_target)) / 2
     model = Calibration(
         measures=list(MEASURES[: q.shape[1]]),
         low=sides.min(axis=(0, 1)).tolist(),
@@ -362,7 +379,7 @@ def fit(scores: NDArray[np.float64], q: NDArray[np.float64], is_target: NDArray[
         nontarget_mean=means[1],
         target_slope=slopes[0],
         nontarget_slope=slopes[1],
-        deviation=math.sqrt(sum(float((residual[kind] ** 2).mean()) for kind in (is_target, ~is_target)) / 2),
+        deviation=max(math.sqrt(variance), 1e-9 * (means[0] - means[1])),
         base=base,
         full=base,
     )
