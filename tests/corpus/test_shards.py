@@ -1,12 +1,16 @@
 """Packing and random access: what goes in comes out, whoever reads it and however many workers wrote it."""
 
+import io
 import json
 import multiprocessing
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tarfile
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.shard_index import packed_digest
 from wespeaker_qm.corpus.shards import ShardReader, pack_data_dir
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.ownership import LEDGER
 
 RATE = 16000
 
@@ -412,6 +417,137 @@ def test_missing_pieces_are_named(packed):
     (data_dir / "shard.list").write_text(lines[0] + "\n")
     with pytest.raises(RecipeError, match=r"names other tars than shard\.index\.json"):
         ShardReader(data_dir / "shard.list")
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def make_wespeaker_tar(tar, members):
+    """As WeSpeaker's tools/make_shard_list.py: name -> content."""
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(tar, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def pack_as_wespeaker(data_dir, name="shards_000000000.tar"):
+    """Shards and shard.list beside the Kaldi tables."""
+    data = DataDir.read(data_dir)
+    tar = data_dir / "shards" / name
+    members = {}
+    for key, path in data.wav.items():
+        members[f"{key}.spk"] = data.speaker[key].encode()
+        members[f"{key}.wav"] = Path(path).read_bytes()
+    make_wespeaker_tar(tar, members)
+    (data_dir / "shard.list").write_text(f"{tar}\n")
+
+
+@pytest.mark.parametrize("name", ["shards_000000000.tar", "shards_000000.tar"])
+@pytest.mark.parametrize("audio_is_gone", [False, True])
+def test_what_wespeaker_packed_is_refused_and_stays(tmp_path, name, audio_is_gone):
+    data_dir, _ = make_data_dir(tmp_path)
+    pack_as_wespeaker(data_dir, name)
+    if audio_is_gone:
+        shutil.rmtree(tmp_path / "audio")
+    before = contents(tmp_path)
+    with pytest.raises(RecipeError, match="nothing has been touched"):
+        pack_data_dir(data_dir, utterances_per_shard=3)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["shards/shards_000001.tar", "shards/shards_000000.bad.tsv", "bad_audio.tsv"])
+def test_one_file_of_somebody_else_is_refused_by_name(tmp_path, name):
+    data_dir, _ = make_data_dir(tmp_path)
+    (data_dir / "shards").mkdir()
+    (data_dir / name).write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(RecipeError, match=rf"(?s)nothing has been touched.*{name}"):
+        pack_data_dir(data_dir, utterances_per_shard=3)
+    assert contents(tmp_path) == before
+
+
+def test_beside_other_tars_packing_leaves_them_alone(tmp_path):
+    data_dir, waves = make_data_dir(tmp_path)
+    pack_as_wespeaker(data_dir)
+    (data_dir / "shard.list").rename(data_dir / "wespeaker.list")
+    before = (data_dir / "shards" / "shards_000000000.tar").read_bytes()
+    pack_data_dir(data_dir, utterances_per_shard=3)
+    pack_data_dir(data_dir, utterances_per_shard=100)  # fewer tars: those of ours go
+    assert (data_dir / "shards" / "shards_000000000.tar").read_bytes() == before
+    assert len(list((data_dir / "shards").glob("*.tar"))) == 2
+    assert len(ShardReader(data_dir / "shard.list")) == len(waves)
+
+
+def test_where_the_audio_is_gone_what_was_packed_stays(packed, tmp_path):
+    data_dir, waves = packed
+    before = contents(data_dir)
+    shutil.rmtree(tmp_path / "audio")
+    with pytest.raises(RecipeError, match=r"wav\.scp: none of the 7 recordings is there.*leave stage 2 out"):
+        pack_data_dir(data_dir, utterances_per_shard=3)
+    assert contents(data_dir) == before
+    reader = ShardReader(data_dir / "shard.list")
+    np.testing.assert_array_equal(reader.read(0), waves[reader.keys[0]])
+
+
+def test_where_some_audio_is_gone_no_tar_is_replaced(packed):
+    data_dir, waves = packed
+    tars = {tar: tar.read_bytes() for tar in (data_dir / "shards").glob("*.tar")}
+    lost = Path(DataDir.read(data_dir).wav[min(waves)])
+    lost.rename(lost.with_suffix(".away"))
+    with pytest.raises(RecipeError, match="1 of 7 recordings cannot be used"):
+        pack_data_dir(data_dir, utterances_per_shard=3)
+    assert tars == {tar: tar.read_bytes() for tar in tars}
+    lost.with_suffix(".away").rename(lost)
+    assert_packing_mends(data_dir, waves)
+
+
+def test_a_packing_of_a_version_without_a_ledger_is_ours(packed):
+    data_dir, waves = packed
+    (data_dir / LEDGER).unlink()
+    (data_dir / "shards" / LEDGER).unlink()
+    assert_packing_mends(data_dir, waves)
+    pack_data_dir(data_dir, utterances_per_shard=2)
+    assert len(ShardReader(data_dir / "shard.list")) == len(waves)
+
+
+@pytest.mark.parametrize("victim", ["marker.write", "_write_list", "write_index"])
+def test_a_packing_killed_at_any_point_goes_on(tmp_path, monkeypatch, victim):
+    class KilledError(BaseException):
+        pass
+
+    def kill(*_):
+        raise KilledError
+
+    data_dir, waves = make_data_dir(tmp_path)
+    with monkeypatch.context() as patch:
+        if victim == "marker.write":
+            patch.setattr("wespeaker_qm.utils.done.DoneMarker.write", kill)
+        else:
+            patch.setattr(f"wespeaker_qm.corpus.shards.{victim}", kill)
+        with pytest.raises(KilledError):
+            pack_data_dir(data_dir, utterances_per_shard=3)
+    assert not (data_dir / "shard.list").exists()
+    assert_packing_mends(data_dir, waves)
+
+
+def test_nobody_packs_under_a_reader(packed):
+    data_dir, _ = packed
+    program = "import sys\nfrom wespeaker_qm.corpus.shards import ShardReader\n"
+    program += f"reader = ShardReader({str(data_dir / 'shard.list')!r})\nprint('open', flush=True)\nsys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "open\n"
+        pack_data_dir(data_dir, utterances_per_shard=3)  # nothing to be written
+        before = contents(data_dir)
+        with pytest.raises(RecipeError, match=f"in use by process {other.pid} "):
+            pack_data_dir(data_dir, utterances_per_shard=2)
+        assert contents(data_dir) == before
+        other.communicate()
+    pack_data_dir(data_dir, utterances_per_shard=2)
 
 
 def test_a_long_key_is_read(tmp_path):

@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_all_before_the_update(tr
         assert "of 16 utterances is not finite: " in result.err
         assert "(process 1)" in result.err
         assert "(process 0)" not in result.err
-    assert [path.name for path in (tmp_path / "run" / "models").glob("model_*")] == ["model_1.pt"]
+    assert [path.name for path in (tmp_path / "run" / "models").glob("model_*.pt")] == ["model_1.pt"]
 
 
 def test_the_log_has_the_figures_of_all_processes(train, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from wespeaker_qm.config import load_config
 from wespeaker_qm.train import checkpoint
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.stage import begin, finish
 
 HELP = "average the last checkpoints (stage 4)"
 
@@ -25,10 +26,8 @@ def run(args: argparse.Namespace) -> None:
     paths = [checkpoint.model_path(args.exp_dir, epoch) for epoch in epochs]
     target = checkpoint.average_path(args.exp_dir)
     marker = DoneMarker(args.exp_dir / ".done" / "average", [file_stamp(path) for path in paths], [target])
-    if marker.is_current():
-        logger.info("stage average: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+    if not begin(marker, "average"):
         return
-    marker.clear()
     checkpoint.save(checkpoint.average(paths), target)
-    marker.write()
+    finish(marker)
     logger.info("averaged epochs %d to %d into %s", epochs[0], epochs[-1], target)

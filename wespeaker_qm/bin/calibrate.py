@@ -12,6 +12,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shard_index import packed_digest
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.evaluate.log_likelihood import cllr
+from wespeaker_qm.evaluate.score_cache import cache_path
 from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, remove, score_path, stamps
 from wespeaker_qm.evaluate.trial_speakers import trial_speakers
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores, read_trial_table
@@ -23,6 +24,7 @@ from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import true_or_false, whole_number
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
@@ -84,10 +86,8 @@ def run(args: argparse.Namespace) -> None:
         ],
         [model_path, *outputs.values()],
     )
-    if marker.is_current():
-        logger.info("stage calibrate: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+    if not begin(marker, "calibrate", others=[cache_path(path) for path in outputs.values()]):
         return
-    marker.clear()
     for path in outputs.values():  # of another model, should this one fail
         remove(path)
 
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> None:
         logger.info("calibrated %d scores of %s -> %s", len(trials), name, outputs[name])
         _warn(name, checks[name])
     save(model_path, model, checks)
-    marker.write()
+    finish(marker)
 
 
 def _warn(name: str, check: EerCheck) -> None:

@@ -16,6 +16,7 @@ from wespeaker_qm.score.calibration import load as load_calibration
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.provenance import provenance
+from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
@@ -102,10 +103,8 @@ def run(args: argparse.Namespace) -> None:
         [settings, [file_stamp(path) for path in inputs], [stamps(path) for path in scores]],
         [args.exp_dir / output for output in outputs],
     )
-    if marker.is_current():
-        logger.info("stage evaluate: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+    if not begin(marker, "evaluate"):
         return
-    marker.clear()
 
     training = None
     if was_trained_here:
@@ -136,4 +135,4 @@ def run(args: argparse.Namespace) -> None:
     if info.caveat:
         logger.info("mind: %s", info.caveat)
     logger.info("report: %s", args.exp_dir / "report.md")
-    marker.write()
+    finish(marker)

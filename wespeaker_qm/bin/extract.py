@@ -18,6 +18,7 @@ from wespeaker_qm.train.distributed import choose_device
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.vectors import write_vectors
 
 HELP = "extract embeddings of whole utterances (stage 4)"
@@ -79,15 +80,11 @@ def run(args: argparse.Namespace) -> None:
     for name in sets:
         target = output / name / "xvector.scp"
         outputs = [target, mean_path] if name == corpus.train else [target]
-        marker = DoneMarker(
-            output.parent / ".done" / f"extract_{name}", [stamps, packed_digest(args.data / name)], outputs
-        )
-        if marker.is_current():
-            logger.info(
-                "stage extract %s: nothing changed since the last run, skipped (delete %s to force)", name, marker.path
-            )
+        inputs = [*stamps, packed_digest(args.data / name)]
+        marker = DoneMarker(output.parent / ".done" / f"extract_{name}", inputs, outputs)
+        others = [target.with_suffix(".ark")]
+        if not begin(marker, f"extract {name}", others=others, task=f"extract {name}: {' '.join(inputs)}"):
             continue
-        marker.clear()
         reader = ShardReader(args.data / name / "shard.list")
         embeddings = embed_all(
             embed, reader, frame_shift=fbank.frame_shift, num_workers=args.num_workers, description=f"extract {name}"
@@ -96,5 +93,5 @@ def run(args: argparse.Namespace) -> None:
             with checked_path(mean_path) as temporary:
                 np.save(temporary, embeddings.mean(axis=0, dtype=np.float64).astype(np.float32))
         write_vectors(target.parent, target.stem, reader.keys, embeddings)
-        marker.write()
+        finish(marker)
         logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, target)

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.lock import lock_for_reading, unlock_all
 
 SUBCOMMANDS = (
     *("prepare", "pack", "train", "average", "extract", "score", "normalise", "calibrate", "evaluate", "report"),
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args, module = _parse(arguments)
     _set_up_logging(args.log, arguments)
     try:
+        _keep_writers_out(args)
         module.run(args)
     except RecipeError as error:
         logger.error("error: %s", error)
@@ -70,7 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         logger.exception("this is a bug in wespeaker-qm, please report it:")
         return 2
+    finally:
+        unlock_all()
     return 0
+
+
+def _keep_writers_out(args: argparse.Namespace) -> None:
+    """While a subcommand reads a prepared corpus, nobody prepares it anew."""
+    data = getattr(args, "data", None)
+    if args.subcommand != "prepare" and data is not None and data.is_dir():
+        lock_for_reading(data)
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:

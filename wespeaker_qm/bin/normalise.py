@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.score_cache import cache_path
 from wespeaker_qm.evaluate.score_files import NORMALISED, score_path, stamps
 from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
 from wespeaker_qm.score.cohort import check_apart, load_cohort
@@ -13,6 +14,7 @@ from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise
 from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import whole_number
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.stage import begin, finish
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +60,8 @@ def run(args: argparse.Namespace) -> None:
         [top_n, [file_stamp(path) for path in inputs], [stamps(path) for path in cosines.values()]],
         outputs.values(),
     )
-    if marker.is_current():
-        logger.info("stage normalise: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+    if not begin(marker, "normalise", others=[cache_path(path) for path in outputs.values()]):
         return
-    marker.clear()
 
     for folder in dict.fromkeys(info.trials.values()):
         check_apart(args.data / info.train, args.data / folder, "the cohort")
@@ -79,4 +79,4 @@ def run(args: argparse.Namespace) -> None:
             quality_measures(trials, directions, statistics),
         )
         logger.info("normalised %d scores of %s -> %s", len(trials), name, outputs[name])
-    marker.write()
+    finish(marker)

@@ -8,6 +8,7 @@ from wespeaker_qm.evaluate.table5 import read_written
 from wespeaker_qm.report.page import write_report
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.stage import begin, finish
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +50,8 @@ def run(args: argparse.Namespace) -> None:
     inputs = [args.data / "corpus.yaml", args.base, *([] if table5 is None else [table5])]
     inputs += [folder / name for folder in folders for name in ("metrics.json", "config.yaml", "train_log.jsonl")]
     marker = DoneMarker(output.parent / ".done" / "report", [file_stamp(path) for path in inputs], [output])
-    if marker.is_current():
-        logger.info("stage report: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+    if not begin(marker, "report"):
         return
-    marker.clear()
     write_report(folders, args.data, output, base=args.base, table5=table5)
-    marker.write()
+    finish(marker)
     logger.info("report: %s (%.1f MB)", output, output.stat().st_size / 1e6)

@@ -13,6 +13,7 @@ from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.stage import begin, finish
 
 logger = logging.getLogger(__name__)
 
@@ -60,18 +61,20 @@ def run(args: argparse.Namespace) -> None:
     outputs = {name: score_path(args.exp_dir, name) for name in names}
     inputs = [*trials_paths.values(), *scps.values(), *([] if mean_path is None else [mean_path])]
     made = [output if args.text else cache_path(output) for output in outputs.values()]
+    # Made of older cosines, they are removed.
+    variants = [score_path(args.exp_dir, name, variant) for name in names for variant in VARIANTS]
+    others = [path for text in (*outputs.values(), *variants) for path in (text, cache_path(text))]
+    task = f"score {', '.join(names)} of {args.data.resolve()}, {args.text}, {args.subtract_mean}"
     marker = DoneMarker(args.exp_dir / ".done" / "score", [args.text, [file_stamp(path) for path in inputs]], made)
-    if marker.is_current():
-        logger.info("stage score: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+    if not begin(marker, "score", others=others, task=task):
         return
-    marker.clear()
 
     mean = None if mean_path is None else load_mean(mean_path)
+    for path in variants:
+        remove(path)
     for name in names:
         trials = read_trial_table(trials_paths[name])
         scores = score_trials(trials, scps[name], mean)
-        for variant in VARIANTS:  # made of older cosines
-            remove(score_path(args.exp_dir, name, variant))
         write_scores(outputs[name], trials, scores, text=args.text)
         logger.info("scored %d trials of %s -> %s", len(trials), name, outputs[name])
-    marker.write()
+    finish(marker)

@@ -11,9 +11,13 @@ from wespeaker_qm.evaluate.report import CorpusCard
 from wespeaker_qm.evaluate.table5 import collect, read_table, write_table5
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.lock import lock_for_writing, unlock
+from wespeaker_qm.utils.ownership import claim
 from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
+
+OUTPUTS = ("table5.md", "table5.tex", "table5.json", "det_table5.png", "det_table5.pdf")
 
 HELP = "collect the runs of the paper's Table 5 into one table and one DET figure (run.sh --table5)"
 
@@ -54,11 +58,18 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.data is None or args.exp_root is None:
         raise RecipeError("table5: --data and --exp_root are needed, e.g. --data data/mini --exp_root exp/mini")
+    lock_for_writing(args.exp_root)
+    claim(
+        args.exp_root,
+        [args.exp_root / name for name in OUTPUTS],
+        made_before=(args.exp_root / ".done" / "report").is_file(),
+    )
     info = CorpusInfo.load(args.data)
     corpus = CorpusCard(name=info.name, description=info.description, caveat=info.caveat, headline=info.headline)
     results = collect(table, args.exp_root, corpus, args.partial)
     speaker = read_map(args.data / info.trials[info.headline] / "utt2spk")
     resampling = Resampling("speaker", args.num_resamples, args.seed) if args.num_resamples else None
     text = write_table5(table, results, corpus, args.exp_root, speaker=speaker, resampling=resampling)
+    unlock(args.exp_root, writer=True)
     logger.info("%s", text)
     logger.info("table: %s, figure: %s", args.exp_root / "table5.md", args.exp_root / "det_table5.png")

@@ -15,7 +15,10 @@ from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.lock import lock_for_writing
+from wespeaker_qm.utils.ownership import claim, refuse_foreign
 from wespeaker_qm.utils.provenance import provenance
+from wespeaker_qm.utils.stage import finish
 
 HELP = "train a speaker network (stage 3)"
 
@@ -63,6 +66,7 @@ def _train(args: argparse.Namespace, config: Config, processes: Processes) -> No
     if processes.first_decides(marker.is_current):
         logger.info("stage train: nothing changed since the last run, skipped (delete %s to force)", marker.path)
         return
+    processes.first_decides(lambda: _take(exp_dir, config, marker))
     processes.check_shared(exp_dir)
     processes.agree(inputs, "what is trained on")
     continues = processes.first_decides(lambda: _continues(args, marker))
@@ -78,8 +82,22 @@ def _train(args: argparse.Namespace, config: Config, processes: Processes) -> No
         write_text(exp_dir / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
     trainer.run()
     if processes.is_first:
-        marker.write()
+        finish(marker)
         logger.info("trained %d epochs; models are in %s", config.num_epochs, exp_dir / "models")
+
+
+def _take(exp_dir: Path, config: Config, marker: DoneMarker) -> None:
+    """Become the only writer of a folder that holds nothing but what trainings of ours wrote.
+
+    Raises:
+        RecipeError: another process is at work there, or files lie there that no stage made.
+    """
+    others = ["config.yaml", "provenance.json", "train_log.jsonl", "models/resume.pt"]
+    models = [checkpoint.model_path(exp_dir, epoch) for epoch in range(1, config.num_epochs + 1)]
+    written = [*models, *(exp_dir / name for name in others)]
+    refuse_foreign(exp_dir, written, made_before=marker.path.is_file())
+    lock_for_writing(exp_dir)
+    claim(exp_dir, written, made_before=marker.path.is_file())
 
 
 def _continues(args: argparse.Namespace, marker: DoneMarker) -> bool:

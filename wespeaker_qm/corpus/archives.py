@@ -240,7 +240,7 @@ def _open_lmdb(folder: str) -> Any:
 
 
 def _archive_stamp(archive: Path) -> str:
-    files = [archive / "data.mdb"] if archive.is_dir() else archive_files(archive)
+    files = [archive / "data.mdb"] if archive.is_dir() else archive_files(archive) or [archive]
     return " ".join(file_stamp(file) for file in files)
 
 

@@ -79,7 +79,7 @@ def refuse_bad_audio(bad: Sequence[BadAudio], num_files: int, max_bad_fraction: 
     bad = sorted(bad)
     write_rows(list_path, [("key", "path", "reason"), *bad], separator="\t")
     fraction = len(bad) / num_files
-    if fraction > max_bad_fraction or len(bad) == num_files:
+    if is_too_much(len(bad), num_files, max_bad_fraction):
         shown = "".join(f"\n  {entry.key} ({entry.path}): {entry.reason}" for entry in bad[:_NUM_SHOWN])
         more = f"\n  ... and {len(bad) - _NUM_SHOWN} more" if len(bad) > _NUM_SHOWN else ""
         raise RecipeError(
@@ -88,6 +88,11 @@ def refuse_bad_audio(bad: Sequence[BadAudio], num_files: int, max_bad_fraction: 
             f"Mend or remove them, or leave them out with --max_bad_fraction {_round_up(fraction):g}"
         )
     logger.warning("%d of %d recordings are left out, listed with their reasons in %s", len(bad), num_files, list_path)
+
+
+def is_too_much(num_bad: int, num_files: int, max_bad_fraction: float) -> bool:
+    """Whether so many recordings may not be left out: more than the limit, or all."""
+    return num_bad > 0 and (num_bad / num_files > max_bad_fraction or num_bad == num_files)
 
 
 def _round_up(fraction: float) -> float:

@@ -103,6 +103,12 @@ class DataDir:
         if self.session:
             write_rows(path / "utt2session", sorted(self.session.items()))
 
+    @staticmethod
+    def tables(path: Path) -> list[Path]:
+        """The files that :meth:`write` may write to ``path``."""
+        names = ("wav.scp", "utt2spk", "spk2utt", "utt2dur", "spk2gender", "utt2session")
+        return [path / name for name in names]
+
     @property
     def speakers(self) -> list[str]:
         """The speakers, sorted."""

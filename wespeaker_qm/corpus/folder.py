@@ -38,6 +38,7 @@ from wespeaker_qm.utils.arguments import COUNT, COUNT_OR_NONE, FRACTION, SECONDS
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.parallel import ordered_map
+from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.tables import write_rows
 
 logger = logging.getLogger(__name__)
@@ -159,10 +160,11 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
         eval_speakers,
     ]
     marker = DoneMarker(data_dir / ".done" / "prepare", inputs, [data_dir / "corpus.yaml"])
-    if marker.is_current():
-        logger.info("stage prepare: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+    sets = ("train", "valid", "eval", "noise", "rirs")
+    tables = [table for name in sets for table in DataDir.tables(data_dir / name)]
+    others = ["trials/all", "trials/valid", "wav/noise", "wav/rirs", "bad_audio.tsv", "shared_audio.tsv"]
+    if not begin(marker, "prepare", others=[*tables, *(data_dir / name for name in others)]):
         return
-    marker.clear()
     (data_dir / "corpus.yaml").unlink(missing_ok=True)
 
     facts = examine(listing.recordings, args.min_duration, args.num_workers)
@@ -184,7 +186,7 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
     build_noise_set(data_dir, clips, directories["train"], num_babble=args.num_babble, seed=args.seed)
     build_rirs(data_dir, args.num_rooms, seed=args.seed)
     _corpus_info(data_dir, root, directories, split).save(data_dir / "corpus.yaml")
-    marker.write()
+    finish(marker)
 
 
 def list_recordings(root: Path) -> Listing:

@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import logging
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -36,6 +35,7 @@ from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.parallel import ordered_map
+from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.tables import read_rows, write_rows
 
 logger = logging.getLogger(__name__)
@@ -158,10 +158,8 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
     if packages is not None or chosen != recipe:
         chosen = dataclasses.replace(chosen, expected={})
     marker = _done_marker(args, chosen, packages)
-    if marker.is_current():
-        logger.info("stage prepare: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+    if not begin(marker, "prepare", others=_others(args.data)):
         return
-    marker.clear()
     build_mini(
         args.data,
         args.downloads,
@@ -171,7 +169,7 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
         deb_dir=args.deb_dir,
         num_workers=args.num_workers,
     )
-    marker.write()
+    finish(marker)
 
 
 def _done_marker(args: argparse.Namespace, recipe: MiniRecipe, packages: Sequence[str] | None) -> DoneMarker:
@@ -184,6 +182,17 @@ def _done_marker(args: argparse.Namespace, recipe: MiniRecipe, packages: Sequenc
     ]
     outputs = [args.data / "corpus.yaml", args.data / "audio.sha256"]
     return DoneMarker(args.data / ".done" / "prepare", inputs, outputs)
+
+
+def _others(data_dir: Path) -> list[Path]:
+    """All that :func:`build_mini` writes, beside the marker's outputs."""
+    sets = [data_dir / name for name in (*SETS, "noise", "rirs")]
+    tables = [table for path in sets for table in (*DataDir.tables(path), path / "utt2package")]
+    return [*tables, *_lists(data_dir), data_dir / "wav", data_dir / "bad_audio.tsv"]
+
+
+def _lists(data_dir: Path) -> list[Path]:
+    return [data_dir / "trials" / name for name in (*HEADLINES, "cross_session", "valid")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -251,17 +260,19 @@ def build_mini(
     sessions = read_sessions(recipe_dir, roots)
     members = split_sessions(sessions, recipe.validation_speakers)
 
-    shutil.rmtree(data_dir / "wav", ignore_errors=True)
     (data_dir / "corpus.yaml").unlink(missing_ok=True)
+    earlier = _checked_audio(data_dir)
     utterances = build_utterances(data_dir, members, recipe, num_workers)
     directories = {name: write_set(data_dir / name, made, sessions) for name, made in utterances.items() if made}
     check_counts(recipe, directories)
     lists = write_trial_lists(data_dir, directories, utterances)
     noise_clips = read_noise_clips(recipe_dir, roots)
     train, rate, seed = directories["train"], recipe.sample_rate, recipe.seed
-    build_noise_set(data_dir, noise_clips, train, num_babble=recipe.num_babble, sample_rate=rate, seed=seed)
-    build_rirs(data_dir, recipe.num_rooms, sample_rate=rate, seed=seed)
-    write_checksums(data_dir)
+    noise = build_noise_set(data_dir, noise_clips, train, num_babble=recipe.num_babble, sample_rate=rate, seed=seed)
+    rirs = build_rirs(data_dir, recipe.num_rooms, sample_rate=rate, seed=seed)
+    write_checksums(data_dir, [*directories.values(), noise, rirs])
+    for path in earlier - _checked_audio(data_dir):
+        path.unlink(missing_ok=True)
     info = CorpusInfo(
         name=recipe.name,
         description=recipe.description,
@@ -459,7 +470,8 @@ def write_trial_lists(
         "all": None,
         "cross_session": across_sessions,
     }
-    shutil.rmtree(data_dir / "trials", ignore_errors=True)
+    for path in _lists(data_dir):
+        path.unlink(missing_ok=True)
     lists = {}
     for name, rule in rules.items():
         trials = make_trials(directory.speaker, accept=rule)
@@ -503,11 +515,18 @@ def read_noise_clips(recipe_dir: Path, roots: Mapping[str, Path]) -> dict[str, l
     return clips
 
 
-def write_checksums(data_dir: Path) -> None:
+def write_checksums(data_dir: Path, sets: Sequence[DataDir]) -> None:
     """Write ``audio.sha256`` (as sha256sum does, paths below ``data_dir``): equal files mean equal audio."""
-    paths = sorted((data_dir / "wav").rglob("*.wav"), key=lambda path: path.as_posix())
+    paths = sorted((Path(path) for each in sets for path in each.wav.values()), key=lambda path: path.as_posix())
     lines = [f"{sha256_of(path)}  {path.relative_to(data_dir).as_posix()}\n" for path in paths]
     write_text(data_dir / "audio.sha256", "".join(lines))
+
+
+def _checked_audio(data_dir: Path) -> set[Path]:
+    """The files that ``audio.sha256`` names: those, and no others, were made here."""
+    path = data_dir / "audio.sha256"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {data_dir / line.partition("  ")[2] for line in lines}
 
 
 def check_counts(recipe: MiniRecipe, directories: Mapping[str, DataDir]) -> None:

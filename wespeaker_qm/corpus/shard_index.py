@@ -195,8 +195,13 @@ def write_index(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow
 
 def remove_index(shard_list: Path) -> None:
     """Remove the index of ``shard_list``, if there is one."""
-    for path in (_facts_path(shard_list), _records_path(shard_list)):
+    for path in index_paths(shard_list):
         path.unlink(missing_ok=True)
+
+
+def index_paths(shard_list: Path) -> list[Path]:
+    """The files of the index of ``shard_list``."""
+    return [_facts_path(shard_list), _records_path(shard_list)]
 
 
 def index_is_current(shard_list: Path, tars: Sequence[Path]) -> bool:

@@ -36,13 +36,15 @@ from tqdm import tqdm
 
 from wespeaker_qm.audio.io import AudioError, read_audio, resample_audio
 from wespeaker_qm.corpus.archives import recording_stamps
-from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB, BadAudio, read_checked_audio, refuse_bad_audio
+from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB, BadAudio, is_too_much, read_checked_audio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.shard_index import (
     Coding,
     IndexRow,
     ShardIndex,
     index_is_current,
+    index_paths,
+    read_shard_list,
     remove_index,
     write_index,
 )
@@ -50,6 +52,8 @@ from wespeaker_qm.corpus.shard_scan import scan_tar
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
+from wespeaker_qm.utils.lock import lock_for_reading, lock_for_writing, unlock
+from wespeaker_qm.utils.ownership import claim, refuse_foreign
 from wespeaker_qm.utils.parallel import ordered_map
 
 logger = logging.getLogger(__name__)
@@ -78,6 +82,7 @@ class _Source(NamedTuple):
     key: str
     speaker: str
     path: str
+    is_gone: bool
 
 
 class _Encoded(NamedTuple):
@@ -100,7 +105,7 @@ class _Shard(NamedTuple):
 
     @property
     def bad_path(self) -> Path:
-        return self.tar.with_suffix(".bad.tsv")
+        return _bad_path(self.tar)
 
 
 # ---------------------------------------------------------------------------------------------------------- writing
@@ -146,46 +151,118 @@ def pack_data_dir(
     data = DataDir.read(data_dir)
     options = _Options(sample_rate, codec, min_duration_s, silence_peak_db)
     shards = _plan_shards(data_dir, data, utterances_per_shard, seed if shuffle else None, options)
-    pending = [shard for shard in shards if not shard.marker.is_current()]
-    _add_checksums([shard for shard in shards if shard not in pending])
-    shard_list = data_dir / "shard.list"
-    list_text = "".join(f"{shard.tar}\n" for shard in shards)
-    is_current = (
-        not pending
-        and shard_list.is_file()
-        and shard_list.read_text(encoding="utf-8") == list_text
-        and index_is_current(shard_list, [shard.tar for shard in shards])
+    if not _is_packed(data_dir, shards, max_bad_fraction):
+        _refuse(data_dir, shards)
+        lock_for_writing(data_dir)
+        try:
+            if not _is_packed(data_dir, shards, max_bad_fraction):  # another process may have done it meanwhile
+                _pack(data_dir, shards, options, num_workers, max_bad_fraction)
+                return
+        finally:
+            unlock(data_dir, writer=True)
+    logger.info(
+        "stage pack: %s: nothing changed since the last run, skipped (delete %s to force)",
+        data_dir.name,
+        data_dir / "shards",
     )
-    if not is_current:
-        shard_list.unlink(missing_ok=True)
-        remove_index(shard_list)
-        _remove_strays(data_dir / "shards", shards)
-        if len(pending) < len(shards):
-            logger.info("%s: %d of %d shards are complete and kept", data_dir, len(shards) - len(pending), len(shards))
-        encoded = ordered_map(
-            partial(_encode, options=options), (source for shard in pending for source in shard.sources), num_workers
-        )
-        with _PackBar(data_dir.name, sum(len(shard.sources) for shard in pending)) as bar:
-            for shard in pending:
-                _write_shard(shard, encoded, options, bar)
 
-    # Also of a finished packing: the limit may be stricter this time.
-    bad = [BadAudio(*row) for shard in shards for row in _read_list(shard.bad_path, BadAudio._fields)]
-    try:
-        refuse_bad_audio(bad, len(data.wav), max_bad_fraction, data_dir / "bad_audio.tsv")
-    except RecipeError:
-        shard_list.unlink(missing_ok=True)
-        raise
-    if is_current:
-        logger.info(
-            "stage pack: %s: nothing changed since the last run, skipped (delete %s to force)",
-            data_dir.name,
-            data_dir / "shards",
+
+def _is_packed(data_dir: Path, shards: Sequence[_Shard], max_bad_fraction: float) -> bool:
+    """Whether all is there, and the limit of bad audio, which may be stricter this time, is kept."""
+    shard_list = data_dir / "shard.list"
+    if not shard_list.is_file() or shard_list.read_text(encoding="utf-8") != _list_text(shards):
+        return False
+    if not all(shard.marker.is_current() for shard in shards):
+        return False
+    if not index_is_current(shard_list, [shard.tar for shard in shards]):
+        return False
+    num_files = sum(len(shard.sources) for shard in shards)
+    return not is_too_much(len(_bad_audio(shards)), num_files, max_bad_fraction)
+
+
+def _pack(
+    data_dir: Path, shards: Sequence[_Shard], options: _Options, num_workers: int, max_bad_fraction: float
+) -> None:
+    shard_list = data_dir / "shard.list"
+    pending = [shard for shard in shards if not shard.marker.is_current()]
+    complete = [shard for shard in shards if shard not in pending]
+    num_files = sum(len(shard.sources) for shard in shards)
+    num_gone = sum(source.is_gone for shard in shards for source in shard.sources)
+    for folder, paths, was_packed in _outputs(data_dir, shards):
+        claim(folder, paths, made_before=was_packed)
+    shard_list.unlink(missing_ok=True)
+    remove_index(shard_list)
+    _add_checksums(complete)
+    if complete:
+        logger.info("%s: %d of %d shards are complete and kept", data_dir, len(complete), len(shards))
+    encoded = ordered_map(
+        partial(_encode, options=options), (source for shard in pending for source in shard.sources), num_workers
+    )
+    # What was packed of recordings that are gone may be their only copy: then it is not replaced, only judged.
+    is_refused = is_too_much(num_gone, num_files, max_bad_fraction)
+    bad: list[BadAudio] = []
+    with _PackBar(data_dir.name, sum(len(shard.sources) for shard in pending)) as bar:
+        for shard in pending:
+            if is_refused:
+                bad += _faults(shard, encoded, bar)
+            else:
+                _write_shard(shard, encoded, options, bar)
+    bad += _bad_audio(complete if is_refused else shards)
+    refuse_bad_audio(bad, num_files, max_bad_fraction, data_dir / "bad_audio.tsv")
+    _remove_strays(data_dir / "shards", shards)
+    write_index(shard_list, ((shard.tar, _index_rows(shard)) for shard in shards))
+    write_text(shard_list, _list_text(shards))
+    logger.info("%s: packed %d recordings into %d shard(s)", data_dir, num_files - len(bad), len(shards))
+
+
+def _refuse(data_dir: Path, shards: Sequence[_Shard]) -> None:
+    """Refuse to pack what is not there, or over what another program has packed, before anything is touched."""
+    sources = [source for shard in shards for source in shard.sources]
+    if all(source.is_gone for source in sources):
+        raise RecipeError(
+            f"{data_dir}/wav.scp: none of the {len(sources)} recordings is there, e.g. {sources[0].path}; nothing has "
+            "been touched, and what is packed already can be used (leave stage 2 out). Put the audio back to pack it"
         )
-    else:
-        write_index(shard_list, ((shard.tar, _index_rows(shard)) for shard in shards))
-        write_text(shard_list, list_text)
-        logger.info("%s: packed %d recordings into %d shard(s)", data_dir, len(data.wav) - len(bad), len(shards))
+    shard_list = data_dir / "shard.list"
+    listed = read_shard_list(shard_list) if shard_list.is_file() else []
+    foreign = [tar for tar in listed if tar.exists() and not _is_ours(tar)]
+    if foreign:
+        raise RecipeError(
+            f"{shard_list}: {len(foreign)} of its {len(listed)} tars, e.g. {foreign[0]}, were packed by another "
+            "program; nothing has been touched. Training and extraction read this list as it is (leave stage 2 out); "
+            f"to pack {data_dir}/wav.scp instead, move {shard_list.name} away first"
+        )
+    for folder, paths, was_packed in _outputs(data_dir, shards):
+        refuse_foreign(folder, paths, made_before=was_packed)
+
+
+def _outputs(data_dir: Path, shards: Sequence[_Shard]) -> Iterator[tuple[Path, list[Path], bool]]:
+    """What packing writes, by folder, and whether it is known to have made what lies there."""
+    shard_list = data_dir / "shard.list"
+    was_packed = any(_is_ours(shard.tar) for shard in shards)
+    yield data_dir, [shard_list, *index_paths(shard_list), data_dir / "bad_audio.tsv"], was_packed
+    for is_known in (False, True):
+        paths = [path for shard in shards if _is_ours(shard.tar) == is_known for path in shard.marker.outputs]
+        yield data_dir / "shards", paths, is_known
+
+
+def _is_ours(tar: Path) -> bool:
+    """Whether packing has made a tar: its marker, or a list with its columns, lies beside it."""
+    if (_done_folder(tar.parent) / tar.stem).is_file():
+        return True
+    try:
+        with _index_path(tar).open(encoding="utf-8") as handle:
+            return handle.readline().startswith("\t".join(INDEX_COLUMNS[:-1]))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _list_text(shards: Sequence[_Shard]) -> str:
+    return "".join(f"{shard.tar}\n" for shard in shards)
+
+
+def _bad_audio(shards: Sequence[_Shard]) -> list[BadAudio]:
+    return [BadAudio(*row) for shard in shards for row in _read_list(shard.bad_path, BadAudio._fields)]
 
 
 def _plan_shards(
@@ -200,9 +277,12 @@ def _plan_shards(
     shards: list[_Shard] = []
     for first in range(0, len(keys), utterances_per_shard):
         tar = data_dir / "shards" / f"shards_{first // utterances_per_shard:06d}.tar"
-        sources = [_Source(key, data.speaker[key], data.wav[key]) for key in keys[first : first + utterances_per_shard]]
+        sources = [
+            _Source(key, data.speaker[key], data.wav[key], stamps[key].endswith(" absent"))
+            for key in keys[first : first + utterances_per_shard]
+        ]
         inputs = [options, [(source.key, source.speaker, stamps[source.key]) for source in sources]]
-        outputs = [tar, tar.with_suffix(".index.tsv"), tar.with_suffix(".bad.tsv")]
+        outputs = [tar, _index_path(tar), _bad_path(tar)]
         shards.append(_Shard(tar, sources, DoneMarker(_done_folder(tar.parent) / tar.stem, inputs, outputs)))
     return shards
 
@@ -245,9 +325,10 @@ def _add_checksums(shards: Sequence[_Shard]) -> None:
 def _remove_strays(folder: Path, shards: Sequence[_Shard]) -> None:
     """Remove what an earlier packing into more shards left behind: nobody would ever read it."""
     stems = {shard.tar.stem for shard in shards}
-    for path in [*folder.glob("shards_*"), *folder.glob(".done/shards_*")]:
-        if path.name.split(".")[0] not in stems:
-            path.unlink()
+    for tar in folder.glob("shards_*.tar"):
+        if tar.stem not in stems and _is_ours(tar):
+            for path in (tar, _index_path(tar), _bad_path(tar), _done_folder(folder) / tar.stem):
+                path.unlink(missing_ok=True)
 
 
 class _PackBar(tqdm):  # type: ignore[type-arg]
@@ -287,28 +368,40 @@ def encode_pcm16(pcm: np.ndarray, sample_rate: int, codec: str) -> bytes:
     return buffer.getvalue()
 
 
+def _faults(shard: _Shard, encoded: Iterator[_Encoded], bar: "_PackBar") -> list[BadAudio]:
+    """The next recordings' faults; nothing is written."""
+    bad = []
+    for source in shard.sources:
+        fault = next(encoded).fault
+        bar.count(0.0)
+        if fault is not None:
+            bad.append(BadAudio(source.key, source.path, fault))
+    return bad
+
+
 def _write_shard(shard: _Shard, encoded: Iterator[_Encoded], options: _Options, bar: "_PackBar") -> None:
-    """Write one tar from the next recordings, then its lists, then its marker."""
+    """Write one tar from the next recordings and its lists, then its marker. Where there is a tar, there are lists."""
     shard.marker.clear()
     index_rows: list[Sequence[object]] = [INDEX_COLUMNS]
     bad_rows: list[Sequence[object]] = [BadAudio._fields]
-    with atomic_path(shard.tar) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
-        for _ in shard.sources:
-            (key, speaker, path), audio, num_samples, fault = next(encoded)
-            bar.count(num_samples / options.sample_rate)
-            if fault is not None:
-                bad_rows.append(BadAudio(key, path, fault))
-                continue
-            _add_member(tar, f"{key}.spk", speaker.encode())
-            offset = _add_member(tar, f"{key}.{options.codec}", audio)
-            index_rows.append(
-                (
-                    *(key, speaker, options.codec, offset, len(audio)),
-                    *(options.sample_rate, num_samples, f"{zlib.crc32(audio):08x}"),
+    with atomic_path(shard.tar) as temporary:
+        with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+            for source in shard.sources:
+                _, audio, num_samples, fault = next(encoded)
+                bar.count(num_samples / options.sample_rate)
+                if fault is not None:
+                    bad_rows.append(BadAudio(source.key, source.path, fault))
+                    continue
+                _add_member(tar, f"{source.key}.spk", source.speaker.encode())
+                offset = _add_member(tar, f"{source.key}.{options.codec}", audio)
+                index_rows.append(
+                    (
+                        *(source.key, source.speaker, options.codec, offset, len(audio)),
+                        *(options.sample_rate, num_samples, f"{zlib.crc32(audio):08x}"),
+                    )
                 )
-            )
-    _write_list(shard.bad_path, bad_rows)
-    _write_list(shard.index_path, index_rows)
+        _write_list(shard.bad_path, bad_rows)
+        _write_list(shard.index_path, index_rows)
     shard.marker.write()
 
 
@@ -378,14 +471,16 @@ class ShardReader:
     """
 
     def __init__(self, shard_list: Path | str) -> None:
-        self._open(Path(shard_list), ShardIndex.load(Path(shard_list)))
+        self._open(Path(shard_list), verify=True)
 
-    def _open(self, shard_list: Path, index: ShardIndex) -> None:
-        self.shard_list = shard_list
-        self.index = index
-        self._position: dict[str, int] | None = None
+    def _open(self, shard_list: Path, *, verify: bool) -> None:
         self._open_files: OrderedDict[int, int] = OrderedDict()
         self._checked_shards: set[int] = set()
+        self._position: dict[str, int] | None = None
+        self._is_locked = False
+        self.shard_list = shard_list
+        self._is_locked = lock_for_reading(shard_list.parent)
+        self.index = ShardIndex.load(shard_list, verify=verify)
 
     def __len__(self) -> int:
         return len(self.index.records)
@@ -474,16 +569,16 @@ class ShardReader:
             os.close(self._open_files.popitem()[1])
 
     def __del__(self) -> None:
-        # Absent when __init__ raised.
-        if "_open_files" in self.__dict__:
-            self.close()
+        self.close()
+        if self._is_locked:
+            unlock(self.shard_list.parent, writer=False)
 
     def __getstate__(self) -> Path:
         return self.shard_list
 
     def __setstate__(self, shard_list: Path) -> None:
         # The process that made the copy has verified the index.
-        self._open(shard_list, ShardIndex.load(shard_list, verify=False))
+        self._open(shard_list, verify=False)
 
     def _whole(self, i: int, file: int, record: _Record) -> np.ndarray:
         """All samples of a recording, int16, from bytes that have the right checksum."""
@@ -561,6 +656,10 @@ class ShardReader:
 
 def _index_path(tar: Path) -> Path:
     return tar.with_suffix(".index.tsv")
+
+
+def _bad_path(tar: Path) -> Path:
+    return tar.with_suffix(".bad.tsv")
 
 
 def _is_named(expected: str, found: str) -> bool:

@@ -25,6 +25,7 @@ from wespeaker_qm.corpus.voxceleb_files import TRIAL_LISTS, Findings, download_m
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.done import DoneMarker, content_stamp
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.stage import begin, finish
 
 logger = logging.getLogger(__name__)
 
@@ -114,10 +115,11 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
         [dict(settings), is_subset, args.augmentation],
     ]
     marker = DoneMarker(data_dir / ".done" / "prepare", inputs, [data_dir / "corpus.yaml"])
-    if marker.is_current():
-        logger.info("stage prepare: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+    sets = ("vox2_dev", "vox1", "vox2_test", "musan", "rirs")
+    tables = [table for name in sets for table in DataDir.tables(data_dir / name)]
+    lists = [data_dir / "trials" / name for name in (*TRIAL_LISTS, "vox2_test")]
+    if not begin(marker, "prepare", others=[*tables, *lists]):
         return
-    marker.clear()
     (data_dir / "corpus.yaml").unlink(missing_ok=True)
 
     counts = _Counts(settings["expected"], is_subset)
@@ -150,7 +152,7 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
         noise="musan" if args.augmentation else None,
         rirs="rirs" if args.augmentation else None,
     ).save(data_dir / "corpus.yaml")
-    marker.write()
+    finish(marker)
 
 
 def _missing(findings: Findings, augmentation: bool) -> list[str]:

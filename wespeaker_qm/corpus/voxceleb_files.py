@@ -17,6 +17,7 @@ from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.download import RemoteFile, download_files
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.stage import begin, finish
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ def _augmentation(places: _Places, kind: str, data_dir: Path) -> dict[str, str]:
 def _decompressed(archive: Path, target: Path) -> Path:
     """The tar inside ``archive``, written once."""
     marker = DoneMarker(target.parent / f".{target.name}.done", file_stamp(archive), [target])
-    if not marker.is_current():
+    if not marker.is_current() and begin(marker, f"decompress {archive.name}"):
         try:
             with (
                 archive.open("rb") as compressed,
@@ -211,7 +212,7 @@ def _decompressed(archive: Path, target: Path) -> Path:
                 shutil.copyfileobj(content, output, 1 << 20)
         except (OSError, EOFError) as error:
             raise RecipeError(f"{archive}: cannot be decompressed ({error}); fetch it again") from error
-        marker.write()
+        finish(marker)
     return target
 
 

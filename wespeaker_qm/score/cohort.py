@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.tables import read_map
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
 
@@ -54,11 +55,10 @@ def load_cohort(data: Path, exp_dir: Path, info: CorpusInfo) -> NDArray[np.float
     source, target = folder / "xvector.scp", folder / "spk_xvector.scp"
     speaker_path = data / info.train / "utt2spk"
     marker = DoneMarker(exp_dir / ".done" / "cohort", [file_stamp(path) for path in (source, speaker_path)], [target])
-    if not marker.is_current():
-        marker.clear()
+    if not marker.is_current() and begin(marker, "cohort", others=[target.with_suffix(".ark")]):
         cohort = speaker_means(source, read_map(speaker_path))
         write_vectors(folder, target.stem, cohort.speakers, cohort.means)
-        marker.write()
+        finish(marker)
     table = VectorTable(target)
     return table.load(table.names)
 

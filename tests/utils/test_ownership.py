@@ -1,0 +1,53 @@
+"""A file that no stage has made is refused, before anything is touched."""
+
+import json
+
+import pytest
+
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.ownership import LEDGER, claim
+
+
+def test_what_was_claimed_may_be_replaced_and_nothing_else(tmp_path):
+    claim(tmp_path, [tmp_path / "report.html"])
+    (tmp_path / "report.html").write_text("ours")
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "all.score").write_text("theirs")
+    with pytest.raises(RecipeError, match=r"(?s)holds 1 file.*scores/all\.score\nMove them away"):
+        claim(tmp_path, [tmp_path / "report.html", tmp_path / "scores" / "all.score"])
+    assert (tmp_path / LEDGER).read_text().splitlines()[1:] == ["report.html"]
+    (tmp_path / "scores" / "all.score").unlink()
+    claim(tmp_path, [tmp_path / "scores" / "all.score"])
+    (tmp_path / "scores" / "all.score").write_text("ours")
+    claim(tmp_path, [tmp_path / "scores" / "all.score", tmp_path / "report.html"])
+
+
+def test_an_empty_folder_is_nobodys_and_a_full_one_is(tmp_path):
+    (tmp_path / "wav").mkdir()
+    claim(tmp_path, [tmp_path / "wav"])
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "mine.wav").touch()
+    with pytest.raises(RecipeError, match="noise"):
+        claim(tmp_path, [tmp_path / "noise"])
+
+
+def test_a_link_is_somebodys_wherever_it_leads(tmp_path):
+    (tmp_path / "det.png").symlink_to("nowhere")
+    with pytest.raises(RecipeError, match=r"det\.png"):
+        claim(tmp_path, [tmp_path / "det.png"])
+
+
+def test_folders_of_versions_without_a_ledger(tmp_path):
+    model = tmp_path / "models" / "model_1.pt"
+    model.parent.mkdir()
+    model.touch()
+    for content in ("", "[1]", '{"wespeaker": 1}'):
+        (tmp_path / "provenance.json").write_text(content)
+        with pytest.raises(RecipeError, match=r"model_1\.pt"):
+            claim(tmp_path, [model])
+    (tmp_path / "provenance.json").write_text(json.dumps({"wespeaker_qm": "0.1.0"}))
+    claim(tmp_path, [model])
+    (tmp_path / "report.html").touch()
+    with pytest.raises(RecipeError, match=r"report\.html"):
+        claim(tmp_path, [tmp_path / "report.html"])
+    claim(tmp_path, [tmp_path / "report.html"], made_before=True)
