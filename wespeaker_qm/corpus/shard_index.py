@@ -7,59 +7,47 @@
                    /shard.index.json   sample rate, tars with their sizes, speaker names, checksums; written last
 
 A process that maps the table holds only the pages that it looks at, and shares them with every other process. Made by
-packing from the lists beside the tars (:mod:`wespeaker_qm.corpus.shards`).
+packing from the lists beside the tars (:mod:`wespeaker_qm.corpus.shards`). Of tars that another program has packed, as
+WeSpeaker does, it is made where they are first opened, from the tars themselves, and again when one of them has another
+size or time; it is kept in memory where it cannot be written.
 
 Each file is checked where it is opened: ``shard.index.json`` holds the SHA-256 of ``shard.index.npy`` and of its own
 other entries, a record the CRC-32 of its recording's bytes. So the SHA-256 of the index stands for all that is packed.
 """
 
+import contextlib
+import fcntl
 import hashlib
+import io
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from wespeaker_qm.corpus.shard_scan import Coding, IndexRow, scan_tar
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
+from wespeaker_qm.utils.ownership import claim
+
+logger = logging.getLogger(__name__)
 
 _VERSION = 3
 _SEAL = "sha256"
+# Only of an index that was made by scanning.
+_TAR_STAMPS = "tar_stamps"
 _ROW_COLUMNS = (
     *(("coding", "u1"), ("header_bytes", "<u4"), ("offset", "<i8"), ("num_bytes", "<i8")),
     *(("num_samples", "<i8"), ("crc32", "<u4")),
 )
 
 
-class Coding(IntEnum):
-    """How the samples of a recording are had from the bytes of its audio file."""
-
-    PCM = 0
-    """They lie there, 16-bit and mono, behind a header: a chunk is read by itself."""
-    FLAC = 1
-    """Mono; decoded from the frame in which the chunk begins."""
-    WHOLE = 2
-    """Whatever else :func:`wespeaker_qm.audio.io.read_audio` decodes: all of it, for every chunk."""
-
-
-class IndexRow(NamedTuple):
-    """One recording; ``offset`` and ``num_bytes`` are those of the audio file inside its tar.
-
-    ``header_bytes`` lie before the samples of ``Coding.PCM``, and ``crc32`` is the CRC-32 of the whole file.
-    """
-
-    key: str
-    speaker: str
-    coding: Coding
-    offset: int
-    num_bytes: int
-    header_bytes: int
-    sample_rate: int
-    num_samples: int
-    crc32: int
+# Indices of tars beside which nothing can be written.
+_in_memory: dict[tuple[Path, str], tuple[dict[str, Any], bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -72,8 +60,9 @@ class ShardIndex:
         speaker_names: sorted; a record's ``speaker`` is a position in it.
         records: (N,) with the fields ``key`` (UTF-8 bytes), ``speaker``, ``shard`` (a position in ``tars``),
             ``coding``, ``offset``, ``num_bytes``, ``header_bytes``, ``num_samples`` and ``crc32``, as in an
-            :class:`IndexRow`; mapped from the file.
+            :class:`IndexRow`.
         shard_start: (number of tars + 1,) the first record of each tar, and N.
+        is_mapped: whether the records are mapped from a file; else they are in memory.
     """
 
     tars: list[Path]
@@ -81,6 +70,7 @@ class ShardIndex:
     speaker_names: list[str]
     records: np.ndarray
     shard_start: np.ndarray
+    is_mapped: bool
 
     @classmethod
     def load(cls, shard_list: Path, *, verify: bool = True) -> "ShardIndex":
@@ -93,14 +83,18 @@ class ShardIndex:
         Raises:
             RecipeError: a list, tar or index is missing or damaged, or they do not belong together.
         """
-        facts = _checked_facts(shard_list)
+        facts, content = _facts(shard_list)
         path = _records_path(shard_list)
-        if verify and _file_sha256(path) != facts["records_sha256"]:
+        if content is not None:
+            records = np.load(io.BytesIO(content))
+        elif verify and _file_sha256(path) != facts["records_sha256"]:
             raise _damaged(path, "its content has another SHA-256 than when it was written")
-        # As a plain array: every access to a memmap makes a new one, which takes longer than the access.
-        records = np.load(path, mmap_mode="r").view(np.ndarray)
+        else:
+            # As a plain array: every access to a memmap makes a new one, which takes longer than the access.
+            records = np.load(path, mmap_mode="r").view(np.ndarray)
         shard_start = np.cumsum([0, *facts["tar_recordings"]])
-        return cls([Path(tar) for tar in facts["tars"]], facts["sample_rate"], facts["speakers"], records, shard_start)
+        tars = [Path(tar) for tar in facts["tars"]]
+        return cls(tars, facts["sample_rate"], facts["speakers"], records, shard_start, is_mapped=content is None)
 
     def key(self, i: int) -> str:
         """The key of recording ``i``."""
@@ -116,7 +110,7 @@ def packed_digest(set_dir: Path) -> str:
     Raises:
         RecipeError: the set is not packed, or its index is damaged or of other tars.
     """
-    facts = _checked_facts(set_dir / "shard.list")
+    facts, _ = _facts(set_dir / "shard.list")
     held = {name: facts[name] for name in ("sample_rate", "speakers", "records_sha256")}
     return hashlib.sha256(_canonical(held)).hexdigest()
 
@@ -142,13 +136,25 @@ def write_index(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow
         RecipeError: no recordings, a tar shorter than its rows say, a key that stands twice, sample rates that differ.
     """
     remove_index(shard_list)
+    _store(shard_list, *_build(shard_list, shards))
+
+
+def _store(shard_list: Path, facts: dict[str, Any], content: bytes) -> None:
+    with atomic_path(_records_path(shard_list)) as temporary:
+        temporary.write_bytes(content)
+    sealed = facts | {_SEAL: hashlib.sha256(_canonical(facts)).hexdigest()}
+    write_text(_facts_path(shard_list), json.dumps(sealed, ensure_ascii=False, indent=0))
+
+
+def _build(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow]]]) -> tuple[dict[str, Any], bytes]:
+    """The facts of an index, and the content of its table's file."""
     tars: list[Path] = []
     keys: list[bytes] = []
     numbers: list[tuple[int, ...]] = []
     # One string a speaker, not one an utterance.
     speakers: dict[str, int] = {}
     speaker_of: list[int] = []
-    rates = set()
+    first_of_rate: dict[int, str] = {}
     for shard, (tar, rows) in enumerate(shards):
         tars.append(tar)
         end = 0
@@ -156,15 +162,16 @@ def write_index(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow
             keys.append(row.key.encode())
             speaker_of.append(speakers.setdefault(row.speaker, len(speakers)))
             numbers.append((shard, *(getattr(row, name) for name, _ in _ROW_COLUMNS)))
-            rates.add(row.sample_rate)
+            first_of_rate.setdefault(row.sample_rate, row.key)
             end = row.offset + row.num_bytes
         if tar.stat().st_size < end:
             raise RecipeError(
                 f"{tar}: {tar.stat().st_size} bytes, but its index goes up to byte {end}: the tar is truncated or "
                 "the index is of another packing; remove both and pack again (run.sh --stage 2)"
             )
-    if len(rates) != 1:
-        raise RecipeError(f"{shard_list}: sample rates {sorted(rates)}, expected exactly one; pack again")
+    if len(first_of_rate) != 1:
+        found = ", ".join(f"{rate} Hz (e.g. {key})" for rate, key in sorted(first_of_rate.items())) or "none at all"
+        raise RecipeError(f"{shard_list}: sample rates {found}, expected exactly one; pack its audio at one rate")
     if len(set(keys)) != len(keys):
         raise RecipeError(f"{shard_list}: some keys stand twice; keys must be unique; pack again")
     names = sorted(speakers)
@@ -177,20 +184,20 @@ def write_index(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow
         records[name] = table[:, column]
     records["key"] = keys
     records["speaker"] = sorted_position[speaker_of]
-    with atomic_path(_records_path(shard_list)) as temporary, temporary.open("wb") as file:
-        np.save(file, records)
+    buffer = io.BytesIO()
+    np.save(buffer, records)
+    content = buffer.getvalue()
     facts = {
         "version": _VERSION,
-        "sample_rate": rates.pop(),
+        "sample_rate": next(iter(first_of_rate)),
         "num_recordings": len(keys),
         "tars": [str(tar) for tar in tars],
         "tar_recordings": np.bincount(records["shard"], minlength=len(tars)).tolist(),
         "tar_bytes": [tar.stat().st_size for tar in tars],
         "speakers": names,
-        "records_sha256": _file_sha256(_records_path(shard_list)),
+        "records_sha256": hashlib.sha256(content).hexdigest(),
     }
-    facts[_SEAL] = hashlib.sha256(_canonical(facts)).hexdigest()
-    write_text(_facts_path(shard_list), json.dumps(facts, ensure_ascii=False, indent=0))
+    return facts, content
 
 
 def remove_index(shard_list: Path) -> None:
@@ -224,14 +231,75 @@ def _facts_path(shard_list: Path) -> Path:
     return shard_list.with_suffix(".index.json")
 
 
+def _facts(shard_list: Path) -> tuple[dict[str, Any], bytes | None]:
+    """The facts, and the table's content if it is not in its file."""
+    tars = read_shard_list(shard_list)
+    packed_here = any(tar.with_suffix(".index.tsv").is_file() for tar in tars)
+    found = _read_facts(_facts_path(shard_list))
+    if packed_here or ("tar_recordings" in found and _TAR_STAMPS not in found):
+        return _checked_facts(shard_list), None
+    stamps = [_stamp(shard_list, tar) for tar in tars]
+    with _alone(shard_list):
+        with contextlib.suppress(RecipeError):
+            facts = _checked_facts(shard_list)
+            if facts[_TAR_STAMPS] == stamps and _file_sha256(_records_path(shard_list)) == facts["records_sha256"]:
+                return facts, None
+        key = (shard_list.resolve(), str(stamps))
+        if key not in _in_memory:
+            _in_memory[key] = _scan(shard_list, tars, stamps)
+        facts, content = _in_memory[key]
+        try:
+            claim(shard_list.parent, index_paths(shard_list))
+            _store(shard_list, facts, content)
+        except (OSError, RecipeError) as error:
+            logger.info("%s: its index is kept in memory (%s)", shard_list, error)
+            return facts, content
+        del _in_memory[key]
+        return facts, None
+
+
+def _scan(shard_list: Path, tars: Sequence[Path], stamps: list[list[int]]) -> tuple[dict[str, Any], bytes]:
+    """Index tars that another program has packed."""
+    logger.info("%s: packed by another program; its %d tars are read once to index them", shard_list, len(tars))
+    bar = tqdm(tars, desc=f"index {shard_list.parent.name}", unit="tar", disable=None)
+    facts, content = _build(shard_list, ((tar, scan_tar(tar)) for tar in bar))
+    slow = int((np.load(io.BytesIO(content))["coding"] == Coding.WHOLE).sum())
+    if slow:
+        logger.warning(
+            "%s: %d of %d recordings are neither 16-bit mono WAV nor 16-bit mono FLAC: all of such a recording is "
+            "decoded for each chunk of it, which is slow; packing (run.sh --stage 2) mends that",
+            shard_list,
+            slow,
+            facts["num_recordings"],
+        )
+    return facts | {_TAR_STAMPS: stamps}, content
+
+
+def _stamp(shard_list: Path, tar: Path) -> list[int]:
+    try:
+        status = tar.stat()
+    except OSError:
+        raise RecipeError(
+            f"{shard_list}: names {tar}, which does not exist (current directory {Path.cwd()}); start from the folder "
+            "where the audio was packed, or write the list again"
+        ) from None
+    return [status.st_size, status.st_mtime_ns]
+
+
+@contextlib.contextmanager
+def _alone(shard_list: Path) -> Iterator[None]:
+    """Of several processes that open the same tars, one indexes them. A list that is only to be read serves as lock."""
+    with shard_list.open("rb") as file:
+        with contextlib.suppress(OSError):  # a file system without locks: each indexes them
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _checked_facts(shard_list: Path) -> dict[str, Any]:
     """The facts of an index that is whole and belongs to the tars of ``shard_list``, which are as large as it says."""
     tars = read_shard_list(shard_list)
     path = _facts_path(shard_list)
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        facts = {}
+    facts = _read_facts(path)
     if facts.get("version") != _VERSION or not _records_path(shard_list).is_file():
         raise RecipeError(
             f"{path}: no such file, or of another version; it is made from the lists beside the tars, without packing "
@@ -255,6 +323,15 @@ def _checked_facts(shard_list: Path) -> dict[str, Any]:
     if [str(tar) for tar in tars] != facts["tars"]:
         raise RecipeError(f"{shard_list}: names other tars than {path.name} beside it; pack again (run.sh --stage 2)")
     return facts
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """What the file holds; nothing where that is no index."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _canonical(facts: dict[str, Any]) -> bytes:

@@ -10,13 +10,13 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
+from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
 import soundfile
 
 from wespeaker_qm.audio.io import AudioError, read_audio
-from wespeaker_qm.corpus.shard_index import Coding, IndexRow
 from wespeaker_qm.utils.errors import RecipeError
 
 AUDIO_SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "wma")
@@ -24,6 +24,34 @@ AUDIO_SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "wma")
 _PCM_FORMAT = 1
 _EXTENSIBLE_FORMAT = 0xFFFE
 _PCM_SUBFORMAT = bytes.fromhex("0100000000001000800000aa00389b71")
+
+
+class Coding(IntEnum):
+    """How the samples of a recording are had from the bytes of its audio file."""
+
+    PCM = 0
+    """They lie there, 16-bit and mono, behind a header: a chunk is read by itself."""
+    FLAC = 1
+    """Mono; decoded from the frame in which the chunk begins."""
+    WHOLE = 2
+    """Whatever else :func:`wespeaker_qm.audio.io.read_audio` decodes: all of it, for every chunk."""
+
+
+class IndexRow(NamedTuple):
+    """One recording; ``offset`` and ``num_bytes`` are those of the audio file inside its tar.
+
+    ``header_bytes`` lie before the samples of ``Coding.PCM``, and ``crc32`` is the CRC-32 of the whole file.
+    """
+
+    key: str
+    speaker: str
+    coding: Coding
+    offset: int
+    num_bytes: int
+    header_bytes: int
+    sample_rate: int
+    num_samples: int
+    crc32: int
 
 
 class AudioFacts(NamedTuple):

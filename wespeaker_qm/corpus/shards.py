@@ -25,7 +25,7 @@ import sys
 import tarfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -39,8 +39,6 @@ from wespeaker_qm.corpus.archives import recording_stamps
 from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB, BadAudio, is_too_much, read_checked_audio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.shard_index import (
-    Coding,
-    IndexRow,
     ShardIndex,
     index_is_current,
     index_paths,
@@ -48,7 +46,7 @@ from wespeaker_qm.corpus.shard_index import (
     remove_index,
     write_index,
 )
-from wespeaker_qm.corpus.shard_scan import scan_tar
+from wespeaker_qm.corpus.shard_scan import Coding, IndexRow, scan_tar
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
@@ -464,23 +462,24 @@ class ShardReader:
     position: forked loader workers may share the reader, spawned ones get a pickled copy that opens the files anew.
 
     Args:
-        shard_list: e.g. ``data/mini/train/shard.list``; its paths are relative to the current directory, as in Kaldi.
+        shard_list: e.g. ``data/mini/train/shard.list``, or one of WeSpeaker's (``tools/make_shard_list.py``) as it is;
+            its paths are relative to the current directory, as in Kaldi.
 
     Raises:
         RecipeError: a list, tar or index is missing, or they do not belong together.
     """
 
     def __init__(self, shard_list: Path | str) -> None:
-        self._open(Path(shard_list), verify=True)
+        self._open(Path(shard_list), lambda: ShardIndex.load(Path(shard_list)))
 
-    def _open(self, shard_list: Path, *, verify: bool) -> None:
+    def _open(self, shard_list: Path, load: Callable[[], ShardIndex]) -> None:
         self._open_files: OrderedDict[int, int] = OrderedDict()
         self._checked_shards: set[int] = set()
         self._position: dict[str, int] | None = None
         self._is_locked = False
         self.shard_list = shard_list
         self._is_locked = lock_for_reading(shard_list.parent)
-        self.index = ShardIndex.load(shard_list, verify=verify)
+        self.index = load()
 
     def __len__(self) -> int:
         return len(self.index.records)
@@ -573,12 +572,13 @@ class ShardReader:
         if self._is_locked:
             unlock(self.shard_list.parent, writer=False)
 
-    def __getstate__(self) -> Path:
-        return self.shard_list
+    def __getstate__(self) -> tuple[Path, ShardIndex | None]:
+        return self.shard_list, None if self.index.is_mapped else self.index
 
-    def __setstate__(self, shard_list: Path) -> None:
+    def __setstate__(self, state: tuple[Path, ShardIndex | None]) -> None:
         # The process that made the copy has verified the index.
-        self._open(shard_list, verify=False)
+        shard_list, index = state
+        self._open(shard_list, lambda: index or ShardIndex.load(shard_list, verify=False))
 
     def _whole(self, i: int, file: int, record: _Record) -> np.ndarray:
         """All samples of a recording, int16, from bytes that have the right checksum."""
@@ -649,8 +649,8 @@ class ShardReader:
     def _broken(self, i: int, found: str) -> RecipeError:
         tar = self.index.tars[self.index.records["shard"][i]]
         return RecipeError(
-            f"{tar}: recording {self.index.key(i)} is not as {_index_path(tar).name} says: {found}; the tar is damaged "
-            "or the index is of another packing; remove both and pack again (run.sh --stage 2)"
+            f"{tar}: recording {self.index.key(i)} is not as the index of {self.shard_list.name} says: {found}; the "
+            "tar is damaged or the index is of another packing; remove both and pack again (run.sh --stage 2)"
         )
 
 
