@@ -457,20 +457,31 @@ def test_a_vector_that_is_not_finite_has_no_finite_loss(
     ("alpha", "scale", "margin"),
     [(1.05, 35, 0.1), (1.01, 64, 0.2), (1.25, 35, 0.2), (1.5, 10, 0.1), (1.7, 10, 0.0), (2, 5, 0.1), (2, 10, 0)],
 )
+@pytest.mark.parametrize("kind", ["reference", "angular"])
 @pytest.mark.parametrize("trained", [False, True])
 def test_solved_and_dropped_are_what_the_threshold_says(
-    alpha: float, scale: float, margin: float, trained: bool, mode: str, monkeypatch: pytest.MonkeyPatch
+    alpha: float,
+    scale: float,
+    margin: float,
+    trained: bool,
+    kind: MarginType,
+    mode: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A sample is solved where its cosine leads by exp(a s m) / (a s); a class is in the support above tau - 1 / a."""
     compute(mode, monkeypatch)
     embedding, prototypes, target = (leaf.detach() for leaf in simulate(Case(256, 64, 400, 1, 1, 0, trained=trained)))
-    output = alpha_margin_linear(embedding, prototypes, target, alpha, scale, margin)
+    output = alpha_margin_linear(embedding, prototypes, target, alpha, scale, margin, margin_type=kind)
     cosine = unit(embedding.double()) @ unit(prototypes.double()).T
     index = target[:, None]
+    log_q = -scale * margin
+    if kind == "angular":
+        cosine = cosine.scatter(1, index, angular_margin(cosine.gather(1, index), margin))
+        log_q = 0.0
     lead = cosine.gather(1, index)[:, 0] - cosine.scatter(1, index, -1.0).amax(1)
     a = alpha - 1
-    is_solved = lead >= math.exp(a * scale * margin) / (a * scale)
-    posterior = alpha_softargmax(scale * cosine, alpha, target_log_reference(cosine, target, -scale * margin))
+    is_solved = lead >= math.exp(-a * log_q) / (a * scale)
+    posterior = alpha_softargmax(scale * cosine, alpha, target_log_reference(cosine, target, log_q))
     sparsity = output.sparsity
     assert sparsity is not None
     assert torch.equal(sparsity.target_posterior == 1, is_solved)

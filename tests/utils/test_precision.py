@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ OPERATIONS = {
 }
 
 
-def state() -> dict[str, object]:
+def state() -> dict[str, Any]:
     """What every operation is allowed at this moment."""
     matmul = torch.backends.cuda.matmul
     return {
@@ -28,6 +29,7 @@ def state() -> dict[str, object]:
         "fp16": (
             matmul.allow_fp16_reduced_precision_reduction,
             matmul.allow_fp16_reduced_precision_reduction_split_k,
+            matmul.allow_fp16_accumulation,
         ),
     }
 
@@ -36,7 +38,7 @@ def assert_exact() -> None:
     found = state()
     assert {found[name] for name in OPERATIONS} <= {"ieee", "none"}
     assert torch.backends.fp32_precision == "none" or {found[name] for name in OPERATIONS} == {"ieee"}
-    assert found["bf16"][0] is False and found["fp16"][0] is False
+    assert found["bf16"][0] is False and found["fp16"][::2] == (False, False)
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +51,7 @@ def _restored() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = True
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = True
+    torch.backends.cuda.matmul.allow_fp16_accumulation = False
 
 
 def _each_on_its_own() -> None:
@@ -66,6 +69,7 @@ WAYS: dict[str, Callable[[], None]] = {
     "cuda alone": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
     "each operation": _each_on_its_own,
     "cudnn off": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "half sums": lambda: setattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", True),
     "no reduced sums": lambda: setattr(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
 }
 every_way = pytest.mark.parametrize("switch_on", WAYS.values(), ids=WAYS.keys())

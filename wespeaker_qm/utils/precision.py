@@ -26,9 +26,10 @@ _SWITCHES: list[tuple[Any, str, Any]] = [
             _backends.mkldnn.conv,
         )
     ),
-    # Partial sums of a product of half-precision matrices, which cuBLAS may otherwise round to half precision.
+    # Sums and partial sums of products of half-precision matrices, which cuBLAS may otherwise round to half precision.
     (_backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
     (_backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False),
+    (_backends.cuda.matmul, "allow_fp16_accumulation", False),
 ]
 
 _lock = threading.Lock()
