@@ -418,6 +418,18 @@ def test_a_tie_at_the_threshold_is_out_of_the_support(alpha: float) -> None:
 
 @pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_round_off_of_the_root_lets_no_tie_at_the_threshold_in(alpha: float, dtype: torch.dtype) -> None:
+    """The other class lies where the target alone, of any reference, has all the mass: exactly, with a a power of 2."""
+    a = alpha - 1
+    log_q = -torch.linspace(0.01, 5, 1000, dtype=dtype)[:, None]
+    logits = torch.cat([torch.zeros_like(log_q), -torch.exp(-a * log_q) / a], 1)
+    output = alpha_divergence_loss(logits, torch.zeros(1000, dtype=torch.long), alpha, F.pad(log_q, (0, 1)))
+    assert (output.loss == 0).all()
+    assert (output.posterior[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_sample_solved(alpha: float, dtype: torch.dtype) -> None:
     """The target beyond exp(a M) / a of all others: no loss and no gradient, to the bit; just below it, some."""
     log_q, a = -0.7, alpha - 1

@@ -497,15 +497,17 @@ def test_solved_and_dropped_are_what_the_threshold_says(
 
 
 def test_nearly_solved_is_not_solved() -> None:
-    """All but 1e-20 of the posterior: float32 and float64 would both round it to 1."""
-    prototypes = torch.eye(3)
-    embedding = torch.tensor([[1.0, 0.21, 0.0], [0.21, 1.0, 0.0]])
-    output = alpha_margin_linear(embedding, prototypes, torch.tensor([0, 0]), 1.05, 25.0, 0.0)
-    sparsity = output.sparsity
+    """Another class holds a thousandth to the power of 20, which float32 does not know; a little further it is out."""
+    lead = torch.tensor([0.999, 1.001]) / (0.05 * 25)
+    angle = torch.acos(lead / math.sqrt(2)) - math.pi / 4  # from class 0 on the way to class 1
+    embedding = torch.stack([angle.cos(), angle.sin(), torch.zeros(2)], 1)
+    embedding = torch.cat([embedding, embedding[:1, [1, 0, 2]]])
+    sparsity = alpha_margin_linear(embedding, torch.eye(3), torch.tensor([0, 0, 0]), 1.05, 25.0, 0.0).sparsity
     assert sparsity is not None
-    assert sparsity.support.tolist() == [2, 2]
-    assert 0.999 < sparsity.target_posterior[0] < 1
-    assert 0 < sparsity.target_posterior[1] < 1e-8
+    assert sparsity.support.tolist() == [2, 1, 2]
+    assert sparsity.target_posterior[0] == 1 - 2**-24
+    assert sparsity.target_posterior[1] == 1
+    assert 0 < sparsity.target_posterior[2] < 1e-37
 
 
 # --- ties ---
