@@ -211,6 +211,19 @@ def test_a_change_that_calibration_cannot_explain_is_told():
     assert check.before == pytest.approx(check.after, abs=1e-12)
 
 
+def test_the_change_that_is_allowed_by_hand():
+    """Twice what the model expects, and twice the standard error of the mean of two rates of 10 %."""
+    scores, q, is_target, _ = pieces(5, cut=False, lift=1.5)
+    model = fit(scores, q[:, :1], is_target)
+    kind = np.arange(1000) < 100
+    tenth = np.where(kind, np.arange(1000) % 10 > 0, np.arange(1000) % 10 == 0).astype(float)
+    before, after = model.expected_eers(q[:1000, :1])
+    check = check_eer(model, tenth, tenth, q[:1000], kind)
+    assert check.before == check.after == pytest.approx(0.1)
+    assert check.allowed == pytest.approx(2 * abs(after - before) + np.sqrt(0.09 * (1 / 100 + 1 / 900)))
+    assert abs(after - before) > 0.003
+
+
 def test_measures_are_the_same_whichever_side_comes_first():
     rng = np.random.default_rng(0)
     duration, measures = rng.uniform(1, 40, (9, 2)), rng.uniform(1, 2, (9, 4))

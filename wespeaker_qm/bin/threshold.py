@@ -3,6 +3,7 @@
 import argparse
 import logging
 import math
+from decimal import Decimal
 from pathlib import Path
 
 from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
             [
                 name,
                 show_threshold(point.threshold, system.sureness(f"threshold@FAR {name}")),
-                _far_per_cent(point.far),
+                _far_per_cent(point.far, far),
                 show_tar(point, system.sureness(f"TAR@FAR {name}")),
                 f"{point.false_accepts:,} of {result.num_nontargets:,}",
             ]
@@ -68,10 +69,15 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def _far_per_cent(far: float) -> str:
-    """A false-accept rate in per cent: four decimals, or three digits where it is so small that these take more.
+def _far_per_cent(far: float, most: float) -> str:
+    """A false-accept rate in per cent: four decimals, more where three digits or the limit ``most`` take them.
 
-    >>> _far_per_cent(1 / 99), _far_per_cent(1.49e-7), _far_per_cent(0.0)
+    >>> _far_per_cent(1 / 99, 0.0102), _far_per_cent(1.49e-7, 1e-6), _far_per_cent(0.0, 1e-3)
     ('1.0101', '0.0000149', '0.0000')
+    >>> _far_per_cent(0.012345678, 0.01234568)  # 1.2346 would be above the limit
+    '1.234568'
     """
-    return per_cent(far, max(4, -math.floor(math.log10(far))) if far > 0 else 4)
+    digits = max(4, -math.floor(math.log10(far))) if far > 0 else 4
+    while digits < 17 and Decimal(per_cent(far, digits)) > 100 * Decimal(repr(most)):
+        digits += 1
+    return per_cent(far, digits)

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from wespeaker_qm.evaluate.bootstrap import Resamples
 from wespeaker_qm.evaluate.intervals import spread
 
+LEVEL = 0.05
+"""A difference with a smaller p-value is called sure."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:

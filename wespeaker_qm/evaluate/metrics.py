@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES, FigureSet, Resamples, SortedTrials, resample
-from wespeaker_qm.evaluate.comparison import Comparison, compare_all
+from wespeaker_qm.evaluate.comparison import LEVEL, Comparison, compare_all
 from wespeaker_qm.evaluate.det import Band
 from wespeaker_qm.evaluate.evidence import list_reason
 from wespeaker_qm.evaluate.intervals import CONFIDENCE, band, spread
@@ -399,14 +399,19 @@ def comparison_table(comparisons: Sequence[Comparison], label: Callable[[str], s
 
 
 def show_p_value(p_value: float | None) -> str:
-    """A p-value to three digits.
+    """A p-value to three decimals, more where fewer would put it on the other side of ``LEVEL``.
 
-    >>> show_p_value(0.0123), show_p_value(1e-5), show_p_value(None)
-    ('0.012', '< 0.001', 'none')
+    >>> show_p_value(0.0123), show_p_value(1e-5), show_p_value(0.04996), show_p_value(0.05), show_p_value(None)
+    ('0.012', '< 0.001', '0.04996', '0.050', 'none')
     """
     if p_value is None:
         return "none"
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+    if p_value < 0.001:
+        return "< 0.001"
+    digits = 3
+    while (float(text := f"{p_value:.{digits}f}") < LEVEL) != (p_value < LEVEL):
+        digits += 1
+    return text
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.bootstrap import FigureSet
-from wespeaker_qm.evaluate.comparison import Comparison
+from wespeaker_qm.evaluate.comparison import LEVEL, Comparison
 from wespeaker_qm.evaluate.det import det_figure, save_figure
-from wespeaker_qm.evaluate.intervals import CONFIDENCE
 from wespeaker_qm.evaluate.metrics import (
     ListResult,
     Resampling,
@@ -260,7 +259,7 @@ def conclusion(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> s
         if not tested:
             lines.append(f"- {figure}: the trials do not support a comparison")
             continue
-        sure = [each for each in tested if each.p_holm is not None and each.p_holm < 1 - CONFIDENCE]
+        sure = [each for each in tested if each.p_holm is not None and each.p_holm < LEVEL]
         pairs = "; ".join(
             f"{names[each.two]} {'above' if each.difference > 0 else 'below'} {names[each.one]}" for each in sure
         )
