@@ -24,7 +24,7 @@ num_workers=$(nproc)
 num_processes=1
 gpus=
 score_norm_method=asnorm
-top_n=300
+top_n=
 num_resamples=1000
 num_nodes=1
 HOST_NODE_ADDR=localhost:29400
@@ -43,7 +43,8 @@ Stages:
   1  prepare    download and prepare the corpus: wav.scp, utt2spk, trial lists
   2  pack       pack audio, noise and room impulse responses into shards
   3  train      train the network
-  4  extract    average the last checkpoints, extract embeddings (and the baselines': untrained network, LTAS)
+  4  extract    average the last checkpoints, extract embeddings (and the baselines': untrained network, LTAS, and with
+                model_init the network that the training began with)
   5  score      score the trials
   6  normalise  normalise the scores against the training speakers (AS-norm)
   7  calibrate  turn them into log-likelihood ratios, where the corpus has a list to calibrate on
@@ -72,7 +73,7 @@ spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \
   --num_processes N     training processes on this machine, one a GPU [${num_processes}, or the number of --gpus]
   --gpus LIST           GPUs to use, e.g. \"[0,1]\" or 0,1 [all that CUDA shows, one process]
   --score_norm_method M asnorm or snorm [${score_norm_method}]
-  --top_n N             asnorm: how many of the nearest training speakers count [${top_n}]
+  --top_n N             asnorm: how many of the nearest training speakers count [300; alone, stage 7 takes what stage 6 took]
   --num_resamples N     resamples of the speakers, for the intervals; 0 for none [${num_resamples}]
   --num_nodes N         machines that train together; run the same command on each [${num_nodes}]
   --HOST_NODE_ADDR STR  host:port of the first machine [${HOST_NODE_ADDR}]
@@ -98,7 +99,8 @@ done
 [ "${stage}" -le "${stop_stage}" ] || die "--stage ${stage} comes after --stop_stage ${stop_stage}: nothing to do"
 for bound in num_workers=1 num_processes=1 num_nodes=1 top_n=2 num_resamples=0; do # now, not after a day of training
   name=${bound%=*}
-  [ "${!name}" -ge "${bound#*=}" ] || die "--${name}: found ${!name}, expected at least ${bound#*=}"
+  [ -z "${!name}" ] || [ "${!name}" -ge "${bound#*=}" ] 2>/dev/null ||
+    die "--${name}: found ${!name}, expected at least ${bound#*=}"
 done
 [ "${num_resamples}" -ne 1 ] || die "--num_resamples: found 1, expected 0 or at least 2"
 case ${codec} in "" | wav | flac) ;; *) die "--codec: found ${codec}, expected wav or flac" ;; esac
@@ -176,7 +178,7 @@ wespeaker_qm_distributed() { # the same in num_nodes * num_processes processes
 }
 
 train_and_evaluate() { # stages 3 to 7 with loss overlay $1 (may be empty) into $2
-  local loss=$1 dir=$2 launch=wespeaker_qm
+  local loss=$1 dir=$2 launch=wespeaker_qm system baselines
   if wants 3; then
     announce "Stage 3: train ${dir} (${config}${loss:+ ${loss}}${overrides:+ ${overrides}})"
     if [ "${num_nodes}" -gt 1 ] || [ "${num_processes}" -gt 1 ]; then
@@ -190,27 +192,33 @@ train_and_evaluate() { # stages 3 to 7 with loss overlay $1 (may be empty) into 
     wespeaker_qm "${dir}" average --exp_dir "${dir}"
     wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}"
     wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}" --untrained
+    wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}" --initial
     wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${exp_root}/ltas" --ltas
+  fi
+  baselines=("untrained=${dir}/untrained" "ltas=${exp_root}/ltas")
+  if [ -d "${dir}/initial" ]; then
+    baselines=("initial=${dir}/initial" "${baselines[@]}")
   fi
   if wants 5; then
     announce "Stage 5: score ${dir}"
-    local system
-    for system in "${dir}" "${dir}/untrained" "${exp_root}/ltas"; do
+    for system in "${dir}" "${baselines[@]#*=}"; do
       wespeaker_qm "${dir}" score --data "${data}" --exp_dir "${system}"
     done
   fi
   if wants 6; then
     announce "Stage 6: normalise the scores of ${dir} (${score_norm_method})"
-    wespeaker_qm "${dir}" normalise --data "${data}" --exp_dir "${dir}" --method "${score_norm_method}" --top_n "${top_n}"
+    wespeaker_qm "${dir}" normalise --data "${data}" --exp_dir "${dir}" --method "${score_norm_method}" \
+      ${top_n:+--top_n "${top_n}"}
   fi
   if wants 7; then
     announce "Stage 7: calibrate the scores of ${dir}"
-    wespeaker_qm "${dir}" calibrate --data "${data}" --exp_dir "${dir}" --scores "${score_norm_method}" --top_n "${top_n}"
+    wespeaker_qm "${dir}" calibrate --data "${data}" --exp_dir "${dir}" --scores "${score_norm_method}" \
+      ${top_n:+--top_n "${top_n}"}
   fi
   if [ "${stop_stage}" -ge 5 ]; then
     announce "Evaluate ${dir}"
     wespeaker_qm "${dir}" evaluate --data "${data}" --exp_dir "${dir}" --num_resamples "${num_resamples}" \
-      --baseline "untrained=${dir}/untrained" --baseline "ltas=${exp_root}/ltas"
+      "${baselines[@]/#/--baseline=}"
     wespeaker_qm "${dir}" report --data "${data}" --exp_dir "${dir}"
     announce "Report: ${dir}/report.html, ${dir}/report.md"
   fi

@@ -3,14 +3,21 @@
 import argparse
 import itertools
 import logging
+import os
+import shutil
 from pathlib import Path
 
 import kaldiio
 import numpy as np
 import pytest
+import torch
 
 from wespeaker_qm.bin import average, extract, train
 from wespeaker_qm.config import Config
+from wespeaker_qm.corpus.shards import ShardReader
+from wespeaker_qm.embed.extract import NetworkEmbedder
+from wespeaker_qm.train import build, checkpoint
+from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.errors import RecipeError
 
 
@@ -49,6 +56,109 @@ def test_every_system_has_a_folder_of_its_own_and_all_utterances(run_dir: Path, 
     with caplog.at_level(logging.INFO, "wespeaker_qm"):
         call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
     assert caplog.text.count("nothing changed since the last run, skipped") == 2
+
+
+def replaced(path: Path, change) -> None:
+    """Put other content of the same size in a file, and its old times back: what rsync and cp -p can do."""
+    status = path.stat()
+    content = change(path.read_bytes())
+    assert len(content) == status.st_size
+    path.write_bytes(content)
+    checksum_path(path).unlink(missing_ok=True)  # by somebody else's program
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_checkpoints_and_weights_count_by_content(run_dir: Path, tiny_corpus: Path, tmp_path: Path, caplog) -> None:
+    call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
+    average_path, scp = checkpoint.average_path(run_dir), run_dir / "embeddings" / "eval" / "xvector.scp"
+    before, embedding = checkpoint.load(average_path), kaldiio.load_scp(str(scp))["e0-0"]
+    other = checkpoint.load(checkpoint.model_path(run_dir, 1))
+    checkpoint.save(other, tmp_path / "model_3.pt")  # the same name, of which the zip holds a part
+    content = (tmp_path / "model_3.pt").read_bytes()
+    replaced(checkpoint.model_path(run_dir, 3), lambda old: content)
+    with caplog.at_level(logging.INFO, "wespeaker_qm"):
+        call(average, "--exp_dir", run_dir)
+        call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
+    assert "stage average: done again, because models/model_3.pt: changed" in caplog.text
+    assert "stage extract eval: done again, because models/avg_model.pt: changed" in caplog.text
+    assert not torch.equal(checkpoint.load(average_path)["seg_1.weight"], before["seg_1.weight"])
+    assert not np.allclose(kaldiio.load_scp(str(scp))["e0-0"], embedding)
+
+
+def test_an_average_that_somebody_replaced_is_neither_kept_in_silence_nor_overwritten(run_dir: Path) -> None:
+    path = checkpoint.average_path(run_dir)
+    replaced(path, lambda old: old[:-1] + bytes([old[-1] ^ 1]))
+    before = path.read_bytes()
+    with pytest.raises(RecipeError, match=r"avg_model\.pt: not what was averaged here"):
+        call(average, "--exp_dir", run_dir)
+    assert path.read_bytes() == before
+    path.unlink()
+    call(average, "--exp_dir", run_dir)
+
+
+@pytest.mark.parametrize("name", ["eval/xvector.ark", "eval/xvector.scp", "mean_vec.npy"])
+def test_lost_and_foreign_embeddings_are_extracted_again(run_dir: Path, tiny_corpus: Path, name: str) -> None:
+    """The mean too, which another corpus with another training set would leave there."""
+    call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
+    path = run_dir / "embeddings" / name
+    before = path.read_bytes()
+    replaced(path, lambda old: old[:-1] + bytes([old[-1] ^ 1]))
+    call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
+    assert path.read_bytes() == before
+    path.unlink()
+    call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
+    assert path.read_bytes() == before
+
+
+def test_a_run_under_another_path_is_not_done_again(run_dir: Path, tiny_corpus: Path, tmp_path: Path, caplog) -> None:
+    call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
+    moved = shutil.copytree(run_dir, tmp_path / "moved")
+    with caplog.at_level(logging.INFO, "wespeaker_qm"):
+        call(average, "--exp_dir", moved)
+        call(extract, "--data", tiny_corpus, "--exp_dir", moved)
+    assert caplog.text.count("nothing changed since the last run, skipped") == 3
+
+
+def test_given_initial_weights_are_no_untrained_network(
+    tiny_corpus: Path, tiny_config: Config, tmp_path: Path, caplog
+) -> None:
+    config, run = tmp_path / "conf.yaml", tmp_path / "run"
+    tiny_config.save(config)
+    torch.manual_seed(7)
+    given = build.build_encoder(tiny_config)
+    checkpoint.save(given.state_dict(), tmp_path / "given.pt")
+    options = ["--data", tiny_corpus, "--exp_dir", run]
+    call(train, *options, "--config", config, "--set", f"model_init={tmp_path / 'given.pt'}", "num_epochs=1")
+    call(average, "--exp_dir", run)
+    for system in ("--untrained", "--initial"):
+        call(extract, *options, system)
+    found = {
+        name: kaldiio.load_scp(str(run / name / "embeddings" / "eval" / "xvector.scp"))["e0-0"]
+        for name in ("untrained", "initial")
+    }
+    reader = ShardReader(tiny_corpus / "eval" / "shard.list")
+    waveform = reader.read(reader.index_of("e0-0"))
+    torch.manual_seed(tiny_config.seed)
+    for name, encoder in {"untrained": build.build_encoder(tiny_config), "initial": given}.items():
+        embed = NetworkEmbedder(encoder, build.build_fbank(tiny_config, dither=0.0), torch.device("cpu"))
+        np.testing.assert_allclose(found[name], embed([waveform])[0], rtol=1e-4, atol=1e-5, err_msg=name)
+
+    # The weights that were given are needed for their own baseline alone.
+    content = (tmp_path / "given.pt").read_bytes()
+    checkpoint.save(build.build_encoder(tiny_config).state_dict(), tmp_path / "given.pt")
+    with pytest.raises(RecipeError, match=r"given\.pt: not the weights that .* was trained from"):
+        call(extract, *options, "--initial")
+    (tmp_path / "given.pt").unlink()
+    call(extract, *options)
+    call(extract, *options, "--untrained")
+    assert content
+
+
+def test_without_initial_weights_there_is_no_such_baseline(run_dir: Path, tiny_corpus: Path, caplog) -> None:
+    with caplog.at_level(logging.INFO, "wespeaker_qm"):
+        call(extract, "--data", tiny_corpus, "--exp_dir", run_dir, "--initial")
+    assert "no initial weights (model_init)" in caplog.text
+    assert not (run_dir / "initial").exists()
 
 
 def test_training_twice_trains_once(run_dir: Path, tiny_corpus: Path, caplog) -> None:

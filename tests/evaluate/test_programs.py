@@ -1,6 +1,7 @@
 """score, evaluate and table5 as run.sh calls them, on a simulated corpus."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 from wespeaker_qm.bin import calibrate
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
+from wespeaker_qm.evaluate.score_cache import cache_path
 from wespeaker_qm.evaluate.score_files import present_variants
 from wespeaker_qm.evaluate.table5 import read_table
 from wespeaker_qm.evaluate.trial_table import read_scores
 from wespeaker_qm.score.calibration import VERSION, CalibrationError, EerCheck, load, save
-from wespeaker_qm.utils.checksums import remove_checked, write_checked_text
+from wespeaker_qm.utils.checksums import checksum_path, remove_checked, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_map
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
@@ -249,6 +251,136 @@ def test_stages_6_and_7_make_systems_that_the_report_shows(capsys):
     assert main([*SCORE, "--subtract_mean", "false"]) == 0
     assert main(EVALUATE) == 0
     assert list(metrics_of(RUN)["trial_lists"]["near"]["systems"]) == ["trained"]
+
+
+def systems():
+    return list(metrics_of(RUN)["trial_lists"]["near"]["systems"])
+
+
+def replaced(path, content):
+    """Another content of the same size, with the old times: what rsync and cp -p can do."""
+    status = path.stat()
+    assert len(content) == status.st_size
+    assert content != path.read_bytes()
+    path.write_bytes(content)
+    checksum_path(path).unlink(missing_ok=True)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+EXP_DIR = ["--data", "data/tiny", "--exp_dir", str(RUN)]
+
+
+def test_scores_of_older_options_are_not_evaluated(capsys):
+    assert main(["normalise", *EXP_DIR, "--top_n", "5"]) == 0
+    assert main(["calibrate", *EXP_DIR, "--top_n", "5"]) == 0
+    calibrated = RUN / "scores" / "near.calibrated.score"
+    assert calibrated.is_file()
+    assert main(["normalise", *EXP_DIR, "--top_n", "3"]) == 0
+    assert "stage normalise: done again, because top_n: was 5, now 3" in capsys.readouterr().out
+    assert not calibrated.exists()
+    assert main(EVALUATE) == 0
+    assert systems() == ["trained", "asnorm"]
+    assert main(["calibrate", *EXP_DIR, "--top_n", "5"]) == 1
+    assert "it took --top_n 3, found --top_n 5 (run.sh --stage 6)" in capsys.readouterr().err
+    assert main(["calibrate", *EXP_DIR]) == 0  # with what stage 6 took
+    assert main(EVALUATE) == 0
+    assert systems() == ["trained", "asnorm", "calibrated"]
+    # The other method: what was calibrated is not of its scores, whether they are made now or were there.
+    for _ in range(2):
+        assert main(["normalise", *EXP_DIR, "--method", "snorm"]) == 0
+        assert not calibrated.exists()
+        assert main(["calibrate", *EXP_DIR]) == 0
+    assert main(EVALUATE) == 0
+    assert systems() == ["trained", "snorm", "asnorm", "calibrated"]
+
+
+def test_scores_without_a_record_or_of_other_scores_are_left_out_with_a_note(capsys):
+    assert main(["normalise", *EXP_DIR, "--top_n", "5"]) == 0
+    assert main(["calibrate", *EXP_DIR]) == 0
+    normalised = RUN / "scores" / "near.asnorm.score"
+    replaced(normalised, normalised.read_bytes().replace(b" 0.1", b" 0.2"))
+    assert main(EVALUATE) == 0
+    assert "the calibrated scores are left out: scores/near.asnorm.score: changed" in capsys.readouterr().err
+    assert systems() == ["trained", "asnorm"]
+    (RUN / ".done" / "asnorm").unlink()
+    assert main(EVALUATE) == 0
+    assert "the asnorm scores are left out: no record of what they were made from" in capsys.readouterr().err
+    assert systems() == ["trained"]
+    assert normalised.is_file()  # it may be somebody's
+
+
+def test_scores_that_somebody_put_there_are_not_removed():
+    assert main(["normalise", *EXP_DIR]) == 0
+    foreign = RUN / "scores" / "near.asnorm.score"
+    foreign.write_text("mine\n")
+    checksum_path(foreign).unlink()
+    assert main([*SCORE, "--subtract_mean", "false"]) == 0
+    assert foreign.read_text() == "mine\n"
+    assert not (RUN / "scores" / "all.asnorm.score").exists()
+
+
+def test_calibration_that_cannot_be_leaves_no_older_one(monkeypatch):
+    assert main(["normalise", *EXP_DIR]) == 0
+    assert main(["calibrate", *EXP_DIR]) == 0
+    info = Path("data/tiny/corpus.yaml")
+    info.write_text(info.read_text().replace("validation: valid", "validation: null"))
+    assert main(["calibrate", *EXP_DIR]) == 0
+    assert not list((RUN / "scores").glob("*.calibrated.*"))
+
+
+def test_cosines_of_other_embeddings_or_trials_are_refused(capsys):
+    ark = RUN / "embeddings" / "eval" / "xvector.ark"
+    before = ark.read_bytes()
+    replaced(ark, before[:-4] + np.float32(3).tobytes())
+    checksum_path(ark.with_suffix(".scp")).unlink()
+    assert main(EVALUATE) == 1
+    assert (
+        "stage score must run again before anything is evaluated (embeddings/eval: changed)" in capsys.readouterr().err
+    )
+    scores = read_scores(RUN / "scores" / "near.score").scores
+    assert main(SCORE) == 0
+    assert "stage score: done again, because embeddings/eval: changed" in capsys.readouterr().out
+    assert not np.array_equal(read_scores(RUN / "scores" / "near.score").scores, scores)
+    assert main(EVALUATE) == 0
+    (RUN / ".done" / "score").unlink()  # as an interrupted run leaves it
+    assert main(EVALUATE) == 1
+    assert "no record of what they were made from: scoring was interrupted" in capsys.readouterr().err
+
+
+def test_baselines_are_held_to_the_same(capsys):
+    mean = Path("exp/tiny/ltas/embeddings/mean_vec.npy")
+    np.save(mean, np.full(16, 0.2, np.float32))
+    assert main([*EVALUATE, *LTAS]) == 1
+    assert "exp/tiny/ltas: stage score must run again" in capsys.readouterr().err
+
+
+def test_the_cohort_is_made_again_for_other_speakers(capsys):
+    assert main(["normalise", *EXP_DIR]) == 0
+    before = read_scores(RUN / "scores" / "near.asnorm.score").scores
+    path = Path("data/tiny/train/utt2spk")
+    replaced(path, path.read_bytes().replace(b"t0-u0 t0", b"t0-u0 t1"))
+    assert main(["normalise", *EXP_DIR]) == 0
+    assert "stage normalise: done again, because data/train/utt2spk: changed" in capsys.readouterr().out
+    assert not np.array_equal(read_scores(RUN / "scores" / "near.asnorm.score").scores, before)
+
+
+def test_a_text_of_the_same_size_and_time_is_not_read_from_the_cache_of_another():
+    path = RUN / "scores" / "near.score"
+    assert cache_path(path).is_file()
+    before = read_scores(path).scores
+    replaced(path, path.read_bytes().replace(b" 0.1", b" 0.2"))
+    assert not np.array_equal(read_scores(path).scores, before)
+
+
+def test_a_report_of_other_tables_is_made_again(capsys):
+    report = ["report", *EXP_DIR]
+    for _ in range(2):
+        assert main(report) == 0
+    assert "stage report: nothing changed" in capsys.readouterr().out
+    path = Path("data/tiny/eval/utt2dur")
+    replaced(path, path.read_bytes().replace(b"0.5", b"0.6"))
+    assert main(report) == 0
+    assert "stage report: done again, because data/eval/utt2dur: changed" in capsys.readouterr().out
 
 
 def test_snorm_takes_the_whole_cohort_and_wrong_numbers_are_refused(capsys):

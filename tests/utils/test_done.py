@@ -1,9 +1,11 @@
 """Done markers: current only while inputs and outputs are what they were."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
-from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
+from wespeaker_qm.utils.done import DoneMarker, content_stamp, discard, file_digest, file_stamp, recorded_inputs
 
 
 def test_marker_is_current_until_inputs_change_or_outputs_go(tmp_path: Path) -> None:
@@ -17,6 +19,57 @@ def test_marker_is_current_until_inputs_change_or_outputs_go(tmp_path: Path) -> 
     assert not DoneMarker(marker.path, {"option": 2}, [output]).is_current()
     output.unlink()
     assert not marker.is_current()
+
+
+def test_what_has_changed_is_told_by_name(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.write_text("one")
+    output.write_text("x")
+
+    def marker(top_n: int, version: int = 1) -> DoneMarker:
+        inputs = {"top_n": top_n, "file": file_digest(source), "lists": ["a"], "gone": file_digest(tmp_path / "gone")}
+        return DoneMarker(tmp_path / "done", inputs, [output], version=version, checks_outputs=True)
+
+    assert "no record of its inputs" in marker(3).changes()[0]
+    marker(3).write()
+    assert marker(3).changes() == []
+    assert marker(5).changes() == ["top_n: was 3, now 5"]
+    assert marker(3, version=2).changes() == ["code: was 1, now 2"]
+    assert recorded_inputs(tmp_path / "done")["gone"] == "absent"
+    (tmp_path / "gone").write_text("back")
+    assert marker(3).changes() == ["gone: was absent, now there"]
+    (tmp_path / "gone").unlink()
+    status = source.stat()
+    source.write_text("two")
+    os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert marker(3).changes() == ["file: changed"]
+    source.write_text("one")
+    output.write_text("y")
+    assert marker(3).changes() == [f"{output}: not what the stage wrote"]
+
+
+def test_a_marker_of_an_earlier_version_counts_where_one_key_was_enough(tmp_path: Path) -> None:
+    """Packing VoxCeleb again for the sake of a new marker would take hours."""
+    inputs = [["wav", 16000], "a 1 2"]
+    key = hashlib.sha256(json.dumps(["0.1.0", inputs], sort_keys=True, default=str).encode()).hexdigest()
+    (tmp_path / "stage").write_text(json.dumps({"key": key, "outputs": []}))
+    assert DoneMarker(tmp_path / "stage", inputs, []).is_current()
+    assert not DoneMarker(tmp_path / "stage", [*inputs, 1], []).is_current()
+    assert not DoneMarker(tmp_path / "stage", {"codec": "wav"}, []).is_current()
+    assert recorded_inputs(tmp_path / "stage") is None
+
+
+def test_only_what_the_stage_wrote_is_discarded(tmp_path: Path) -> None:
+    outputs = [tmp_path / "ours", tmp_path / "changed", tmp_path / "gone"]
+    for output in outputs:
+        output.write_text("x")
+    DoneMarker(tmp_path / "done", {}, outputs, checks_outputs=True).write()
+    outputs[1].write_text("somebody's")
+    outputs[2].unlink()
+    discard(tmp_path / "done", outputs)
+    assert [path.name for path in tmp_path.iterdir()] == ["changed"]
+    discard(tmp_path / "done", outputs)
+    assert outputs[1].is_file()
 
 
 def test_cleared_or_broken_marker_is_not_current(tmp_path: Path) -> None:

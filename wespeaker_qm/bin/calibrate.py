@@ -9,25 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shard_index import packed_digest
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.evaluate.score_cache import cache_path
-from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, remove, score_path, stamps
+from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, discard_variant, remove, score_path
 from wespeaker_qm.evaluate.trial_speakers import trial_speakers
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores, read_trial_table
 from wespeaker_qm.score.calibration import VERSION, CalibrationError, EerCheck, check_eer, choose, fit, quality, save
-from wespeaker_qm.score.cohort import check_apart, load_cohort
+from wespeaker_qm.score.cohort import check_apart, cohort_sources, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
-from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
+from wespeaker_qm.score.normalisation import cohort_statistics, normalise, quality_measures
+from wespeaker_qm.score.upstream import digests, stale
 from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import true_or_false, whole_number
-from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
+
+_OF_A_SET = (("audio/", ""), ("data/", "/utt2spk"))
+"""Before and behind a set's name: what of it the calibration reads."""
 
 HELP = "calibrate the scores to log-likelihood ratios, on trials of other speakers (stage 7)"
 
@@ -45,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scores", choices=NORMALISED, default="asnorm", help="which scores to calibrate (default: asnorm)"
     )
-    parser.add_argument("--top_n", type=whole_number(2), default=TOP_N, metavar="N", help="as in stage 6")
+    parser.add_argument("--top_n", type=whole_number(2), metavar="N", help="of stage 6 (default: what that took)")
     parser.add_argument(
         "--quality",
         type=true_or_false,
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
             "of other speakers than those of the trials",
             args.data / "corpus.yaml",
         )
+        discard_variant(args.exp_dir, info.trials, CALIBRATED)
         return
     embeddings = args.exp_dir / "embeddings"
     lists = {**info.trials, info.validation: info.validation}
@@ -71,20 +75,18 @@ def run(args: argparse.Namespace) -> None:
     scored = {name: score_path(args.exp_dir, name, args.scores) for name in info.trials}
     outputs = {name: score_path(args.exp_dir, name, CALIBRATED) for name in info.trials}
     model_path = args.exp_dir / "scores" / "calibration.json"
-    inputs = [*trials_paths.values(), embeddings / info.validation / "xvector.scp", embeddings / "mean_vec.npy"]
-    speaker_paths = [args.data / folder / "utt2spk" for folder in dict.fromkeys([info.train, *lists.values()])]
+    mean_path = embeddings / "mean_vec.npy"
+    top_n = _top_n(args)
+    sources = [f"scores/{path.name}" for path in scored.values()] + [f"data/trials/{name}" for name in lists]
+    sources += [f"{kind}{folder}{file}" for folder in lists.values() for kind, file in _OF_A_SET]
+    sources += [f"embeddings/{info.validation}", "embeddings/mean_vec.npy", *cohort_sources(info)]
+    settings = {"scores": args.scores, "top_n": top_n, "quality": args.quality}
     marker = DoneMarker(
         args.exp_dir / ".done" / CALIBRATED,
-        [
-            VERSION,
-            args.scores,
-            args.top_n,
-            args.quality,
-            [file_stamp(path) for path in [*inputs, *speaker_paths]],
-            [stamps(path) for path in scored.values()],
-            [packed_digest(args.data / folder) for folder in dict.fromkeys(lists.values())],
-        ],
+        {**settings, **digests(sources, args.exp_dir, args.data)},
         [model_path, *outputs.values()],
+        version=VERSION,
+        checks_outputs=True,
     )
     if not begin(marker, "calibrate", others=[cache_path(path) for path in outputs.values()]):
         return
@@ -97,8 +99,7 @@ def run(args: argparse.Namespace) -> None:
     for folder in dict.fromkeys(info.trials.values()):
         check_apart(calibration_set, args.data / folder, "the calibration list")
     trials = read_trial_table(trials_paths[info.validation])
-    directions = trial_directions(trials, embeddings / info.validation / "xvector.scp", load_mean(inputs[-1]))
-    top_n = args.top_n if args.scores == "asnorm" else None
+    directions = trial_directions(trials, embeddings / info.validation / "xvector.scp", load_mean(mean_path))
     statistics = cohort_statistics(directions, load_cohort(args.data, args.exp_dir, info), top_n)
     scores = normalise(trials, directions.cosines(trials.enrolment, trials.test), statistics)
     durations = {folder: _durations(args.data / folder) for folder in dict.fromkeys(lists.values())}
@@ -136,6 +137,28 @@ def run(args: argparse.Namespace) -> None:
         _warn(name, checks[name])
     save(model_path, model, checks)
     finish(marker)
+
+
+def _top_n(args: argparse.Namespace) -> int | None:
+    """How many of the cohort the normalised scores took; None for all.
+
+    Raises:
+        RecipeError: there are no such scores, they are not made of what is there now, or took another number than
+            ``--top_n``.
+    """
+    reasons = stale(args.scores, args.exp_dir, args.data)
+    if reasons is None:
+        reasons = ["there is no record of it: it has not been run, or an earlier version did"]
+    recorded = recorded_inputs(args.exp_dir / ".done" / args.scores) or {}
+    top_n: int | None = recorded.get("top_n")
+    if not reasons and args.scores == "asnorm" and args.top_n not in (None, top_n):
+        reasons = [f"it took --top_n {top_n}, found --top_n {args.top_n}"]
+    if reasons:
+        raise RecipeError(
+            f"{args.exp_dir}: normalise with --method {args.scores} must run before the calibration: "
+            f"{'; '.join(reasons)} (run.sh --stage 6)"
+        )
+    return top_n
 
 
 def _warn(name: str, check: EerCheck) -> None:

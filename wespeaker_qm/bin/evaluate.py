@@ -9,17 +9,21 @@ from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.metrics import evaluate_list
 from wespeaker_qm.evaluate.report import TRAINED, CorpusCard, Evaluation, Training, list_table, write_evaluation
-from wespeaker_qm.evaluate.score_files import CALIBRATED, VARIANTS, present_variants, score_path, stamps
+from wespeaker_qm.evaluate.score_files import CALIBRATED, VARIANTS, present_variants, score_path
 from wespeaker_qm.evaluate.training import loss_card, read_training_log
 from wespeaker_qm.evaluate.trial_table import read_trial_table
 from wespeaker_qm.score.calibration import load as load_calibration
-from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.score.upstream import digests, refuse_stale, stale
+from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.provenance import provenance
 from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the code; raised when the figures of the same scores change."""
 
 HELP = "EER, minDCF and TAR@FAR of all trial lists with intervals, DET figure, report.md (end of stages 5 to 7)"
 
@@ -53,6 +57,29 @@ def _name_and_folder(text: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
+def _true_variants(exp_dir: Path, data: Path, info: CorpusInfo) -> list[str]:
+    """The normalised and calibrated scores that are there and were made from what is there now; others are told."""
+    true = []
+    for variant in present_variants(exp_dir, info.trials):
+        reasons = stale(variant, exp_dir, data)
+        if reasons is None:
+            reasons = [
+                "no record of what they were made from: by an interrupted run, an earlier version or somebody else"
+            ]
+        if reasons:
+            number = 7 if variant == CALIBRATED else 6
+            logger.warning(
+                "%s/scores: the %s scores are left out: %s; make them again (run.sh --stage %d)",
+                exp_dir,
+                variant,
+                "; ".join(reasons),
+                number,
+            )
+        else:
+            true.append(variant)
+    return true
+
+
 def run(args: argparse.Namespace) -> None:
     """Evaluate all lists and systems, unless nothing changed since the last run."""
     info = CorpusInfo.load(args.data)
@@ -65,7 +92,9 @@ def run(args: argparse.Namespace) -> None:
         if name in baselines:
             raise RecipeError(f"--baseline: the name {name} stands twice, expected another name for {folder}")
         baselines[name] = folder
-    variants = present_variants(args.exp_dir, info.trials)
+    for folder in (args.exp_dir, *baselines.values()):
+        refuse_stale(folder, args.data, info)
+    variants = _true_variants(args.exp_dir, args.data, info)
     notes = []
     calibration_path = args.exp_dir / "scores" / "calibration.json"
     if CALIBRATED in variants:
@@ -86,22 +115,23 @@ def run(args: argparse.Namespace) -> None:
     config_path, log_path = args.exp_dir / "config.yaml", args.exp_dir / "train_log.jsonl"
     was_trained_here = log_path.is_file()
 
-    inputs = [
-        args.data / "corpus.yaml",
-        *trials_paths.values(),
-        *speaker_paths.values(),
-        config_path,
-        log_path,
-        calibration_path,
-    ]
-    scores = [path for files in score_files.values() for path in files.values()]
+    sources = ["data/corpus.yaml", "config.yaml", "train_log.jsonl", "scores/calibration.json"]
+    sources += [f"data/trials/{name}" for name in info.trials]
+    sources += [f"data/{folder}/utt2spk" for folder in info.trials.values()]
+    sources += [f"scores/{score_path(args.exp_dir, name, variant).name}" for name in info.trials for _, variant in own]
+    inputs: dict[str, object] = dict(digests(sources, args.exp_dir, args.data))
+    for baseline, folder in baselines.items():
+        files = (f"scores/{score_path(folder, name).name}" for name in info.trials)
+        inputs |= {f"{baseline}: {name}": digest for name, digest in digests(files, folder, args.data).items()}
+    inputs |= {"systems": [*variants, *baselines], "num_resamples": args.num_resamples, "seed": args.seed}
     outputs = ["metrics.json", "report.md", "report.tex", "det.png", "det.pdf"]
     outputs += ["training.png"] if was_trained_here else []
-    settings = [variants, list(baselines), args.num_resamples, args.seed]
     marker = DoneMarker(
         args.exp_dir / ".done" / "evaluate",
-        [settings, [file_stamp(path) for path in inputs], [stamps(path) for path in scores]],
+        inputs,
         [args.exp_dir / output for output in outputs],
+        version=VERSION,
+        checks_outputs=True,
     )
     if not begin(marker, "evaluate"):
         return

@@ -1,8 +1,11 @@
 """Stage 4, second half: embeddings of the training and trial sets, and the training mean."""
 
 import argparse
+import dataclasses
 import logging
+import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +17,16 @@ from wespeaker_qm.corpus.shard_index import packed_digest
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all
 from wespeaker_qm.train import build, checkpoint
-from wespeaker_qm.train.distributed import choose_device
+from wespeaker_qm.train.distributed import choose_device, refuse_missing_gpus
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.checksums import checked_path
-from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs, value_digest
+from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.vectors import write_vectors
+
+VERSION = 1
+"""Of the code; raised when the embeddings of the same audio and weights change."""
 
 HELP = "extract embeddings of whole utterances (stage 4)"
 
@@ -41,53 +48,101 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use models/model_N.pt instead of the average; write to EXP_DIR/model_N, for a look at how a run develops",
     )
     system.add_argument(
-        "--untrained", action="store_true", help="use the run's initial random weights; write to EXP_DIR/untrained"
+        "--untrained",
+        action="store_true",
+        help="use a network like the run's with random weights; write to EXP_DIR/untrained",
+    )
+    system.add_argument(
+        "--initial",
+        action="store_true",
+        help="use the weights that the training began with, where model_init names some; write to EXP_DIR/initial",
     )
     system.add_argument(
         "--ltas", action="store_true", help="use long-term average spectra: no network, and no run needed in EXP_DIR"
     )
 
 
-def _open_system(args: argparse.Namespace, corpus: CorpusInfo) -> tuple[Embedder, Fbank, Path, list[str]]:
-    """The embedder, its filter bank, the folder to write to, and stamps of what it depends on."""
+class _System(NamedTuple):
+    """What embeds, and where to."""
+
+    embed: Embedder
+    fbank: Fbank
+    folder: Path
+    """The system's experiment: embeddings go to ``folder/embeddings``."""
+    inputs: dict[str, Any]
+    """What it depends on, for done markers."""
+
+
+def _open_system(args: argparse.Namespace, corpus: CorpusInfo) -> _System | None:
+    """The system that the options name; None where it is that of ``model_init``, and there is no such thing.
+
+    Raises:
+        RecipeError: weights are missing, do not fit the network, or are not those that the training began with.
+    """
     exp_dir: Path = args.exp_dir
     if args.ltas:
         rate = ShardReader(args.data / corpus.train / "shard.list").sample_rate
         fbank = Fbank(sample_rate=rate)
-        return LtasEmbedder(fbank), fbank, exp_dir / "embeddings", ["ltas"]
+        return _System(LtasEmbedder(fbank), fbank, exp_dir, {"system": "ltas"})
     config: Config = load_config([exp_dir / "config.yaml"])
+    refuse_missing_gpus(config.gpus, config.device)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     fbank = build.build_fbank(config, dither=0.0)
     torch.manual_seed(config.seed)
-    encoder = build.build_encoder(config)
+    encoder = build.build_encoder(dataclasses.replace(config, model_init=None))
+    inputs: dict[str, Any] = {
+        "network": [config.model, dataclasses.asdict(config.model_args)],
+        "features": [config.dataset_args.resample_rate, dataclasses.asdict(config.dataset_args.fbank_args)],
+    }
     if args.untrained:
-        folder, stamps = exp_dir / "untrained", ["untrained", config.to_yaml()]
+        folder, inputs = exp_dir / "untrained", {**inputs, "system": "untrained", "seed": config.seed}
+    elif args.initial:
+        if config.model_init is None:
+            logger.info("stage extract: no initial weights (model_init): the training began with random ones")
+            return None
+        path, folder = Path(config.model_init), exp_dir / "initial"
+        inputs = {**inputs, "system": "initial", "initial weights": file_digest(path)}
+        trained_from = (recorded_inputs(exp_dir / ".done" / "train") or inputs)["initial weights"]
+        if trained_from != inputs["initial weights"]:
+            raise RecipeError(
+                f"{path}: not the weights that {exp_dir} was trained from; put those back, or delete {folder} and "
+                "leave this baseline out"
+            )
+        checkpoint.load_encoder(encoder, checkpoint.load(path), path)
     else:
         path = checkpoint.average_path(exp_dir) if args.epoch is None else checkpoint.model_path(exp_dir, args.epoch)
         checkpoint.load_encoder(encoder, checkpoint.load(path), path)
-        folder, stamps = exp_dir if args.epoch is None else exp_dir / path.stem, [file_stamp(path)]
-    return NetworkEmbedder(encoder, fbank, choose_device(config.device)), fbank, folder / "embeddings", stamps
+        folder = exp_dir if args.epoch is None else exp_dir / path.stem
+        inputs |= {os.path.relpath(path, folder): file_digest(path)}
+    return _System(NetworkEmbedder(encoder, fbank, choose_device(config.device)), fbank, folder, inputs)
 
 
 def run(args: argparse.Namespace) -> None:
     """Embed every set that scoring needs; all utterances, or an error."""
     corpus = CorpusInfo.load(args.data)
-    embed, fbank, output, stamps = _open_system(args, corpus)
+    system = _open_system(args, corpus)
+    if system is None:
+        return
+    output = system.folder / "embeddings"
     validation = [] if corpus.validation is None else [corpus.validation]  # stage 7 calibrates on it
     sets = list(dict.fromkeys([corpus.train, *corpus.trials.values(), *validation]))
     mean_path = output / "mean_vec.npy"
     for name in sets:
         target = output / name / "xvector.scp"
-        outputs = [target, mean_path] if name == corpus.train else [target]
-        inputs = [*stamps, packed_digest(args.data / name)]
-        marker = DoneMarker(output.parent / ".done" / f"extract_{name}", inputs, outputs)
-        others = [target.with_suffix(".ark")]
-        if not begin(marker, f"extract {name}", others=others, task=f"extract {name}: {' '.join(inputs)}"):
+        outputs = [target, target.with_suffix(".ark"), *([mean_path] if name == corpus.train else [])]
+        inputs = {**system.inputs, f"audio/{name}": packed_digest(args.data / name)}
+        done = system.folder / ".done" / f"extract_{name}"
+        marker = DoneMarker(done, inputs, outputs, version=VERSION, checks_outputs=True)
+        if not begin(marker, f"extract {name}", task=f"extract {name}: {value_digest(inputs)}"):
             continue
         reader = ShardReader(args.data / name / "shard.list")
         embeddings = embed_all(
-            embed, reader, frame_shift=fbank.frame_shift, num_workers=args.num_workers, description=f"extract {name}"
+            system.embed,
+            reader,
+            frame_shift=system.fbank.frame_shift,
+            num_workers=args.num_workers,
+            description=f"extract {name}",
         )
         if name == corpus.train:
             with checked_path(mean_path) as temporary:

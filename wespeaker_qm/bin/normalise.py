@@ -6,17 +6,21 @@ from pathlib import Path
 
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.score_cache import cache_path
-from wespeaker_qm.evaluate.score_files import NORMALISED, score_path, stamps
+from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, discard_variant, score_path
 from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
-from wespeaker_qm.score.cohort import check_apart, load_cohort
+from wespeaker_qm.score.cohort import check_apart, cohort_sources, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
+from wespeaker_qm.score.upstream import digests
 from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import whole_number
-from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.stage import begin, finish
 
 logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the code; raised when the normalised scores of the same inputs change."""
 
 HELP = "AS-norm or S-norm of the scores against the training speakers (stage 6)"
 
@@ -53,14 +57,16 @@ def run(args: argparse.Namespace) -> None:
     mean_path = embeddings / "mean_vec.npy"
     scps = {name: embeddings / folder / "xvector.scp" for name, folder in info.trials.items()}
     top_n = args.top_n if args.method == "asnorm" else None
-    inputs = [*trials_paths.values(), *scps.values(), mean_path, embeddings / info.train / "xvector.scp"]
-    inputs += [args.data / folder / "utt2spk" for folder in dict.fromkeys([info.train, *info.trials.values()])]
-    marker = DoneMarker(
-        args.exp_dir / ".done" / args.method,
-        [top_n, [file_stamp(path) for path in inputs], [stamps(path) for path in cosines.values()]],
-        outputs.values(),
-    )
+    sources = [f"scores/{path.name}" for path in cosines.values()] + [f"data/trials/{name}" for name in info.trials]
+    sources += [f"embeddings/{folder}" for folder in info.trials.values()]
+    sources += [f"data/{folder}/utt2spk" for folder in info.trials.values()]
+    sources += ["embeddings/mean_vec.npy", *cohort_sources(info)]
+    inputs = {"top_n": top_n, **digests(sources, args.exp_dir, args.data)}
+    done = args.exp_dir / ".done"
+    marker = DoneMarker(done / args.method, inputs, outputs.values(), version=VERSION, checks_outputs=True)
     if not begin(marker, "normalise", others=[cache_path(path) for path in outputs.values()]):
+        if (recorded_inputs(done / CALIBRATED) or {}).get("scores") != args.method:
+            discard_variant(args.exp_dir, info.trials, CALIBRATED)  # of the other method
         return
 
     for folder in dict.fromkeys(info.trials.values()):
@@ -79,4 +85,5 @@ def run(args: argparse.Namespace) -> None:
             quality_measures(trials, directions, statistics),
         )
         logger.info("normalised %d scores of %s -> %s", len(trials), name, outputs[name])
+    discard_variant(args.exp_dir, info.trials, CALIBRATED)  # made of older scores
     finish(marker)

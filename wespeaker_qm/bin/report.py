@@ -4,13 +4,18 @@ import argparse
 import logging
 from pathlib import Path
 
+from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.table5 import read_written
 from wespeaker_qm.report.page import write_report
-from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.score.upstream import digests
+from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.stage import begin, finish
 
 logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the code; raised when the page for the same results changes."""
 
 HELP = (
     "one self-contained report.html of a run or a set of runs: tables, DET curves, threshold explorer, hardest errors"
@@ -47,9 +52,16 @@ def run(args: argparse.Namespace) -> None:
         runs = read_written(table5)["runs"]
         folders = [args.exp_root / name for name in runs]
     output = (args.exp_root or folders[0]) / "report.html"
-    inputs = [args.data / "corpus.yaml", args.base, *([] if table5 is None else [table5])]
-    inputs += [folder / name for folder in folders for name in ("metrics.json", "config.yaml", "train_log.jsonl")]
-    marker = DoneMarker(output.parent / ".done" / "report", [file_stamp(path) for path in inputs], [output])
+    info = CorpusInfo.load(args.data)
+    tables = [f"data/{name}/{table}" for name in info.sets() for table in ("utt2spk", "utt2dur", "wav.scp")]
+    sources = ["data/corpus.yaml", f"audio/{info.trials[info.headline]}", *tables]
+    inputs: dict[str, object] = dict(digests(sources, output.parent, args.data))
+    inputs |= {"base": file_digest(args.base), "table5": ABSENT if table5 is None else file_digest(table5)}
+    for number, folder in enumerate(folders):
+        scores = (f"scores/{path.name}" for path in sorted((folder / "scores").glob("*.score*")))
+        files = digests(["metrics.json", "config.yaml", "train_log.jsonl", *scores], folder, args.data)
+        inputs |= {f"run {number}: {name}": digest for name, digest in files.items()}
+    marker = DoneMarker(output.parent / ".done" / "report", inputs, [output], version=VERSION, checks_outputs=True)
     if not begin(marker, "report"):
         return
     write_report(folders, args.data, output, base=args.base, table5=table5)

@@ -6,16 +6,20 @@ from pathlib import Path
 
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.score_cache import cache_path
-from wespeaker_qm.evaluate.score_files import VARIANTS, remove, score_path
+from wespeaker_qm.evaluate.score_files import VARIANTS, discard_variant, score_path
 from wespeaker_qm.evaluate.trial_table import read_trial_table
 from wespeaker_qm.score.cosine import load_mean, score_trials
+from wespeaker_qm.score.upstream import digests
 from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import true_or_false
-from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.done import DoneMarker, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.stage import begin, finish
 
 logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the code; raised when the scores of the same embeddings change."""
 
 HELP = "score trial lists by cosine, the training mean subtracted (stage 5)"
 
@@ -56,25 +60,25 @@ def run(args: argparse.Namespace) -> None:
         raise RecipeError(f"--trials: unknown {', '.join(unknown)}; {args.data} has {', '.join(info.trials)}")
 
     mean_path = args.exp_dir / "embeddings" / "mean_vec.npy" if args.subtract_mean else None
+    sources = [f"data/trials/{name}" for name in names] + [f"embeddings/{info.trials[name]}" for name in names]
+    sources += ["embeddings/mean_vec.npy"] if args.subtract_mean else []
     trials_paths = {name: args.data / "trials" / name for name in names}
     scps = {name: args.exp_dir / "embeddings" / info.trials[name] / "xvector.scp" for name in names}
     outputs = {name: score_path(args.exp_dir, name) for name in names}
-    inputs = [*trials_paths.values(), *scps.values(), *([] if mean_path is None else [mean_path])]
+    inputs = {"text": args.text, **digests(sources, args.exp_dir, args.data)}
     made = [output if args.text else cache_path(output) for output in outputs.values()]
-    # Made of older cosines, they are removed.
-    variants = [score_path(args.exp_dir, name, variant) for name in names for variant in VARIANTS]
-    others = [path for text in (*outputs.values(), *variants) for path in (text, cache_path(text))]
-    task = f"score {', '.join(names)} of {args.data.resolve()}, {args.text}, {args.subtract_mean}"
-    marker = DoneMarker(args.exp_dir / ".done" / "score", [args.text, [file_stamp(path) for path in inputs]], made)
+    others = [path for text in outputs.values() for path in (text, cache_path(text))]
+    task = f"score {', '.join(names)}: {value_digest(inputs)}"
+    marker = DoneMarker(args.exp_dir / ".done" / "score", inputs, made, version=VERSION, checks_outputs=True)
     if not begin(marker, "score", others=others, task=task):
         return
 
     mean = None if mean_path is None else load_mean(mean_path)
-    for path in variants:
-        remove(path)
     for name in names:
         trials = read_trial_table(trials_paths[name])
         scores = score_trials(trials, scps[name], mean)
         write_scores(outputs[name], trials, scores, text=args.text)
         logger.info("scored %d trials of %s -> %s", len(trials), name, outputs[name])
+    for variant in VARIANTS:  # made of older cosines
+        discard_variant(args.exp_dir, info.trials, variant)
     finish(marker)

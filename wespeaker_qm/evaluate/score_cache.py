@@ -1,8 +1,8 @@
 """A score file's content in binary, beside it: ``<file>.npz``, uncompressed arrays of numpy.
 
-Text is most of the time that a million scores take. The cache holds what the text says, to the last digit, and the size
-and time of the text it belongs to; it is used where they are those of the file, and ignored otherwise. A cache that was
-written instead of a text stands alone.
+Text is most of the time that a million scores take. The cache holds what the text says, to the last digit, and the
+checksum of the text it belongs to; it is used where that is the file's, and ignored otherwise. A cache that was written
+instead of a text stands alone.
 """
 
 import zipfile
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.utils.checksums import ChecksumError, checked_path, verify
+from wespeaker_qm.utils.checksums import ChecksumError, checked_path, checksum_of, verify
 from wespeaker_qm.utils.errors import RecipeError
 
 
@@ -77,8 +77,5 @@ def read_cache(path: Path) -> ScoreCache | None:
 
 
 def _stamp(path: Path) -> NDArray[np.int64]:
-    """Size and time of the text; nothing where there is no text."""
-    if not path.is_file():
-        return np.empty(0, np.int64)
-    status = path.stat()
-    return np.array([status.st_size, status.st_mtime_ns], np.int64)
+    """Checksum of the text; nothing where there is no text."""
+    return np.array(checksum_of(path) if path.is_file() else [], np.int64)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wespeaker_qm.evaluate.score_cache import cache_path
 from wespeaker_qm.utils.checksums import remove_checked
-from wespeaker_qm.utils.done import file_stamp
+from wespeaker_qm.utils.done import discard
 
 NORMALISED = ("snorm", "asnorm")
 CALIBRATED = "calibrated"
@@ -29,12 +29,12 @@ def present_variants(exp_dir: Path, trial_lists: Iterable[str]) -> list[str]:
     return [variant for variant in VARIANTS if all(exists(score_path(exp_dir, name, variant)) for name in lists)]
 
 
+def discard_variant(exp_dir: Path, trial_lists: Iterable[str], variant: str) -> None:
+    """Remove scores that are no longer true, as far as stage 6 or 7 wrote them and nobody has changed them since."""
+    discard(exp_dir / ".done" / variant, [score_path(exp_dir, name, variant) for name in trial_lists], remove)
+
+
 def remove(path: Path) -> None:
     """Remove scores, text and cache."""
     remove_checked(path)
     remove_checked(cache_path(path))
-
-
-def stamps(path: Path) -> list[str]:
-    """What tells whether scores have changed."""
-    return [file_stamp(path), *([] if path.is_file() else [file_stamp(cache_path(path))])]

@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.score.upstream import digests
+from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.tables import read_map
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
+
+VERSION = 1
+"""Of the code; raised when the means of the same embeddings change."""
 
 _BLOCK_UTTERANCES = 1 << 16
 
@@ -49,12 +53,18 @@ def speaker_means(scp: Path | str, speaker: Mapping[str, str]) -> Cohort:
     return Cohort(speakers, (sums / counts[:, None]).astype(np.float32))
 
 
+def cohort_sources(info: CorpusInfo) -> list[str]:
+    """What the cohort is made from, as :mod:`wespeaker_qm.score.upstream` names it."""
+    return [f"embeddings/{info.train}", f"data/{info.train}/utt2spk"]
+
+
 def load_cohort(data: Path, exp_dir: Path, info: CorpusInfo) -> NDArray[np.float32]:
     """The (C, D) mean embeddings of the training speakers, made once: ``embeddings/<train>/spk_xvector.scp``."""
     folder = exp_dir / "embeddings" / info.train
     source, target = folder / "xvector.scp", folder / "spk_xvector.scp"
     speaker_path = data / info.train / "utt2spk"
-    marker = DoneMarker(exp_dir / ".done" / "cohort", [file_stamp(path) for path in (source, speaker_path)], [target])
+    inputs = digests(cohort_sources(info), exp_dir, data)
+    marker = DoneMarker(exp_dir / ".done" / "cohort", inputs, [target], version=VERSION, checks_outputs=True)
     if not marker.is_current() and begin(marker, "cohort", others=[target.with_suffix(".ark")]):
         cohort = speaker_means(source, read_map(speaker_path))
         write_vectors(folder, target.stem, cohort.speakers, cohort.means)

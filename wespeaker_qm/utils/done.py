@@ -7,7 +7,7 @@ are known by their content (:func:`file_digest`): neither a copy that keeps its 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +102,12 @@ class DoneMarker:
 
     def is_current(self) -> bool:
         """Whether the stage was done with the same inputs and its outputs are still there."""
-        return self.path.is_file() and not self.changes()
+        return not self.changes()
 
     def changes(self) -> list[str]:
         """Why the stage must run, in words: inputs that differ, outputs that are gone; nothing when it is done."""
         recorded = _read(self.path)
-        if "inputs" in recorded:
+        if isinstance(recorded.get("inputs"), dict):
             lines = differences(recorded["inputs"], self.inputs)
         elif recorded.get("key") == self._old_key:
             lines = []
@@ -134,6 +134,17 @@ class DoneMarker:
         """Write the marker: the last act of a stage."""
         outputs = {output.name: file_digest(output) if self.checks_outputs else "" for output in self.outputs}
         write_text(self.path, json.dumps({"inputs": self.inputs, "outputs": outputs}, indent=1) + "\n")
+
+
+def discard(path: Path | str, outputs: Iterable[Path], remove: Callable[[Path], None] = Path.unlink) -> None:
+    """Remove a marker, and with ``remove`` those of ``outputs`` that its stage wrote and nobody has changed since."""
+    path = Path(path)
+    written = _read(path).get("outputs")
+    written = written if isinstance(written, dict) else {}
+    for output in outputs:
+        if output.is_file() and written.get(output.name) == file_digest(output):
+            remove(output)
+    path.unlink(missing_ok=True)
 
 
 def recorded_inputs(path: Path | str) -> dict[str, Any] | None:

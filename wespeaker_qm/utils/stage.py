@@ -26,7 +26,10 @@ def begin(marker: DoneMarker, stage: str, *, others: Iterable[Path] = (), task: 
     Raises:
         RecipeError: another process is at work in the folder, or files lie there that no stage made.
     """
-    if not marker.is_current():
+    changes = marker.changes()
+    if changes:
+        if marker.path.is_file():
+            logger.info("stage %s: done again, because %s", stage, "; ".join(changes))
         written = [*marker.outputs, *others]
         refuse_foreign(_folder(marker), written, made_before=marker.path.is_file())
         lock_for_writing(_folder(marker), task)

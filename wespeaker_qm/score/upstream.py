@@ -1,0 +1,98 @@
+"""Whether what lies in an experiment's folder was made from what lies before it.
+
+A stage's marker (:mod:`wespeaker_qm.utils.done`) names what it was made from, and a name tells where that lies::
+
+    models/model_3.pt     a file of the experiment
+    scores/all.score      scores of the experiment, as text or as their cache alone
+    embeddings/eval       an scp of the experiment and every ark that it refers to
+    data/trials/all       a file of the corpus
+    audio/eval            a packed set of the corpus
+
+So a later program can ask whether that is still there, or was replaced since, without knowing the stage's options.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.corpus.shard_index import packed_digest
+from wespeaker_qm.evaluate.score_cache import cache_path
+from wespeaker_qm.utils.done import ABSENT, differences, file_digest, recorded_inputs, value_digest
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.tables import read_map
+
+
+def digests(names: Iterable[str], exp_dir: Path, data: Path) -> dict[str, str]:
+    """Digest of the content of each named artefact, or ``absent``."""
+    return {name: _digest(name, exp_dir, data) for name in dict.fromkeys(names)}
+
+
+def _digest(name: str, exp_dir: Path, data: Path) -> str:
+    kind, _, rest = name.partition("/")
+    if kind == "data":
+        return file_digest(data / rest)
+    if kind == "audio":
+        return _packed(data / rest)
+    path = exp_dir / name
+    if kind == "scores" and not path.is_file():
+        return file_digest(cache_path(path))
+    if kind == "embeddings" and (path / "xvector.scp").is_file():
+        return _vectors(path / "xvector.scp")
+    return file_digest(path)
+
+
+def _packed(folder: Path) -> str:
+    try:
+        return packed_digest(folder)
+    except RecipeError:  # whoever needs the audio says so better
+        return ABSENT
+
+
+def _vectors(scp: Path) -> str:
+    """Names and places of all vectors, and the content of every ark; where an ark lies is of no matter."""
+    places = {name: place.rpartition(":") for name, place in read_map(scp).items()}
+    arks = list(dict.fromkeys(ark for ark, _, _ in places.values()))
+    number = {ark: position for position, ark in enumerate(arks)}
+    rows = [(name, number[ark], offset) for name, (ark, _, offset) in places.items()]
+    return value_digest([rows, [file_digest(ark) for ark in arks]])
+
+
+def stale(stage: str, exp_dir: Path, data: Path) -> list[str] | None:
+    """What a stage's result was made from and is another thing now, in words; None where the stage left no record.
+
+    What is gone meanwhile, as checkpoints are after the average, says nothing.
+    """
+    recorded = recorded_inputs(exp_dir / ".done" / stage)
+    if recorded is None:
+        return None
+    named = {name: value for name, value in recorded.items() if "/" in name}
+    now = digests(named, exp_dir, data)
+    return differences({name: named[name] for name in named if now[name] != ABSENT}, _without_absent(now))
+
+
+def _without_absent(values: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value != ABSENT}
+
+
+def refuse_stale(exp_dir: Path, data: Path, info: CorpusInfo) -> None:
+    """Refuse cosines that were not made from the present embeddings, and embeddings not of the present weights.
+
+    Folders without embeddings hold scores of another origin, which are taken as they are.
+
+    Raises:
+        RecipeError: what has to be made again, why, and by which stage.
+    """
+    sets = dict.fromkeys([*info.trials.values(), info.train])
+    stages = {"average": 4, **{f"extract_{name}": 4 for name in sets}, "score": 5}
+    for stage, number in stages.items():
+        reasons = stale(stage, exp_dir, data)
+        if reasons:
+            raise RecipeError(
+                f"{exp_dir}: stage {stage} must run again before anything is evaluated ({'; '.join(reasons)}); "
+                f"run.sh --stage {number}"
+            )
+        if reasons is None and stage == "score" and (exp_dir / "embeddings").is_dir():
+            raise RecipeError(
+                f"{exp_dir}/scores: no record of what they were made from: scoring was interrupted, or an earlier "
+                "version made them; score again (run.sh --stage 5)"
+            )
