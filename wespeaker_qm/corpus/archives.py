@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from wespeaker_qm.audio.io import AudioError
+from wespeaker_qm.corpus.segments import split_segment
 from wespeaker_qm.utils.done import file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -154,9 +155,10 @@ def recording_stamps(paths: Iterable[str]) -> Iterator[str]:
     """Stamps of recordings for done markers: of the file, or the locator with the stamp of its archive."""
     archives: dict[str, str] = {}  # a million members, but few archives
     for path in paths:
-        match = _LOCATOR.fullmatch(path)
+        recording, span = split_segment(path)
+        match = _LOCATOR.fullmatch(recording)
         if match is None:
-            yield file_stamp(path)
+            yield file_stamp(path) if span is None else f"{path} {file_stamp(recording)}"
             continue
         archive = match["zip"] or match["tar"] or match["lmdb"]
         if archive not in archives:

@@ -9,6 +9,7 @@ import numpy as np
 
 from wespeaker_qm.audio.io import AudioError, read_audio
 from wespeaker_qm.corpus.archives import is_locator, open_recording
+from wespeaker_qm.corpus.segments import read_span, split_segment
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import write_rows
 
@@ -33,7 +34,8 @@ def read_checked_audio(
     """Read a recording as :func:`wespeaker_qm.audio.io.read_audio` does, and refuse it when it is too short or silent.
 
     Args:
-        path: a file, or a locator (:mod:`wespeaker_qm.corpus.archives`).
+        path: a file, a locator (:mod:`wespeaker_qm.corpus.archives`) or a segment of either
+            (:mod:`wespeaker_qm.corpus.segments`).
         min_duration_s: shortest that will do, in seconds.
         silence_peak_db: a recording whose largest deviation from its mean is below this level (0 is full scale) is
             silent; minus infinity refuses only what has no signal at all.
@@ -41,10 +43,12 @@ def read_checked_audio(
     Raises:
         AudioError: the file cannot be used; the message, made for one cell of a table, is the reason alone.
     """
+    recording, span = split_segment(str(path))
     try:
-        waveform, sample_rate = read_audio(open_recording(str(path)))
+        source = open_recording(recording)
+        waveform, sample_rate = read_audio(source) if span is None else read_span(source, span)
     except AudioError as error:
-        name = "audio in memory" if is_locator(str(path)) else str(path)
+        name = "audio in memory" if is_locator(recording) else recording
         raise AudioError(" ".join(str(error).removeprefix(f"{name}: ").split())) from error
     duration_s = len(waveform) / sample_rate
     if duration_s < min_duration_s:

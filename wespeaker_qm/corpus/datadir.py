@@ -1,10 +1,20 @@
-"""Kaldi data directories: ``wav.scp``, ``utt2spk``, ``spk2utt``, ``utt2dur`` and optional tables beside them."""
+"""Kaldi data directories: ``wav.scp``, ``utt2spk``, ``spk2utt``, ``utt2dur`` and optional tables beside them.
+
+Of the other files that Kaldi knows, ``segments`` is applied, and those that would change what is trained on are
+refused: a choice of channels (``reco2file_and_channel``), warped frequencies (``spk2warp``, ``utt2warp``), speakers
+that ``spk2utt`` and ``utt2spk`` give differently, durations that are not those of ``segments``. What is made from the
+audio (``feats.scp``, ``cmvn.scp``, ``vad.scp``, ``utt2num_frames``, ``reco2dur``) or says something else of it
+(``text``, ``utt2lang``) is left alone.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wespeaker_qm.corpus.segments import read_segments, segment_duration_s
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.tables import read_map, refuse_commands, write_rows
+from wespeaker_qm.utils.tables import read_map, read_rows, refuse_commands, write_rows
+
+_DURATION_TOLERANCE_S = 0.05
 
 
 @dataclass(kw_only=True)
@@ -15,7 +25,8 @@ class DataDir:
     """
 
     wav: dict[str, str]
-    """Key -> path of the audio file (``wav.scp``), relative to the current directory or absolute."""
+    """Key -> path of the audio file (``wav.scp``), relative to the current directory or absolute; or a locator of a
+    recording in an archive, or of a segment (:mod:`wespeaker_qm.corpus.segments`)."""
     speaker: dict[str, str]
     """Key -> speaker (``utt2spk``)."""
     duration_s: dict[str, float] = field(default_factory=dict)
@@ -33,6 +44,11 @@ class DataDir:
             RecipeError: a table is missing or malformed, ``wav.scp`` has commands, or the tables do not agree.
         """
         path = Path(path)
+        if not (path / "wav.scp").is_file() and (path / "feats.scp").is_file():
+            raise RecipeError(
+                f"{path}: has feats.scp but no wav.scp, expected audio: features of another filter bank cannot be "
+                "trained on; add wav.scp"
+            )
 
         def optional(name: str) -> dict[str, str]:
             return read_map(path / name) if (path / name).is_file() else {}
@@ -43,18 +59,23 @@ class DataDir:
                 durations[key] = float(text)
             except ValueError:
                 raise RecipeError(f"{path / 'utt2dur'}: {key!r} has duration {text!r}, expected seconds") from None
+        wav = read_map(path / "wav.scp")
+        refuse_commands(path / "wav.scp", wav)
+        table = "wav.scp"
+        if (path / "segments").is_file():
+            table, wav = "segments", read_segments(path / "segments", wav)
         directory = cls(
-            wav=read_map(path / "wav.scp"),
+            wav=wav,
             speaker=read_map(path / "utt2spk"),
             duration_s=durations,
             gender=optional("spk2gender"),
             session=optional("utt2session"),
         )
-        refuse_commands(path / "wav.scp", directory.wav)
-        directory.validate(str(path))
+        directory.validate(str(path), table)
+        _refuse_unapplied(path, directory)
         return directory
 
-    def validate(self, name: str = "data directory") -> None:
+    def validate(self, name: str = "data directory", source: str = "wav.scp") -> None:
         """Check that the tables speak of the same keys.
 
         Raises:
@@ -63,11 +84,11 @@ class DataDir:
                 names the first.
         """
         if not self.wav:
-            raise RecipeError(f"{name}: no utterances in wav.scp, expected at least one; prepare the data again")
-        self._check_same(name, "wav.scp", set(self.wav), "utt2spk", set(self.speaker))
+            raise RecipeError(f"{name}: no utterances in {source}, expected at least one; prepare the data again")
+        self._check_same(name, source, set(self.wav), "utt2spk", set(self.speaker))
         for table, values in (("utt2dur", self.duration_s), ("utt2session", self.session)):
             if values:
-                self._check_same(name, "wav.scp", set(self.wav), table, set(values))
+                self._check_same(name, source, set(self.wav), table, set(values))
         if self.gender:
             self._check_same(name, "utt2spk", set(self.speaker.values()), "spk2gender", set(self.gender))
         for key, duration_s in self.duration_s.items():
@@ -127,3 +148,41 @@ class DataDir:
                 f"{name}: {left} and {right} differ in {len(difference)} key(s), e.g. {difference[0]!r} stands only "
                 f"in {only}; both must list the same keys, prepare the data again"
             )
+
+
+def _refuse_unapplied(path: Path, data: DataDir) -> None:
+    """Refuse tables beside ``wav.scp`` that say something else of the audio than what is read.
+
+    Raises:
+        RecipeError: there is one; it is named.
+    """
+    for name in ("spk2warp", "utt2warp"):
+        if (path / name).is_file():
+            raise RecipeError(
+                f"{path / name}: warped frequencies (VTLN) are not applied, expected no such file; remove it to train "
+                "on the audio as it is"
+            )
+    for key, duration_s in data.duration_s.items():
+        expected_s = segment_duration_s(data.wav[key])
+        if expected_s is not None and abs(duration_s - expected_s) > _DURATION_TOLERANCE_S:
+            raise RecipeError(
+                f"{path / 'utt2dur'}: {key!r} lasts {duration_s:g} s, but {expected_s:g} s in segments; correct "
+                "one, or remove utt2dur"
+            )
+    if (path / "reco2file_and_channel").is_file():
+        files = set()
+        for recording, file, channel in read_rows(path / "reco2file_and_channel", 3):
+            if channel not in ("A", "1") or file in files:
+                raise RecipeError(
+                    f"{path / 'reco2file_and_channel'}: {recording!r} is channel {channel} of {file}, but all channels "
+                    "of a file are averaged; write each channel into a file of its own, and remove this table"
+                )
+            files.add(file)
+    if (path / "spk2utt").is_file():
+        for name, keys in read_rows(path / "spk2utt", 2):
+            for key in keys.split():
+                if data.speaker.get(key, name) != name:
+                    raise RecipeError(
+                        f"{path / 'spk2utt'}: {key!r} is of {name!r}, but of {data.speaker[key]!r} in utt2spk; correct "
+                        "one, or remove spk2utt"
+                    )
