@@ -1,6 +1,7 @@
 """Trial lists and score files: what is read, and what is refused with which words."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from wespeaker_qm.evaluate import trial_table
 from wespeaker_qm.evaluate.score_cache import read_cache
 from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
 from wespeaker_qm.score.writing import write_scores
-from wespeaker_qm.utils.checksums import checksum_path
+from wespeaker_qm.utils.checksums import checked_path, checksum_path
 from wespeaker_qm.utils.errors import RecipeError
 
 
@@ -209,19 +210,32 @@ def test_labels_that_only_the_list_has_are_not_compared(write):
     assert read_scores(write("a c 2\na b 1\n"), trials).trials.is_target.tolist() == [False, True]
 
 
+class Trap:
+    """An object whose pickle makes a file when it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
 @pytest.mark.parametrize("text", [True, False])
-def test_nothing_pickled_is_read_from_a_cache(write, tmp_path, text):
+def test_a_cache_that_holds_a_pickle_is_refused_before_it_runs_anything(write, tmp_path, text):
     trials = read_trial_table(write("a b target\na c nontarget\n", "trials"))
     path = tmp_path / "x.score"
     write_scores(path, trials, np.array([3.0, 4.0]), text=text)
-    with np.load(f"{path}.npz") as arrays:
-        content = dict(arrays)
-    np.savez(f"{path}.npz", **content | {"scores": np.array([5.0, 6.0], dtype=object)})
+    cache = tmp_path / "x.score.npz"
+    with np.load(cache) as arrays:
+        content = dict(arrays) | {"scores": np.array([Trap(tmp_path / "sprung")] * 2, dtype=object)}
+    with checked_path(cache) as temporary, temporary.open("wb") as handle:  # its checksum is right
+        np.savez(handle, **content)
     if text:
         np.testing.assert_array_equal(read_scores(path).scores, [3, 4])
     else:
-        with pytest.raises(RecipeError, match=r"x\.score\.npz: "):
+        with pytest.raises(RecipeError, match=r"x\.score\.npz: cannot be read"):
             read_scores(path)
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_labels_that_are_none_are_counted_across_blocks(write, monkeypatch):

@@ -156,11 +156,21 @@ def test_where_writing_fails_no_older_scores_are_left(tmp_path, trials, monkeypa
     assert path.exists() == text
 
 
-def test_nothing_pickled_is_loaded(tmp_path):
-    """A pickle may run anything."""
-    np.save(tmp_path / "mean_vec.npy", np.array([Path], dtype=object), allow_pickle=True)
-    with pytest.raises((ValueError, RecipeError), match="pickle"):
+class Trap:
+    """An object whose pickle makes a file when it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_mean_that_is_a_pickle_is_refused_before_it_runs_anything(tmp_path):
+    np.save(tmp_path / "mean_vec.npy", np.array([Trap(tmp_path / "sprung")], dtype=object), allow_pickle=True)
+    with pytest.raises(RecipeError, match=r"mean_vec\.npy: "):
         cosine.load_mean(tmp_path / "mean_vec.npy")
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_numbers_too_small_for_their_digits_keep_22_places():
