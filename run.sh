@@ -27,12 +27,13 @@ score_norm_method=asnorm
 top_n=
 num_resamples=1000
 num_nodes=1
+node_rank=
 HOST_NODE_ADDR=localhost:29400
 job_id=2024
 
 options=(stage stop_stage corpus data config loss exp_dir exp_root overrides resume table5 prepare_opts
   vox_root download subset codec pack_opts num_workers
-  num_processes gpus score_norm_method top_n num_resamples num_nodes HOST_NODE_ADDR job_id)
+  num_processes gpus score_norm_method top_n num_resamples num_nodes node_rank HOST_NODE_ADDR job_id)
 
 help_message="Usage: ./run.sh [--name value | --name=value] ...
 
@@ -75,7 +76,8 @@ spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \
   --score_norm_method M asnorm or snorm [${score_norm_method}]
   --top_n N             asnorm: how many of the nearest training speakers count [300; alone, stage 7 takes what stage 6 took]
   --num_resamples N     resamples of the speakers, for the intervals; 0 for none [${num_resamples}]
-  --num_nodes N         machines that train together; run the same command on each [${num_nodes}]
+  --num_nodes N         machines that train together, with the same command; all but the first run stage 3 only [${num_nodes}]
+  --node_rank N         number of this machine, 0 for the first [0 where HOST_NODE_ADDR is this machine's, else not 0]
   --HOST_NODE_ADDR STR  host:port of the first machine [${HOST_NODE_ADDR}]
   --job_id N            name of the joint training [${job_id}]
   --help                print this
@@ -102,6 +104,8 @@ for bound in num_workers=1 num_processes=1 num_nodes=1 top_n=2 num_resamples=0; 
   [ -z "${!name}" ] || [ "${!name}" -ge "${bound#*=}" ] 2>/dev/null ||
     die "--${name}: found ${!name}, expected at least ${bound#*=}"
 done
+[[ "${node_rank}" =~ ^[0-9]*$ ]] && [ "${node_rank:-0}" -lt "${num_nodes}" ] ||
+  die "--node_rank: found ${node_rank}, expected 0 to $((num_nodes - 1)), one less than --num_nodes"
 [ "${num_resamples}" -ne 1 ] || die "--num_resamples: found 1, expected 0 or at least 2"
 case ${codec} in "" | wav | flac) ;; *) die "--codec: found ${codec}, expected wav or flac" ;; esac
 case ${score_norm_method} in asnorm | snorm) ;; *)
@@ -125,6 +129,7 @@ if [ -z "${config}" ]; then
   loss=${loss:-conf/loss/qmargin_a1.5.yaml}
 fi
 split_option config_files --config "${config}"
+[ "${#config_files[@]}" -gt 0 ] || die "--config: found no file in it, expected at least one"
 split_option override_list --overrides "${overrides}"
 split_option prepare_list --prepare_opts "${prepare_opts}"
 split_option pack_list --pack_opts "${pack_opts}"
@@ -153,12 +158,44 @@ if [ -n "${gpus}" ]; then
     die "--gpus: found ${CUDA_VISIBLE_DEVICES}, but of these CUDA shows ${visible} (nvidia-smi lists what this machine has)"
 fi
 
-wants() { # whether stage $1 is to run
-  [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]
-}
-
 announce() {
   echo "$(date '+%F %T') $1"
+}
+
+is_first=true # of the machines that train together
+if [ "${num_nodes}" -gt 1 ]; then
+  status=0
+  if [ -n "${node_rank}" ]; then
+    [ "${node_rank}" -eq 0 ] || status=1
+  else
+    "${PYTHON}" tools/is_this_machine.py "${HOST_NODE_ADDR}" || status=$?
+  fi
+  case ${status} in
+  0) ;;
+  1)
+    is_first=false
+    announce "The first of the ${num_nodes} machines is ${HOST_NODE_ADDR}: this one runs stage 3 only, and waits for it there"
+    ;;
+  *) die "--HOST_NODE_ADDR: found ${HOST_NODE_ADDR}, expected host:port of the first machine; or number the machines by --node_rank" ;;
+  esac
+fi
+
+wants() { # whether stage $1 is to run, on this machine; "evaluation" ends stages 5 to 7
+  if [ "$1" = evaluation ]; then
+    "${is_first}" && [ "${stop_stage}" -ge 5 ]
+  else
+    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && { "${is_first}" || [ "$1" -eq 3 ]; }
+  fi
+}
+
+await_first_machine() { # until it has come to stage 3: it may be preparing and packing for hours
+  local host=${HOST_NODE_ADDR%:*} port=29400
+  if [[ "${HOST_NODE_ADDR}" =~ :([0-9]+)$ ]]; then
+    port=${BASH_REMATCH[1]}
+  fi
+  until (: <"/dev/tcp/${host}/${port}") 2>/dev/null; do
+    sleep 2
+  done
 }
 
 wespeaker_qm() { # run a subcommand; its log lines also go to <experiment>/log/<subcommand>.log
@@ -184,6 +221,7 @@ train_and_evaluate() { # stages 3 to 7 with loss overlay $1 (may be empty) into 
     if [ "${num_nodes}" -gt 1 ] || [ "${num_processes}" -gt 1 ]; then
       launch=wespeaker_qm_distributed
     fi
+    "${is_first}" || await_first_machine
     "${launch}" "${dir}" train --data "${data}" --exp_dir "${dir}" --resume "${resume}" \
       --config "${config_files[@]}" ${loss:+"${loss}"} --set ${override_list[@]+"${override_list[@]}"}
   fi
@@ -215,7 +253,7 @@ train_and_evaluate() { # stages 3 to 7 with loss overlay $1 (may be empty) into 
     wespeaker_qm "${dir}" calibrate --data "${data}" --exp_dir "${dir}" --scores "${score_norm_method}" \
       ${top_n:+--top_n "${top_n}"}
   fi
-  if [ "${stop_stage}" -ge 5 ]; then
+  if wants evaluation; then
     announce "Evaluate ${dir}"
     wespeaker_qm "${dir}" evaluate --data "${data}" --exp_dir "${dir}" --num_resamples "${num_resamples}" \
       "${baselines[@]/#/--baseline=}"
@@ -243,7 +281,7 @@ else
   for loss in ${losses}; do
     train_and_evaluate "${loss}" "${exp_root}/$(basename "${loss}" .yaml)"
   done
-  if [ "${stop_stage}" -ge 5 ]; then
+  if wants evaluation; then
     wespeaker_qm "${exp_root}" table5 --data "${data}" --exp_root "${exp_root}" --table conf/table5.yaml \
       --num_resamples "${num_resamples}"
     wespeaker_qm "${exp_root}" report --data "${data}" --exp_root "${exp_root}"

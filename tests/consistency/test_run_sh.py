@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,9 @@ def test_help_lists_stages_and_every_option_with_its_default():
         (["--num_nodes=-1"], "--num_nodes: found -1, expected at least 1"),
         (["--top_n", "1"], "--top_n: found 1, expected at least 2"),
         (["--num_resamples", "1"], "--num_resamples: found 1, expected 0 or at least 2"),
+        (["--node_rank", "1"], "--node_rank: found 1, expected 0 to 0"),
+        (["--num_nodes", "2", "--node_rank=-1"], "--node_rank: found -1, expected 0 to 1"),
+        (["--config", " "], "--config: found no file in it"),
         (["--codec", "mp3"], "--codec: found mp3, expected wav or flac"),
         (["--score_norm_method", "znorm"], "--score_norm_method: found znorm, expected asnorm or snorm"),
         (["--gpus", "0 -1"], "--gpus: found -1, expected a list of numbers"),
@@ -76,6 +80,60 @@ def test_a_gpu_that_is_not_there_is_refused_before_any_stage(gpus):
     listed = ",".join(re.findall("[0-9]+", gpus))
     assert f"--gpus: found {listed}, but of these CUDA shows 0" in result.stderr
     assert "Stage" not in result.stdout
+
+
+STUB = """#!/bin/bash
+case "$1" in
+tools/*) exec {python} "$@" ;;
+*) echo "$*" >> "{log}" ;;
+esac
+"""
+
+
+@pytest.fixture
+def calls(tmp_path):
+    """Function: run run.sh with an interpreter that only notes what it is asked to do; returns output and notes."""
+
+    def run(*options):
+        stub, log = tmp_path / "python", tmp_path / "log"
+        stub.write_text(STUB.format(python=sys.executable, log=log))
+        stub.chmod(0o755)
+        log.write_text("")
+        command = [ROOT / "run.sh", "--data", tmp_path / "data", "--exp_root", tmp_path / "exp", *options]
+        environment = {**os.environ, "PYTHON": str(stub)}
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+        assert result.returncode == 0, result.stderr
+        return result.stdout, [re.findall(r"main (\w+)", line)[0] for line in log.read_text().splitlines()]
+
+    return run
+
+
+ALL = ["prepare", "pack", "train", "average", *["extract"] * 4, *["score"] * 3, "normalise", "calibrate"]
+ALL += ["evaluate", "report"]
+
+
+def test_the_first_of_several_machines_runs_every_stage(calls):
+    assert calls()[1] == ALL
+    assert calls("--num_nodes", "2", "--HOST_NODE_ADDR", "localhost:29987")[1] == ALL
+    assert calls("--num_nodes", "2", "--HOST_NODE_ADDR", "192.0.2.1:29987", "--node_rank", "0")[1] == ALL
+
+
+def test_another_machine_waits_for_the_first_and_trains_only(calls):
+    with socket.create_server(("localhost", 0)) as first:
+        address = f"localhost:{first.getsockname()[1]}"
+        output, made = calls("--num_nodes", "2", "--HOST_NODE_ADDR", address, "--node_rank", "1")
+    assert made == ["train"]
+    assert f"The first of the 2 machines is {address}: this one runs stage 3 only" in output
+    # An address for examples, which no machine has.
+    output, made = calls("--num_nodes", "2", "--HOST_NODE_ADDR", "192.0.2.1:29987", "--stage", "4")
+    assert made == []
+    assert "The first of the 2 machines is 192.0.2.1:29987" in output
+
+
+def test_with_initial_weights_their_system_is_a_baseline(calls, tmp_path):
+    (tmp_path / "exp" / "qmargin_a1.5" / "initial").mkdir(parents=True)
+    assert calls("--stage", "5", "--stop_stage", "5")[1] == [*["score"] * 4, "evaluate", "report"]
+    assert "--baseline=initial=" in (tmp_path / "log").read_text()
 
 
 def test_an_interpreter_that_is_none_is_refused():
