@@ -1,5 +1,6 @@
 """Calibration: log-likelihood ratios where they are known; measures that help where they do, and never decide."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
+from wespeaker_qm.score import calibration
 from wespeaker_qm.score.calibration import (
-    MAX_SHIFT,
     RIDGE,
     VERSION,
     EerCheck,
@@ -160,10 +161,16 @@ def test_what_measures_may_change_is_bounded():
     for row in anywhere:
         llr = model.apply(line, np.broadcast_to(row, (200, 3, 2)))
         base = fit(scores, alone(scores), is_target).apply(line, alone(line))
-        assert np.abs(llr - base).max() <= MAX_SHIFT + 1e-12
+        assert np.abs(llr - base).max() <= np.log(3) + 1e-12
         assert (np.diff(llr) > 0).all()  # of trials of one quality the score decides
     both = model.apply(line, anywhere)
     np.testing.assert_array_equal(both, model.apply(line, anywhere[:, :, ::-1]))
+    edge = np.clip(anywhere, np.array(model.low)[:, None], np.array(model.high)[:, None])
+    np.testing.assert_array_equal(both, model.apply(line, edge))
+    assert (anywhere != edge).any(axis=(1, 2)).mean() > 0.9
+    steep = dataclasses.replace(model, target_slope=[50.0, 0.0, 0.0])
+    separation = steep._conditional(anywhere)[0]
+    assert (separation.min(), separation.max()) == (0.5, 2.0)
     inside = rng.uniform(model.low, model.high, (200, 2, 3)).transpose(0, 2, 1)
     equal = np.repeat(inside.mean(axis=2, keepdims=True), 2, axis=2)
     np.testing.assert_allclose(model.apply(line, inside), model.apply(line, equal), rtol=1e-12)
@@ -242,6 +249,31 @@ def test_speakers_whom_measures_only_name_leave_the_score_alone():
     choice = choose(scores, q, is_target, speakers)
     assert set(choice.cllr) == {0, 1, 3}
     assert choice.num_measures == 0
+
+
+@pytest.mark.parametrize(
+    ("falls", "chosen"),
+    [
+        # Of Cllr by durations, and by all measures, in each of 5 folds.
+        (([0.03, 0.02, -0.01, -0.01, -0.01], [0.0] * 5), 0),  # 0.004 in the mean, 0.0087 its standard error
+        (([0.03, 0.02, 0.00, 0.00, -0.01], [0.0] * 5), 1),  # 0.008 and 0.0073
+        (([0.03, 0.03, 0.03, 0.03, 0.03], [0.05, 0.01, 0.05, 0.01, 0.03]), 1),  # no more than durations alone
+        (([0.03, 0.03, 0.03, 0.03, 0.03], [0.05, 0.04, 0.05, 0.04, 0.05]), 3),
+        (([-0.03, -0.03, -0.03, -0.03, -0.03], [0.05, 0.04, 0.05, 0.04, 0.05]), 3),
+    ],
+)
+def test_measures_must_help_by_more_than_a_standard_error(monkeypatch, falls, chosen):
+    costs = iter([0.5 - fall for fold in zip([0.0] * 5, *falls, strict=True) for fall in fold])
+    monkeypatch.setattr(calibration, "cllr", lambda *_: next(costs))
+    choice = choose(*pieces(10, num_speakers=20, cut=False))
+    assert choice.num_measures == chosen
+    assert choice.cllr == pytest.approx({0: 0.5, 1: 0.5 - np.mean(falls[0]), 3: 0.5 - np.mean(falls[1])})
+
+
+def test_notes_stand_where_something_is_wrong():
+    assert EerCheck(0.1, 0.12, 0.02001, 0.25).notes() == []
+    assert len(EerCheck(0.1, 0.12, 0.0199, 0.25).notes()) == 1
+    assert len(EerCheck(0.1, 0.12, 0.0199, 0.249).notes()) == 2
 
 
 def test_too_few_speakers_to_divide_leave_the_score_alone():
