@@ -1,6 +1,7 @@
 import dataclasses
 import logging
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -305,3 +306,35 @@ def test_a_saved_configuration_keeps_the_order_of_the_schema():
     """As conf/resnet34.yaml has it; sorted by name it is hard to read."""
     names = [line.split(":")[0] for line in Config().to_yaml().splitlines() if not line.startswith((" ", "-"))]
     assert names == [field.name for field in dataclasses.fields(Config)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 2**63),
+        ("num_epochs", 10**30),
+        ("dataloader_args.num_workers", 10**6),
+        ("dataloader_args.batch_size", 2**64),
+        ("dataset_args.resample_rate", 10**9),
+        ("dataset_args.fbank_args.dither", 1e300),
+        ("dataset_args.fbank_args.frame_length", 10**6),
+        ("scheduler_args.initial_lr", 1e300),
+        ("optimizer_args.weight_decay", 1.5),
+        ("model_args.m_channels", 10**9),
+        ("num_threads", 10**9),
+        *((key, value) for key in ("projection_args.scale", "scheduler_args.final_lr") for value in (".nan", ".inf")),
+        *((key, value) for key in ("dataset_args.aug_prob", "seed") for value in (".nan", "-.inf", "null")),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_with_their_key(key, value):
+    with pytest.raises(RecipeError, match=f"command line: {re.escape(key)}: found .*, expected"):
+        load_config([WESPEAKER], [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(("key", "most"), [("max_t", 200), ("max_f", 80)])
+def test_a_mask_is_no_wider_than_the_features(key, most):
+    masks = ["dataset_args.spec_aug=true", f"dataset_args.spec_aug_args.{key}"]
+    load_config([WESPEAKER], [masks[0], f"{masks[1]}={most}"])
+    load_config([WESPEAKER], [f"{masks[1]}={most + 1}"])
+    with pytest.raises(RecipeError, match=rf"{key}: found {most + 1}, expected at most .* \({most}\)"):
+        load_config([WESPEAKER], [masks[0], f"{masks[1]}={most + 1}"])

@@ -8,9 +8,10 @@ from wespeaker_qm.config.schema import AlphaArcMarginArgs, Config, FilterArgs, Q
 def config_notes(config: Config) -> list[str]:
     """What a user should know about a valid configuration: settings without effect or that defeat training."""
     notes = []
-    for key in ("exp_dir", "gpus"):
-        if getattr(config, key) is not None:
-            notes.append(f"{key} is accepted for compatibility but has no effect; use run.sh --exp_dir and --num_gpus")
+    if config.exp_dir is not None:
+        notes.append("exp_dir is accepted for compatibility but has no effect; use run.sh --exp_dir")
+    if config.gpus is not None:
+        notes.append(f"gpus does not choose among GPUs and starts no processes; use run.sh --gpus {config.gpus}")
     dataset = config.dataset_args
     if dataset.shuffle_args != ShuffleArgs():
         notes.append("dataset_args.shuffle_args.shuffle_size has no effect: the whole epoch is permuted")

@@ -15,12 +15,17 @@ from pydantic.dataclasses import dataclass
 from wespeaker_qm.utils.checksums import write_checked_text
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, le=1000)]
+"""A learning rate."""
 Margin = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=1, le=2)]
-Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
+Readers = Annotated[int, Field(ge=0, le=4096)]
+"""Processes that read ahead."""
+Milliseconds = Annotated[int, Field(ge=1, le=1000)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""PyTorch takes no larger one."""
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -45,7 +50,7 @@ class DataloaderArgs:
 
     batch_size: Count = 128
     """Samples a batch and process (GPU)."""
-    num_workers: CountOrNone = 16
+    num_workers: Readers = 16
     """Loader processes for each training process; 0 = fetch in the training process. Never changes the result."""
     pin_memory: bool = True
     """Fetch into page-locked memory: faster copies to a GPU."""
@@ -90,13 +95,13 @@ class FilterArgs:
 class FbankArgs:
     """Kaldi's log mel filter bank."""
 
-    num_mel_bins: Annotated[int, Field(ge=4)] = 80
+    num_mel_bins: Annotated[int, Field(ge=4, le=512)] = 80
     """Mel bands; equals model_args.feat_dim."""
-    frame_shift: Count = 10
+    frame_shift: Milliseconds = 10
     """Milliseconds from one frame to the next."""
-    frame_length: Count = 25
+    frame_length: Milliseconds = 25
     """Milliseconds in a frame."""
-    dither: NonNegative = 1.0
+    dither: Annotated[float, Field(ge=0, le=32768)] = 1.0
     """Standard deviation of the noise added to 16-bit samples in training; evaluation always uses 0."""
 
 
@@ -132,11 +137,11 @@ class DatasetArgs:
     """Leave out utterances shorter than filter_args.min_num_frames."""
     filter_args: FilterArgs = dataclasses.field(default_factory=FilterArgs)
     """Bounds for filter."""
-    resample_rate: Annotated[int, Field(ge=4000)] = 16000
+    resample_rate: Annotated[int, Field(ge=4000, le=384_000)] = 16000
     """Sample rate of the packed audio, in Hz."""
     speed_perturb: bool = True
     """Draw speed 1.0, 0.9 or 1.1 with equal chance; a changed speed makes another class, so classes triple."""
-    num_frms: Annotated[int, Field(ge=2)] = 200
+    num_frms: Annotated[int, Field(ge=2, le=10**6)] = 200
     """Frames in a training chunk; 200 are 32,240 samples at 16 kHz."""
     aug_prob: Probability = 0.6
     """Probability that a sample gets reverberation or noise (equal chance of either)."""
@@ -156,21 +161,28 @@ class DatasetArgs:
                 f"found {self.shuffle_args.shard_window} with sampler {self.sampler}, expected 0: a window of shards "
                 "does not hold every speaker; set it to 0 or sampler to utterance",
             )
+        if self.spec_aug:
+            for key, limit in (("max_t", "num_frms"), ("max_f", "fbank_args.num_mel_bins")):
+                most = self.num_frms if key == "max_t" else self.fbank_args.num_mel_bins
+                if (found := getattr(self.spec_aug_args, key)) > most:
+                    raise InconsistentError(
+                        [f"spec_aug_args.{key}", limit], f"found {found}, expected at most {limit} ({most})"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelArgs:
     """Sizes of the speaker network."""
 
-    feat_dim: Annotated[int, Field(ge=4)] = 80
+    feat_dim: Annotated[int, Field(ge=4, le=512)] = 80
     """Feature bands that go in; equals dataset_args.fbank_args.num_mel_bins."""
-    embed_dim: Count = 256
+    embed_dim: Annotated[int, Field(ge=1, le=65536)] = 256
     """Dimension of the embedding."""
     pooling_func: Literal["TSTP"] = "TSTP"
     """Temporal statistics pooling: mean and standard deviation over time."""
     two_emb_layer: Literal[False] = False
     """Accepted for compatibility: the embedding is always the output of the first linear layer."""
-    m_channels: Count = 32
+    m_channels: Annotated[int, Field(ge=1, le=4096)] = 32
     """Channels of the first block; the others have 2, 4 and 8 times as many. Not in WeSpeaker's YAML (always 32)."""
 
 
@@ -180,7 +192,7 @@ class HeadArgs:
 
     project_type: str
     """The loss."""
-    scale: Positive
+    scale: Annotated[float, Field(gt=0, le=1e6)]
     """s, the factor on every cosine; the larger alpha, the smaller s should be."""
     shard_classes: bool = False
     """Divide the prototypes over the processes (GPUs), for more classes than one can hold. Changes no result beyond
@@ -284,7 +296,7 @@ class OptimizerArgs:
     """Momentum."""
     nesterov: bool = True
     """Nesterov's momentum; needs momentum > 0."""
-    weight_decay: NonNegative = 1e-4
+    weight_decay: Probability = 1e-4
     """L2 penalty on every parameter, prototypes too."""
 
     def __post_init__(self) -> None:
@@ -296,9 +308,9 @@ class OptimizerArgs:
 class SchedulerArgs:
     """Learning rate: linear warm-up times exponential decay, times (processes * batch_size / 64) as in WeSpeaker."""
 
-    initial_lr: Positive = 0.1
+    initial_lr: Rate = 0.1
     """Learning rate at the start, for a total batch of 64."""
-    final_lr: Positive = 5e-5
+    final_lr: Rate = 5e-5
     """Learning rate after the last epoch, for a total batch of 64."""
     warm_up_epoch: CountOrNone = 6
     """Epochs of warm-up; 0 = none."""
@@ -318,10 +330,11 @@ class Config:
     exp_dir: str | None = None
     """Accepted for compatibility, without effect: run.sh --exp_dir decides."""
     gpus: str | None = None
-    """Accepted for compatibility, without effect: run.sh --num_gpus and CUDA_VISIBLE_DEVICES decide."""
+    """Accepted for compatibility: run.sh --gpus and CUDA_VISIBLE_DEVICES decide. Without them, GPUs that are not
+    there are refused, unless device is cpu."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto = the GPU if there is one. Not in WeSpeaker."""
-    num_threads: Count | None = None
+    num_threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads of a training process; null = PyTorch's choice. Not in WeSpeaker."""
     channels_last: bool = False
     """Keep activations channels-last, which is faster for 16 channels and more. Not in WeSpeaker."""
@@ -334,7 +347,7 @@ class Config:
     amp_dtype: Literal["fp16", "bf16"] = "fp16"
     """Type that enable_amp computes in; only fp16 scales the loss. Not in WeSpeaker (always fp16)."""
 
-    seed: CountOrNone = 42
+    seed: Seed = 42
     """Seed of initialisation, order and augmentation."""
     num_epochs: Count = 150
     """Epochs to train."""
