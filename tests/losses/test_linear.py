@@ -320,6 +320,19 @@ def test_the_allowance_for_low_precision_holds_for_sums_of_any_length(dtype: tor
     assert 0 < error <= candidates._roundoff(filter_problem(dim, dtype))
 
 
+def test_the_allowance_for_low_precision_is_not_much_too_large() -> None:
+    """All components are rounded down by u, and so is their product, by half of that: 2.4 u of the 3 u allowed."""
+    row = torch.ones(1, 16258, dtype=torch.float64)  # 1 / sqrt(16258) lies just below half-way between two bfloat16
+    other = row.clone()
+    other[:, :18] = -1
+    exact = F.normalize(row) @ F.normalize(other).T
+    with exact_float32():
+        low = F.normalize(row).bfloat16() @ F.normalize(other).bfloat16().T
+    u = 2**-8
+    error = (exact - low.double()).item()
+    assert 2.4 * u < error < candidates._roundoff(filter_problem(16258, torch.bfloat16)) < 4.1 * u
+
+
 def filter_problem(dim: int, dtype: torch.dtype) -> candidates.Problem:
     """Of which only the dimensions and the type matter."""
     rows = torch.ones(1, dim)
