@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from wespeaker_qm.evaluate.intervals import (
     Error,
     Spread,
     _correction,
+    _spread,
     band,
     pair_noise,
+    scale_of,
     seed_error,
     speaker_influence,
     spread,
@@ -180,6 +183,79 @@ def test_jackknife_by_hand():
     centred = effects - effects.mean()
     kurtosis = 5 * (centred**4).sum() / (centred**2).sum() ** 2
     assert degrees == pytest.approx(min(5 / (kurtosis - 1), 2))
+
+
+@pytest.mark.parametrize("counts", [(3, 3, 3, 3), (1, 2, 3, 6), (2, 2, 2, 20)])
+def test_jackknife_of_a_mean_over_targets_is_what_leaving_a_speaker_out_does(counts):
+    """Of a mean the influence is exact, so that jack_a is the mean less the mean without speaker a; a at most 3/4."""
+    owner = np.repeat(np.arange(4), counts)
+    values = np.random.default_rng(0).standard_normal(len(owner))
+    mean = values.mean()
+    left_out = np.array([mean - values[owner != a].mean() for a in range(4)])
+    share = np.array(counts) / sum(counts)
+    left_out *= np.minimum(1, (1 - share) / 0.25)  # where a has more than 3/4 of the trials, as if it had 3/4
+    speakers = TrialSpeakers(np.append(owner, 0).astype(np.int32), np.append(owner, 1).astype(np.int32), 4)
+    is_target = np.append(np.ones(len(owner), bool), False)  # one non-target trial, without influence
+    ratio, degrees = _correction(np.append((values - mean) / len(values), 0.0), speakers, is_target)
+    psi = np.bincount(owner, values - mean) / len(values)
+    assert ratio * (psi**2).sum() == pytest.approx(3 / 4 * ((left_out - left_out.mean()) ** 2).sum())
+    kurtosis = 4 * (left_out**4).sum() / (left_out**2).sum() ** 2
+    assert degrees == pytest.approx(min(4 / (kurtosis - 1), 3 / 2))
+
+
+def resamples(num_trials=1000, speakers=None):
+    system = SimpleNamespace(scores=np.zeros(num_trials), is_target=None)
+    return SimpleNamespace(system=system, speakers=speakers)
+
+
+def test_a_rate_by_hand():
+    """On the logit's scale: mean and deviation of the resamples, and twice the estimate less that mean."""
+    values = np.array([0.1, 0.2, 0.4, 0.25])
+    moved = np.log(values / (1 - values))
+    centre = np.log(0.2 / 0.8)
+    each = _spread(0.2, values, None, resamples(), RATE)
+    assert each.centre == pytest.approx(2 * centre - moved.mean())
+    assert each.errors == (pytest.approx((np.sqrt(5 / 4) * moved.std(ddof=1), 3)),)
+    # 0 and 1 have no logit: half an error of 1,000 is taken.
+    ends = _spread(0.2, np.array([0.0, 1.0, 0.5]), None, resamples(), RATE)
+    assert ends.centre == pytest.approx(2 * centre)
+    assert ends.errors[0].size == pytest.approx(np.sqrt(4 / 3) * np.log(0.9995 / 0.0005))
+
+
+def test_costs_differences_and_thresholds_by_hand():
+    values = np.array([0.5, 1.0, 2.0])
+    cost = _spread(1.5, values, None, resamples(), COST)
+    assert cost.centre == pytest.approx(2 * np.log(1.5))  # the logarithms' mean is 0
+    assert cost.errors[0] == pytest.approx((np.sqrt(4 / 3) * np.log(2), 2))
+    plain = _spread(1.5, values, None, resamples(), PLAIN)
+    assert plain.centre == 1.5, "a difference's bias is left alone"
+    assert plain.errors[0].size == pytest.approx(np.sqrt(4 / 3) * values.std(ddof=1))
+    for estimate, reason in ((0.25, "the same on all resamples"), (0.0, None)):
+        assert _spread(estimate, np.full(3, estimate), None, resamples(), PLAIN).reason == reason
+
+
+def test_corrections_go_into_centre_error_and_degrees(monkeypatch):
+    monkeypatch.setattr("wespeaker_qm.evaluate.intervals._correction", lambda *_: (0.25, 6.0))
+    values = np.array([0.1, 0.2, 0.4, 0.25])
+    plain = _spread(0.2, values, None, resamples(), RATE)
+    corrected = _spread(0.2, values, np.ones(3), resamples(speakers="some"), RATE)
+    centre = np.log(0.2 / 0.8)
+    assert corrected.centre - centre == pytest.approx((plain.centre - centre) / 4)
+    assert corrected.errors[0] == pytest.approx((plain.errors[0].size / 2, 1 / (1 / 6 + 1 / 3)))
+
+
+def test_every_figure_has_the_scale_of_its_range():
+    names = FigureSet(is_llr=True).names()
+    scales = {PLAIN: "threshold@", COST: ("Cllr", "actDCF")}  # these costs have no upper bound
+    for name in names:
+        expected = next((scale for scale, start in scales.items() if name.startswith(start)), RATE)
+        assert scale_of(name) is expected, name
+    assert {scale_of(name) for name in names} == {RATE, COST, PLAIN}
+    for scale, x in ((RATE, 0.2), (COST, 3.0), (PLAIN, -5.0)):
+        step = 1e-6
+        ends = scale.forward(np.array([x - step, x + step]))
+        assert scale.slope(x) == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=1e-6)
+        np.testing.assert_allclose(scale.inverse(ends), [x - step, x + step])
 
 
 def test_influences_that_cancel_within_each_speaker_are_no_fault():
