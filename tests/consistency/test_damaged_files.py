@@ -1,5 +1,6 @@
 """No file that we write loads silently when it is not what was written: bits are flipped, ends cut, files exchanged."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 from wespeaker_qm.config import load_config
+from wespeaker_qm.evaluate.training import read_training_log
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
 from wespeaker_qm.score.calibration import Calibration, EerCheck, load, save
 from wespeaker_qm.score.cosine import load_mean
 from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.train import checkpoint
+from wespeaker_qm.train.log import TrainingLog
 from wespeaker_qm.utils.checksums import checked_path, checksum_path
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
@@ -92,6 +95,14 @@ def _write_config(folder: Path, seed: int) -> None:
     load_config([Path("conf/resnet34.yaml")], [f"seed={seed}"]).save(folder / "config.yaml")
 
 
+def _write_log(folder: Path, seed: int) -> None:
+    with TrainingLog(folder, 0) as log:
+        for epoch in range(1, 6):
+            log.write("step", epoch=epoch, step=10 * epoch, loss=4.5 / epoch + seed)
+            log.write("epoch", epoch=epoch, step=10 * epoch, loss=4.25 / epoch + seed, samples=640 * epoch, minutes=0.5)
+    shutil.rmtree(folder / "tensorboard")
+
+
 def _plain(value: Any) -> Any:
     """Tensors as arrays, which can be compared in depth."""
     if isinstance(value, dict):
@@ -118,6 +129,9 @@ CASES = {
     "scores without a text": Case(_write_lone_cache, ("x.score.npz",), _read_score),
     "calibration.json": Case(
         _write_calibration, ("calibration.json",), lambda folder: load(folder / "calibration.json")
+    ),
+    "train_log.jsonl": Case(
+        _write_log, ("train_log.jsonl",), lambda folder: vars(read_training_log(folder / "train_log.jsonl"))
     ),
     "config.yaml": Case(_write_config, ("config.yaml",), lambda folder: load_config([folder / "config.yaml"])),
 }

@@ -8,6 +8,7 @@ import pytest
 from wespeaker_qm.utils.checksums import (
     Checksum,
     ChecksumError,
+    GrowingText,
     checked_path,
     checksum_of,
     checksum_path,
@@ -108,10 +109,29 @@ def test_a_file_replaced_while_it_is_read_is_no_error(tmp_path: Path, monkeypatc
     path = tmp_path / "model.bin"
     write_checked_text(path, "old")
 
-    def replaced_first(path: Path) -> Checksum:
+    def replaced_first(path: Path, limit: int | None) -> Checksum:
         monkeypatch.undo()
         write_checked_text(path, "new")
-        return checksum_of(path)
+        return checksum_of(path, limit)
 
     monkeypatch.setattr("wespeaker_qm.utils.checksums.checksum_of", replaced_first)
     assert verify(path, REMEDY)["model.bin"] == checksum_of(path)
+
+
+def test_a_text_that_grows_is_covered_as_far_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    text = GrowingText(path, "one\n")
+    for line in ("two\n", "drei ß\n"):
+        text.add(line)
+        assert verify(path, REMEDY)["log.jsonl"] == checksum_of(path)
+    text.close()
+    content = path.read_bytes()
+    assert content.decode() == "one\ntwo\ndrei ß\n"
+    path.write_bytes(content + b"half a li")  # a program that was killed
+    verify(path, REMEDY, grows=True)
+    with pytest.raises(ChecksumError):
+        verify(path, REMEDY)
+    for damaged in (content[:8], content.replace(b"two", b"tvo") + b"more\n", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ChecksumError, match=r"log\.jsonl: CRC-32"):
+            verify(path, REMEDY, grows=True)

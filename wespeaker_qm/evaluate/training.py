@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.config import AlphaArcMarginArgs, Config, QMarginArgs
 from wespeaker_qm.evaluate.det import COLOURS
 from wespeaker_qm.evaluate.operating_points import number_name
+from wespeaker_qm.utils.checksums import verify
 from wespeaker_qm.utils.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -95,11 +96,12 @@ def read_training_log(path: Path | str) -> TrainingLog:
     """Read ``train_log.jsonl``.
 
     Raises:
-        RecipeError: no such file, no finished epoch in it, or a line that is not a record.
+        RecipeError: no such file, not what was written, no finished epoch in it, or a line that is not a record.
     """
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; train first (run.sh --stage 3)")
+    verify(path, "put back a copy of it, or train again into another --exp_dir", grows=True)
     records: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "valid": []}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:

@@ -18,7 +18,7 @@ State = dict[str, torch.Tensor]
 
 _REMEDIES = {
     "avg_model.pt": "delete it and average again (run.sh --stage 4)",
-    "resume.pt": "put back a copy of it, or delete it to train from the first epoch",
+    "resume.pt": "put back a copy of it, or delete it and .done/train to train from the first epoch",
 }
 _ELSE = "put back a copy of it, or train again into another --exp_dir"
 

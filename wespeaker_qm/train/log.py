@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.checksums import GrowingText, verify
 
 # Scripts read bars through a pipe, where a line a second would drown the log.
 _SECONDS_BETWEEN_LINES = 30.0
@@ -29,6 +29,9 @@ class TrainingLog:
     Args:
         exp_dir: of the run.
         last_epoch: the last finished epoch; 0 for a new run, which starts an empty log.
+
+    Raises:
+        RecipeError: the log to be continued is not what was written.
     """
 
     def __init__(self, exp_dir: Path, last_epoch: int) -> None:
@@ -37,20 +40,19 @@ class TrainingLog:
         path = log_path(exp_dir)
         kept = []
         if path.is_file() and last_epoch:
+            verify(path, "put back a copy of it, or delete it: its curves will begin at this epoch", grows=True)
             lines = path.read_text(encoding="utf-8").splitlines()
             # A killed run may have left half a line at the end.
             records = [json.loads(line) for line in lines if line.endswith("}")]
             kept = [record for record in records if record["epoch"] <= last_epoch]
-        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = GrowingText(path, "".join(json.dumps(record) + "\n" for record in kept))
         purge_step = kept[-1]["step"] + 1 if kept else 0
         self._board = SummaryWriter(str(exp_dir / "tensorboard"), purge_step=purge_step)
 
     def write(self, kind: str, *, epoch: int, step: int, **values: float | None) -> None:
         """Append a record; ``None`` stands for a figure that cannot be measured."""
         record = {"type": kind, "epoch": epoch, "step": step, **values}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        self._file.add(json.dumps(record) + "\n")
         for name, value in values.items():
             if value is not None:
                 self._board.add_scalar(f"{kind}/{name}", value, step)

@@ -19,6 +19,7 @@ program leaves a file without a checksum, never with a wrong one.
 
 import contextlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -46,14 +47,17 @@ class Checksum(NamedTuple):
         return f"CRC-32 {self.crc32:08x} of {self.num_bytes} bytes"
 
 
-def checksum_of(path: Path | str) -> Checksum:
-    """Read a file, a block at a time."""
-    crc32 = num_bytes = 0
+def checksum_of(path: Path | str, limit: int | None = None) -> Checksum:
+    """Read a file, or its first ``limit`` bytes, a block at a time."""
+    checksum = Checksum(0, 0)
     with Path(path).open("rb") as handle:
-        while block := handle.read(_BLOCK_BYTES):
-            crc32 = zlib.crc32(block, crc32)
-            num_bytes += len(block)
-    return Checksum(crc32, num_bytes)
+        while block := handle.read(_BLOCK_BYTES if limit is None else min(_BLOCK_BYTES, limit - checksum.num_bytes)):
+            checksum = _continued(checksum, block)
+    return checksum
+
+
+def _continued(checksum: Checksum, block: bytes) -> Checksum:
+    return Checksum(zlib.crc32(block, checksum.crc32), checksum.num_bytes + len(block))
 
 
 def checksum_path(path: Path | str) -> Path:
@@ -74,8 +78,7 @@ def checked_path(path: Path | str, belonging: Iterable[Path] = ()) -> Iterator[P
         yield temporary
         checksums = {path.name: checksum_of(temporary)} | {other.name: checksum_of(other) for other in belonging}
         checksum_path(path).unlink(missing_ok=True)
-    lines = (f"{value.crc32:08x} {value.num_bytes} {name}\n" for name, value in checksums.items())
-    write_text(checksum_path(path), "".join(lines))
+    _write(path, checksums)
 
 
 def write_checked_text(path: Path | str, text: str) -> None:
@@ -109,18 +112,49 @@ def read_checked_json(path: Path | str, remedy: str) -> Any:
         raise ChecksumError(f"{path}: not JSON ({error}): damaged, or another kind of file; {remedy}") from None
 
 
+class GrowingText:
+    """A text to which lines are added while it can be read; the checksum covers those that were added.
+
+    A program that is interrupted may have added more, so :func:`verify` is told that the file ``grows``.
+
+    Args:
+        path: the file.
+        beginning: what it holds at first.
+    """
+
+    def __init__(self, path: Path, beginning: str) -> None:
+        write_checked_text(path, beginning)
+        self._path = path
+        self._checksum = checksum_of(path)
+        self._file = path.open("ab")
+
+    def add(self, text: str) -> None:
+        """Append ``text`` (UTF-8), on the disk before its checksum."""
+        data = text.encode()
+        self._file.write(data)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._checksum = _continued(self._checksum, data)
+        _write(self._path, {self._path.name: self._checksum})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 def remove_checked(path: Path | str) -> None:
     """Remove a file and its checksum, where they are there."""
     Path(path).unlink(missing_ok=True)
     checksum_path(path).unlink(missing_ok=True)
 
 
-def verify(path: Path | str, remedy: str) -> dict[str, Checksum]:
+def verify(path: Path | str, remedy: str, *, grows: bool = False) -> dict[str, Checksum]:
     """Compare a file, which exists, with its checksum.
 
     Args:
         path: the file.
         remedy: how it is made again, for the message: ``"extract the embeddings again (stage 4)"``.
+        grows: the file may be longer than its checksum says (:class:`GrowingText`).
 
     Returns:
         Checksums by file name: of this one, and of those that it refers to, for :func:`compare`. Empty where there is
@@ -133,7 +167,7 @@ def verify(path: Path | str, remedy: str) -> dict[str, Checksum]:
     recorded = _read(path)
     while recorded:
         try:
-            compare(path, recorded[path.name], checksum_path(path), remedy)
+            compare(path, recorded[path.name], checksum_path(path), remedy, grows=grows)
         except ChecksumError:
             again = _read(path)
             if again == recorded:
@@ -144,18 +178,23 @@ def verify(path: Path | str, remedy: str) -> dict[str, Checksum]:
     return recorded
 
 
-def compare(path: Path, expected: Checksum, source: Path, remedy: str) -> None:
-    """Compare a file with what ``source`` says of it.
+def compare(path: Path, expected: Checksum, source: Path, remedy: str, *, grows: bool = False) -> None:
+    """Compare a file, or the beginning of one that ``grows``, with what ``source`` says of it.
 
     Raises:
         ChecksumError: they differ.
     """
-    found = checksum_of(path)
+    found = checksum_of(path, expected.num_bytes if grows else None)
     if found != expected:
         raise ChecksumError(
             f"{path}: {found}, expected {expected} as written: damaged, cut off, or another file in its place; "
             f"{remedy}. If you have put this file here on purpose, delete {source}"
         )
+
+
+def _write(path: Path, checksums: dict[str, Checksum]) -> None:
+    lines = (f"{value.crc32:08x} {value.num_bytes} {name}\n" for name, value in checksums.items())
+    write_text(checksum_path(path), "".join(lines))
 
 
 def _read(path: Path) -> dict[str, Checksum]:
