@@ -56,7 +56,7 @@ def test_written_files_are_kaldis(tmp_path: Path) -> None:
     for key, row in zip(["b", "c", "a"], embeddings, strict=True):
         assert read[key].dtype == np.float32
         np.testing.assert_array_equal(read[key], row)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["xvector.ark", "xvector.scp"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["xvector.ark", "xvector.scp", "xvector.scp.crc32"]
 
 
 def test_non_finite_embedding_names_the_utterance(reader: ShardReader) -> None:
