@@ -163,6 +163,7 @@ def test_joined_files_are_read_to_the_end(kind: str) -> None:
     joined, rate = read(one + two)
     np.testing.assert_array_equal(joined, np.concatenate([read(one)[0], read(two)[0]]))
     assert rate == RATE
+    assert audio_info(io.BytesIO(one + two)) == (len(joined), RATE, 1)
     part, _ = read_audio(io.BytesIO(one + two), start=47000, num_samples=2000)
     np.testing.assert_array_equal(part, joined[47000:49000])
 

@@ -139,6 +139,8 @@ def read_audio_at(source: Source, sample_rate: int, *, raw_format: RawFormat | N
 def audio_info(source: Source, *, raw_format: RawFormat | None = None) -> AudioInfo:
     """Length, sample rate and channels, from the header where soundfile knows the format, else by decoding.
 
+    Of joined files, which are decoded too, the channels are those of the first.
+
     Raises:
         AudioError: as :func:`read_audio`, so far as the header tells.
     """
@@ -146,7 +148,12 @@ def audio_info(source: Source, *, raw_format: RawFormat | None = None) -> AudioI
     try:
         with soundfile.SoundFile(source, **_raw_arguments(raw_format)) as file:
             _check_declared(file)
-            return AudioInfo(file.frames, file.samplerate, file.channels)
+            info, file_format = AudioInfo(file.frames, file.samplerate, file.channels), file.format
+        links = _links(source, file_format)
+        if len(links) > 1:
+            waveform, sample_rate = _read_links(links)
+            info = info._replace(num_samples=len(waveform), sample_rate=sample_rate)
+        return info
     except (soundfile.LibsndfileError, _ShortError) as refusal:
         if raw_format is not None:
             raise AudioError(f"{name}: cannot be read as headerless {raw_format.encoding} ({refusal})") from refusal
