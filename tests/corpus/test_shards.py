@@ -576,3 +576,14 @@ def test_reader_in_worker_processes(packed, method, monkeypatch):
     for other in (pickle.loads(copied), reader):
         other.close()
         np.testing.assert_array_equal([other.read(*span) for span in spans], expected)
+
+
+@pytest.mark.parametrize(
+    "entry", ["pipe:touch {ran}", "touch {ran} |", "|touch {ran}", "-", "http://127.0.0.1:9/a.tar"]
+)
+def test_no_entry_of_a_shard_list_is_run_or_fetched(tmp_path, entry):
+    """WebDataset, which reads WeSpeaker's lists, does both."""
+    (tmp_path / "shard.list").write_text(entry.format(ran=tmp_path / "ran") + "\n")
+    with pytest.raises(RecipeError, match=r"shard\.list"):
+        ShardReader(tmp_path / "shard.list")
+    assert not (tmp_path / "ran").exists()

@@ -694,3 +694,36 @@ def test_compare_systems_and_seeds(capsys):
     assert main(["compare", systems[0], systems[0], *options]) == 1
     with pytest.raises(SystemExit):
         main(["compare", "q"])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["scores/near.score", "embeddings/eval/xvector.ark"])
+def test_a_flipped_bit_stops_the_program_and_what_was_put_back_is_taken(capsys, name):
+    path = RUN / name
+    whole = path.read_bytes()
+    flip_a_bit(path)
+    command = EVALUATE if name.startswith("scores") else SCORE
+    (RUN / ".done" / command[0]).unlink(missing_ok=True)
+    assert main(command) == 1
+    message = capsys.readouterr().err
+    assert re.search(rf"{path.name}: CRC-32 \w+ of \d+ bytes, expected CRC-32", message)
+    assert "If you have put this file here on purpose, delete " in message
+    path.write_bytes(whole)
+    assert main(command) == 0
+
+
+def test_damaged_scores_are_made_again_as_the_message_says(capsys):
+    path = RUN / "scores" / "near.score"
+    whole = path.read_text()
+    flip_a_bit(path)
+    assert main(EVALUATE) == 1
+    assert "delete it and score the trials again (stage 5" in capsys.readouterr().err
+    path.unlink()
+    assert main(SCORE) == 0
+    assert path.read_text() == whole
+    assert main(EVALUATE) == 0

@@ -224,6 +224,25 @@ def test_averaging_is_the_mean_and_refuses_strangers(tmp_path: Path) -> None:
         checkpoint.average([paths[0], tmp_path / "other.pt"])
 
 
+class Runs:
+    """Unpickling it makes a file."""
+
+    def __init__(self, ran: Path) -> None:
+        self.ran = ran
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.ran,)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_no_checkpoint_runs_anything(tmp_path: Path, is_zip: bool) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"w": Runs(tmp_path / "ran")}, path, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(RecipeError, match=r"model\.pt: not a checkpoint of plain tensors"):
+        checkpoint.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_loading_refuses_what_is_not_a_checkpoint(tiny_config: Config, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such checkpoint"):
         checkpoint.load(tmp_path / "absent.pt")
