@@ -39,6 +39,7 @@ from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.arguments import COUNT
+from wespeaker_qm.utils.ownership import take_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000
@@ -84,6 +85,7 @@ def write_lmdb(path: Path, reader: ShardReader, categories: bool) -> None:
 
 def prepare(data: Path, work: Path) -> None:
     """The audio of the comparison, once."""
+    take_folder(work, made_before=(work / "complete").exists())
     if (work / "complete").exists():
         return
     corpus = CorpusInfo.load(data)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.utils.arguments import COUNT
+from wespeaker_qm.utils.ownership import take_folder
 from wespeaker_qm.utils.vectors import write_vectors
 
 NUM_UTTERANCES, NUM_SPEAKERS, DIM, NUM_COHORT = 137_000, 1_190, 256, 5_994
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=COUNT, default=3)
     args = parser.parse_args()
     work = args.work / str(args.num_trials)
+    take_folder(work, made_before=(work / "data" / "corpus.yaml").is_file())
     if not (work / "data" / "corpus.yaml").is_file():
         # In a process of its own: what this one holds would count as the peak of every child.
         maker = multiprocessing.get_context("spawn").Process(target=make_set, args=(work, args.num_trials))

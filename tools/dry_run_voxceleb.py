@@ -35,6 +35,7 @@ from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.ownership import take_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/dry_run_voxceleb"))
     args = parser.parse_args()
     folder = args.work / str(args.utterances)
+    take_folder(folder, made_before=(folder / "corpus.yaml").exists())
     if not (folder / "corpus.yaml").exists():
         write_set(folder, args.utterances)
     rows = []

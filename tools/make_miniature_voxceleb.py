@@ -29,6 +29,7 @@ from wespeaker_qm.corpus.trials import make_trials
 from wespeaker_qm.corpus.voxceleb import SUBSET_FILE
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.files import atomic_path, write_text
+from wespeaker_qm.utils.ownership import take_folder
 
 SAMPLE_RATE = 16000
 AAC_BITS_PER_S = 64_000
@@ -54,7 +55,8 @@ def make_miniature(data: Path, out: Path, max_utterances: int) -> None:
     corpus = CorpusInfo.load(data)
     train = DataDir.read(data / corpus.train)
     evaluation = DataDir.read(data / corpus.trials[corpus.headline])
-    out.mkdir(parents=True, exist_ok=True)
+    subset = out / SUBSET_FILE
+    take_folder(out, made_before=subset.is_file() and subset.read_text(encoding="utf-8").startswith("made from "))
     train_names = _vox_names(train, 12, max_utterances)
     _write_parts(out, "vox2_dev_aac", _files(train, train_names, "dev/aac/", _m4a, ".m4a"))
     if corpus.validation is not None and corpus.validation != corpus.trials[corpus.headline]:
@@ -74,7 +76,7 @@ def make_miniature(data: Path, out: Path, max_utterances: int) -> None:
     noise, rirs = DataDir.read(data / str(corpus.noise)), DataDir.read(data / str(corpus.rirs))
     _write_musan(out / "musan.tar.gz", noise)
     _write_zip(out / "rirs_noises.zip", _files(rirs, _rir_names(rirs), "RIRS_NOISES/simulated_rirs/", _wav, ".wav"))
-    write_text(out / SUBSET_FILE, f"made from {data}: {len(train.speakers) + len(evaluation.speakers)} speakers\n")
+    write_text(subset, f"made from {data}: {len(train.speakers) + len(evaluation.speakers)} speakers\n")
 
 
 def _vox_names(data: DataDir, first_id: int, max_utterances: int) -> dict[str, str]:

@@ -24,7 +24,6 @@ those; p < 0.05, of those; and the last two for all lists, as if an interval wer
 
 import argparse
 import dataclasses
-import json
 import math
 import re
 import time
@@ -52,7 +51,7 @@ from wespeaker_qm.evaluate.operating_points import (
     min_dcf,
 )
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
-from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.ownership import write_json
 
 SHARED = 0.7
 """Of the variance of every effect, what the two systems of a difference share."""
@@ -331,7 +330,7 @@ def main() -> None:
         ]
         print(f"\n{design.name} ({time.perf_counter() - start:.0f} s):\n\n{markdown_table(header, cells)}", flush=True)
         if args.json is not None:
-            write_text(args.json, json.dumps(content, indent=1) + "\n")
+            write_json(args.json, content)
 
 
 if __name__ == "__main__":

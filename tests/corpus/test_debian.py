@@ -191,6 +191,29 @@ def test_damaged_packages_are_named(tmp_path: Path, with_dpkg: bool, monkeypatch
         assert not (tmp_path / "out" / ".unpacked").exists()
 
 
+def test_nothing_is_unpacked_over_files_of_another_origin(tmp_path: Path) -> None:
+    make_deb(tmp_path, "one", "1.0", {"./a.wav": b"theirs"})
+    deb = tmp_path / "one_1.0_all.deb"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.wav").write_bytes(b"mine")
+    with pytest.raises(RecipeError, match=r"out: holds files of another origin than one_1\.0_all\.deb"):
+        unpack_audio(deb, tmp_path / "out")
+    assert contents(tmp_path / "out") == {"a.wav": b"mine"}
+    (tmp_path / "out" / "a.wav").unlink()
+    (tmp_path / "out" / ".unpacking").touch()  # interrupted
+    (tmp_path / "out" / "a.wav").write_bytes(b"half")
+    unpack_audio(deb, tmp_path / "out")
+    assert contents(tmp_path / "out") == {"a.wav": b"theirs"}
+
+
+def test_a_folder_partial_of_the_user_stays(mirror: Path, tmp_path: Path) -> None:
+    (tmp_path / "downloads" / "partial").mkdir(parents=True)
+    (tmp_path / "downloads" / "partial" / "mine").touch()
+    fetch_packages([make_deb(mirror, "one", "1.0")], tmp_path / "downloads")
+    assert (tmp_path / "downloads" / "partial" / "mine").exists()
+    assert not list((tmp_path / "downloads").glob(".partial-*"))
+
+
 def test_unpack_packages_in_one_go(mirror: Path, tmp_path: Path) -> None:
     roots = unpack_packages([make_deb(mirror, "one", "1.0")], tmp_path / "downloads")
     assert roots == {"one": tmp_path / "downloads" / "unpacked" / "one"}

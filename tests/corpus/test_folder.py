@@ -128,6 +128,17 @@ def test_the_second_run_skips_and_a_change_runs_again(tree, prepare, capsys):
     assert "skipped" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["train/wav.scp", "trials/all", "wav/noise/mine.wav", "corpus.yaml", "bad_audio.tsv"])
+def test_a_prepared_folder_of_somebody_else_is_refused(prepare, tmp_path, name, capsys):
+    path = tmp_path / "data" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine\n")
+    data = prepare(status=1)
+    assert "nothing has been touched" in capsys.readouterr().err
+    assert [file for file in data.rglob("*") if file.is_file()] == [path]
+    assert path.read_text() == "mine\n"
+
+
 def test_workers_change_nothing(prepare):
     def contents(data):
         return {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}

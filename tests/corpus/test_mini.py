@@ -209,6 +209,19 @@ def test_the_result_does_not_depend_on_the_number_of_workers(recipe_dir: Path, b
     assert digest == sha256_of(built / name)
 
 
+def test_a_second_preparation_removes_its_own_recordings_only(recipe_dir: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    build(recipe_dir, data)
+    checksums = (data / "audio.sha256").read_text()
+    for name in ("wav/train/mine.wav", "trials/mine", "wav/train/old.wav"):
+        (data / name).touch()
+    (data / "audio.sha256").write_text(f"{checksums}{'0' * 64}  wav/train/old.wav\n")
+    build(recipe_dir, data)
+    assert (data / "audio.sha256").read_text() == checksums
+    assert (data / "wav" / "train" / "mine.wav").exists() and (data / "trials" / "mine").exists()
+    assert not (data / "wav" / "train" / "old.wav").exists()
+
+
 def test_a_subset_of_packages_leaves_lists_out(recipe_dir: Path, tmp_path: Path) -> None:
     recipe = mini.MiniRecipe.from_settings(SETTINGS, "corpus.yaml")
     info = mini.build_mini(

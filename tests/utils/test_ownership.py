@@ -5,7 +5,7 @@ import json
 import pytest
 
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.ownership import LEDGER, claim
+from wespeaker_qm.utils.ownership import LEDGER, claim, take_folder
 
 
 def test_what_was_claimed_may_be_replaced_and_nothing_else(tmp_path):
@@ -51,3 +51,15 @@ def test_folders_of_versions_without_a_ledger(tmp_path):
     with pytest.raises(RecipeError, match=r"report\.html"):
         claim(tmp_path, [tmp_path / "report.html"])
     claim(tmp_path, [tmp_path / "report.html"], made_before=True)
+
+
+def test_a_folder_is_taken_once_and_only_an_empty_one(tmp_path):
+    take_folder(tmp_path / "new")
+    (tmp_path / "new" / "ours").touch()
+    take_folder(tmp_path / "new")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "vox2_dev_aac_partaa").touch()
+    with pytest.raises(RecipeError, match=r"full: holds files that wespeaker-qm has not made"):
+        take_folder(tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["vox2_dev_aac_partaa"]
+    take_folder(tmp_path / "full", made_before=True)

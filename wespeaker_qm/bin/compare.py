@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import logging
 import math
 from collections.abc import Iterable
@@ -19,7 +18,7 @@ from wespeaker_qm.evaluate.metrics import comparison_table, markdown_table, show
 from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS, is_measurable
 from wespeaker_qm.evaluate.trial_speakers import effective_speakers
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.ownership import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
         logger.info("\nNo intervals and no p-values: %s.", too_few)
     if args.json is not None:
         content = [dataclasses.asdict(comparison) for comparison in comparisons]
-        write_text(args.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        write_json(args.json, content)
 
 
 def _wanted(asked: Iterable[str]) -> FigureSet:

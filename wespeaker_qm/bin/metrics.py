@@ -1,7 +1,6 @@
 """Figures of score files of any origin."""
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS
 from wespeaker_qm.evaluate.report import counts, intervals_note
 from wespeaker_qm.utils.arguments import RATE, true_or_false
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.ownership import refuse_figures, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     )
     logger.info("%s.\n\n%s\n\n%s", counts(result), figures_table(result.systems), intervals_note(result))
     if args.json is not None:
-        write_text(args.json, json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n")
+        write_json(args.json, result.to_json())
     if args.det is not None:
         _draw(result, args.det)
 
@@ -80,5 +79,6 @@ def _draw(result: ListResult, path: Path) -> None:
 
     curves = {name: system.roc for name, system in result.systems.items()}
     bands = {name: system.band for name, system in result.systems.items()}
+    refuse_figures(Path(f"{path}.{suffix}") for suffix in ("png", "pdf"))
     files = save_figure(det_figure(curves, path.name, counts(result), bands), path)
     logger.info("DET curves: %s", ", ".join(map(str, files)))

@@ -12,7 +12,7 @@ from wespeaker_qm.evaluate.table5 import collect, read_table, write_table5
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.lock import lock_for_writing, unlock
-from wespeaker_qm.utils.ownership import claim
+from wespeaker_qm.utils.ownership import claim, refuse_foreign
 from wespeaker_qm.utils.tables import read_map
 
 logger = logging.getLogger(__name__)
@@ -58,12 +58,11 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.data is None or args.exp_root is None:
         raise RecipeError("table5: --data and --exp_root are needed, e.g. --data data/mini --exp_root exp/mini")
+    outputs = [args.exp_root / name for name in OUTPUTS]
+    was_reported = (args.exp_root / ".done" / "report").is_file()  # report.html is made of the table
+    refuse_foreign(args.exp_root, outputs, made_before=was_reported)
     lock_for_writing(args.exp_root)
-    claim(
-        args.exp_root,
-        [args.exp_root / name for name in OUTPUTS],
-        made_before=(args.exp_root / ".done" / "report").is_file(),
-    )
+    claim(args.exp_root, outputs, made_before=was_reported)
     info = CorpusInfo.load(args.data)
     corpus = CorpusCard(name=info.name, description=info.description, caveat=info.caveat, headline=info.headline)
     results = collect(table, args.exp_root, corpus, args.partial)

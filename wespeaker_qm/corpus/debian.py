@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -134,6 +135,10 @@ def unpack_audio(deb: Path, folder: Path) -> None:
     digest = sha256_of(deb)
     if marker.is_file() and marker.read_text(encoding="utf-8").strip() == digest:
         return
+    begun = folder / ".unpacking"
+    if folder.is_dir() and any(folder.iterdir()) and not (marker.is_file() or begun.is_file()):
+        raise RecipeError(f"{folder}: holds files of another origin than {deb.name}; move it away, or remove it")
+    write_text(begun, digest + "\n")
     marker.unlink(missing_ok=True)
     try:
         with _open_data_tar(deb) as archive:
@@ -148,6 +153,7 @@ def unpack_audio(deb: Path, folder: Path) -> None:
     except (tarfile.TarError, EOFError, OSError) as error:
         raise RecipeError(f"{deb}: cannot be unpacked ({error}); delete the file and run again") from error
     write_text(marker, digest + "\n")
+    begun.unlink()
 
 
 def sha256_of(path: Path) -> str:
@@ -181,19 +187,21 @@ def _download(packages: Sequence[Package], downloads: Path) -> None:
     downloads.mkdir(parents=True, exist_ok=True)
     total_mb = sum(package.download_mb for package in packages)
     logger.info("downloading %d Debian packages (%.0f MB) to %s", len(packages), total_mb, downloads)
-    # Files are moved out of here when apt-get has verified them: what lies in `downloads` is whole.
-    partial = downloads / "partial"
     lists_are_ours = False
-    with tqdm(total=round(total_mb * 1e6), unit="B", unit_scale=True, desc="download") as progress:
+    with (
+        # Files are moved out of here when apt-get has verified them: what lies in `downloads` is whole.
+        tempfile.TemporaryDirectory(prefix=".partial-", dir=downloads) as partial,
+        tqdm(total=round(total_mb * 1e6), unit="B", unit_scale=True, desc="download") as progress,
+    ):
         for package in packages:
             before = progress.n
             progress.set_postfix_str(package.name)
-            error = _apt_download(package.name, partial, downloads, lists_are_ours, progress)
+            error = _apt_download(package.name, Path(partial), downloads, lists_are_ours, progress)
             if error and not lists_are_ours:
                 logger.info("the system's package lists do not serve for %s: fetching lists of our own", package.name)
                 lists_are_ours = True
                 progress.update(before - progress.n)
-                error = _apt_update(downloads) or _apt_download(package.name, partial, downloads, True, progress)
+                error = _apt_update(downloads) or _apt_download(package.name, Path(partial), downloads, True, progress)
             if error:
                 raise RecipeError(f"apt-get could not download {package.name}: {error}. {REMEDY}")
 
@@ -223,8 +231,8 @@ def _apt_update(downloads: Path) -> str:
 
 def _apt_download(name: str, partial: Path, downloads: Path, lists_are_ours: bool, progress: "tqdm[NoReturn]") -> str:
     """Download one package and move it to ``downloads``; returns what went wrong, or an empty string."""
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    for file in partial.iterdir():  # of a failed attempt
+        file.unlink()
     log = downloads / "apt-get.log"
     command = ["apt-get", *_apt_options(downloads, lists_are_ours), "download", name]
     counted = 0

@@ -15,6 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, far_name, tar_at_far
 from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.ownership import FIGURE_MARK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,5 +147,7 @@ def save_figure(figure: "Figure", path: Path | str, formats: Sequence[str] = ("p
     for file in files:
         with atomic_path(file) as temporary:
             # matplotlib picks the Agg or PDF backend by the format; a pyplot window is never involved.
-            figure.savefig(temporary, metadata={"CreationDate": None} if file.suffix == ".pdf" else {"Software": None})
+            is_pdf = file.suffix == ".pdf"
+            by = {"Creator": FIGURE_MARK, "CreationDate": None} if is_pdf else {"Software": FIGURE_MARK}
+            figure.savefig(temporary, metadata=by)
     return files

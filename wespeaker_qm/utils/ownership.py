@@ -9,11 +9,15 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.files import write_text
 
 LEDGER = ".wespeaker_qm"
+FIGURE_MARK = "wespeaker-qm"
+"""What a figure names as the program that drew it."""
+
 _HEADER = "Made by wespeaker-qm, which may replace these:"
 
 
@@ -49,6 +53,58 @@ def refuse_foreign(folder: Path, paths: Iterable[Path], *, made_before: bool = F
             f"{folder}: holds {len(foreign)} file(s) under names of ours that wespeaker-qm has not made, or not in "
             f"this folder; nothing has been touched:{first_few(foreign)}\nMove them away, or choose another folder"
         )
+
+
+def take_folder(folder: Path, *, made_before: bool = False) -> None:
+    """Say that a folder, and all that is below it, is a program's to write; it is made.
+
+    Raises:
+        RecipeError: it holds something, and no program took it before.
+    """
+    if not (made_before or (folder / LEDGER).is_file()) and _is_taken(folder):
+        raise RecipeError(
+            f"{folder}: holds files that wespeaker-qm has not made; nothing has been touched; choose another folder, "
+            "or an empty one"
+        )
+    write_text(folder / LEDGER, f"{_HEADER}\n.\n")
+
+
+def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
+    """Write a result under a name that the user chose: over nothing, or over an earlier result of the same kind.
+
+    Raises:
+        RecipeError: something else lies there.
+    """
+    if path.is_file() and not _is_alike(_parsed(path), content):
+        raise RecipeError(f"{path}: exists, and is no result of this program; choose another name, or move it away")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def refuse_figures(paths: Iterable[Path]) -> None:
+    """Refuse to draw over files that are no figures of ours.
+
+    Raises:
+        RecipeError: there is one.
+    """
+    for path in paths:
+        if path.is_file() and FIGURE_MARK.encode() not in path.read_bytes():
+            raise RecipeError(f"{path}: exists, and is no figure of this program; choose another name, or move it away")
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_alike(earlier: Any, content: Any) -> bool:
+    """Whether two results have the same entries; another version's may have more, or fewer."""
+    if isinstance(earlier, list) and isinstance(content, list):
+        return not earlier or not content or _is_alike(earlier[0], content[0])
+    if isinstance(earlier, dict) and isinstance(content, dict):
+        return bool(earlier) and (earlier.keys() <= content.keys() or content.keys() <= earlier.keys())
+    return False
 
 
 def _names(folder: Path, paths: Iterable[Path]) -> set[str]:
