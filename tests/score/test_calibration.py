@@ -14,6 +14,7 @@ from wespeaker_qm.score import calibration
 from wespeaker_qm.score.calibration import (
     RIDGE,
     VERSION,
+    CalibrationError,
     EerCheck,
     check_eer,
     choose,
@@ -190,8 +191,10 @@ def test_ratios_are_those_of_the_normal_distributions():
     np.testing.assert_allclose(found[near], true[near], atol=0.1)
 
 
-def test_expected_eers_are_those_of_draws_from_the_model():
-    scores, q, is_target, _ = pieces(5, cut=False, lift=1.5)
+@pytest.mark.parametrize(("lift", "of_all"), [(1.5, 0.0), (0.0, 3.0)])  # the second reaches the bound
+def test_expected_eers_are_those_of_draws_from_the_model(lift, of_all):
+    scores, q, is_target, _ = pieces(5, cut=False, lift=lift)
+    scores += of_all * q[:, 0].mean(axis=1)
     model = fit(scores, q[:, :1], is_target)
     rng = np.random.default_rng(0)
     many = np.tile(q[:, :1], (40, 1, 1))
@@ -278,9 +281,10 @@ def test_notes_stand_where_something_is_wrong():
 
 def test_too_few_speakers_to_divide_leave_the_score_alone():
     speakers = TrialSpeakers(np.array([0, 0, 1], np.int32), np.array([0, 1, 1], np.int32), 2)
-    choice = choose(np.array([1.0, 0, 1]), np.ones((3, 1, 2)), np.array([True, False, True]), speakers)
-    assert choice.num_measures == 0
-    assert list(choice.cllr) == [0]
+    for labels in ([True, False, True], [True, True, True]):
+        choice = choose(np.array([1.0, 0, 1]), np.ones((3, 1, 2)), np.array(labels), speakers)
+        assert choice.num_measures == 0
+        assert list(choice.cllr) == [0]
 
 
 def test_separable_scores_have_finite_weights():
@@ -320,6 +324,16 @@ def test_refuses_files_of_earlier_versions(tmp_path):
         path.write_text(json.dumps(content))
         with pytest.raises(RecipeError, match="not a calibration"):
             load(path)
+
+
+def test_scores_that_only_quality_explains_are_refused():
+    """Targets score higher because they are longer; of equal length they score lower."""
+    scores, q, is_target, _ = pieces(11, num_speakers=20, cut=False, distance=-1.0)
+    q[:, 0] += is_target[:, None]
+    scores += 3 * q[:, 0].mean(axis=1)
+    fit(scores, alone(scores), is_target)
+    with pytest.raises(CalibrationError, match=r"at the mean quality, those of non-targets .* expected the first"):
+        fit(scores, q, is_target)
 
 
 @pytest.mark.parametrize(
