@@ -1,11 +1,39 @@
-"""Correction for many comparisons."""
+"""All pairs of systems, and the correction for their number."""
 
 import pytest
 
-from wespeaker_qm.evaluate.comparison import holm
+from wespeaker_qm.evaluate.bootstrap import SortedTrials, resample
+from wespeaker_qm.evaluate.comparison import compare_all, holm
+from wespeaker_qm.evaluate.intervals import spread
 
 
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1, 1]
     assert holm([]) == []
+
+
+def test_every_pair_has_the_interval_of_its_difference_and_a_p_value_corrected_within_its_figure(simulate):
+    speakers, is_target, scores = simulate(num_speakers=60, num_targets=2000, num_nontargets=3000)
+    shifts = {"a": 0.0, "b": 0.1, "c": 0.4}
+    results = resample([SortedTrials.of(scores + shift * is_target, is_target) for shift in shifts.values()], speakers,
+                       num_resamples=60)  # fmt: skip
+    systems = {name: [run] for name, run in zip(shifts, results, strict=True)}
+    found = compare_all(systems, ["EER", "TAR@FAR 1e-1", "TAR@FAR 1e-5"])
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [(each.figure, each.one, each.two) for each in found] == [
+        (figure, *pair) for figure in ("EER", "TAR@FAR 1e-1", "TAR@FAR 1e-5") for pair in pairs
+    ]
+    for each in found[:6]:
+        alone = spread(each.figure, systems[each.two], systems[each.one])
+        assert (each.difference, each.p_value) == (alone.estimate, alone.p_value())
+        assert (each.low, each.high) == alone.interval()
+        assert each.reason is None
+        # The farther apart, the better: lower EER, higher TAR.
+        assert (each.difference < 0) == (each.figure == "EER")
+    for first in (0, 3):
+        figure = found[first : first + 3]
+        assert [each.p_holm for each in figure] == holm([each.p_value for each in figure])
+    for each in found[6:]:  # 3,000 trials cannot show 1e-5
+        assert (each.low, each.high, each.p_value, each.p_holm) == (None,) * 4
+        assert each.reason is not None

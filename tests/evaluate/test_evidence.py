@@ -91,6 +91,26 @@ def test_trials_drawn_need_errors_only(simulate):
     assert spread("minDCF 0.001", [run]).interval() is None
 
 
+@pytest.mark.parametrize("count", [1, 2, 9, 10])
+def test_fewer_than_ten_errors_are_counted_in_words(count):
+    """Of 100 non-target and 100 target trials, drawn one by one; scores at the threshold are accepted."""
+    words = "false accept" if count == 1 else "false accepts"
+    nontargets = np.where(np.arange(100) < count, 2.0, 0.0)
+    targets = np.repeat([2.0, -1.0], 50)
+    scores, is_target = np.concatenate([targets, nontargets]), np.arange(200) < 100
+    far = count / 100
+    (run,) = resample([SortedTrials.of(scores, is_target, FigureSet(fars=(far,)))], None, num_resamples=0)
+    assert figure_reason(f"TAR@FAR {far!r}", run) == (None if count == 10 else f"{count} {words}")
+    # The same turned round: targets below, of which so many are missed, or so few accepted.
+    for few, words in ((count, "miss" if count == 1 else "misses"),
+                       (100 - count, "accepted target" if count == 1 else "accepted targets")):  # fmt: skip
+        targets = np.where(np.arange(100) < few, 0.0, 2.0)
+        scores = np.concatenate([targets, np.repeat([0.5, 2.0], 50)])
+        (run,) = resample([SortedTrials.of(scores, is_target, FigureSet(fars=(0.5,)))], None, num_resamples=0)
+        assert figure_reason("TAR@FAR 0.5", run) == (None if count == 10 else f"{count} {words}")
+        assert figure_reason("threshold@FAR 0.5", run) is None, "a threshold at a FAR needs no targets"
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch, simulate):
     """Function: two systems' score files of some speakers, in the current folder."""
