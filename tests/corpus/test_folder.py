@@ -139,6 +139,15 @@ def test_a_prepared_folder_of_somebody_else_is_refused(prepare, tmp_path, name, 
     assert path.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("table", ["train/wav.scp", "eval/utt2spk", "noise/wav.scp"])
+def test_a_table_that_was_lost_is_written_again(prepare, table):
+    data = prepare()
+    content = (data / table).read_text()
+    (data / table).unlink()
+    prepare()
+    assert (data / table).read_text() == content
+
+
 def test_workers_change_nothing(prepare):
     def contents(data):
         return {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}

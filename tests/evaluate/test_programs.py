@@ -377,10 +377,27 @@ def test_a_report_of_other_tables_is_made_again(capsys):
     for _ in range(2):
         assert main(report) == 0
     assert "stage report: nothing changed" in capsys.readouterr().out
+    assert main(["normalise", *EXP_DIR]) == 0
+    assert main(report) == 0  # of other scores, which the figures do not tell of
+    scores = RUN / "scores" / "near.score"
+    content = scores.read_bytes()
+    replaced(scores, content.replace(b" 0.1", b" 0.2"))
+    assert main(report) == 1
+    assert "its figures are of other files than lie there (scores/near.score: changed)" in capsys.readouterr().err
+    replaced(scores, content)
+    assert main(report) == 0
     path = Path("data/tiny/eval/utt2dur")
     replaced(path, path.read_bytes().replace(b"0.5", b"0.6"))
     assert main(report) == 0
     assert "stage report: done again, because data/eval/utt2dur: changed" in capsys.readouterr().out
+
+
+def test_table5_refuses_runs_of_other_embeddings(capsys):
+    mean = Path("exp/tiny/cosface/embeddings/mean_vec.npy")
+    np.save(mean, np.full(16, 0.2, np.float32))
+    checksum_path(mean).unlink(missing_ok=True)
+    assert main(TABLE5) == 1
+    assert "exp/tiny/cosface: stage score must run again" in capsys.readouterr().err
 
 
 def test_snorm_takes_the_whole_cohort_and_wrong_numbers_are_refused(capsys):

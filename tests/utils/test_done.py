@@ -55,6 +55,7 @@ def test_a_marker_of_an_earlier_version_counts_where_one_key_was_enough(tmp_path
     (tmp_path / "stage").write_text(json.dumps({"key": key, "outputs": []}))
     assert DoneMarker(tmp_path / "stage", inputs, []).is_current()
     assert not DoneMarker(tmp_path / "stage", [*inputs, 1], []).is_current()
+    assert not DoneMarker(tmp_path / "stage", inputs, [], version=2).is_current()
     assert not DoneMarker(tmp_path / "stage", {"codec": "wav"}, []).is_current()
     assert recorded_inputs(tmp_path / "stage") is None
 

@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
     inputs: dict[str, object] = dict(digests(sources, output.parent, args.data))
     inputs |= {"base": file_digest(args.base), "table5": ABSENT if table5 is None else file_digest(table5)}
     for number, folder in enumerate(folders):
-        scores = (f"scores/{path.name}" for path in sorted((folder / "scores").glob("*.score*")))
+        names = {path.name.removesuffix(".npz") for path in (folder / "scores").glob("*.score*")}
+        scores = (f"scores/{name}" for name in sorted(names) if name.endswith(".score"))
         files = digests(["metrics.json", "config.yaml", "train_log.jsonl", *scores], folder, args.data)
         inputs |= {f"run {number}: {name}": digest for name, digest in files.items()}
     marker = DoneMarker(output.parent / ".done" / "report", inputs, [output], version=VERSION, checks_outputs=True)

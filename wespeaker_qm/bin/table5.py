@@ -9,6 +9,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.metrics import Resampling
 from wespeaker_qm.evaluate.report import CorpusCard
 from wespeaker_qm.evaluate.table5 import collect, read_table, write_table5
+from wespeaker_qm.score.upstream import refuse_stale
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.lock import lock_for_writing, unlock
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
     info = CorpusInfo.load(args.data)
     corpus = CorpusCard(name=info.name, description=info.description, caveat=info.caveat, headline=info.headline)
     results = collect(table, args.exp_root, corpus, args.partial)
+    for row in table.rows:
+        refuse_stale(args.exp_root / row.run, args.data, info)
     speaker = read_map(args.data / info.trials[info.headline] / "utt2spk")
     resampling = Resampling("speaker", args.num_resamples, args.seed) if args.num_resamples else None
     text = write_table5(table, results, corpus, args.exp_root, speaker=speaker, resampling=resampling)

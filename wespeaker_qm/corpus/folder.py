@@ -30,18 +30,24 @@ from tqdm import tqdm
 from wespeaker_qm.audio.io import AudioError
 from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.corpus.info import CorpusInfo, prepared_files
 from wespeaker_qm.corpus.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpus.speaker_split import SpeakerSplit, parse_eval_speakers, split_speakers
 from wespeaker_qm.corpus.trials import Trial, write_trials
 from wespeaker_qm.utils.arguments import COUNT, COUNT_OR_NONE, FRACTION, SECONDS, SEED
-from wespeaker_qm.utils.done import DoneMarker, file_stamp
+from wespeaker_qm.utils.done import DoneMarker, file_digest, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.parallel import ordered_map
 from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.tables import write_rows
 
 logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the code; raised when the same sources and options are prepared otherwise."""
+
+_DEBIAN = Path("egs/mini")
+"""Its tables name the packages of ``--noise debian``, and the noises in them."""
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"})
 _NUM_SHOWN = 5
@@ -159,7 +165,9 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
         {name: getattr(args, name) for name in OPTIONS},
         eval_speakers,
     ]
-    marker = DoneMarker(data_dir / ".done" / "prepare", inputs, [data_dir / "corpus.yaml"])
+    if args.noise == "debian":
+        inputs.append([file_digest(_DEBIAN / table) for table in ("packages.tsv", "noise.tsv")])
+    marker = DoneMarker(data_dir / ".done" / "prepare", inputs, prepared_files(data_dir), version=VERSION)
     sets = ("train", "valid", "eval", "noise", "rirs")
     tables = [table for name in sets for table in DataDir.tables(data_dir / name)]
     others = ["trials/all", "trials/valid", "wav/noise", "wav/rirs", "bad_audio.tsv", "shared_audio.tsv"]
@@ -410,9 +418,8 @@ def _debian_clips(downloads: Path) -> dict[str, list[Path]]:
     from wespeaker_qm.corpus.debian import fetch_packages, read_packages, read_tsv, unpack_audio
     from wespeaker_qm.corpus.mini import read_noise_clips
 
-    recipe_dir = Path("egs/mini")
-    names = {row["package"] for row in read_tsv(recipe_dir / "noise.tsv", ("package",))}
-    packages = [package for name, package in read_packages(recipe_dir / "packages.tsv").items() if name in names]
+    names = {row["package"] for row in read_tsv(_DEBIAN / "noise.tsv", ("package",))}
+    packages = [package for name, package in read_packages(_DEBIAN / "packages.tsv").items() if name in names]
     try:
         debs = fetch_packages(packages, downloads)
     except RecipeError as error:
@@ -423,7 +430,7 @@ def _debian_clips(downloads: Path) -> dict[str, list[Path]]:
     roots = {name: downloads / "unpacked" / name for name in debs}
     for name, deb in debs.items():
         unpack_audio(deb, roots[name])
-    return read_noise_clips(recipe_dir, roots)
+    return read_noise_clips(_DEBIAN, roots)
 
 
 def _check_settings(settings: Mapping[str, Any], recipe_dir: Path) -> None:

@@ -87,3 +87,13 @@ class CorpusInfo:
         """The Kaldi directories to pack: training, evaluation, validation, noise, impulse responses; each once."""
         names = [self.train, *self.trials.values(), self.validation, self.noise, self.rirs]
         return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def prepared_files(data_dir: Path) -> list[Path]:
+    """What must lie in a prepared corpus: ``corpus.yaml`` and, once it is there, the tables of the sets in it."""
+    path = data_dir / "corpus.yaml"
+    try:
+        sets = CorpusInfo.load(path).sets()
+    except RecipeError:  # not there, or not ours
+        sets = []
+    return [path, *(data_dir / name / table for name in sets for table in ("wav.scp", "utt2spk"))]

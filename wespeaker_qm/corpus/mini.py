@@ -26,7 +26,7 @@ from wespeaker_qm.audio.io import AudioError, RawFormat, read_audio, write_wav
 from wespeaker_qm.corpus.bad_audio import BadAudio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.debian import Package, read_packages, read_tsv, sha256_of, unpack_packages
-from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.corpus.info import CorpusInfo, prepared_files
 from wespeaker_qm.corpus.joining import Piece, choose_evenly, join_pieces, plan_utterances, share_out, sound_pieces
 from wespeaker_qm.corpus.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpus.trials import Trial, make_trials, write_trials
@@ -39,6 +39,9 @@ from wespeaker_qm.utils.stage import begin, finish
 from wespeaker_qm.utils.tables import read_rows, write_rows
 
 logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the code; raised when the same sources and options are prepared otherwise."""
 
 TABLES = ("packages.tsv", "speakers.tsv", "manifest.tsv", "noise.tsv")
 TUXPAINT = "tuxpaint-stamps-default"
@@ -180,8 +183,8 @@ def _done_marker(args: argparse.Namespace, recipe: MiniRecipe, packages: Sequenc
         packages,
         [file_stamp(deb) for deb in sorted(args.deb_dir.glob("*.deb"))] if args.deb_dir else None,
     ]
-    outputs = [args.data / "corpus.yaml", args.data / "audio.sha256"]
-    return DoneMarker(args.data / ".done" / "prepare", inputs, outputs)
+    outputs = [*prepared_files(args.data), args.data / "audio.sha256"]
+    return DoneMarker(args.data / ".done" / "prepare", inputs, outputs, version=VERSION)
 
 
 def _others(data_dir: Path) -> list[Path]:

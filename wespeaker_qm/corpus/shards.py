@@ -56,6 +56,9 @@ from wespeaker_qm.utils.parallel import ordered_map
 
 logger = logging.getLogger(__name__)
 
+VERSION = 1
+"""Of the code; raised when the same recordings are packed into other bytes."""
+
 CODECS = ("wav", "flac")
 INDEX_COLUMNS = ("key", "speaker", "format", "offset", "num_bytes", "sample_rate", "num_samples", "crc32")
 
@@ -281,7 +284,9 @@ def _plan_shards(
         ]
         inputs = [options, [(source.key, source.speaker, stamps[source.key]) for source in sources]]
         outputs = [tar, _index_path(tar), _bad_path(tar)]
-        shards.append(_Shard(tar, sources, DoneMarker(_done_folder(tar.parent) / tar.stem, inputs, outputs)))
+        shards.append(
+            _Shard(tar, sources, DoneMarker(_done_folder(tar.parent) / tar.stem, inputs, outputs, version=VERSION))
+        )
     return shards
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from wespeaker_qm.corpus.archives import is_locator
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.corpus.info import CorpusInfo, prepared_files
 from wespeaker_qm.corpus.trials import Trial, make_trials, write_trials
 from wespeaker_qm.corpus.voxceleb_files import TRIAL_LISTS, Findings, download_missing, find
 from wespeaker_qm.utils.arguments import true_or_false
@@ -28,6 +28,9 @@ from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.stage import begin, finish
 
 logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the code; raised when the same sources and options are prepared otherwise."""
 
 HEADLINE = "vox1_H_cleaned"
 SUBSET_FILE = "SUBSET"
@@ -114,7 +117,7 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
         [content_stamp(path) for path in findings.trial_files.values()],
         [dict(settings), is_subset, args.augmentation],
     ]
-    marker = DoneMarker(data_dir / ".done" / "prepare", inputs, [data_dir / "corpus.yaml"])
+    marker = DoneMarker(data_dir / ".done" / "prepare", inputs, prepared_files(data_dir), version=VERSION)
     sets = ("vox2_dev", "vox1", "vox2_test", "musan", "rirs")
     tables = [table for name in sets for table in DataDir.tables(data_dir / name)]
     lists = [data_dir / "trials" / name for name in (*TRIAL_LISTS, "vox2_test")]

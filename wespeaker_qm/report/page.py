@@ -13,6 +13,7 @@ from wespeaker_qm.evaluate.table5 import read_written
 from wespeaker_qm.report.charts import det_chart, explorer_points, histogram_chart, training_charts
 from wespeaker_qm.report.errors import HardErrors, hard_errors
 from wespeaker_qm.report.runs import Run, config_differences, distinct, flat, read_run
+from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.tables import read_map
@@ -46,6 +47,12 @@ def write_report(folders: list[Path], data: Path, output: Path, *, base: Path, t
         if not run.systems[TRAINED].trials.same_trials(first):
             raise RecipeError(
                 f"{run.systems[TRAINED].trials.path}: not the trials of {first.path}; expected runs on the same list"
+            )
+    for folder in folders:
+        if reasons := stale("evaluate", folder, data):
+            raise RecipeError(
+                f"{folder}: its figures are of other files than lie there ({'; '.join(reasons)}); evaluate it again "
+                "(run.sh --stage 5)"
             )
     write_text(output, _render(_content(runs, data, base, table5)))
 

@@ -109,7 +109,7 @@ class DoneMarker:
         recorded = _read(self.path)
         if isinstance(recorded.get("inputs"), dict):
             lines = differences(recorded["inputs"], self.inputs)
-        elif recorded.get("key") == self._old_key:
+        elif recorded.get("key") == self._old_key and self.inputs["code"] == 1:
             lines = []
         else:
             lines = [f"{self.path}: no record of its inputs (an interrupted run, or one of an earlier version)"]
@@ -132,7 +132,7 @@ class DoneMarker:
 
     def write(self) -> None:
         """Write the marker: the last act of a stage."""
-        outputs = {output.name: file_digest(output) if self.checks_outputs else "" for output in self.outputs}
+        outputs = {output.name: file_digest(output) for output in self.outputs} if self.checks_outputs else {}
         write_text(self.path, json.dumps({"inputs": self.inputs, "outputs": outputs}, indent=1) + "\n")
 
 

@@ -29,7 +29,7 @@ def begin(marker: DoneMarker, stage: str, *, others: Iterable[Path] = (), task: 
     changes = marker.changes()
     if changes:
         if marker.path.is_file():
-            logger.info("stage %s: done again, because %s", stage, "; ".join(changes))
+            logger.info("stage %s: done again, because %s", stage, "; ".join(changes[:5]) + " ..." * (len(changes) > 5))
         written = [*marker.outputs, *others]
         refuse_foreign(_folder(marker), written, made_before=marker.path.is_file())
         lock_for_writing(_folder(marker), task)
