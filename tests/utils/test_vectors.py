@@ -120,3 +120,23 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, make):
     for name in ("a", "b"):
         with pytest.raises(RecipeError, match=r"x\.ark.*no such file"):
             VectorTable(tmp_path / "x.scp").load([name])
+
+
+@pytest.mark.parametrize("moment", ["while the ark is written", "before the scp"])
+def test_an_interruption_never_leaves_an_scp_of_another_ark(tmp_path, monkeypatch, moment):
+    """Names of the same lengths have the same offsets: an older scp would find vectors of other utterances."""
+    old = np.zeros((2, 3), np.float32)
+    write_vectors(tmp_path, "x", ["a", "b"], old)
+
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    target = "kaldiio.save_ark" if moment == "while the ark is written" else "wespeaker_qm.utils.vectors.checked_path"
+    monkeypatch.setattr(target, stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_vectors(tmp_path, "x", ["c", "d"], old + 1)
+    monkeypatch.undo()
+    if moment == "while the ark is written":
+        np.testing.assert_array_equal(VectorTable(tmp_path / "x.scp").load(["a", "b"]), old)
+    else:
+        assert not (tmp_path / "x.scp").exists()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from wespeaker_qm.utils.checksums import Checksum, checked_path, checksum_path, compare, verify
+from wespeaker_qm.utils.checksums import Checksum, checked_path, checksum_path, compare, remove_checked, verify
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.tables import read_map, refuse_commands
@@ -240,12 +240,14 @@ def _check_dim(scp: Path | str, found: int, expected: int) -> None:
 
 
 def write_vectors(directory: Path, stem: str, names: Sequence[str], vectors: NDArray[np.float32]) -> None:
-    """Write ``<stem>.ark``, then ``<stem>.scp`` (float32, sorted by name), then the checksum of both."""
+    """Write ``<stem>.ark``, then ``<stem>.scp`` (float32, sorted by name), then the checksum of both.
+
+    An older scp is removed before the ark is replaced: an interruption leaves none, rather than one of another ark.
+    """
     import kaldiio
 
     ark, scp = directory / f"{stem}.ark", directory / f"{stem}.scp"
     order = sorted(range(len(names)), key=names.__getitem__)
-    checksum_path(scp).unlink(missing_ok=True)  # of another ark than the one that comes now
     with atomic_path(ark) as temporary:
         offsets = temporary.with_suffix(".scp")
         try:
@@ -253,6 +255,7 @@ def write_vectors(directory: Path, stem: str, names: Sequence[str], vectors: NDA
             rows = [line.split(maxsplit=1) for line in offsets.read_text(encoding="utf-8").splitlines()]
         finally:
             offsets.unlink(missing_ok=True)
+        remove_checked(scp)  # which would name vectors of another ark than the one that comes now
     with checked_path(scp, [ark]) as temporary:
         # The ark was written under a temporary name; only the byte offset of each entry is taken from there.
         places = (f"{name} {ark}:{place.rpartition(':')[2]}\n" for name, place in rows)
