@@ -46,7 +46,9 @@ def test_folders_of_versions_without_a_ledger(tmp_path):
         with pytest.raises(RecipeError, match=r"model_1\.pt"):
             claim(tmp_path, [model])
     (tmp_path / "provenance.json").write_text(json.dumps({"wespeaker_qm": "0.1.0"}))
+    (tmp_path / "scores").touch()
     claim(tmp_path, [model])
+    claim(tmp_path, [tmp_path / "scores"])  # another stage of that version made it
     (tmp_path / "report.html").touch()
     with pytest.raises(RecipeError, match=r"report\.html"):
         claim(tmp_path, [tmp_path / "report.html"])

@@ -34,7 +34,9 @@ def claim(folder: Path, paths: Iterable[Path], *, made_before: bool = False) -> 
     """
     refuse_foreign(folder, paths := list(paths), made_before=made_before)
     names, owned = _names(folder, paths), _owned(folder)
-    if not names <= owned:
+    if not owned and _was_trained_in(folder):
+        owned = _names(folder, (path for path in folder.rglob("*") if path.is_file()))
+    if not names <= _owned(folder):
         write_text(folder / LEDGER, "\n".join([_HEADER, *sorted(names | owned)]) + "\n")
 
 
