@@ -210,3 +210,12 @@ def test_cut_and_compressed_tars_are_refused(tmp_path):
     tar.unlink()
     with pytest.raises(RecipeError, match=r"shard\.list: names .*which does not exist"):
         ShardReader(shard_list)
+
+
+def test_a_flac_that_does_not_know_its_length_is_decoded_whole():
+    """Written to a pipe: the 36 bits of STREAMINFO's length are zero."""
+    content = bytearray(encoded(wave(), "flac"))
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    facts = audio_facts(bytes(content))
+    assert (facts.coding, facts.sample_rate, facts.num_samples) == (Coding.WHOLE, RATE, 4321)

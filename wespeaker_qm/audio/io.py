@@ -41,7 +41,8 @@ _BYTES_LOGGED = re.compile(r"^ *(?:data|Data Size|SSND|riff) *: (\d+) \(should b
 _FRAMES_LOGGED = re.compile(r"value from 'ds64' chunk of (\d+)|read from 'COMM' chunk \((\d+)\)")
 # Programs that write a WAV to a pipe put one of several numbers from here on in the place of the length, or 0.
 _UNKNOWN_BYTES = 2**31 - 2**13
-_UNKNOWN_FRAMES = 2**63 - 1
+UNKNOWN_FRAMES = 2**63 - 1
+"""What libsndfile gives as the length of a FLAC that does not know its own."""
 # Containers of which FFmpeg knows the duration; of others (MP3, ADTS, AMR, ...) it makes an estimate.
 _TIMED_CONTAINERS = frozenset(
     {"aiff", "asf", "au", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "tta", "wv"}
@@ -340,7 +341,7 @@ def _check_declared(file: soundfile.SoundFile) -> None:
     Raises:
         _ShortError: the data are shorter, or the header says no length and soundfile cannot read without.
     """
-    if file.frames in (0, _UNKNOWN_FRAMES):
+    if file.frames in (0, UNKNOWN_FRAMES):
         raise _ShortError("no length in its header")
     log = file.extra_info
     frames, size = _FRAMES_LOGGED.search(log), _BYTES_LOGGED.search(log)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import soundfile
 
-from wespeaker_qm.audio.io import AudioError, read_audio
+from wespeaker_qm.audio.io import UNKNOWN_FRAMES, AudioError, read_audio
 from wespeaker_qm.utils.errors import RecipeError
 
 AUDIO_SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "wma")
@@ -126,7 +126,7 @@ def audio_facts(content: bytes) -> AudioFacts:
             info = soundfile.info(io.BytesIO(content))
         except soundfile.LibsndfileError as error:
             raise AudioError(f"cannot be decoded as FLAC ({error})") from error
-        if info.channels == 1 and info.subtype == "PCM_16" and info.frames > 0:
+        if info.channels == 1 and info.subtype == "PCM_16" and 0 < info.frames < UNKNOWN_FRAMES:
             return AudioFacts(Coding.FLAC, 0, info.samplerate, info.frames)
     waveform, sample_rate = read_audio(io.BytesIO(content))
     return AudioFacts(Coding.WHOLE, 0, sample_rate, len(waveform))
