@@ -185,22 +185,26 @@ def test_jackknife_by_hand():
     assert degrees == pytest.approx(min(5 / (kurtosis - 1), 2))
 
 
-@pytest.mark.parametrize("counts", [(3, 3, 3, 3), (1, 2, 3, 6), (2, 2, 2, 20)])
-def test_jackknife_of_a_mean_over_targets_is_what_leaving_a_speaker_out_does(counts):
+@pytest.mark.parametrize(
+    ("counts", "outlier"), [((3, 3, 3, 3), 0), ((1, 2, 3, 6), 0), ((2, 2, 2, 20), 0), ((3,) * 12, 20), ((3,) * 12, -20)]
+)
+def test_jackknife_of_a_mean_over_targets_is_what_leaving_a_speaker_out_does(counts, outlier):
     """Of a mean the influence is exact, so that jack_a is the mean less the mean without speaker a; a at most 3/4."""
-    owner = np.repeat(np.arange(4), counts)
-    values = np.random.default_rng(0).standard_normal(len(owner))
+    n = len(counts)
+    owner = np.repeat(np.arange(n), counts)
+    values = np.random.default_rng(0).standard_normal(len(owner)) + outlier * (owner == 1)
     mean = values.mean()
-    left_out = np.array([mean - values[owner != a].mean() for a in range(4)])
+    left_out = np.array([mean - values[owner != a].mean() for a in range(n)])
     share = np.array(counts) / sum(counts)
     left_out *= np.minimum(1, (1 - share) / 0.25)  # where a has more than 3/4 of the trials, as if it had 3/4
-    speakers = TrialSpeakers(np.append(owner, 0).astype(np.int32), np.append(owner, 1).astype(np.int32), 4)
+    speakers = TrialSpeakers(np.append(owner, 0).astype(np.int32), np.append(owner, 1).astype(np.int32), n)
     is_target = np.append(np.ones(len(owner), bool), False)  # one non-target trial, without influence
     ratio, degrees = _correction(np.append((values - mean) / len(values), 0.0), speakers, is_target)
     psi = np.bincount(owner, values - mean) / len(values)
-    assert ratio * (psi**2).sum() == pytest.approx(3 / 4 * ((left_out - left_out.mean()) ** 2).sum())
-    kurtosis = 4 * (left_out**4).sum() / (left_out**2).sum() ** 2
-    assert degrees == pytest.approx(min(4 / (kurtosis - 1), 3 / 2))
+    assert ratio * (psi**2).sum() == pytest.approx((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
+    kurtosis = n * (left_out**4).sum() / (left_out**2).sum() ** 2
+    assert degrees == pytest.approx(min(n / (kurtosis - 1), (n - 1) / 2))
+    assert (degrees < (n - 1) / 2) == (outlier != 0), "fewer where one speaker decides"
 
 
 def resamples(num_trials=1000, speakers=None):
