@@ -104,3 +104,42 @@ def test_balance_holds_for_every_speaker_and_utterance() -> None:
 def test_too_large_a_batch_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"batch_size 16 on 2 process.* needs 32 samples.* has 20"):
         plan(batch_size=16, world_size=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "order"),
+    [
+        ({}, {"sampler": "utterance", "num_samples": 20}),
+        ({"samples_per_epoch": 50}, {"sampler": "utterance", "num_samples": 48}),
+        ({"samples_per_epoch": 11}, {"sampler": "utterance", "num_samples": 8}),
+        ({"sampler": "speaker_balanced", "batch_size": 6}, {"sampler": "speaker_balanced", "num_samples": 18}),
+        (
+            {"shards": SHARDS, "shard_window": 2},
+            {"sampler": "utterance", "num_samples": 20, "shards": SHARDS, "shard_window": 2},
+        ),
+    ],
+)
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_batches_are_the_epoch_order_cut_into_pieces(changes: dict, order: dict, epoch: int) -> None:
+    """What does not fill a batch is left out."""
+    batches = plan(seed=9, **changes)
+    assert batches.epoch == 1
+    batches.set_epoch(epoch)
+    found = list(batches)
+    expected = epoch_order(LABELS, seed=9, epoch=epoch, **order)
+    np.testing.assert_array_equal(np.concatenate([batch.utterances for batch in found]), expected)
+    size = changes.get("batch_size", 4)
+    assert len(batches) == len(found) == order["num_samples"] // size
+    assert [batch.position for batch in found] == list(range(0, order["num_samples"], size))
+    assert {(batch.epoch, len(batch.utterances)) for batch in found} == {(epoch, size)}
+
+
+def test_an_epoch_of_just_one_batch_is_enough() -> None:
+    (batch,) = plan(batch_size=10, world_size=2, rank=1)
+    assert batch.position == 10
+    assert len(batch.utterances) == 10
+
+
+def test_an_epoch_smaller_than_the_number_of_speakers_visits_as_many_as_it_can() -> None:
+    order = epoch_order(LABELS, sampler="speaker_balanced", num_samples=2, seed=1, epoch=1)
+    assert len(set(LABELS[order].tolist())) == 2
