@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from wespeaker_qm.config import Config
 from wespeaker_qm.config.schema import SpecAugArgs
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.dataset.chunks import read_tiled
-from wespeaker_qm.dataset.draws import DrawSettings
+from wespeaker_qm.dataset.draws import NOISE, REVERB, DrawSettings
+from wespeaker_qm.dataset.plan import BatchId
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.errors import RecipeError
@@ -160,3 +162,40 @@ def test_a_chunk_as_long_as_its_recording_is_the_recording(tiny_corpus: Path) ->
     pcm = np.empty(len(whole), dtype=np.int16)
     read_tiled(reader, 2, 0.9999, pcm)
     np.testing.assert_array_equal(pcm, whole)
+
+
+def test_a_batch_holds_what_was_drawn_for_its_rows(open_with) -> None:
+    """Noise, levels, responses and masks, each at the row that drew it; the second half of an epoch's third batch."""
+    training = open_with(spec_aug=True, aug_prob=1.0, channel_prob=0.5, num_frms=90)
+    chunks = training.chunks
+    utterances = np.arange(24)[::-1].copy()
+    batch, draws = chunks[BatchId(2, 36, utterances)], chunks.sampler.draw(2, 36, 24)
+    assert (batch.epoch, batch.position) == (2, 36)
+    assert batch.utterance.tolist() == utterances.tolist()
+    for row, label in enumerate(batch.label.tolist()):
+        assert label == int(chunks.key(23 - row)[1]) + 4 * draws.speed_index[row]
+    assert [rows.tolist() for rows in batch.speed_rows] == [
+        np.flatnonzero(draws.speed_index == index).tolist() for index in range(3)
+    ]
+    assert chunks.noise is not None
+    for row, noise in zip(batch.noise_rows.tolist(), batch.noise.numpy(), strict=True):
+        whole = (chunks.noise.read(int(draws.choice[row])) * 32768).astype(np.int16)
+        assert draws.augmentation[row] == NOISE
+        start = int(draws.noise_start[row] * (len(whole) - chunks.num_samples + 1))
+        np.testing.assert_array_equal(noise, whole[start : start + chunks.num_samples])
+    for rows, chosen, pairs in (
+        (batch.noise_rows, draws.augmentation == NOISE, [(batch.snr_db, draws.snr_db)]),
+        (batch.rir_rows, draws.augmentation == REVERB, [(torch.tensor(batch.rir_index), draws.choice)]),
+        (batch.tilt_rows, draws.has_tilt, [(batch.tilt_db, draws.tilt_db)]),
+        (batch.band_limit_rows, draws.has_band_limit, [(batch.band_limit_hz, draws.band_limit_hz)]),
+        (
+            batch.mask_rows,
+            draws.is_masked,
+            [(batch.time_spans, draws.time_spans), (batch.frequency_spans, draws.frequency_spans)],
+        ),
+    ):
+        assert rows.tolist() == np.flatnonzero(chosen).tolist()
+        assert 0 < len(rows) < 24
+        for found, drawn in pairs:
+            np.testing.assert_array_equal(found.numpy(), drawn[chosen])
+    assert batch.dither_start == tuple(draws.dither_start.tolist())
