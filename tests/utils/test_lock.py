@@ -1,5 +1,6 @@
 """Locks of folders: one writer, no writer under a reader, and the dead hold nothing."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -75,6 +76,25 @@ def test_a_writer_waits_for_no_reader_and_names_it(folder, hold):
     ):
         lock_for_writing(folder)
     assert lock_for_reading(folder)
+
+
+def test_a_reader_is_not_taken_for_the_writer_that_was_killed_before(folder, hold):
+    dead = hold("writer", folder, "the same")
+    os.kill(dead.pid, signal.SIGKILL)
+    dead.wait()
+    reader = hold("reader", folder)
+    with pytest.raises(RecipeError, match=f"in use by process {reader.pid} on this host, which reads there"):
+        lock_for_writing(folder, "the same")
+
+
+def test_where_there_are_no_locks_that_is_told(folder, monkeypatch, caplog):
+    def refuse(descriptor, kind):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    assert lock_for_reading(folder)
+    lock_for_writing(folder)
+    assert caplog.text.count("this file system has no locks ([Errno 95] Operation not supported)") == 1
 
 
 @pytest.mark.parametrize("kind", ["writer", "reader"])

@@ -147,11 +147,11 @@ def _wait_for(folder: Path, held: _Held, kind: int, task: str) -> None:
         except BlockingIOError:
             holder = _holder(held.descriptor)
         except OSError as error:
-            if kind == fcntl.LOCK_SH:
-                return  # a file system without locks
-            raise RecipeError(
-                f"{_key(folder)}: this file system has no locks ({error}); choose a folder elsewhere"
-            ) from error
+            if kind == fcntl.LOCK_EX:
+                logger.warning(
+                    "%s: this file system has no locks (%s); let one program at a time write there", folder, error
+                )
+            return
         if task and holder.get("task") == task:
             if not is_told:
                 logger.info("%s: waiting for %s, which makes the same", folder, _who(holder))
@@ -174,6 +174,12 @@ def _description(task: str) -> str:
 
 def _holder(descriptor: int) -> dict[str, object]:
     """What the writer that holds the lock says of itself; empty of readers, and of one that has only just come."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return {}  # readers hold it; what the file says is of a writer that was killed
+    except OSError:
+        pass
     try:
         holder = json.loads(os.pread(descriptor, 1 << 16, 0))
     except ValueError:
