@@ -51,6 +51,7 @@ from wespeaker_qm.evaluate.operating_points import (
     min_dcf,
 )
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
+from wespeaker_qm.utils.arguments import COUNT, SEED, whole_number
 from wespeaker_qm.utils.ownership import write_json
 
 SHARED = 0.7
@@ -305,15 +306,15 @@ def _outcome(name: str, sides: tuple[Sequence[Resamples], Sequence[Resamples]], 
 def main() -> None:
     """Simulate designs, print a table of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lists", type=int, default=400, help="simulated lists a design (default: 400)")
-    parser.add_argument("--resamples", type=int, default=100, help="of each list (default: 100)")
+    parser.add_argument("--lists", type=COUNT, default=400, help="simulated lists a design (default: 400)")
+    parser.add_argument("--resamples", type=whole_number(2), default=100, help="of each list (default: 100)")
     parser.add_argument(
         "--rows", nargs="+", default=[""], metavar="REGEX", help="designs whose names match (default: all)"
     )
     parser.add_argument(
         "--by", choices=("speaker", "trial"), default="speaker", help="what is drawn (default: speaker)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all shares to FILE")
     args = parser.parse_args()
     content = {}

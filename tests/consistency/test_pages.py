@@ -38,6 +38,18 @@ def test_options_of_run_sh_that_a_page_uses_are_there(page):
             assert option in [*names.split(), "help"], command
 
 
+def test_options_of_run_sh_that_a_message_names_are_there():
+    script = (ROOT / "run.sh").read_text(encoding="utf-8")
+    (names,) = re.findall(r"^options=\((.*?)\)", script, re.DOTALL | re.MULTILINE)
+    named = {
+        option
+        for path in (ROOT / "wespeaker_qm").rglob("*.py")
+        for option in re.findall(r"run\.sh --(\w+)", path.read_text(encoding="utf-8"))
+    }
+    assert "stage" in named
+    assert named <= {*names.split(), "help"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_that_a_page_names_are_there(page):
     text = page.read_text(encoding="utf-8")

@@ -293,6 +293,14 @@ def test_settings_are_checked() -> None:
         mini.MiniRecipe.from_settings({key: value for key, value in SETTINGS.items() if key != "caveat"}, "mine.yaml")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("min_utterance_s", float("nan")), ("sample_rate", 0), ("seed", -1), ("num_rooms", 2.5)]
+)
+def test_numbers_that_mean_nothing_are_refused(key: str, value: float) -> None:
+    with pytest.raises(RecipeError, match=rf"mine\.yaml: {key}: found '{value}', expected"):
+        mini.MiniRecipe.from_settings({**SETTINGS, key: value}, "mine.yaml")
+
+
 def test_counts_are_compared(built: Path, caplog: pytest.LogCaptureFixture) -> None:
     recipe = mini.MiniRecipe.from_settings({**SETTINGS, "expected": {"train": [2, 8]}}, "corpus.yaml")
     directories = {"train": DataDir.read(built / "train")}

@@ -30,7 +30,7 @@ from wespeaker_qm.corpus.info import CorpusInfo, prepared_files
 from wespeaker_qm.corpus.joining import Piece, choose_evenly, join_pieces, plan_utterances, share_out, sound_pieces
 from wespeaker_qm.corpus.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpus.trials import Trial, make_trials, write_trials
-from wespeaker_qm.utils.arguments import COUNT, COUNT_OR_NONE
+from wespeaker_qm.utils.arguments import COUNT, COUNT_OR_NONE, SAMPLE_RATE_HZ, SECONDS, SEED
 from wespeaker_qm.utils.done import DoneMarker, content_stamp, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -54,6 +54,17 @@ GENDERS = {"M": "m", "F": "f", "C": "c", "?": "u"}
 UNKNOWN_GENDER = GENDERS["?"]
 SETS = ("train", "valid", "eval")
 # In this order the first list with both kinds of trials is the headline (a subset of packages may lack some).
+_NUMBERS = {
+    "sample_rate": SAMPLE_RATE_HZ,
+    "min_utterance_s": SECONDS,
+    "max_utterance_s": SECONDS,
+    "max_utterances_per_speaker": COUNT,
+    "max_eval_utterances_per_session": COUNT,
+    "num_babble": COUNT_OR_NONE,
+    "num_rooms": COUNT,
+    "seed": SEED,
+}
+"""Numbers of ``corpus.yaml``, held to what an option of the kind takes."""
 HEADLINES = ("same_package_gender", "same_gender", "all")
 
 
@@ -95,7 +106,7 @@ class MiniRecipe:
         """Check the keys of ``corpus.yaml``.
 
         Raises:
-            RecipeError: an unknown or missing key; the message names ``source``.
+            RecipeError: an unknown or missing key, or a number that means nothing; the message names ``source``.
         """
         fields = dataclasses.fields(cls)
         names = [entry.name for entry in fields]
@@ -107,6 +118,12 @@ class MiniRecipe:
             required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
             if required and entry.name not in settings:
                 raise RecipeError(f"{source}: key {entry.name!r} is missing")
+            value = settings.get(entry.name, entry.default)
+            if (check := _NUMBERS.get(entry.name)) is not None:
+                try:
+                    check(str(value))
+                except argparse.ArgumentTypeError as error:
+                    raise RecipeError(f"{source}: {entry.name}: {error}") from None
         return cls(**settings)
 
 
