@@ -275,3 +275,11 @@ def test_a_playlist_opens_no_other_file(
     for source in (Path(name), name):
         with pytest.raises(AudioError, match="cannot be decoded as audio"):
             read_audio(source)
+
+
+def test_joined_files_of_two_codecs_are_decoded_or_refused() -> None:
+    """libsndfile knows no FLAC in Ogg, and FFmpeg changes no codec in the middle."""
+    vorbis, opus = encode("vorbis"), encode("opus", SWEEP[:RATE])
+    np.testing.assert_array_equal(read(vorbis + opus)[0], np.concatenate([read(vorbis)[0], read(opus)[0]]))
+    with pytest.raises(AudioError, match="cannot be decoded as audio"):
+        read(vorbis + encode("ogg flac", SWEEP[:RATE]))

@@ -436,8 +436,8 @@ def _read_av(source: Source, name: str, refusal: Exception) -> tuple[np.ndarray,
                 slack_s += _CODEC_DELAY_FRAMES * longest_frame / parts[0][0]
     except av.FFmpegError as error:
         failure = error
-    if is_ogg:
-        _ogg_starts(_content(source), name)
+    if is_ogg and len(_ogg_starts(_content(source), name)) > 1:
+        declared_s = None  # is that of the last of several streams
     soundfile_says = getattr(refusal, "error_string", refusal)  # without the address of an object in memory
     reason = f"soundfile: {soundfile_says}; PyAV: {failure or 'no error'}"
     found_s = sum(len(part) / rate for rate, part in parts)
@@ -455,7 +455,7 @@ def _read_av(source: Source, name: str, refusal: Exception) -> tuple[np.ndarray,
 
 @contextlib.contextmanager
 def _open_av(source: Source) -> Iterator["av.container.InputContainer"]:
-    """Open with FFmpeg, which gets the bytes and no name, and must not open anything else by itself."""
+    """Open with FFmpeg, which gets the bytes from here and must not open anything by itself."""
     import av
 
     with contextlib.ExitStack() as stack:
