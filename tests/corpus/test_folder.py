@@ -128,6 +128,13 @@ def test_the_second_run_skips_and_a_change_runs_again(tree, prepare, capsys):
     assert "skipped" not in capsys.readouterr().out
 
 
+def test_a_kaldi_directory_is_no_tree(tree, prepare, capsys):
+    """Its segments and speakers would be ignored."""
+    (tree / "wav.scp").touch()
+    prepare(status=1)
+    assert "a Kaldi directory (it has wav.scp), expected a tree" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["train/wav.scp", "trials/all", "wav/noise/mine.wav", "corpus.yaml", "bad_audio.tsv"])
 def test_a_prepared_folder_of_somebody_else_is_refused(prepare, tmp_path, name, capsys):
     path = tmp_path / "data" / name

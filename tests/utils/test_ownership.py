@@ -53,6 +53,9 @@ def test_folders_of_versions_without_a_ledger(tmp_path):
     with pytest.raises(RecipeError, match=r"report\.html"):
         claim(tmp_path, [tmp_path / "report.html"])
     claim(tmp_path, [tmp_path / "report.html"], made_before=True)
+    (tmp_path / "data" / ".done").mkdir(parents=True)  # its marker was deleted, to force the stage
+    (tmp_path / "data" / "corpus.yaml").touch()
+    claim(tmp_path / "data", [tmp_path / "data" / "corpus.yaml"])
 
 
 def test_a_folder_is_taken_once_and_only_an_empty_one(tmp_path):

@@ -449,6 +449,11 @@ def _audio_root(audio_root: Path | None, recipe_dir: Path) -> Path:
     root = Path(audio_root)
     if not root.is_dir():
         raise RecipeError(f"--audio_root {root}: no such folder; expected a tree speaker/.../utterance.wav")
+    if (root / "wav.scp").is_file():
+        raise RecipeError(
+            f"--audio_root {root}: a Kaldi directory (it has wav.scp), expected a tree speaker/.../utterance.wav; its "
+            "tables would be ignored. Name it in a corpus.yaml of your own, beside the trials, and begin with stage 2"
+        )
     return root
 
 

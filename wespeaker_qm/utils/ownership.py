@@ -34,7 +34,7 @@ def claim(folder: Path, paths: Iterable[Path], *, made_before: bool = False) -> 
     """
     refuse_foreign(folder, paths := list(paths), made_before=made_before)
     names, owned = _names(folder, paths), _owned(folder)
-    if not owned and _was_trained_in(folder):
+    if not owned and _is_of_an_earlier_version(folder):
         owned = _names(folder, (path for path in folder.rglob("*") if path.is_file()))
     if not names <= _owned(folder):
         write_text(folder / LEDGER, "\n".join([_HEADER, *sorted(names | owned)]) + "\n")
@@ -47,7 +47,7 @@ def refuse_foreign(folder: Path, paths: Iterable[Path], *, made_before: bool = F
         RecipeError: something lies there that no stage made.
     """
     owned = _owned(folder)
-    if made_before or (not owned and _was_trained_in(folder)):
+    if made_before or (not owned and _is_of_an_earlier_version(folder)):
         return
     foreign = sorted(str(folder / name) for name in _names(folder, paths) - owned if _is_taken(folder / name))
     if foreign:
@@ -125,8 +125,10 @@ def _is_taken(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _was_trained_in(folder: Path) -> bool:
-    """Whether a training of a version that kept no ledger wrote this folder."""
+def _is_of_an_earlier_version(folder: Path) -> bool:
+    """Whether a version that kept no ledger wrote this folder: stages left markers, a training its provenance."""
+    if (folder / ".done").is_dir():
+        return True
     try:
         return "wespeaker_qm" in json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
