@@ -1,7 +1,5 @@
 """Names of score files, and which of them are there."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,6 @@ from wespeaker_qm.evaluate import score_files
 from wespeaker_qm.evaluate.score_cache import cache_path
 from wespeaker_qm.evaluate.trial_table import read_trial_table
 from wespeaker_qm.score.writing import write_scores
-from wespeaker_qm.utils.done import file_stamp
 
 
 @pytest.fixture
@@ -45,15 +42,3 @@ def test_a_variant_is_present_where_every_list_has_it(tmp_path, trials):
     assert score_files.present_variants(tmp_path, iter(["one", "two"])) == ["calibrated"]
     assert score_files.present_variants(tmp_path, ["one"]) == ["snorm", "calibrated"]
     assert score_files.present_variants(tmp_path, ["three"]) == []
-
-
-def test_stamps_change_with_the_text_or_with_the_cache_that_stands_alone(tmp_path, trials):
-    path = tmp_path / "x.score"
-    write_scores(path, trials, np.array([1.0, 2.0]))
-    with_text = score_files.stamps(path)
-    assert with_text == [file_stamp(path)]
-    path.unlink()
-    alone = score_files.stamps(path)
-    assert alone == [f"{path} absent", file_stamp(cache_path(path))]
-    os.utime(cache_path(path), ns=(1, 1))
-    assert score_files.stamps(path) != alone
