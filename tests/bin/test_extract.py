@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from wespeaker_qm.bin import average, extract, train
+from wespeaker_qm.bin import average, extract, score, train
 from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.embed.extract import NetworkEmbedder
@@ -83,6 +83,23 @@ def test_checkpoints_and_weights_count_by_content(run_dir: Path, tiny_corpus: Pa
     assert "stage extract eval: done again, because models/avg_model.pt: changed" in caplog.text
     assert not torch.equal(checkpoint.load(average_path)["seg_1.weight"], before["seg_1.weight"])
     assert not np.allclose(kaldiio.load_scp(str(scp))["e0-0"], embedding)
+
+
+def test_embeddings_of_older_weights_are_not_scored(run_dir: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
+    call(score, "--data", tiny_corpus, "--exp_dir", run_dir)
+    shutil.copy(checkpoint.model_path(run_dir, 1), checkpoint.model_path(run_dir, 3))
+    checksum_path(checkpoint.model_path(run_dir, 3)).unlink()
+    with pytest.raises(RecipeError, match="stage average must run again"):
+        call(score, "--data", tiny_corpus, "--exp_dir", run_dir)
+    call(average, "--exp_dir", run_dir)
+    with pytest.raises(RecipeError, match=r"stage extract_eval must run again .*models/avg_model\.pt: changed"):
+        call(score, "--data", tiny_corpus, "--exp_dir", run_dir)
+    call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
+    call(score, "--data", tiny_corpus, "--exp_dir", run_dir)
+    for epoch in (2, 3):  # to save space: what is gone tells nothing against the average
+        checkpoint.model_path(run_dir, epoch).unlink()
+    call(score, "--data", tiny_corpus, "--exp_dir", run_dir)
 
 
 def test_an_average_that_somebody_replaced_is_neither_kept_in_silence_nor_overwritten(run_dir: Path) -> None:

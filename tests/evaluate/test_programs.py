@@ -335,7 +335,7 @@ def test_cosines_of_other_embeddings_or_trials_are_refused(capsys):
     checksum_path(ark.with_suffix(".scp")).unlink()
     assert main(EVALUATE) == 1
     assert (
-        "stage score must run again before anything is evaluated (embeddings/eval: changed)" in capsys.readouterr().err
+        "stage score must run again before anything is made of it (embeddings/eval: changed)" in capsys.readouterr().err
     )
     scores = read_scores(RUN / "scores" / "near.score").scores
     assert main(SCORE) == 0
@@ -345,6 +345,24 @@ def test_cosines_of_other_embeddings_or_trials_are_refused(capsys):
     (RUN / ".done" / "score").unlink()  # as an interrupted run leaves it
     assert main(EVALUATE) == 1
     assert "no record of what they were made from: scoring was interrupted" in capsys.readouterr().err
+
+
+def test_scoring_one_list_leaves_the_others_unknown(capsys):
+    assert main([*SCORE, "--trials", "near"]) == 0
+    assert main(EVALUATE) == 1
+    assert "all: not scored with the others" in capsys.readouterr().err
+    assert main(SCORE) == 0
+    assert main(EVALUATE) == 0
+
+
+@pytest.mark.parametrize("stage", ["normalise", "calibrate"])
+def test_no_stage_alone_mixes_old_scores_with_new_embeddings(stage, capsys):
+    assert main(["normalise", *EXP_DIR]) == 0
+    mean = RUN / "embeddings" / "mean_vec.npy"
+    np.save(mean, np.full(16, 0.2, np.float32))
+    checksum_path(mean).unlink(missing_ok=True)
+    assert main([stage, *EXP_DIR]) == 1
+    assert "stage score must run again" in capsys.readouterr().err
 
 
 def test_baselines_are_held_to_the_same(capsys):

@@ -19,7 +19,7 @@ from wespeaker_qm.score.calibration import VERSION, CalibrationError, EerCheck, 
 from wespeaker_qm.score.cohort import check_apart, cohort_sources, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import cohort_statistics, normalise, quality_measures
-from wespeaker_qm.score.upstream import digests, stale
+from wespeaker_qm.score.upstream import digests, refuse_stale, stale
 from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import true_or_false, whole_number
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
         )
         discard_variant(args.exp_dir, info.trials, CALIBRATED)
         return
+    refuse_stale(args.exp_dir, args.data, info)
     embeddings = args.exp_dir / "embeddings"
     lists = {**info.trials, info.validation: info.validation}
     trials_paths = {name: args.data / "trials" / name for name in lists}

@@ -11,7 +11,7 @@ from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
 from wespeaker_qm.score.cohort import check_apart, cohort_sources, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
-from wespeaker_qm.score.upstream import digests
+from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import whole_number
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Normalise all lists, unless nothing changed since the last run."""
     info = CorpusInfo.load(args.data)
+    refuse_stale(args.exp_dir, args.data, info)
     trials_paths = {name: args.data / "trials" / name for name in info.trials}
     cosines = {name: score_path(args.exp_dir, name) for name in info.trials}
     outputs = {name: score_path(args.exp_dir, name, args.method) for name in info.trials}

@@ -9,7 +9,7 @@ from wespeaker_qm.evaluate.score_cache import cache_path
 from wespeaker_qm.evaluate.score_files import VARIANTS, discard_variant, score_path
 from wespeaker_qm.evaluate.trial_table import read_trial_table
 from wespeaker_qm.score.cosine import load_mean, score_trials
-from wespeaker_qm.score.upstream import digests
+from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.done import DoneMarker, value_digest
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     if unknown:
         raise RecipeError(f"--trials: unknown {', '.join(unknown)}; {args.data} has {', '.join(info.trials)}")
 
+    refuse_stale(args.exp_dir, args.data, info, scored=False)
     mean_path = args.exp_dir / "embeddings" / "mean_vec.npy" if args.subtract_mean else None
     sources = [f"data/trials/{name}" for name in names] + [f"embeddings/{info.trials[name]}" for name in names]
     sources += ["embeddings/mean_vec.npy"] if args.subtract_mean else []

@@ -74,21 +74,32 @@ def _without_absent(values: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in values.items() if value != ABSENT}
 
 
-def refuse_stale(exp_dir: Path, data: Path, info: CorpusInfo) -> None:
-    """Refuse cosines that were not made from the present embeddings, and embeddings not of the present weights.
+def refuse_stale(exp_dir: Path, data: Path, info: CorpusInfo, *, scored: bool = True) -> None:
+    """Refuse embeddings that are not of the present weights and audio, and cosines not of the present embeddings.
 
     Folders without embeddings hold scores of another origin, which are taken as they are.
+
+    Args:
+        exp_dir: of the system.
+        data: the prepared corpus.
+        info: its description.
+        scored: False before scoring, when only the embeddings count.
 
     Raises:
         RecipeError: what has to be made again, why, and by which stage.
     """
     sets = dict.fromkeys([*info.trials.values(), info.train])
-    stages = {"average": 4, **{f"extract_{name}": 4 for name in sets}, "score": 5}
+    stages = {"average": 4, **{f"extract_{name}": 4 for name in sets}, **({"score": 5} if scored else {})}
     for stage, number in stages.items():
         reasons = stale(stage, exp_dir, data)
+        if stage == "score" and reasons is not None:
+            recorded = recorded_inputs(exp_dir / ".done" / stage) or {}
+            reasons += [
+                f"{name}: not scored with the others" for name in info.trials if f"data/trials/{name}" not in recorded
+            ]
         if reasons:
             raise RecipeError(
-                f"{exp_dir}: stage {stage} must run again before anything is evaluated ({'; '.join(reasons)}); "
+                f"{exp_dir}: stage {stage} must run again before anything is made of it ({'; '.join(reasons)}); "
                 f"run.sh --stage {number}"
             )
         if reasons is None and stage == "score" and (exp_dir / "embeddings").is_dir():
