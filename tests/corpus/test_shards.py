@@ -530,7 +530,10 @@ def test_a_packing_killed_at_any_point_goes_on(tmp_path, monkeypatch, victim):
         with pytest.raises(KilledError):
             pack_data_dir(data_dir, utterances_per_shard=3)
     assert not (data_dir / "shard.list").exists()
+    (data_dir / "shards" / ".shards_000001.4711.tmp.tar").touch()  # of kill -9
+    (data_dir / "shards" / ".mine.tmp.tar").touch()
     assert_packing_mends(data_dir, waves)
+    assert [path.name for path in (data_dir / "shards").glob(".*.tar")] == [".mine.tmp.tar"]
 
 
 def test_nobody_packs_under_a_reader(packed):

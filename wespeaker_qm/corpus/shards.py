@@ -21,6 +21,7 @@ import io
 import logging
 import os
 import random
+import re
 import sys
 import tarfile
 import zlib
@@ -62,6 +63,8 @@ VERSION = 1
 CODECS = ("wav", "flac")
 INDEX_COLUMNS = ("key", "speaker", "format", "offset", "num_bytes", "sample_rate", "num_samples", "crc32")
 
+# As atomic_path names it; the lock says that nobody writes it now.
+_TEMPORARY = re.compile(r"\.shards_\d{6,}\.\d+\.tmp\.tar")
 _CHECKSUM_MARK = "#sha256\t"
 _WAV_HEADER_BYTES = 44
 _TAR_BLOCK_BYTES = 512
@@ -326,12 +329,15 @@ def _add_checksums(shards: Sequence[_Shard]) -> None:
 
 
 def _remove_strays(folder: Path, shards: Sequence[_Shard]) -> None:
-    """Remove what an earlier packing into more shards left behind: nobody would ever read it."""
+    """Remove what a packing into more shards, or one that was killed, left behind: nobody would ever read it."""
     stems = {shard.tar.stem for shard in shards}
     for tar in folder.glob("shards_*.tar"):
         if tar.stem not in stems and _is_ours(tar):
             for path in (tar, _index_path(tar), _bad_path(tar), _done_folder(folder) / tar.stem):
                 path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink()
 
 
 class _PackBar(tqdm):  # type: ignore[type-arg]
