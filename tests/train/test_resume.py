@@ -13,6 +13,7 @@ from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.shards import pack_data_dir
 from wespeaker_qm.train import build, checkpoint, resume
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.lock import LOCK
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ def run(data: Path, tiny_config: Config, tmp_path: Path):
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All files but the lock, which names this process while it lives."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != LOCK}
 
 
 def without_last_line(path: Path) -> None:
