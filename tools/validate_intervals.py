@@ -18,8 +18,10 @@ The truth is that of all speakers there could be: the distributions of u + u + e
 convolution, from which figures are read by the same functions that read them from scores. With several runs it is the
 mean over the draws of d (Gauss-Hermite quadrature).
 
-Printed, per cent of lists: where an interval was given (``evaluate/evidence.py`` decides); where it holds the truth, of
-those; p < 0.05, of those; and the last two for all lists, as if an interval were always given.
+Printed, per cent of lists, for each figure: where an interval was given (``evaluate/evidence.py`` decides); where it
+holds the truth, of those; p < 0.05, of those; and the last two for all lists, as if an interval were always given.
+At the end all designs in two tables: in italics stands what an interval would be worth where none is given, and after a
+share in how many lists it was given, where that is some.
 """
 
 import argparse
@@ -27,7 +29,7 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -303,8 +305,45 @@ def _outcome(name: str, sides: tuple[Sequence[Resamples], Sequence[Resamples]], 
     return outcome
 
 
+GROUPS = {
+    "EER": ["EER"],
+    "minCllr": ["minCllr"],
+    "Cllr": ["Cllr"],
+    "TAR@FAR 1e-1 / 1e-2 / 1e-3 / 1e-4": [f"TAR@FAR 1e-{digit}" for digit in (1, 2, 3, 4)],
+    "threshold@FAR 1e-1 / 1e-2 / 1e-3": [f"threshold@FAR 1e-{digit}" for digit in (1, 2, 3)],
+    "FAR@TAR 0.9 / 0.99": ["FAR@TAR 0.9", "FAR@TAR 0.99"],
+    "minDCF 0.05 / 0.01 / 0.001": [f"minDCF {p_target}" for p_target in (0.05, 0.01, 0.001)],
+    "actDCF 0.05 / 0.01": ["actDCF 0.05", "actDCF 0.01"],
+}
+"""Columns of the tables of all designs."""
+
+
+def summary(results: Mapping[str, Sequence[Row]], *, differences: bool) -> str:
+    """A line a design, a column a group of figures: coverage, or how often equal systems differ."""
+    lines = []
+    for design, rows in results.items():
+        by_figure = {row.figure: row for row in rows}
+        lines.append([design])
+        for group in GROUPS.values():
+            known = [by_figure[figure] for figure in group if figure in by_figure]
+            lines[-1].append(" / ".join(_share(row, differences) for row in known))
+    if not differences:
+        return markdown_table(["holds the truth (95)", *GROUPS], lines)
+    keep = [0, *(column for column, group in enumerate(GROUPS, start=1) if not group.startswith("threshold"))]
+    header = ["p < 0.05 (5)", *GROUPS]
+    return markdown_table([header[column] for column in keep], [[line[column] for column in keep] for line in lines])
+
+
+def _share(row: Row, differences: bool) -> str:
+    given = row.pairs_given if differences else row.given
+    share, share_all = (row.differs, row.differs_all) if differences else (row.holds, row.holds_all)
+    if given < 0.005:
+        return f"*{100 * share_all:.0f}*"
+    return f"{100 * share:.1f}" + ("" if given > 0.995 else f" (in {100 * given:.0f})")
+
+
 def main() -> None:
-    """Simulate designs, print a table of each."""
+    """Simulate designs, print a table of each, and one of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lists", type=COUNT, default=400, help="simulated lists a design (default: 400)")
     parser.add_argument("--resamples", type=whole_number(2), default=100, help="of each list (default: 100)")
@@ -317,21 +356,23 @@ def main() -> None:
     parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all shares to FILE")
     args = parser.parse_args()
-    content = {}
+    results: dict[str, list[Row]] = {}
     print(f"{args.lists} lists of each kind, {args.resamples} resamples of the {args.by}s each; nominally 95 and 5 %:")
     for design in DESIGNS:
         if not any(re.search(pattern, design.name) for pattern in args.rows):
             continue
         start = time.perf_counter()
         rows = validate(design, num_lists=args.lists, num_resamples=args.resamples, seed=args.seed, by=args.by)
-        content[design.name] = [row._asdict() for row in rows]
+        results[design.name] = rows
         header = ["figure", "given", "holds", "(all lists)", "p given", "p < 0.05", "(all lists)"]
         cells = [
             [row.figure, *("-" if math.isnan(share) else f"{100 * share:.1f}" for share in row[1:])] for row in rows
         ]
         print(f"\n{design.name} ({time.perf_counter() - start:.0f} s):\n\n{markdown_table(header, cells)}", flush=True)
         if args.json is not None:
-            write_json(args.json, content)
+            write_json(args.json, {name: [row._asdict() for row in rows] for name, rows in results.items()})
+    for differences in (False, True):
+        print(f"\n{summary(results, differences=differences)}")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def test_targets_of_two_speakers_are_two_however_many_impostors_there_are(simula
     assert list_reason(effective_speakers(speakers, is_target)) == (
         "target trials are of 2.0 speakers (counted by their shares of them), and intervals and p-values need 5"
     )
-    assert list_reason(EffectiveSpeakers(30, 4.9)).startswith("non-target trials are of 4.9 speakers")
+    assert list_reason(EffectiveSpeakers(30, 4.4)).startswith("non-target trials are of 4.4 speakers")
+    assert list_reason(EffectiveSpeakers(4.9, 4.9)) is None  # five, with nearly equal shares
 
 
 def test_a_figure_needs_errors_of_both_kinds_and_a_rate_that_its_speakers_can_show(simulate):
@@ -61,6 +62,37 @@ def test_a_figure_needs_errors_of_both_kinds_and_a_rate_that_its_speakers_can_sh
     # 3,000 speakers with few trials each: the rate is no fault, the count is
     many = reasons(simulate(num_speakers=3000, num_targets=300, num_nontargets=600))
     assert many["TAR@FAR 1e-2"] == "6 false accepts"
+
+
+@pytest.mark.parametrize(
+    ("num_targets", "num_misses", "num_accepts", "reason"),
+    [
+        (100, 10, 18, None),  # 10 errors and rates of 1/10: just enough
+        (100, 9, 18, "9 misses"),
+        (100, 1, 18, "1 miss"),
+        (200, 19, 18, "FRR below 1/10"),
+        (100, 90, 18, None),  # the accepted ones are the rare ones
+        (100, 91, 18, "9 accepted targets"),
+        (200, 181, 18, "TAR below 1/10"),
+        (100, 50, 17, "FAR below 1/10"),
+        (100, 50, 9, "9 false accepts"),
+        (100, 50, 162, None),
+        (100, 50, 163, "1 - FAR below 1/10"),
+        (100, 50, 179, "1 correct rejection"),
+    ],
+)
+def test_what_is_just_enough(num_targets, num_misses, num_accepts, reason):
+    """Ten speakers with equal shares, 180 non-target trials; decisions are made at 0."""
+    owner = np.tile(np.arange(10, dtype=np.int32), num_targets // 10)
+    one, other = np.nonzero(~np.eye(10, dtype=bool))
+    sides = np.stack([np.tile(one, 2), np.tile(other, 2)]).astype(np.int32)
+    speakers = TrialSpeakers(*np.concatenate([np.stack([owner, owner]), sides], axis=1), 10)
+    scores = np.concatenate([np.arange(num_targets) - num_misses, num_accepts - 1 - np.arange(180)]) + 0.25
+    is_target = speakers.enrolment == speakers.test
+    wanted = FigureSet(p_targets=(0.5,), is_llr=True)
+    (run,) = resample([SortedTrials.of(scores, is_target, wanted)], speakers, num_resamples=0)
+    assert figure_reason("actDCF 0.5", run) == reason
+    assert figure_reason("Cllr", run) is None
 
 
 def test_perfect_separation_is_no_certainty(simulate):

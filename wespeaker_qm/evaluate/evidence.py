@@ -27,7 +27,7 @@ LEAST_ERRORS = 10
 def list_reason(effective: EffectiveSpeakers) -> str | None:
     """Why no figure of a list of so many speakers gets an interval; None where some may."""
     for kind, count in effective._asdict().items():
-        if count < LEAST_SPEAKERS:
+        if round(count) < LEAST_SPEAKERS:
             return (
                 f"{kind.replace('_', '-')} trials are of {count:.1f} speakers (counted by their shares of them), and "
                 f"intervals and p-values need {LEAST_SPEAKERS}"

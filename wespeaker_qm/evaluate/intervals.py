@@ -15,9 +15,9 @@ has part in, and phi_d the influence of all trials of the pair of speakers d::
    its own noise counts three times among the resamples, and should once: the sum over all pairs of trials that share a
    speaker is ``sum psi_a^2 - sum phi_d^2`` (dyadic clustering: Aronow, Samii and Assenova 2015). And a speaker's own
    trials draw the figure towards it, which leaving it out undoes: the jackknife's variance (Efron and Stein 1981; CV3
-   of MacKinnon, Nielsen and Webb 2023), which with 8 speakers and all pairs of them is the larger by 16/9.
+   of MacKinnon, Nielsen and Webb 2023), which with 8 speakers and all pairs of them is 14/9 of psi's.
 2. *Centre.* Costs at the best threshold and on the convex hull are too low, because the threshold was chosen on the
-   same trials; the resamples show by how much (Efron and Tibshirani 1993, eq. 10.17), by B / V too much. In a
+   same trials; the resamples show by how much (Efron and Tibshirani 1993, chapter 10), by B / V too much. In a
    difference of two systems the bias cancels, and is left alone.
 3. *Degrees of freedom.* ``f = n / (kurtosis of jack_a - 1)``, at most (n - 1) / 2: half of what n speakers of that
    kurtosis know of their variance (Satterthwaite 1946), because the kurtosis of a few is too low, and because speakers
@@ -144,7 +144,7 @@ def spread(
 
     With several runs there is the speakers' error, from the means on each resample, and the seeds' error, that of the
     mean of the runs; where the other side has only one run, its seeds are taken to vary as much. The two intervals are
-    combined at right angles (Zou and Donner 2008, eq. 3: each end is the root of the sum of squares), which is exact
+    combined at right angles (Zou and Donner 2008: the half of one is the root of the sum of squares), which is exact
     where either is small, and safe between; one with degrees of freedom by Satterthwaite's formula is not, because two
     or three runs that happen to agree make it look as if their variance were well known.
     """
@@ -229,7 +229,7 @@ def _spread(
     ratio, degrees = 1.0, math.inf
     if influence is not None and resamples.speakers is not None and np.any(influence):
         ratio, degrees = _correction(influence, resamples.speakers, resamples.system.is_target)
-    if scale.low >= 0:  # not a difference
+    if scale.low >= 0:  # neither a difference nor a threshold
         centre -= ratio * (float(moved.mean()) - centre)
     error = math.sqrt(ratio * (1 + 1 / num_resamples)) * float(moved.std(ddof=1))
     # Few resamples know their own deviation badly, too.
