@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How often do 95 % intervals hold the true value, and how often do equal systems differ with p < 0.05?
 
-    tools/validate_intervals.py [--lists 400] [--resamples 100] [--rows "22 speakers" ...] [--json FILE]
+    tools/validate_intervals.py [--lists 400] [--resamples 100] [--rows ", 22 speakers" ...] [--json FILE]
 
 Simulated trial lists. Every speaker has an effect on the scores of all non-target trials it is in, and another on its
 target trials::
@@ -97,7 +97,7 @@ class Design:
 
 
 SMALL = [
-    Design(name=f"{number} speakers, {kind}", num_speakers=number, trials_a_speaker=100 if number < 16 else 60, **extra)
+    Design(name=f"{kind}, {number} speakers", num_speakers=number, trials_a_speaker=100 if number < 16 else 60, **extra)
     for number in (3, 5, 8, 12, 16, 22, 30, 40)
     for kind, extra in (
         ("strong effects", {}),
@@ -108,7 +108,7 @@ SMALL = [
 ]
 LARGE = [
     Design(
-        name=f"{number:,} speakers, {kind}",
+        name=f"{kind}, {number:,} speakers",
         num_speakers=number,
         trials_a_speaker=each,
         distance=distance,
@@ -127,16 +127,16 @@ LARGE = [
     )
 ]
 OTHERS = [
-    Design(name="22 speakers, uneven", num_speakers=22, uneven=True),
-    Design(name="40 speakers, uneven", num_speakers=40, uneven=True),
-    Design(name="40 speakers, 5 targets each", num_speakers=40, trials_a_speaker=5),
-    Design(name="200 speakers, 2 targets each", num_speakers=200, trials_a_speaker=2),
+    Design(name="uneven, 22 speakers", num_speakers=22, uneven=True),
+    Design(name="uneven, 40 speakers", num_speakers=40, uneven=True),
+    Design(name="few targets (5 each), 40 speakers", num_speakers=40, trials_a_speaker=5),
+    Design(name="few targets (2 each), 200 speakers", num_speakers=200, trials_a_speaker=2),
     *(
-        Design(name=f"22 speakers, seeds {one} v {two}", num_speakers=22, runs=(one, two), seed_effect=0.15)
+        Design(name=f"seeds {one} v {two}, 22 speakers", num_speakers=22, runs=(one, two), seed_effect=0.15)
         for one, two in ((3, 3), (3, 1), (1, 3), (2, 2), (2, 1), (5, 2))
     ),
-    Design(name="200 speakers, seeds 3 v 1", num_speakers=200, trials_a_speaker=20, runs=(3, 1), seed_effect=0.15),
-    Design(name="200 speakers, seeds 2 v 2", num_speakers=200, trials_a_speaker=20, runs=(2, 2), seed_effect=0.15),
+    Design(name="seeds 3 v 1, 200 speakers", num_speakers=200, trials_a_speaker=20, runs=(3, 1), seed_effect=0.15),
+    Design(name="seeds 2 v 2, 200 speakers", num_speakers=200, trials_a_speaker=20, runs=(2, 2), seed_effect=0.15),
 ]
 DESIGNS = [*SMALL, *LARGE, *OTHERS]
 

@@ -336,7 +336,7 @@ def shares(tool, name, *, num_lists, num_resamples, by="speaker", **changes):
 
 def test_coverage_of_few_speakers(tool):
     """Of the intervals of 8 speakers 79 to 91 % held the truth, and 11 % of equal systems differed."""
-    rows = shares(tool, "8 speakers, strong effects", num_lists=60, num_resamples=60)
+    rows = shares(tool, "strong effects, 8 speakers", num_lists=60, num_resamples=60)
     for figure in ("EER", "TAR@FAR 1e-1", "minCllr"):
         assert rows[figure].holds_all > 0.925, figure  # of 120 intervals
         assert rows[figure].differs_all < 0.1, figure  # of 60 differences
@@ -344,7 +344,7 @@ def test_coverage_of_few_speakers(tool):
 
 def test_nothing_is_given_where_it_would_not_hold(tool):
     """minDCF at the default priors: 33 to 86 % of what were 95 % intervals held the truth."""
-    rows = shares(tool, "40 speakers, exponential", num_lists=20, num_resamples=40)
+    rows = shares(tool, "exponential, 40 speakers", num_lists=20, num_resamples=40)
     assert rows["minDCF 0.001"].holds_all < 0.5
     for figure in ("minDCF 0.001", "minDCF 0.01", "actDCF 0.001", "FAR@TAR 0.99"):
         assert rows[figure].given == rows[figure].pairs_given == 0, figure
@@ -353,12 +353,12 @@ def test_nothing_is_given_where_it_would_not_hold(tool):
 
 
 def test_by_trial_is_far_too_narrow(tool):
-    rows = shares(tool, "22 speakers, strong effects", num_lists=20, num_resamples=40, by="trial")
+    rows = shares(tool, "strong effects, 22 speakers", num_lists=20, num_resamples=40, by="trial")
     assert rows["EER"].holds_all < 0.75
 
 
 def test_unequal_numbers_of_seeds(tool):
     """Three runs against one: the seed of the one was left out, and far more than 5 % of equal systems differed."""
-    rows = shares(tool, "22 speakers, seeds 3 v 1", num_lists=30, num_resamples=30, seed_effect=0.5)
+    rows = shares(tool, "seeds 3 v 1, 22 speakers", num_lists=30, num_resamples=30, seed_effect=0.5)
     assert rows["EER"].differs <= 0.1
     assert rows["EER"].pairs_given == 1

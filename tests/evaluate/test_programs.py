@@ -580,7 +580,9 @@ def test_metrics_of_scores_of_any_origin(foreign, capsys):
     assert system["eer"] == pytest.approx(0.2)
     assert Path("out/det.png").is_file()
     assert main(["metrics", *foreign, "--num_resamples", "50", "--by", "trial"]) == 0
-    assert "50 resamples of the trials" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "50 resamples of the trials" in shown
+    assert "They are too narrow" in shown
     assert main(["metrics", "kaldi.score", *foreign]) == 1
     assert "a score file stands twice" in capsys.readouterr().err
 
