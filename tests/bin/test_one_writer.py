@@ -87,6 +87,18 @@ def test_a_run_of_wespeaker_is_not_trained_over(train, tmp_path: Path, capsys: p
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["train/xvector.scp", "eval/xvector.ark", "mean_vec.npy"])
+def test_embeddings_of_somebody_else_stay(
+    tiny_corpus: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "exp" / "embeddings" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine\n")
+    extract = ["extract", "--ltas", "--data", str(tiny_corpus), "--exp_dir", str(tmp_path / "exp")]
+    assert name in refused(capsys, *extract)
+    assert contents(tmp_path) == {path: b"mine\n"}
+
+
 @pytest.mark.usefixtures("recipe")
 @pytest.mark.parametrize(
     ("name", "arguments"),

@@ -22,7 +22,7 @@ from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.stage import begin, finish
+from wespeaker_qm.utils.stage import begin, finish, refuse
 from wespeaker_qm.utils.vectors import write_vectors
 
 VERSION = 1
@@ -128,13 +128,17 @@ def run(args: argparse.Namespace) -> None:
     validation = [] if corpus.validation is None else [corpus.validation]  # stage 7 calibrates on it
     sets = list(dict.fromkeys([corpus.train, *corpus.trials.values(), *validation]))
     mean_path = output / "mean_vec.npy"
+    jobs = {}
     for name in sets:
         target = output / name / "xvector.scp"
         outputs = [target, target.with_suffix(".ark"), *([mean_path] if name == corpus.train else [])]
         inputs = {**system.inputs, f"audio/{name}": packed_digest(args.data / name)}
         done = system.folder / ".done" / f"extract_{name}"
-        marker = DoneMarker(done, inputs, outputs, version=VERSION, checks_outputs=True)
-        if not begin(marker, f"extract {name}", task=f"extract {name}: {value_digest(inputs)}"):
+        jobs[name] = DoneMarker(done, inputs, outputs, version=VERSION, checks_outputs=True)
+        refuse(jobs[name])  # of the last set, too, before hours go into the first
+    for name, marker in jobs.items():
+        target = output / name / "xvector.scp"
+        if not begin(marker, f"extract {name}", task=f"extract {name}: {value_digest(marker.inputs)}"):
             continue
         reader = ShardReader(args.data / name / "shard.list")
         embeddings = embed_all(

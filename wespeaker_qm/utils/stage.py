@@ -42,6 +42,15 @@ def begin(marker: DoneMarker, stage: str, *, others: Iterable[Path] = (), task: 
     return False
 
 
+def refuse(marker: DoneMarker) -> None:
+    """Only look, ahead of several stages: raise what :func:`begin` would raise of files that no stage made.
+
+    Raises:
+        RecipeError: there are some.
+    """
+    refuse_foreign(_folder(marker), marker.outputs, made_before=marker.path.is_file())
+
+
 def finish(marker: DoneMarker) -> None:
     """Write the marker, the last act of a stage, and let others into the folder."""
     marker.write()
