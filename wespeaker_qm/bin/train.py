@@ -12,6 +12,7 @@ from wespeaker_qm.train import build, checkpoint, resume
 from wespeaker_qm.train.distributed import Processes, joined_processes, refuse_missing_gpus
 from wespeaker_qm.train.loop import Trainer, Validation
 from wespeaker_qm.utils.arguments import true_or_false
+from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -95,9 +96,11 @@ def _take(exp_dir: Path, config: Config, marker: DoneMarker) -> None:
     others = ["config.yaml", "provenance.json", "train_log.jsonl", "models/resume.pt"]
     models = [checkpoint.model_path(exp_dir, epoch) for epoch in range(1, config.num_epochs + 1)]
     written = [*models, *(exp_dir / name for name in others)]
-    refuse_foreign(exp_dir, written, made_before=marker.path.is_file())
+    # A state with our checksum beside it is of a training of ours, also of one that was called from Python.
+    is_ours = marker.path.is_file() or checksum_path(checkpoint.resume_path(exp_dir)).is_file()
+    refuse_foreign(exp_dir, written, made_before=is_ours)
     lock_for_writing(exp_dir)
-    claim(exp_dir, written, made_before=marker.path.is_file())
+    claim(exp_dir, written, made_before=is_ours)
 
 
 def _continues(args: argparse.Namespace, marker: DoneMarker) -> bool:
