@@ -338,3 +338,13 @@ def test_a_mask_is_no_wider_than_the_features(key, most):
     load_config([WESPEAKER], [f"{masks[1]}={most + 1}"])
     with pytest.raises(RecipeError, match=rf"{key}: found {most + 1}, expected at most .* \({most}\)"):
         load_config([WESPEAKER], [masks[0], f"{masks[1]}={most + 1}"])
+
+
+def test_a_default_at_odds_is_blamed_on_the_file_with_the_nearest_section(tmp_path):
+    one = write(tmp_path / "one.yaml", "dataset_args: {filter_args: {min_num_frames: 900}}\n")
+    two = write(tmp_path / "two.yaml", "dataset_args: {num_frms: 150}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_config([one, two])
+    assert str(caught.value) == (
+        f"{one}: dataset_args.filter_args.min_num_frames: found 900, expected at most max_num_frames (800)"
+    )
