@@ -6,7 +6,7 @@ none: then nothing in the trials tells how far the rate is from the truth, and a
 as 1 % (minDCF 0.001) or 47 % (TAR@FAR 1e-3 on 200 speakers) of the cases instead of 95 (`tools/validate_intervals.py`;
 italics in README.md). This is the "rule of three" (Hanley and Lippman-Hand 1983) turned round, with speakers in the
 place of trials, and with 1 for 3: between the two, intervals hold the truth in 95 % where speakers' effects are normal,
-and in 84 to 92 % where they have heavy tails. So a figure gets an interval only where
+and in 66 to 92 % where they have heavy tails. So a figure gets an interval only where
 
 - ``LEAST_SPEAKERS`` speakers carry the target trials, and as many the non-target trials;
 - at its threshold, the rate of false accepts times the speakers of non-target trials is at least 1, and the rate of

@@ -157,7 +157,7 @@ def counts(result: ListResult) -> str:
 
 
 LEVELS = {
-    "speaker": "In simulated lists such intervals hold the true value in 91 to 99 %, but in 84 to 92 % at rates below "
+    "speaker": "In simulated lists such intervals hold the true value in 91 to 99 %, but in 66 to 92 % at rates below "
     "3 in so many speakers where a few speakers are very unlike the rest (tools/validate_intervals.py).",
     "trial": "They are too narrow: trials that share a speaker are not independent.",
 }
