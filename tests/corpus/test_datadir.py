@@ -81,6 +81,9 @@ def test_a_limit_that_is_just_met_keeps_all_and_a_smaller_one_draws(tmp_path: Pa
     assert make_trials(speaker, max_targets=2, max_nontargets=4) == every
     assert [trial.is_target for trial in make_trials(speaker, max_targets=0)] == [False] * 4
     assert [trial.is_target for trial in make_trials(speaker, max_nontargets=0)] == [True] * 2
+    many = {f"{name}{number}": name for name in "abcdefgh" for number in range(5)}
+    limits = {"max_targets": 9, "max_nontargets": 9}
+    assert make_trials(many, **limits) == make_trials(many, **limits, seed=42)  # or lists would change with the version
     drawn = {make_trials(speaker, max_targets=1, max_nontargets=0, seed=seed)[0] for seed in range(20)}
     assert drawn == {every[0], every[5]}, "each of the two, for some seed"
 
