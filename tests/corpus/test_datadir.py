@@ -81,6 +81,10 @@ def test_a_limit_that_is_just_met_keeps_all_and_a_smaller_one_draws(tmp_path: Pa
     assert make_trials(speaker, max_targets=2, max_nontargets=4) == every
     assert [trial.is_target for trial in make_trials(speaker, max_targets=0)] == [False] * 4
     assert [trial.is_target for trial in make_trials(speaker, max_nontargets=0)] == [True] * 2
+    for seed in range(5):  # where all are kept nothing is drawn, so that the other kind's draw stays
+        assert make_trials(speaker, max_targets=2, max_nontargets=1, seed=seed) == make_trials(
+            speaker, max_nontargets=1, seed=seed
+        )
     many = {f"{name}{number}": name for name in "abcdefgh" for number in range(5)}
     limits = {"max_targets": 9, "max_nontargets": 9}
     assert make_trials(many, **limits) == make_trials(many, **limits, seed=42)  # or lists would change with the version
