@@ -348,3 +348,9 @@ def test_a_default_at_odds_is_blamed_on_the_file_with_the_nearest_section(tmp_pa
     assert str(caught.value) == (
         f"{one}: dataset_args.filter_args.min_num_frames: found 900, expected at most max_num_frames (800)"
     )
+
+
+def test_a_loss_that_resembles_none_gets_no_hint():
+    with pytest.raises(RecipeError) as caught:
+        load_config([WESPEAKER], ["projection_args.project_type=zzz"])
+    assert str(caught.value).endswith("expected one of softmax, add_margin, arc_margin, alpha_arc_margin, q_margin")
