@@ -354,3 +354,9 @@ def test_a_loss_that_resembles_none_gets_no_hint():
     with pytest.raises(RecipeError) as caught:
         load_config([WESPEAKER], ["projection_args.project_type=zzz"])
     assert str(caught.value).endswith("expected one of softmax, add_margin, arc_margin, alpha_arc_margin, q_margin")
+
+
+def test_one_of_several_words_is_not_called_the_only_value():
+    with pytest.raises(RecipeError) as caught:
+        load_config([WESPEAKER], ["dataset_args.sampler=Speaker"])
+    assert str(caught.value).endswith("found 'Speaker' (text), expected 'utterance' or 'speaker_balanced'")

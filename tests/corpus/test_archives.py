@@ -255,6 +255,7 @@ def test_a_joined_file_seeks_like_a_file(tmp_path: Path) -> None:
     moves = [(3, io.SEEK_SET), (2, io.SEEK_CUR), (-1, io.SEEK_CUR), (-4, io.SEEK_END), (5, io.SEEK_END), (0, 0)]
     with JoinedFile([tmp_path / "one", tmp_path / "two"]) as joined, (tmp_path / "all").open("rb") as plain:
         assert (joined.readable(), joined.seekable(), joined.writable()) == (True, True, False)
+        assert [joined.pread(1, offset) for offset in (0, 3, 4, 9, 10)] == [b"0", b"3", b"4", b"9", b""]
         for position, whence in moves:
             assert joined.seek(position, whence) == plain.seek(position, whence)
             assert joined.tell() == plain.tell()
