@@ -64,6 +64,52 @@ def test_refuses_other_lengths_and_a_cut_ark(tmp_path):
         VectorTable(tmp_path / "m.scp").load(["a"])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("missing", [1, 4, 8, 12, 13, 20])
+def test_a_vector_that_is_cut_is_refused_wherever_it_is_asked_for(tmp_path, missing, dtype):
+    """Cut between two values, it is a shorter vector to kaldiio; and the window holds what was there before."""
+    vectors = {name: np.full(3, number, dtype) for number, name in enumerate("abc")}
+    kaldiio.save_ark(str(tmp_path / "x.ark"), vectors, scp=str(tmp_path / "x.scp"))
+    np.testing.assert_array_equal(VectorTable(tmp_path / "x.scp").load(["c"]), [vectors["c"]])
+    content = (tmp_path / "x.ark").read_bytes()
+    (tmp_path / "x.ark").write_bytes(content[:-missing])
+    for names in (["c"], ["a", "c"], ["c", "b", "a"]):
+        with pytest.raises(RecipeError, match=r"x\.scp: cannot be read"):
+            VectorTable(tmp_path / "x.scp").load(names)
+    np.testing.assert_array_equal(VectorTable(tmp_path / "x.scp").load(["b", "a"]), [vectors["b"], vectors["a"]])
+
+
+def test_vectors_of_floats_are_taken_from_the_bytes(tmp_path, monkeypatch):
+    """Two arks, whose vectors fill a window to the last byte, or leave a few over."""
+    names = [f"{ark}{number}" for ark in "xy" for number in range(7)]
+    vectors = np.random.default_rng(0).standard_normal((14, 5)).astype(np.float32)
+    for ark, part in (("x", slice(7)), ("y", slice(7, None))):
+        write_vectors(tmp_path, ark, names[part], vectors[part])
+    both = (tmp_path / "x.scp").read_text() + (tmp_path / "y.scp").read_text()
+    (tmp_path / "both.scp").write_text(both)
+    monkeypatch.setattr("kaldiio.matio.read_kaldi", None)
+    entry = 3 + 10 + 20  # "x0 ", header, values
+    for window in (2 * entry - 4, 2 * entry - 3, 2 * entry - 2, 3 * entry + 9):
+        monkeypatch.setattr("wespeaker_qm.utils.vectors._WINDOW_BYTES", window)
+        np.testing.assert_array_equal(VectorTable(tmp_path / "both.scp").load(names[::-1]), vectors[::-1])
+
+
+def test_a_vector_may_be_longer_than_the_window(tmp_path, monkeypatch):
+    monkeypatch.setattr("wespeaker_qm.utils.vectors._WINDOW_BYTES", 1)
+    vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
+    write_vectors(tmp_path, "x", ["a", "b", "c"], vectors)
+    np.testing.assert_array_equal(VectorTable(tmp_path / "x.scp").load(["c", "a", "b"]), vectors[[2, 0, 1]])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_is_enough(tmp_path, bad):
+    vectors = np.ones((3, 4), np.float32)
+    vectors[1, 2] = bad
+    write_vectors(tmp_path, "x", ["a", "b", "c"], vectors)
+    with pytest.raises(RecipeError, match=r"1 of 3 embeddings hold values that are not finite.*\n  b$"):
+        VectorTable(tmp_path / "x.scp").load(["a", "b", "c"])
+
+
 @pytest.mark.parametrize("place", ["touch {ran} |", "|touch {ran}", "cat x.ark | tee {ran}|", "-"])
 @pytest.mark.parametrize("position", [0, 1])
 def test_no_command_of_an_scp_is_run(tmp_path, place, position):

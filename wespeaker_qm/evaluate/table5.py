@@ -265,7 +265,7 @@ def conclusion(comparisons: Sequence[Comparison], names: Mapping[str, str]) -> s
         )
         lines.append(f"- {figure}: {pairs or 'no two losses differ'}")
     heading = (
-        "How these networks differ on other speakers (p < 0.05 after Holm's correction for all pairs of a figure). "
+        f"How these networks differ on other speakers (p < {LEVEL} after Holm's correction for all pairs of a figure). "
         "Each loss was trained once; that another seed would leave it so is not shown:"
     )
     return "\n".join([heading, "", *lines])

@@ -23,6 +23,7 @@ from wespeaker_qm.utils.tables import read_map, refuse_commands
 
 _FLOAT_VECTOR = np.frombuffer(b"\0BFV \4", np.uint8)
 """First bytes of a binary vector of floats; a four-byte length and the values follow."""
+_VECTORS = (_FLOAT_VECTOR.tobytes(), b"\0BDV \4")
 _HEADER_BYTES = len(_FLOAT_VECTOR) + 4
 _WINDOW_BYTES = 1 << 22
 _PLACE = re.compile(r"(?P<ark>.+?)(:(?P<offset>[0-9]+))?(\[(?P<first>[0-9]+):(?P<last>[0-9]+)\])?")
@@ -228,6 +229,8 @@ def _read_place(place: str) -> NDArray[np.generic]:
             entry: NDArray[np.generic] = read_kaldi(handle)
         except (AssertionError, RuntimeError, struct.error) as error:
             raise ValueError(f"{place}: damaged or cut off ({error})") from error
+    if start.startswith(_VECTORS) and len(entry) != (length := int.from_bytes(start[6:10], "little")):
+        raise ValueError(f"{place}: cut off, {len(entry)} of {length} values")  # which kaldiio takes for all of them
     return entry if match["first"] is None else entry[int(match["first"]) : int(match["last"]) + 1]
 
 
