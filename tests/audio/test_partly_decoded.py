@@ -131,6 +131,17 @@ def test_a_wav_written_to_a_pipe_is_read_to_its_end(length: int, in_riff: bool) 
     np.testing.assert_array_equal(read(bytes(content))[0], whole)
 
 
+def test_a_length_just_below_those_that_stand_for_unknown_is_one() -> None:
+    """ffmpeg, sox and arecord write numbers from 2 GiB less 8 KiB on; a recording may be as long as that."""
+    content = bytearray(encode("wav"))
+    whole, _ = read(bytes(content))
+    content[40:44] = struct.pack("<I", 2**31 - 2**13)
+    np.testing.assert_array_equal(read(bytes(content))[0], whole)
+    content[40:44] = struct.pack("<I", 2**31 - 2**13 - 2)
+    with pytest.raises(PartlyDecodedError, match=f"48000 of {2**30 - 2**12 - 1} samples can be decoded"):
+        read(bytes(content))
+
+
 @pytest.mark.parametrize(("extra_bytes", "is_refused"), [(44, False), (318, False), (1000, True)])
 def test_a_wav_may_promise_a_hundredth_of_a_second_too_much(extra_bytes: int, is_refused: bool) -> None:
     content = bytearray(encode("wav"))
