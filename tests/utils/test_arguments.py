@@ -47,3 +47,25 @@ def test_a_seed_is_one_that_every_generator_takes(text, is_seed):
     else:
         with pytest.raises(argparse.ArgumentTypeError):
             arguments.SEED(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken", "refused"),
+    [
+        ("COUNT", ["1"], ["0"]),
+        ("COUNT_OR_NONE", ["0", "1"], ["-1"]),
+        ("PROCESSES", ["1", "4096"], ["0", "4097"]),
+        ("READERS", ["0", "4096"], ["-1", "4097"]),
+        ("RESAMPLES", ["0", "2"], ["1", "-1"]),
+        ("SAMPLE_RATE_HZ", ["4000", "384000"], ["3999", "384001"]),
+        ("SECONDS", ["0", "1e-3"], ["-1e-3"]),
+        ("FRACTION", ["0", "1"], ["-1e-9", "1.000001"]),
+        ("RATE", ["1e-9", "0.999999"], ["0", "1", "1.000001"]),
+    ],
+)
+def test_every_option_takes_the_ends_of_its_range_and_nothing_beyond(kind, taken, refused):
+    convert = getattr(arguments, kind)
+    assert [convert(text) for text in taken] == list(map(float, taken))
+    for text in refused:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"found '{text}'"):
+            convert(text)

@@ -5,7 +5,15 @@ import json
 import os
 from pathlib import Path
 
-from wespeaker_qm.utils.done import DoneMarker, content_stamp, discard, file_digest, file_stamp, recorded_inputs
+from wespeaker_qm.utils.done import (
+    DoneMarker,
+    content_stamp,
+    discard,
+    file_digest,
+    file_stamp,
+    recorded_inputs,
+    value_digest,
+)
 
 
 def test_marker_is_current_until_inputs_change_or_outputs_go(tmp_path: Path) -> None:
@@ -46,6 +54,31 @@ def test_what_has_changed_is_told_by_name(tmp_path: Path) -> None:
     source.write_text("one")
     output.write_text("y")
     assert marker(3).changes() == [f"{output}: not what the stage wrote"]
+    output.unlink()
+    assert marker(3).changes() == [f"{output}: missing"]
+
+
+def test_an_input_more_or_less_is_a_change(tmp_path: Path) -> None:
+    def marker(**inputs: object) -> DoneMarker:
+        return DoneMarker(tmp_path / "done", inputs, [])
+
+    marker(top_n=3).write()
+    assert marker(top_n=3, measures=2).changes() == ["measures: was not asked for, now 2"]
+    assert marker().changes() == ["top_n: was 3, now not asked for"]
+
+
+def test_the_order_of_options_is_none_of_their_value() -> None:
+    assert value_digest({"a": 1, "b": 2}) == value_digest({"b": 2, "a": 1}) != value_digest({"a": 2, "b": 1})
+
+
+def test_outputs_are_compared_only_where_it_was_asked_for(tmp_path: Path) -> None:
+    """Reading a million recordings again would take hours."""
+    output = tmp_path / "out"
+    output.write_text("x")
+    DoneMarker(tmp_path / "done", {}, [output], checks_outputs=True).write()
+    output.write_text("y")
+    assert DoneMarker(tmp_path / "done", {}, [output]).is_current()
+    assert not DoneMarker(tmp_path / "done", {}, [output], checks_outputs=True).is_current()
 
 
 def test_a_marker_of_an_earlier_version_counts_where_one_key_was_enough(tmp_path: Path) -> None:

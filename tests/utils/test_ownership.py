@@ -5,7 +5,7 @@ import json
 import pytest
 
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.ownership import LEDGER, claim, take_folder
+from wespeaker_qm.utils.ownership import FIGURE_MARK, LEDGER, claim, refuse_figures, take_folder, write_json
 
 
 def test_what_was_claimed_may_be_replaced_and_nothing_else(tmp_path):
@@ -68,3 +68,37 @@ def test_a_folder_is_taken_once_and_only_an_empty_one(tmp_path):
         take_folder(tmp_path / "full")
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["vox2_dev_aac_partaa"]
     take_folder(tmp_path / "full", made_before=True)
+
+
+def test_a_result_replaces_nothing_but_a_result_of_its_kind(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"eer": 0.1, "lists": []})
+    for alike in ({"eer": 0.2, "lists": [], "new": 1}, {"eer": 0.2}, {"eer": 0.3, "lists": []}):  # of other versions
+        write_json(path, alike)
+        assert json.loads(path.read_text()) == alike
+    for other in ({}, {"cllr": 1}, {"eer": 1, "cllr": 1}, [{"eer": 1, "lists": []}]):
+        path.write_text(json.dumps(other))
+        with pytest.raises(RecipeError, match=r"result\.json: exists, and is no result of this program"):
+            write_json(path, {"eer": 0.4, "lists": []})
+        assert json.loads(path.read_text()) == other
+    for text in ("mine", ""):
+        path.write_text(text)
+        with pytest.raises(RecipeError, match=r"result\.json: exists"):
+            write_json(path, {"eer": 0.4})
+
+
+def test_a_list_of_results_replaces_an_empty_one_or_one_of_such_results(tmp_path):
+    path = tmp_path / "result.json"
+    for rows in ([], [{"far": 0.1}], [{"far": 0.2, "tar": 1}], [], [{"far": 0.3}]):
+        write_json(path, rows)
+        assert json.loads(path.read_text()) == rows
+    with pytest.raises(RecipeError, match=r"result\.json: exists"):
+        write_json(path, [{"eer": 0.3}])
+
+
+def test_only_figures_of_ours_are_drawn_over(tmp_path):
+    (tmp_path / "ours.png").write_bytes(b"\x89PNG Software " + FIGURE_MARK.encode() + b" 1")
+    (tmp_path / "theirs.png").write_bytes(b"\x89PNG Software other 1")
+    refuse_figures([tmp_path / "ours.png", tmp_path / "none.png"])
+    with pytest.raises(RecipeError, match=r"theirs\.png: exists, and is no figure of this program"):
+        refuse_figures([tmp_path / "ours.png", tmp_path / "theirs.png"])
