@@ -160,15 +160,55 @@ def test_given_initial_weights_are_no_untrained_network(
         embed = NetworkEmbedder(encoder, build.build_fbank(tiny_config, dither=0.0), torch.device("cpu"))
         np.testing.assert_allclose(found[name], embed([waveform])[0], rtol=1e-4, atol=1e-5, err_msg=name)
 
-    # The weights that were given are needed for their own baseline alone.
-    content = (tmp_path / "given.pt").read_bytes()
-    checkpoint.save(build.build_encoder(tiny_config).state_dict(), tmp_path / "given.pt")
+
+@pytest.fixture
+def run_from_given(tiny_corpus: Path, tiny_config: Config, tmp_path: Path) -> tuple[Path, Path]:
+    """A run, and the file of the weights that its training began with."""
+    config, run, given = tmp_path / "conf.yaml", tmp_path / "run", tmp_path / "given.pt"
+    tiny_config.save(config)
+    checkpoint.save(build.build_encoder(tiny_config).state_dict(), given)
+    options = ["--data", tiny_corpus, "--exp_dir", run, "--config", config]
+    call(train, *options, "--set", f"model_init={given}", "num_epochs=1")
+    call(average, "--exp_dir", run)
+    return run, given
+
+
+def test_initial_weights_that_changed_are_refused(run_from_given, tiny_corpus: Path, tiny_config: Config) -> None:
+    run, given = run_from_given
+    checkpoint.save(build.build_encoder(tiny_config).state_dict(), given)
     with pytest.raises(RecipeError, match=r"given\.pt: not the weights that .* was trained from"):
-        call(extract, *options, "--initial")
-    (tmp_path / "given.pt").unlink()
+        call(extract, "--data", tiny_corpus, "--exp_dir", run, "--initial")
+
+
+def test_initial_weights_that_are_gone_stop_nothing(run_from_given, tiny_corpus: Path, caplog) -> None:
+    """What was made of them is kept; before anything was, the run goes on without their baseline."""
+    run, given = run_from_given
+    options = ["--data", tiny_corpus, "--exp_dir", run]
+    moved = given.rename(given.with_name("moved.pt"))
     call(extract, *options)
     call(extract, *options, "--untrained")
-    assert content
+    call(extract, *options, "--initial")
+    assert "given.pt: absent, so the baseline of the weights that the training began with is left out" in caplog.text
+    assert not (run / "initial").exists()  # by which run.sh knows that there is no such baseline
+
+    moved.rename(given)
+    call(extract, *options, "--initial")
+    path = run / "initial" / "embeddings" / "eval" / "xvector.ark"
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    given.unlink()
+    with caplog.at_level(logging.INFO, "wespeaker_qm"):
+        call(extract, *options, "--initial")
+        call(score, "--data", tiny_corpus, "--exp_dir", run / "initial")
+    assert caplog.text.count("nothing changed since the last run, skipped") == 2
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+    replaced(path, lambda old: old[:-1] + bytes([old[-1] ^ 1]))
+    with pytest.raises(
+        RecipeError, match=r"given\.pt: absent, .*eval: .*not what the stage wrote.* or delete .*initial"
+    ):
+        call(extract, *options, "--initial")
+    shutil.rmtree(run / "initial")
+    call(extract, *options, "--initial")
 
 
 def test_without_initial_weights_there_is_no_such_baseline(run_dir: Path, tiny_corpus: Path, caplog) -> None:

@@ -20,7 +20,7 @@ from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import choose_device, refuse_missing_gpus
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.checksums import checked_path
-from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs, value_digest
+from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.stage import begin, finish, refuse
 from wespeaker_qm.utils.vectors import write_vectors
@@ -71,6 +71,8 @@ class _System(NamedTuple):
     """The system's experiment: embeddings go to ``folder/embeddings``."""
     inputs: dict[str, Any]
     """What it depends on, for done markers."""
+    absent: Path | None = None
+    """Weights that are gone, so that nothing can be embedded; what was made of them is as good as before."""
 
 
 def _open_system(args: argparse.Namespace, corpus: CorpusInfo) -> _System | None:
@@ -102,9 +104,13 @@ def _open_system(args: argparse.Namespace, corpus: CorpusInfo) -> _System | None
             logger.info("stage extract: no initial weights (model_init): the training began with random ones")
             return None
         path, folder = Path(config.model_init), exp_dir / "initial"
-        inputs = {**inputs, "system": "initial", "initial weights": file_digest(path)}
-        trained_from = (recorded_inputs(exp_dir / ".done" / "train") or inputs)["initial weights"]
-        if trained_from != inputs["initial weights"]:
+        found = file_digest(path)
+        trained_from = (recorded_inputs(exp_dir / ".done" / "train") or {}).get("initial weights", found)
+        inputs = {**inputs, "system": "initial", "initial weights": trained_from}
+        if found == ABSENT:
+            embed = NetworkEmbedder(encoder, fbank, torch.device("cpu"))
+            return _System(embed, fbank, folder, inputs, absent=path)
+        if trained_from != found:
             raise RecipeError(
                 f"{path}: not the weights that {exp_dir} was trained from; put those back, or delete {folder} and "
                 "leave this baseline out"
@@ -136,6 +142,9 @@ def run(args: argparse.Namespace) -> None:
         done = system.folder / ".done" / f"extract_{name}"
         jobs[name] = DoneMarker(done, inputs, outputs, version=VERSION, checks_outputs=True)
         refuse(jobs[name])  # of the last set, too, before hours go into the first
+    if system.absent is not None:
+        _keep_or_leave_out(system.absent, system.folder, jobs)
+        return
     for name, marker in jobs.items():
         target = output / name / "xvector.scp"
         if not begin(marker, f"extract {name}", task=f"extract {name}: {value_digest(marker.inputs)}"):
@@ -154,3 +163,28 @@ def run(args: argparse.Namespace) -> None:
         write_vectors(target.parent, target.stem, reader.keys, embeddings)
         finish(marker)
         logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, target)
+
+
+def _keep_or_leave_out(weights: Path, folder: Path, jobs: dict[str, DoneMarker]) -> None:
+    """Without the weights that the training began with: keep what was made of them, or do without their baseline.
+
+    Raises:
+        RecipeError: embeddings are there, and would have to be made again.
+    """
+    if not folder.exists():
+        logger.warning(
+            "%s: absent, so the baseline of the weights that the training began with is left out; to have it, put the "
+            "file back and run stage 4 again (run.sh --stage 4)",
+            weights,
+        )
+        return
+    changes = {name: changed for name, marker in jobs.items() if (changed := marker.changes())}
+    if changes:
+        name, reasons = next(iter(changes.items()))
+        raise RecipeError(
+            f"{weights}: absent, expected the weights that the training began with, because {folder} is not as they "
+            f"would make it now ({name}: {'; '.join(reasons[:3])}); put the file back, or delete {folder} and leave "
+            "this baseline out"
+        )
+    for name in jobs:
+        logger.info("stage extract %s: nothing changed since the last run, skipped (%s is absent)", name, weights)
