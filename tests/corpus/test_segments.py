@@ -123,6 +123,11 @@ def test_where_the_recording_is_gone_its_segments_are(data_dir, tmp_path):
         ("b-1 rec-b 0 -2", r"'b-1' goes from 0 to -2 s"),
         ("b-1 rec-b 0 one", r"'b-1' has the time 'one', expected seconds"),
         ("b-1 rec-b nan 1", r"'b-1' has the time 'nan', expected seconds"),
+        ("b-1 rec-b 0 sNaN", r"'b-1' has the time 'sNaN', expected seconds"),
+        ("b-1 rec-b 0 1e999999999", r"'b-1' has the time '1e999999999', expected seconds: below 1e10"),
+        ("b-1 rec-b 1e-999999999 1", r"'b-1' has the time '1e-999999999', expected seconds: .*at most 400 decimals"),
+        ("b-1 rec-b -1e999999 1", r"'b-1' has the time '-1e999999', expected seconds"),
+        ("b-1 rec-b 0 1e99999999999999999999", r"'b-1' has the time '1e99999999999999999999', expected seconds"),
         ("b-1 rec-b 0 1 B", r"'b-1' has the fields rec-b 0 1 B, .*a channel cannot be chosen here"),
         ("a-1 rec-b 0 1", r"'a-1' stands twice"),
         ("c-1 rec-b 0 1", r"segments and utt2spk differ in 2 key"),
@@ -188,7 +193,16 @@ def test_times_are_exact():
         read_span(buffer, Span(Decimal(1), Decimal(-1)))
 
 
+@pytest.mark.parametrize("zero", ["-0", "0e-999999999", "0e999999999", "-0.00"])
+def test_zero_is_the_beginning_however_it_is_written(data_dir, recordings, zero):
+    lines = (data_dir / "segments").read_text().splitlines()
+    (data_dir / "segments").write_text("\n".join([*lines[:2], f"b-1 rec-b {zero} 0.29"]) + "\n")
+    pack_data_dir(data_dir)
+    np.testing.assert_array_equal(packed(data_dir)[0]["b-1"], expected(recordings)["b-1"])
+
+
 def test_a_path_is_no_segment():
+    assert split_segment("segment:1.2.3:4:a.wav") == ("segment:1.2.3:4:a.wav", None)
     assert split_segment("segment:1/a.wav") == ("segment:1/a.wav", None)
     assert split_segment("segment:1:2.5:zip:1:2:0:00000000:a.zip!/b") == (
         "zip:1:2:0:00000000:a.zip!/b",

@@ -19,10 +19,12 @@ from wespeaker_qm.audio.io import AudioError, Source, audio_info, read_audio
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_rows
 
-_LOCATOR = re.compile(r"segment:(?P<start>[0-9.]+):(?P<end>-1|[0-9.]+):(?P<recording>.+)")
+_LOCATOR = re.compile(r"segment:(?P<start>[0-9]+(\.[0-9]+)?):(?P<end>-1|[0-9]+(\.[0-9]+)?):(?P<recording>.+)")
 _TO_THE_END = -1
 # Times are rounded, usually to hundredths: an end may lie so far behind that of the recording.
 _TOLERANCE_S = Decimal("0.01")
+# A time of as many digits as an exponent asks for would fill the memory, and be more than arithmetic can hold.
+_MAX_POWER, _MIN_EXPONENT = 9, -400
 
 
 class Span(NamedTuple):
@@ -112,4 +114,11 @@ def _seconds(path: Path, key: str, text: str) -> Decimal:
         value = Decimal("NaN")
     if not value.is_finite():
         raise RecipeError(f"{path}: {key!r} has the time {text!r}, expected seconds")
+    if value.is_zero():
+        return Decimal(0)  # without a sign or an exponent
+    if value.adjusted() > _MAX_POWER or value.adjusted() - len(value.as_tuple().digits) < _MIN_EXPONENT:
+        raise RecipeError(
+            f"{path}: {key!r} has the time {text!r}, expected seconds: below 1e{_MAX_POWER + 1}, with at most "
+            f"{-_MIN_EXPONENT} decimals"
+        )
     return value
