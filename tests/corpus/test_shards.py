@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from wespeaker_qm.audio.io import read_audio_at, write_wav
+from wespeaker_qm.corpus import shard_index
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.shard_index import packed_digest
 from wespeaker_qm.corpus.shards import ShardReader, pack_data_dir
@@ -269,7 +270,9 @@ def test_index_of_tars_of_the_same_size(tmp_path):
     contents = [path.read_bytes() for path in (first, second)]
     assert len(contents[0]) == len(contents[1])
     for path, content in zip((second, first), contents, strict=True):
+        time = path.stat().st_mtime_ns
         path.write_bytes(content)
+        os.utime(path, ns=(time, time))
     with pytest.raises(RecipeError, match=r"tar member .*, expected .*the index is of another packing"):
         ShardReader(data_dir / "shard.list").read(0)
 
@@ -590,3 +593,47 @@ def test_no_entry_of_a_shard_list_is_run_or_fetched(tmp_path, entry):
     with pytest.raises(RecipeError, match=r"shard\.list"):
         ShardReader(tmp_path / "shard.list")
     assert not (tmp_path / "ran").exists()
+
+
+def silence_the_first_of(data_dir, number):
+    """Zero the samples of a recording where it lies: size, headers and index stay as they are."""
+    reader = ShardReader(data_dir / "shard.list")
+    record = reader.index.records[int(reader.index.shard_start[number])]
+    with reader.index.tars[number].open("r+b") as file:
+        file.seek(int(record["offset"]) + 44)
+        file.write(bytes(int(record["num_bytes"]) - 44))
+    return reader.index.tars[number], record["key"].decode()
+
+
+def test_other_audio_in_a_tar_is_found_where_only_chunks_are_read_and_packing_mends_it(packed):
+    data_dir, waves = packed
+    digest = packed_digest(data_dir)
+    tar, key = silence_the_first_of(data_dir, 1)
+    kept = {path: path.stat().st_mtime_ns for path in (data_dir / "shards").glob("*.tar") if path != tar}
+    for look in (lambda: ShardReader(data_dir / "shard.list"), lambda: packed_digest(data_dir)):
+        with pytest.raises(RecipeError, match=rf"{tar.name}: the audio of {key} is another .*--stage 2"):
+            look()
+    assert_packing_mends(data_dir, waves)
+    assert packed_digest(data_dir) == digest
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.parametrize("can_write", [True, False])
+def test_copied_tars_are_compared_once(packed, monkeypatch, can_write):
+    """A copy has other times; what it holds is what counts, and looking once is enough."""
+    data_dir, _ = packed
+    digest = packed_digest(data_dir)
+    for tar in (data_dir / "shards").glob("*.tar"):
+        os.utime(tar, ns=(0, tar.stat().st_mtime_ns - 10**9))
+    if not can_write:
+
+        def refuse(*args: object) -> None:
+            raise OSError("read-only file system")
+
+        monkeypatch.setattr("wespeaker_qm.corpus.shard_index._write_facts", refuse)
+    looks = []
+    whole = shard_index.damaged_tars
+    monkeypatch.setattr(shard_index, "damaged_tars", lambda path: looks.append(path) or whole(path))
+    for _ in range(3):
+        assert packed_digest(data_dir) == digest
+    assert len(looks) == 1

@@ -13,6 +13,8 @@ size or time; it is kept in memory where it cannot be written.
 
 Each file is checked where it is opened: ``shard.index.json`` holds the SHA-256 of ``shard.index.npy`` and of its own
 other entries, a record the CRC-32 of its recording's bytes. So the SHA-256 of the index stands for all that is packed.
+That the tars still hold it is known by their times: one that was changed, copied or restored since is read once and
+compared, record by record, where the index is next opened.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ import hashlib
 import io
 import json
 import logging
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +43,7 @@ _VERSION = 3
 _SEAL = "sha256"
 # Only of an index that was made by scanning.
 _TAR_STAMPS = "tar_stamps"
+_TAR_TIMES = "tar_times"
 _ROW_COLUMNS = (
     *(("coding", "u1"), ("header_bytes", "<u4"), ("offset", "<i8"), ("num_bytes", "<i8")),
     *(("num_samples", "<i8"), ("crc32", "<u4")),
@@ -48,6 +52,8 @@ _ROW_COLUMNS = (
 
 # Indices of tars beside which nothing can be written.
 _in_memory: dict[tuple[Path, str], tuple[dict[str, Any], bytes]] = {}
+# Tars that were compared where that cannot be noted: list, and times.
+_compared: set[tuple[Path, tuple[int, ...]]] = set()
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ class ShardIndex:
             verify: False where another reader has just opened the same index: its table is not read once more.
 
         Raises:
-            RecipeError: a list, tar or index is missing or damaged, or they do not belong together.
+            RecipeError: a list, tar or index is missing or damaged, or they do not belong together; a tar that was
+                changed since holds other audio.
         """
         facts, content = _facts(shard_list)
         path = _records_path(shard_list)
@@ -142,6 +149,10 @@ def write_index(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow
 def _store(shard_list: Path, facts: dict[str, Any], content: bytes) -> None:
     with atomic_path(_records_path(shard_list)) as temporary:
         temporary.write_bytes(content)
+    _write_facts(shard_list, facts)
+
+
+def _write_facts(shard_list: Path, facts: dict[str, Any]) -> None:
     sealed = facts | {_SEAL: hashlib.sha256(_canonical(facts)).hexdigest()}
     write_text(_facts_path(shard_list), json.dumps(sealed, ensure_ascii=False, indent=0))
 
@@ -194,6 +205,7 @@ def _build(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow]]]) 
         "tars": [str(tar) for tar in tars],
         "tar_recordings": np.bincount(records["shard"], minlength=len(tars)).tolist(),
         "tar_bytes": [tar.stat().st_size for tar in tars],
+        _TAR_TIMES: _times(tars),
         "speakers": names,
         "records_sha256": hashlib.sha256(content).hexdigest(),
     }
@@ -212,15 +224,78 @@ def index_paths(shard_list: Path) -> list[Path]:
 
 
 def index_is_current(shard_list: Path, tars: Sequence[Path]) -> bool:
-    """Whether the index beside ``shard_list`` is whole and that of these tars, as large as they are now."""
+    """Whether the index beside ``shard_list`` is whole and that of these tars, which hold what it says."""
     try:
-        facts = _checked_facts(shard_list)
+        facts = _compared_facts(shard_list)
     except RecipeError:
         return False
     return (
         facts["tars"] == [str(tar) for tar in tars]
         and _file_sha256(_records_path(shard_list)) == facts["records_sha256"]
     )
+
+
+def damaged_tars(shard_list: Path) -> dict[Path, str]:
+    """Tar -> key of a recording in it that is not the one that was packed.
+
+    Only tars whose time has changed since they were last compared are read. Empty where there is no whole index to
+    compare them with.
+    """
+    try:
+        facts = _checked_facts(shard_list)
+    except RecipeError:
+        return {}
+    if _file_sha256(_records_path(shard_list)) != facts["records_sha256"]:
+        return {}
+    known = facts.get(_TAR_TIMES) or []
+    tars = [Path(tar) for tar in facts["tars"]]
+    touched = [shard for shard, time in enumerate(_times(tars)) if known[shard : shard + 1] != [time]]
+    records = np.load(_records_path(shard_list), mmap_mode="r").view(np.ndarray)
+    shard_start = np.cumsum([0, *facts["tar_recordings"]])
+    damaged = {}
+    for shard in tqdm(touched, desc=f"compare {shard_list.parent.name}", unit="tar", disable=None if touched else True):
+        with tars[shard].open("rb") as file:
+            for record in records[shard_start[shard] : shard_start[shard + 1]]:
+                file.seek(record["offset"])
+                if zlib.crc32(file.read(record["num_bytes"])) != record["crc32"]:
+                    damaged[tars[shard]] = record["key"].decode()
+                    break
+    return damaged
+
+
+def _times(tars: Iterable[Path]) -> list[int]:
+    return [tar.stat().st_mtime_ns for tar in tars]
+
+
+def _compared_facts(shard_list: Path) -> dict[str, Any]:
+    """The facts of an index that is whole, and whose tars hold what it says.
+
+    Raises:
+        RecipeError: a list, tar or index is missing or damaged, or they do not belong together.
+    """
+    facts = _checked_facts(shard_list)
+    times = _times(map(Path, facts["tars"]))
+    key = (shard_list.resolve(), tuple(times))
+    if facts.get(_TAR_TIMES) == times or key in _compared:
+        return facts
+    with _alone(shard_list):  # of several processes one compares
+        facts = _checked_facts(shard_list)
+        if facts.get(_TAR_TIMES) == times:
+            return facts
+        if _file_sha256(_records_path(shard_list)) != facts["records_sha256"]:
+            raise _damaged(_records_path(shard_list), "its content has another SHA-256 than when it was written")
+        logger.info("%s: tars were changed or copied since they were packed: compared with the index once", shard_list)
+        for tar, recording in damaged_tars(shard_list).items():
+            raise RecipeError(
+                f"{tar}: the audio of {recording} is another than the one that was packed (CRC-32): the tar is damaged "
+                "or edited; pack again, which replaces it (run.sh --stage 2)"
+            )
+        facts[_TAR_TIMES] = times
+        try:
+            _write_facts(shard_list, facts)
+        except (OSError, RecipeError):  # a folder that is only to be read
+            _compared.add(key)
+    return facts
 
 
 def _records_path(shard_list: Path) -> Path:
@@ -237,7 +312,7 @@ def _facts(shard_list: Path) -> tuple[dict[str, Any], bytes | None]:
     packed_here = any(tar.with_suffix(".index.tsv").is_file() for tar in tars)
     found = _read_facts(_facts_path(shard_list))
     if packed_here or ("tar_recordings" in found and _TAR_STAMPS not in found):
-        return _checked_facts(shard_list), None
+        return _compared_facts(shard_list), None
     stamps = [_stamp(shard_list, tar) for tar in tars]
     with _alone(shard_list):
         with contextlib.suppress(RecipeError):

@@ -41,6 +41,7 @@ from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB, BadAudio, is_too_much
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.shard_index import (
     ShardIndex,
+    damaged_tars,
     index_is_current,
     index_paths,
     read_shard_list,
@@ -188,7 +189,8 @@ def _pack(
     data_dir: Path, shards: Sequence[_Shard], options: _Options, num_workers: int, max_bad_fraction: float
 ) -> None:
     shard_list = data_dir / "shard.list"
-    pending = [shard for shard in shards if not shard.marker.is_current()]
+    damaged = damaged_tars(shard_list)
+    pending = [shard for shard in shards if shard.tar in damaged or not shard.marker.is_current()]
     complete = [shard for shard in shards if shard not in pending]
     num_files = sum(len(shard.sources) for shard in shards)
     num_gone = sum(source.is_gone for shard in shards for source in shard.sources)
