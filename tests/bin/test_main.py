@@ -58,6 +58,48 @@ def test_a_users_error_is_a_message_and_exit_1(monkeypatch, tmp_path, capsys):
     assert "error: exp: found nothing" in log.read_text(encoding="utf-8")
 
 
+def test_a_log_is_appended_to(monkeypatch, tmp_path):
+    fake_subcommand(monkeypatch, say)
+    log = tmp_path / "score.log"
+    log.touch()
+    for count in (2, 4):
+        assert program.main(["score", "--log", str(log)]) == 0
+        assert len(log.read_text(encoding="utf-8").splitlines()) == count
+    of_a_program = "2025-01-31 12:00:00,123 __main__:0 INFO $ wespeaker-qm score\n"  # as run.sh calls it
+    log.write_text(of_a_program, encoding="utf-8")
+    assert program.main(["score", "--log", str(log)]) == 0
+    assert log.read_text(encoding="utf-8").startswith(of_a_program)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK\x03\x04\x00\xff",
+        b"a b 0.5 target\n",
+        b"\n2025-01-31 12:00:00,123 __main__:0 INFO x\n",
+        b"2025-01-31 my notes",
+    ],
+)
+def test_no_other_file_is_taken_for_a_log(monkeypatch, tmp_path, capsys, content):
+    """A checkpoint, a score file or notes, to which lines would be appended."""
+    fake_subcommand(monkeypatch, crash)
+    other = tmp_path / "avg_model.pt"
+    other.write_bytes(content)
+    assert program.main(["score", "--log", str(other)]) == 1
+    assert other.read_bytes() == content
+    message = capsys.readouterr().err
+    assert f"error: --log {other}: begins with" in message
+    assert "name another file" in message
+
+
+@pytest.mark.parametrize("place", ["", "file/score.log"])
+def test_a_log_that_cannot_be_written_is_a_users_error(monkeypatch, tmp_path, capsys, place):
+    fake_subcommand(monkeypatch, crash)
+    (tmp_path / "file").write_text("x")
+    assert program.main(["score", "--log", str(tmp_path / place)]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path, capsys):
     fake_subcommand(monkeypatch, crash)
     log = tmp_path / "score.log"

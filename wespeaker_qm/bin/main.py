@@ -7,6 +7,7 @@ import argparse
 import importlib
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,11 @@ SUBCOMMANDS = (
     *("table5", "metrics", "threshold", "compare", "bench"),
 )
 """In the order of run.sh's stages, then the others; each is ``wespeaker_qm/bin/<name>.py``."""
+
+_LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [^\s:]+:\d+ [A-Z]+ ")
+"""How each log line begins that :func:`_log_into` has written, in this version and all before."""
+_LONGEST_START = 200
+"""Bytes, more than that matches."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     args, module = _parse(arguments)
-    _set_up_logging(args.log, arguments)
+    is_first = os.environ.get("RANK", "0") == "0"
+    _set_up_logging(is_first)
     try:
+        if args.log is not None and is_first:
+            _log_into(args.log, arguments)
         _keep_writers_out(args)
         module.run(args)
     except RecipeError as error:
@@ -117,23 +126,45 @@ def _module(name: str) -> Any:
         return package
 
 
-def _set_up_logging(log: Path | None, arguments: Sequence[str]) -> None:
-    """Console and, with ``log``, a file; of several training processes only the first speaks below warnings."""
-    is_first = os.environ.get("RANK", "0") == "0"
-    handlers: list[logging.Handler] = [_ConsoleHandler()]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
-    if log is not None and is_first:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log, encoding="utf-8"))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(name)s:%(lineno)d %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+def _set_up_logging(is_first: bool) -> None:
+    """To the console; of several training processes only the first speaks below warnings."""
+    console = _ConsoleHandler()
+    console.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[console], force=True)
     logging.getLogger("wespeaker_qm").setLevel(logging.INFO if is_first else logging.WARNING)
     logging.captureWarnings(True)
-    if log is not None and is_first:
-        record = logger.makeRecord(
-            logger.name, logging.INFO, __file__, 0, "$ wespeaker-qm %s", (shlex.join(arguments),), None
+
+
+def _log_into(log: Path, arguments: Sequence[str]) -> None:
+    """Append the log lines to a file, too, the command first.
+
+    Raises:
+        RecipeError: there is such a file, but it is no log; or it cannot be written.
+    """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.is_file():
+            _refuse_other_files(log)
+        handler = logging.FileHandler(log, encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(
+            f"--log {log}: cannot be written ({error.strerror}), expected a log of wespeaker-qm, or a new file"
+        ) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s:%(lineno)d %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    command = ("$ wespeaker-qm %s", (shlex.join(arguments),))
+    handler.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, *command, None))
+
+
+def _refuse_other_files(log: Path) -> None:
+    with log.open("rb") as handle:
+        start = handle.read(_LONGEST_START)
+    if start and not _LOG_LINE.match(start):
+        first = start.partition(b"\n")[0][:40].decode("utf-8", "replace")
+        raise RecipeError(
+            f"--log {log}: begins with {first!r}, expected a log of wespeaker-qm (`2030-01-31 12:00:00,000 module:1 "
+            "INFO ...`), to which lines are appended; nothing was written: name another file, or a new one"
         )
-        handlers[1].handle(record)
 
 
 if __name__ == "__main__":
