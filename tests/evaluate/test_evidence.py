@@ -74,6 +74,8 @@ def test_a_figure_needs_errors_of_both_kinds_and_a_rate_that_its_speakers_can_sh
         (100, 90, 18, None),  # the accepted ones are the rare ones
         (100, 91, 18, "9 accepted targets"),
         (200, 181, 18, "TAR below 1/10"),
+        (20, 10, 18, None),
+        (20, 11, 18, "9 accepted targets"),  # the rarer ones, if only just
         (100, 50, 17, "FAR below 1/10"),
         (100, 50, 9, "9 false accepts"),
         (100, 50, 162, None),

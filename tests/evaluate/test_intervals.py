@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from wespeaker_qm.evaluate.bootstrap import FigureSet, SortedTrials, figures, resample
 from wespeaker_qm.evaluate.comparison import compare_all
-from wespeaker_qm.evaluate.influence import Influence
+from wespeaker_qm.evaluate.influence import Influence, _recalibrated
 from wespeaker_qm.evaluate.intervals import (
     COST,
     PLAIN,
@@ -29,6 +29,7 @@ from wespeaker_qm.evaluate.intervals import (
     speaker_influence,
     spread,
 )
+from wespeaker_qm.evaluate.operating_points import convex_hull, roc_steps
 from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,19 @@ def test_influence_foretells_what_reweighting_does(name, simulate):
     foretold, found = np.array(changes).T
     assert np.corrcoef(foretold, found)[0, 1] > 0.97
     assert foretold @ found / (foretold @ foretold) == pytest.approx(1, abs=0.15)
+
+
+def test_slopes_and_ratios_of_a_hull_by_hand():
+    """From the top: two targets; two non-targets and a target, which the hull joins; two non-targets."""
+    scores = np.arange(7.0, 0, -1)
+    is_target = np.array([True, True, False, False, True, False, False])
+    influence = Influence(SortedTrials.of(scores, is_target))
+    # A third of the targets for a half of the non-targets: (1 / 3) / (2 / 4) is the one slope that
+    # is neither infinite nor 0, and the nearest one from everywhere.
+    assert [influence._slope(score) for score in scores] == [pytest.approx(2 / 3)] * 7
+    hull = convex_hull(roc_steps(scores, is_target))
+    middle = np.log(2 / 3)
+    np.testing.assert_allclose(_recalibrated(hull, scores), [30, 30, middle, middle, middle, -30, -30])
 
 
 @pytest.mark.parametrize("num_unheard", [0, 100])
@@ -134,6 +148,9 @@ def test_student_t_by_hand():
     assert each.p_value() == pytest.approx(0.0734, abs=1e-4)
     two = Spread(estimate=1.0, centre=1.0, errors=(Error(0.5, 10.0), Error(0.2, 2.0)))
     assert two.interval()[1] - 1 == pytest.approx((1.114**2 + (0.2 * 4.303) ** 2) ** 0.5, abs=1e-3)
+    # Seeds that happen to agree leave the speakers' error, and the other way round.
+    for errors in ((Error(0.5, 10.0), Error(0.0, 2.0)), (Error(0.0, 2.0), Error(0.5, 10.0))):
+        assert Spread(estimate=1.0, centre=1.0, errors=errors).p_value() == pytest.approx(0.0734, abs=1e-4)
     assert Spread(estimate=0.0, centre=0.0, errors=(Error(0.0, 10.0),)).p_value() == 1
     assert Spread(estimate=1.0, centre=1.0, errors=(Error(1e-9, 1e6), Error(1e-9, 1e6))).p_value() < 1e-11
 
@@ -145,6 +162,8 @@ def test_equal_systems_do_not_differ_and_different_ones_do(three):
     low, high = different.interval()
     assert low < different.estimate < high < 0
     assert 0 < different.p_value() < 0.02
+    unsure = dataclasses.replace(different, errors=(Error(10.0, 1.0),))
+    assert unsure.interval() == (-1, 1), "two rates differ by no more"
     turned = spread("EER", [three[0]], [three[1]])
     assert turned.interval() == pytest.approx((-high, -low), rel=1e-9)
     assert turned.p_value() == pytest.approx(different.p_value(), rel=1e-9)

@@ -232,6 +232,11 @@ def test_the_change_that_is_allowed_by_hand():
     assert check.before == check.after == pytest.approx(0.1)
     assert check.allowed == pytest.approx(2 * abs(after - before) + np.sqrt(0.09 * (1 / 100 + 1 / 900)))
     assert abs(after - before) > 0.003
+    # Of 10 % and 20 % the larger rate, which is the less certain one, whichever comes first.
+    fifth = np.where(kind, np.arange(1000) % 5 > 0, np.arange(1000) % 5 == 0).astype(float)
+    for values in ((tenth, fifth), (fifth, tenth)):
+        allowed = check_eer(model, *values, q[:1000], kind).allowed
+        assert allowed == pytest.approx(2 * abs(after - before) + np.sqrt(0.16 * (1 / 100 + 1 / 900)))
 
 
 def test_measures_are_the_same_whichever_side_comes_first():

@@ -40,7 +40,9 @@ def test_numbers_are_finite_and_within_their_limits():
             arguments.SECONDS(text)
 
 
-@pytest.mark.parametrize(("text", "is_seed"), [("0", True), (str(2**63 - 1), True), (str(2**64), False), ("-1", False)])
+@pytest.mark.parametrize(
+    ("text", "is_seed"), [("0", True), (str(2**63 - 1), True), (str(2**63), False), (str(2**64), False), ("-1", False)]
+)
 def test_a_seed_is_one_that_every_generator_takes(text, is_seed):
     if is_seed:
         assert arguments.SEED(text) == int(text)
