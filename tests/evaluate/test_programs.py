@@ -677,6 +677,30 @@ def test_compare_takes_each_run_once(capsys):
     assert "qmargin_a1.5/scores/all.score: stands twice, expected each run once" in capsys.readouterr().err
 
 
+def as_text(path):
+    Path("copy.score").write_bytes(path.read_bytes())
+
+
+def as_a_link(path):
+    Path("copy.score").hardlink_to(path)
+
+
+def in_another_order(path):
+    """And with labels, as another program may have written the same scores."""
+    lines = path.read_text().splitlines(keepends=True)
+    Path("copy.score").write_text("".join(reversed(lines)))
+
+
+@pytest.mark.parametrize("copy", [as_text, as_a_link, in_another_order])
+def test_a_copy_of_a_run_is_no_second_seed(copy, capsys):
+    one, other = RUN / "scores" / "all.score", "exp/tiny/qmargin_a1.75/scores/all.score"
+    copy(one)
+    options = ["--utt2spk", "data/tiny/eval/utt2spk", "--num_resamples", "40", "--figures", "EER"]
+    assert main(["compare", f"a={one},{other},copy.score", "b=exp/tiny/ltas/scores/all.score", *options]) == 1
+    assert f"a: {one} and copy.score hold the same scores, expected runs that differ" in capsys.readouterr().err
+    assert main(["compare", f"a={one},{other}", "b=copy.score", *options]) == 0  # two systems may be as good as one
+
+
 def test_a_baseline_cannot_take_the_name_of_the_run_in_the_report(capsys):
     assert main([*EVALUATE, "--baseline", "qmargin_a1.5 (trained)=exp/tiny/ltas"]) == 1
     assert "qmargin_a1.5 (trained) is what the run itself is called" in capsys.readouterr().err

@@ -2,12 +2,14 @@
 
 import argparse
 import dataclasses
+import itertools
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
 from wespeaker_qm.evaluate.bootstrap import FigureSet, Resamples, SortedTrials, canonical_name, resample
@@ -65,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
         raise RecipeError(f"{', '.join(twice)}: stands twice, expected each run once; its seed would count as two")
     files = {f"{name} {number}": file for name, each in args.systems for number, file in enumerate(each)}
     trials, scores, speakers = read_systems(files, args.trials, args.utt2spk)
+    for name, each in args.systems:
+        _refuse_copies(name, {file: scores[f"{name} {number}"] for number, file in enumerate(each)})
     if speakers is None:
         raise RecipeError("it is not known who speaks: name the speakers of the utterances (--utt2spk)")
     asked = {canonical_name(text): text for text in args.figures or ()}
@@ -100,6 +104,16 @@ def run(args: argparse.Namespace) -> None:
     if args.json is not None:
         content = [dataclasses.asdict(comparison) for comparison in comparisons]
         write_json(args.json, content)
+
+
+def _refuse_copies(name: str, runs: Mapping[Path, NDArray[np.float64]]) -> None:
+    """Refuse one run under two names: as two seeds it would say that seeds make no difference."""
+    for (one, first), (other, second) in itertools.combinations(runs.items(), 2):
+        if np.array_equal(first, second):
+            raise RecipeError(
+                f"{name}: {one} and {other} hold the same scores, expected runs that differ in their seed; name one of "
+                "them only"
+            )
 
 
 def _wanted(asked: Iterable[str]) -> FigureSet:
