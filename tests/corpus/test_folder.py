@@ -1,5 +1,7 @@
 """One's own recordings: any tree in, Kaldi directories out, and everything that would spoil the figures refused."""
 
+import itertools
+import shutil
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -133,6 +135,39 @@ def test_a_kaldi_directory_is_no_tree(tree, prepare, capsys):
     (tree / "wav.scp").touch()
     prepare(status=1)
     assert "a Kaldi directory (it has wav.scp), expected a tree" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--audio_root", "--noise"])
+@pytest.mark.parametrize(
+    ("data", "source"),
+    [("tree", "tree"), ("tree/s0/day1", "tree"), ("tree/data/mine", "tree"), ("here", "here/tree"), ("link/x", "tree"),
+     ("tree/new", "link"), ("tree/s0/../../tree", "tree")],
+)  # fmt: skip
+def test_what_is_made_cannot_become_a_speaker_or_a_noise(tree, tmp_path, capsys, option, data, source):
+    (tmp_path / "here").mkdir()
+    shutil.copytree(tree, tmp_path / "here" / "tree")
+    shutil.copytree(tree, tmp_path / "voices")
+    (tmp_path / "link").symlink_to(tree)
+    files = sorted(tmp_path.rglob("*"))
+    arguments = {"--audio_root": str(tmp_path / "voices"), "--noise": "babble", option: str(tmp_path / source)}
+    options = [*itertools.chain(*arguments.items()), *QUICK[2:]]
+    assert main(["prepare", "--corpus", "egs/folder", "--data", str(tmp_path / data), *options]) == 1
+    message = capsys.readouterr().err
+    assert f"--data {tmp_path / data}: " in message and f"{option} {tmp_path / source} (" in message
+    assert "give another --data" in message
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_downloaded_noises_cannot_become_a_speaker(tree, prepare, capsys):
+    prepare("--noise", "debian", "--downloads", str(tree / "downloads"), status=1)
+    assert f"--downloads {tree / 'downloads'}: not apart from --audio_root {tree}" in capsys.readouterr().err
+    assert not (tree / "downloads").exists()
+
+
+def test_recordings_may_lie_beside_what_is_made(tree, tmp_path):
+    shutil.copytree(tree, tmp_path / "data" / "mine-audio")
+    options = ["--audio_root", str(tmp_path / "data" / "mine-audio"), *QUICK]
+    assert main(["prepare", "--corpus", "egs/folder", "--data", str(tmp_path / "data" / "mine"), *options]) == 0
 
 
 @pytest.mark.parametrize("name", ["train/wav.scp", "trials/all", "wav/noise/mine.wav", "corpus.yaml", "bad_audio.tsv"])

@@ -150,6 +150,7 @@ def prepare(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
     _check_settings(settings, args.corpus)
     root = _audio_root(args.audio_root, args.corpus)
     data_dir: Path = args.data
+    _refuse_overlap(args, root)
     listing = list_recordings(root)
     _report(listing, root)
     eval_speakers = parse_eval_speakers(args.eval_speakers)
@@ -455,6 +456,29 @@ def _audio_root(audio_root: Path | None, recipe_dir: Path) -> Path:
             "tables would be ignored. Name it in a corpus.yaml of your own, beside the trials, and begin with stage 2"
         )
     return root
+
+
+def _refuse_overlap(args: argparse.Namespace, root: Path) -> None:
+    """Refuse folders within each other: what this corpus writes would be a speaker, or a noise, of its next run.
+
+    Raises:
+        RecipeError: so they are; links are followed.
+    """
+    made = {"--data": Path(args.data)}
+    read = {"--audio_root": root}
+    if args.noise == "debian":
+        made["--downloads"] = Path(args.downloads)
+    elif args.noise not in NOISE_SOURCES:
+        read["--noise"] = Path(args.noise)
+    for (written, target), (source, tree) in itertools.product(made.items(), read.items()):
+        ends = [Path(os.path.realpath(folder)) for folder in (target, tree)]
+        if ends[0].is_relative_to(ends[1]) or ends[1].is_relative_to(ends[0]):
+            where = "the same folder as" if ends[0] == ends[1] else "not apart from"
+            raise RecipeError(
+                f"{written} {target}: {where} {source} {tree} ({ends[0]} and {ends[1]}), so what is written there "
+                f"would be taken for recordings; expected two folders of which none holds the other: give another "
+                f"{written}, or move the recordings of {source} into a folder of their own; nothing has been touched"
+            )
 
 
 def _corpus_info(data_dir: Path, root: Path, directories: Mapping[str, DataDir], split: SpeakerSplit) -> CorpusInfo:
