@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 import shutil
 import subprocess
 import sys
@@ -254,6 +256,58 @@ def test_loading_refuses_what_is_not_a_checkpoint(tiny_config: Config, tmp_path:
     state["seg_1.weight"] = torch.zeros(3, 3)
     with pytest.raises(RecipeError, match=r"1 entries do not fit the network: seg_1.weight \(3x3, expected 8x128\)"):
         checkpoint.load_encoder(encoder, state, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ({"epoch": 3, "model": {"w": torch.zeros(2)}}, "a dict whose entry 'epoch' is a int"),  # as resume.pt
+        ({"w": [0.0, 1.0]}, "a dict whose entry 'w' is a list"),
+        ({"state": {"w": torch.zeros(2)}}, "a dict whose entry 'state' is a dict"),
+        ({0: torch.zeros(2)}, "a dict whose entry 0 is a Tensor"),
+        ([torch.zeros(2)], "a list"),
+        (torch.zeros(2), "a Tensor"),
+        (None, "a NoneType"),
+        ({}, "an empty dict"),
+    ],
+)
+def test_what_is_no_state_dict_is_told(tiny_config: Config, tmp_path: Path, value, found: str) -> None:
+    path = tmp_path / "other.pt"
+    checkpoint.save(value, path)
+    message = re.escape(f"{path}: found {found}, expected a state_dict of tensors") + r".*/model_<epoch>\.pt or .*avg_"
+    with pytest.raises(RecipeError, match=message):
+        checkpoint.average([path])
+    with pytest.raises(RecipeError, match=message):
+        build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tiny_config: Config, tmp_path: Path, bad: float) -> None:
+    path = tmp_path / "given.pt"
+    state = build.build_encoder(tiny_config).state_dict()
+    state["seg_1.weight"][0, :2] = bad
+    state["seg_1.bias"][0] = bad
+    checkpoint.save(state, path)
+    message = r"given\.pt: 2 of the 1024 values of seg_1\.weight are NaN or infinite, expected finite weights"
+    with pytest.raises(RecipeError, match=message):
+        build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
+    with pytest.raises(RecipeError, match=message):
+        checkpoint.average([path])
+
+
+def test_weights_beyond_the_networks_range_are_refused(tiny_config: Config, tmp_path: Path) -> None:
+    encoder = build.build_encoder(tiny_config)
+    state = {name: value.double() for name, value in encoder.state_dict().items()}
+    checkpoint.load_encoder(encoder, state, tmp_path)
+    state["seg_1.bias"][0] = 1e300
+    with pytest.raises(RecipeError, match=r"1 of the 8 values of seg_1\.bias are NaN or infinite"):
+        checkpoint.load_encoder(encoder, state, tmp_path)
+
+
+def test_a_head_that_is_passed_over_may_be_anything(tiny_config: Config, tmp_path: Path) -> None:
+    encoder = build.build_encoder(tiny_config)
+    state = {**encoder.state_dict(), "projection.weight": torch.full((3, 8), math.nan)}
+    checkpoint.load_encoder(encoder, state, tmp_path)
 
 
 @pytest.mark.parametrize("amp_dtype", ["bf16", "fp16"])

@@ -75,14 +75,61 @@ def _check_zip(path: Path) -> None:
             raise zipfile.BadZipFile(f"the CRC of {damaged} does not match")
 
 
-def load_encoder(model: torch.nn.Module, state: State, source: Path) -> None:
-    """Load the speaker network's entries; the head's (``projection.*``) are passed over.
+def _state_dict(value: Any, source: Path) -> State:
+    """The value, which is a state_dict.
 
     Raises:
-        RecipeError: names or shapes differ; the first few are named.
+        RecipeError: it is anything but tensors by name.
     """
-    state = {name: value for name, value in state.items() if not name.startswith("projection.")}
-    expected = {name: value.shape for name, value in model.state_dict().items() if not name.startswith("projection.")}
+    found = None
+    if not isinstance(value, dict):
+        found = f"a {type(value).__name__}"
+    elif not value:
+        found = "an empty dict"
+    else:
+        for name, each in value.items():
+            if not isinstance(name, str) or not isinstance(each, torch.Tensor):
+                found = f"a dict whose entry {name!r} is a {type(each).__name__}"
+                break
+    if found is not None:
+        raise RecipeError(
+            f"{source}: found {found}, expected a state_dict of tensors by name; name a file that holds the weights "
+            "alone, such as models/model_<epoch>.pt or models/avg_model.pt"
+        )
+    state: State = value
+    return state
+
+
+def _refuse_not_finite(state: State, source: Path) -> None:
+    """Refuse NaN and infinity, which would pass through the network into every loss and embedding.
+
+    Raises:
+        RecipeError: the first entry that has some.
+    """
+    for name, value in state.items():
+        num_bad = int((~value.isfinite()).sum())
+        if num_bad:
+            raise RecipeError(
+                f"{source}: {num_bad} of the {value.numel()} values of {name} are NaN or infinite, expected finite "
+                "weights; take those of an earlier epoch (models/model_<epoch>.pt), or put back a sound copy"
+            )
+
+
+def load_encoder(model: torch.nn.Module, state: Any, source: Path) -> None:
+    """Load the speaker network's entries; the head's (``projection.*``) are passed over.
+
+    Args:
+        model: the network.
+        state: what :func:`load` read: a state_dict, or there is an error.
+        source: where it was read, for messages.
+
+    Raises:
+        RecipeError: it is no state_dict; names or shapes differ, of which the first few are named; a weight is not
+            finite.
+    """
+    state = {name: value for name, value in _state_dict(state, source).items() if not name.startswith("projection.")}
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith("projection.")}
+    expected = {name: value.shape for name, value in own.items()}
     found = {name: value.shape for name, value in state.items()}
     if found != expected:
         names = [name for name in expected | found if found.get(name) != expected.get(name)]
@@ -93,6 +140,8 @@ def load_encoder(model: torch.nn.Module, state: State, source: Path) -> None:
             f"{source}: {len(names)} entries do not fit the network: {shown}; "
             "check model, model_args.m_channels, feat_dim and embed_dim"
         )
+    state = {name: value.to(own[name].dtype) for name, value in state.items()}  # which may have a smaller range
+    _refuse_not_finite(state, source)
     model.load_state_dict(state, strict=False)
 
 
@@ -104,19 +153,22 @@ def average(paths: list[Path]) -> State:
     """Mean of every floating-point entry over checkpoints, in float64; other entries come from the last.
 
     Raises:
-        RecipeError: no paths, a file is missing, or the checkpoints have different entries.
+        RecipeError: no paths, a file is missing or holds no finite state_dict, or the checkpoints have different
+            entries.
     """
     if not paths:
         raise RecipeError("no checkpoints to average; train first (run.sh --stage 3)")
-    total = {name: value.double() for name, value in load(paths[0]).items()}
+    total: State = {}
     last: State = {}
     for path in paths:
-        last = load(path)
+        last = _state_dict(load(path), path)
+        if not total:
+            total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in last.items()}
         if {name: value.shape for name, value in last.items()} != {name: value.shape for name, value in total.items()}:
             raise RecipeError(f"{path}: entries differ from those of {paths[0]}; average checkpoints of one run only")
-        if path != paths[0]:
-            for name, value in last.items():
-                total[name] += value.double()
+        _refuse_not_finite(last, path)
+        for name, value in last.items():
+            total[name] += value.double()
     return {
         name: (total[name] / len(paths)).to(value.dtype) if value.is_floating_point() else value
         for name, value in last.items()
