@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from wespeaker_qm.audio.io import read_audio
-from wespeaker_qm.corpus.shard_index import packed_digest
-from wespeaker_qm.corpus.shard_scan import Coding, audio_facts, scan_tar
+from wespeaker_qm.audio.io import AudioError, read_audio
+from wespeaker_qm.corpus.shard_index import packed_digest, write_index
+from wespeaker_qm.corpus.shard_scan import Coding, IndexRow, audio_facts, scan_tar
 from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -219,3 +219,22 @@ def test_a_flac_that_does_not_know_its_length_is_decoded_whole():
     content[22:26] = bytes(4)
     facts = audio_facts(bytes(content))
     assert (facts.coding, facts.sample_rate, facts.num_samples) == (Coding.WHOLE, RATE, 4321)
+
+
+def test_a_wav_without_its_last_samples_is_not_read_beyond_its_end():
+    """Ten samples less than its header says is within what decoders forgive; they are not there to be cut from."""
+    facts = audio_facts(encoded(wave())[:-20])
+    assert (facts.coding, facts.num_samples) == (Coding.WHOLE, 4311)
+    with pytest.raises(AudioError, match="no samples"):
+        audio_facts(encoded(wave(num_samples=0)))
+
+
+def test_an_index_reaches_to_the_last_byte_of_its_tar_and_no_further(tmp_path):
+    tar, shard_list = tmp_path / "x.tar", tmp_path / "shard.list"
+    shard_list.write_text(f"{tar}\n")
+    row = IndexRow("a", "s", Coding.PCM, 50, 50, 44, RATE, 3, 0)
+    tar.write_bytes(bytes(100))
+    write_index(shard_list, [(tar, iter([row]))])
+    tar.write_bytes(bytes(99))
+    with pytest.raises(RecipeError, match=r"x\.tar: 99 bytes, but its index goes up to byte 100"):
+        write_index(shard_list, [(tar, iter([row]))])
