@@ -253,6 +253,21 @@ def test_stages_6_and_7_make_systems_that_the_report_shows(capsys):
     assert list(metrics_of(RUN)["trial_lists"]["near"]["systems"]) == ["trained"]
 
 
+def test_a_list_beside_the_headline_that_supports_no_interval_says_why_where_it_is_shown():
+    path = Path("data/tiny/trials/all")
+    lines = path.read_text().splitlines(keepends=True)
+    two = {line.split("-")[0] for line in lines if line.endswith(" target\n")}
+    two = sorted(two)[:2]
+    path.write_text("".join(line for line in lines if " nontarget" in line or line.split("-")[0] in two))
+    assert main(SCORE) == 0
+    assert main(EVALUATE) == 0
+    assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN)]) == 0
+    reason = metrics_of(RUN)["trial_lists"]["all"]["no_intervals"]
+    assert reason.startswith("target trials are of 2.0 speakers")
+    for name in ("report.md", "report.html"):
+        assert f"No intervals: {reason}." in (RUN / name).read_text()
+
+
 def systems():
     return list(metrics_of(RUN)["trial_lists"]["near"]["systems"])
 

@@ -140,7 +140,8 @@ def report(evaluation: Evaluation) -> str:
     if others:
         parts.append("## Other lists")
     for name, result in others.items():
-        parts += [f"### {name}", f"{counts(result)}.", list_table(evaluation, result)]
+        reason = f"No intervals: {result.no_intervals}." if result.no_intervals else ""
+        parts += [f"### {name}", f"{counts(result)}.", list_table(evaluation, result), reason]
     if evaluation.training is not None:
         parts += ["## Training", "![learning curves](training.png)"]
     parts += ["## Made with", f"```\n{json.dumps(dict(evaluation.provenance), indent=1)}\n```"]

@@ -86,6 +86,11 @@ def _content(runs: list[Run], data: Path, base: Path, table5: Path | None) -> di
         "notes": [note for run in runs for note in run.metrics.get("notes", [])],
         "headline": runs[0].headline,
         "lists": {name: _list_table(runs, name) for name in runs[0].metrics["trial_lists"]},
+        "no_intervals": {
+            name: result["no_intervals"]
+            for name, result in runs[0].metrics["trial_lists"].items()
+            if result["no_intervals"] and name != corpus["headline"]
+        },
         "comparisons": _comparisons(runs) if table5 is None else _table5_comparisons(table5),
         "table5": None if table5 is None else _table5(table5),
         "systems": list(labelled),
