@@ -36,9 +36,14 @@ Source = Path | str | BinaryIO
 _SLACK_S = 0.01
 # A lossy encoder's delay, and what it pads at the end, are in some containers' durations: two frames each.
 _CODEC_DELAY_FRAMES = 4
-# What libsndfile logs of WAV, AU, AIFF and W64 whose data end before their header says so, and of RF64 and AIFF.
-_BYTES_LOGGED = re.compile(r"^ *(?:data|Data Size|SSND|riff) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_FRAMES_LOGGED = re.compile(r"value from 'ds64' chunk of (\d+)|read from 'COMM' chunk \((\d+)\)")
+# Codecs without such a delay, though FFmpeg calls most of them lossy: mu-law, A-law, every ADPCM (G.722, G.726).
+_WITHOUT_DELAY = re.compile(r".*pcm|g722|g726")
+# What libsndfile logs of files whose data end before their header says so, of blocks, and of RF64, AIFF and CAF.
+_BYTES_LOGGED = re.compile(r"^ *(?:data|Data Size|SSND|BODY|riff) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_BLOCKS_LOGGED = re.compile(r"Block Align +: ([1-9]\d*)$.*Samples/Block +: (\d+)$", re.MULTILINE | re.DOTALL)
+_FRAMES_LOGGED = re.compile(
+    r"value from 'ds64' chunk of (?P<ds64>\d+)|read from 'COMM' chunk \((?P<comm>\d+)\)|Valid frames +: (?P<pakt>\d+)"
+)
 # Programs that write a WAV to a pipe put one of several numbers from here on in the place of the length, or 0.
 _UNKNOWN_BYTES = 2**31 - 2**13
 UNKNOWN_FRAMES = 2**63 - 1
@@ -344,12 +349,15 @@ def _check_declared(file: soundfile.SoundFile) -> None:
     if file.frames in (0, UNKNOWN_FRAMES):
         raise _ShortError("no length in its header")
     log = file.extra_info
-    frames, size = _FRAMES_LOGGED.search(log), _BYTES_LOGGED.search(log)
+    frames, size, blocks = (pattern.search(log) for pattern in (_FRAMES_LOGGED, _BYTES_LOGGED, _BLOCKS_LOGGED))
     declared = 0
     if frames is not None:
-        declared = int(frames[1] or frames[2])
-    elif size is not None and int(size[1]) < _UNKNOWN_BYTES:
-        declared = round(file.frames * int(size[1]) / max(int(size[2]), 1))
+        declared = int(frames[frames.lastindex or 0])
+    # AIFF counts packets of ADPCM as frames.
+    if size is not None and int(size[1]) < _UNKNOWN_BYTES and (frames is None or frames["comm"]):
+        declared = max(declared, round(file.frames * int(size[1]) / max(int(size[2]), 1)))
+        if blocks is not None:  # a block that was cut counts for nothing there
+            declared = max(declared, int(size[1]) // int(blocks[1]) * int(blocks[2]))
     _check_length(file.frames, declared, declared, file.samplerate)
 
 
@@ -416,15 +424,28 @@ def _read_av(source: Source, name: str, refusal: Exception) -> tuple[np.ndarray,
     is_ogg = False
     failure: Exception | None = None
     declared_s = getattr(refusal, "duration_s", None)
+    is_counted_mp3 = declared_s is not None and _MP3_START.search(_content(source)) is not None
+    soundfile_says = getattr(refusal, "error_string", refusal)  # without the address of an object in memory
     slack_s = _SLACK_S
     try:
         with _open_av(source) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: holds no audio stream")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise AudioError(
+                    f"{name}: cannot be decoded as audio (soundfile: {soundfile_says}; PyAV: no decoder for its audio)"
+                )
+            codec = stream.codec_context.codec
             is_ogg = container.format.name == "ogg"
+            delay_frames = _CODEC_DELAY_FRAMES
             if declared_s is None:
                 declared_s = _duration_s(container)
+            elif is_counted_mp3 or not codec.name.startswith("mp"):  # of MPEG audio without a count it is an estimate
+                delay_frames = 1
+            if container.format.name == "caf" and codec.lossless:
+                # FFmpeg takes the samples that the last packet lacks off it once more.
+                stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
             try:
                 for rate, samples in _frames(container):
                     parts.append((rate, _mono(samples)))
@@ -432,13 +453,12 @@ def _read_av(source: Source, name: str, refusal: Exception) -> tuple[np.ndarray,
                     longest_frame = max(longest_frame, len(samples))
             except av.FFmpegError as error:
                 failure = error
-            if parts and not stream.codec_context.codec.lossless:
-                slack_s += _CODEC_DELAY_FRAMES * longest_frame / parts[0][0]
+            if parts and not (codec.lossless or _WITHOUT_DELAY.match(codec.name)):
+                slack_s = max(slack_s, delay_frames * longest_frame / parts[0][0])
     except av.FFmpegError as error:
         failure = error
     if is_ogg and len(_ogg_starts(_content(source), name)) > 1:
         declared_s = None  # is that of the last of several streams
-    soundfile_says = getattr(refusal, "error_string", refusal)  # without the address of an object in memory
     reason = f"soundfile: {soundfile_says}; PyAV: {failure or 'no error'}"
     found_s = sum(len(part) / rate for rate, part in parts)
     if declared_s is not None and parts and found_s < declared_s - slack_s:
@@ -472,9 +492,14 @@ def _duration_s(container: "av.container.InputContainer") -> float | None:
     """How long the first audio stream is by the container's own account; None where that is an estimate or missing."""
     import av
 
-    if container.format.name not in _TIMED_CONTAINERS:
-        return None
     stream = container.streams.audio[0]
+    is_timed_wav = (
+        container.format.name == "wav"
+        and _WITHOUT_DELAY.match(stream.codec_context.name)
+        and 0 < (stream.duration or 0) < _UNKNOWN_BYTES // 8  # a sample has up to 8 bytes
+    )
+    if container.format.name not in _TIMED_CONTAINERS and not is_timed_wav:
+        return None
     if stream.frames and stream.codec_context.name.startswith("pcm_"):  # a frame is a sample there
         return stream.frames / stream.rate
     if stream.duration is not None and stream.time_base is not None:
