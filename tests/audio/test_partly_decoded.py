@@ -157,7 +157,7 @@ def test_a_wav_of_g722_written_to_a_pipe_is_read_to_its_end() -> None:
 def test_a_stream_that_ffmpeg_has_no_decoder_for_is_refused() -> None:
     """What is left of a MOV without its index looks like something else to FFmpeg."""
     content = encode_with_pyav("mov", "pcm_mulaw")
-    with pytest.raises(AudioError, match="cannot be decoded as audio .*no decoder for its audio"):
+    with pytest.raises(AudioError, match=r"cannot be decoded as audio .*no decoder for its audio"):
         read(content[: round(0.995 * len(content))])
 
 
