@@ -66,7 +66,20 @@ path_make() { # make .venv
   PYTHON=${PWD}/.venv/bin/python
 }
 
-path_find || path_make
+path_alone() { # wait for whoever else makes .venv, and hold others back until descriptor 7 is closed
+  mkdir -p .venv
+  exec 7>.venv/.making
+  if command -v flock >/dev/null && ! flock -n 7; then
+    echo "path.sh: another command is making .venv here; waiting for it"
+    flock 7
+  fi
+}
+
+if ! path_find; then
+  path_alone
+  path_find 2>/dev/null || path_make
+  exec 7>&-
+fi
 export PYTHON
 PATH=$(dirname "${PYTHON}"):${PATH}
 export PATH

@@ -1,5 +1,6 @@
 """path.sh: which Python it takes, and how it makes one. Stubs stand for interpreters; nothing is installed."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -120,3 +121,22 @@ def test_the_extra_is_asked_for_and_installed(folder):
         in folder.calls()
     )
     assert ".venv/bin/python -m pip install -e .[test]" in folder.calls()
+
+
+def test_two_commands_make_one_environment_between_them(folder):
+    """Two pips at once in one folder leave a broken environment."""
+    folder.interpreter("usr")
+    base = {"PATH": f"{folder.path}/usr/bin:/usr/bin:/bin"}
+    (folder.path / "usr/bin/python3").symlink_to("python")
+    (folder.path / ".venv").mkdir()
+    with (folder.path / ".venv/.making").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        script = "set -euo pipefail; . ./path.sh; echo PYTHON=$PYTHON"
+        second = subprocess.Popen(["bash", "-c", script], cwd=folder.path, env=base, stdout=subprocess.PIPE, text=True)
+        assert second.stdout is not None
+        assert second.stdout.readline() == "path.sh: another command is making .venv here; waiting for it\n"
+        made = folder.interpreter(".venv")  # by the first, meanwhile
+    output, _ = second.communicate()
+    assert second.returncode == 0
+    assert output == f"PYTHON={made}\n"
+    assert not any("install" in call for call in folder.calls())

@@ -444,7 +444,7 @@ def _check_settings(settings: Mapping[str, Any], recipe_dir: Path) -> None:
 def _audio_root(audio_root: Path | None, recipe_dir: Path) -> Path:
     if audio_root is None:
         raise RecipeError(
-            "no recordings named: give --audio_root FOLDER, a tree speaker/.../utterance.wav, or write audio_root "
+            'no recordings named: give --audio_root FOLDER (run.sh --prepare_opts "--audio_root FOLDER"), a tree speaker/.../utterance.wav, or write audio_root '
             f"into {recipe_dir / 'corpus.yaml'}"
         )
     root = Path(audio_root)
