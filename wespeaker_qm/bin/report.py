@@ -7,7 +7,7 @@ from pathlib import Path
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.table5 import read_written
 from wespeaker_qm.report.page import write_report
-from wespeaker_qm.score.upstream import digests
+from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.stage import begin, finish
@@ -53,8 +53,11 @@ def run(args: argparse.Namespace) -> None:
         folders = [args.exp_root / name for name in runs]
     output = (args.exp_root or folders[0]) / "report.html"
     info = CorpusInfo.load(args.data)
+    for folder in folders:
+        refuse_stale(folder, args.data, info)
     tables = [f"data/{name}/{table}" for name in info.sets() for table in ("utt2spk", "utt2dur", "wav.scp")]
-    sources = ["data/corpus.yaml", f"audio/{info.trials[info.headline]}", *tables]
+    trials = [f"data/trials/{name}" for name in info.trials]
+    sources = ["data/corpus.yaml", f"audio/{info.trials[info.headline]}", *trials, *tables]
     inputs: dict[str, object] = dict(digests(sources, output.parent, args.data))
     inputs |= {"base": file_digest(args.base), "table5": ABSENT if table5 is None else file_digest(table5)}
     for number, folder in enumerate(folders):

@@ -39,7 +39,8 @@ def write_report(folders: list[Path], data: Path, output: Path, *, base: Path, t
         table5: ``table5.json``, shown beside the paper's figures; None leaves it out.
 
     Raises:
-        RecipeError: a run was not evaluated or stands twice, or the runs are of different trials.
+        RecipeError: a run was not evaluated, or its scores have changed since; it stands twice, or the runs are of
+            different trials.
     """
     runs = distinct([read_run(folder) for folder in folders])
     first = runs[0].systems[TRAINED].trials

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.operating_points import RocSteps, roc_steps
 from wespeaker_qm.evaluate.report import TRAINED
-from wespeaker_qm.evaluate.score_files import VARIANTS, score_path
+from wespeaker_qm.evaluate.score_files import VARIANTS, exists, score_path
 from wespeaker_qm.evaluate.training import TrainingLog, read_training_log
 from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
 from wespeaker_qm.utils.checksums import read_checked_json
@@ -70,6 +70,11 @@ def read_run(folder: Path) -> Run:
     files |= {name: score_path(Path(other), headline) for name, other in metrics["baselines"].items()}
     systems = {}
     for name, file in files.items():
+        if not exists(file):
+            raise RecipeError(
+                f"{file}: no such file, expected the scores that {path} has figures of ({name}); evaluate the run "
+                f"again (run.sh --stage 5 --exp_dir {folder})"
+            )
         trials, scores, _ = read_scores(file)
         systems[name] = ScoredSystem(trials, scores, roc_steps(scores, trials.is_target))
     log_path, config_path = folder / "train_log.jsonl", folder / "config.yaml"
