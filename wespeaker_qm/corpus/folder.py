@@ -444,8 +444,8 @@ def _check_settings(settings: Mapping[str, Any], recipe_dir: Path) -> None:
 def _audio_root(audio_root: Path | None, recipe_dir: Path) -> Path:
     if audio_root is None:
         raise RecipeError(
-            'no recordings named: give --audio_root FOLDER (run.sh --prepare_opts "--audio_root FOLDER"), a tree speaker/.../utterance.wav, or write audio_root '
-            f"into {recipe_dir / 'corpus.yaml'}"
+            "no recordings named: give --audio_root FOLDER, a tree speaker/.../utterance.wav "
+            f"(run.sh --prepare_opts '--audio_root FOLDER'), or write audio_root into {recipe_dir / 'corpus.yaml'}"
         )
     root = Path(audio_root)
     if not root.is_dir():
