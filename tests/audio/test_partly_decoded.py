@@ -139,6 +139,16 @@ def test_a_cut_of_a_fiftieth_of_a_second_is_noticed(container: str, codec: str) 
         assert len(whole) - found <= (576 if "mp3" in container.lower() else 0.02 * RATE)
 
 
+@pytest.mark.parametrize("rate", [RATE, 22050, 44100])
+def test_mp3_in_wav_has_the_length_of_its_header(rate: int) -> None:
+    """libsndfile estimates it from the bit rate: a half per cent too much."""
+    waveform = np.tile(SWEEP, 20)[: 20 * rate]
+    content = encode_with_pyav("wav", "libmp3lame", waveform, rate)
+    assert 0 <= len(read(content)[0]) - len(waveform) <= 3 * 1152
+    with pytest.raises(PartlyDecodedError):
+        read(content[: round(0.97 * len(content))])
+
+
 def test_a_wav_of_g722_written_to_a_pipe_is_read_to_its_end() -> None:
     """FFmpeg alone knows the codec; its header was written before the length was known."""
     content = bytearray(encode_with_pyav("wav", "g722"))

@@ -439,7 +439,8 @@ def _read_av(source: Source, name: str, refusal: Exception) -> tuple[np.ndarray,
             codec = stream.codec_context.codec
             is_ogg = container.format.name == "ogg"
             delay_frames = _CODEC_DELAY_FRAMES
-            if declared_s is None:
+            is_mp3_in_wav = container.format.name == "wav" and codec.name == "mp3float"
+            if declared_s is None or is_mp3_in_wav:  # of which soundfile's is an estimate
                 declared_s = _duration_s(container)
             elif is_counted_mp3 or not codec.name.startswith("mp"):  # of MPEG audio without a count it is an estimate
                 delay_frames = 1
@@ -495,7 +496,7 @@ def _duration_s(container: "av.container.InputContainer") -> float | None:
     stream = container.streams.audio[0]
     is_timed_wav = (
         container.format.name == "wav"
-        and _WITHOUT_DELAY.match(stream.codec_context.name)
+        and (_WITHOUT_DELAY.match(stream.codec_context.name) or stream.codec_context.name == "mp3float")
         and 0 < (stream.duration or 0) < _UNKNOWN_BYTES // 8  # a sample has up to 8 bytes
     )
     if container.format.name not in _TIMED_CONTAINERS and not is_timed_wav:
