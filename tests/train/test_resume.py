@@ -147,6 +147,21 @@ def test_a_finished_run_without_its_state_is_not_overwritten_by_another(run, dat
     assert contents(exp) == before
 
 
+def test_weights_alone_are_no_state_of_a_training(run) -> None:
+    exp = run()
+    (exp / ".done" / "train").unlink()
+    checkpoint.save(checkpoint.load(checkpoint.model_path(exp, 3)), checkpoint.resume_path(exp))
+    before = contents(exp)
+    with pytest.raises(RecipeError, match=r"resume\.pt: found no epoch, .* expected the state of a training"):
+        run()
+    assert contents(exp) == before
+    checkpoint.save([1], checkpoint.resume_path(exp))
+    with pytest.raises(RecipeError, match=r"resume\.pt: found no epoch"):
+        run()
+    checkpoint.resume_path(exp).unlink()  # as the message says
+    run()
+
+
 def test_models_that_a_finished_run_has_lost_are_not_marked_as_there(run) -> None:
     exp = run()
     model = checkpoint.model_path(exp, 3)

@@ -42,6 +42,8 @@ Validation = Callable[[ResNet], dict[str, float | None]]
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
 
 _PROTOTYPES = "projection.weight"  # of the encoder that holds the head
+_STATE = ("epoch", "elapsed_s", "world_size", "config", "speakers", "model", "optimizer", "scaler", "rng")
+"""What every version has written into resume.pt."""
 
 
 class NonFiniteLossError(RecipeError):
@@ -223,6 +225,13 @@ class Trainer:
 
     def _read_state(self, path: Path) -> dict[str, Any]:
         state: dict[str, Any] = checkpoint.load(path)
+        missing = [name for name in _STATE if not isinstance(state, dict) or name not in state]
+        if missing:
+            raise RecipeError(
+                f"{path}: found no {', '.join(missing)} in it, expected the state of a training, which a file of "
+                "weights alone (model_<epoch>.pt) is not; put back what the training wrote, or delete the file and "
+                ".done/train to train from the first epoch"
+            )
         check_same_run(state, self.config, self.data.speakers, self.made_from, self.processes.world_size, path)
         return state
 
