@@ -94,9 +94,9 @@ class ShardIndex:
         path = _records_path(shard_list)
         if content is not None:
             records = np.load(io.BytesIO(content))
-        elif verify and _file_sha256(path) != facts["records_sha256"]:
-            raise _damaged(path, "its content has another SHA-256 than when it was written")
         else:
+            if verify:
+                _check_table(shard_list, facts)
             # As a plain array: every access to a memmap makes a new one, which takes longer than the access.
             records = np.load(path, mmap_mode="r").view(np.ndarray)
         shard_start = np.cumsum([0, *facts["tar_recordings"]])
@@ -227,12 +227,10 @@ def index_is_current(shard_list: Path, tars: Sequence[Path]) -> bool:
     """Whether the index beside ``shard_list`` is whole and that of these tars, which hold what it says."""
     try:
         facts = _compared_facts(shard_list)
+        _check_table(shard_list, facts)
     except RecipeError:
         return False
-    return (
-        facts["tars"] == [str(tar) for tar in tars]
-        and _file_sha256(_records_path(shard_list)) == facts["records_sha256"]
-    )
+    return bool(facts["tars"] == [str(tar) for tar in tars])
 
 
 def damaged_tars(shard_list: Path) -> dict[Path, str]:
@@ -243,9 +241,8 @@ def damaged_tars(shard_list: Path) -> dict[Path, str]:
     """
     try:
         facts = _checked_facts(shard_list)
+        _check_table(shard_list, facts)
     except RecipeError:
-        return {}
-    if _file_sha256(_records_path(shard_list)) != facts["records_sha256"]:
         return {}
     known = facts.get(_TAR_TIMES) or []
     tars = [Path(tar) for tar in facts["tars"]]
@@ -282,8 +279,7 @@ def _compared_facts(shard_list: Path) -> dict[str, Any]:
         facts = _checked_facts(shard_list)
         if facts.get(_TAR_TIMES) == times:
             return facts
-        if _file_sha256(_records_path(shard_list)) != facts["records_sha256"]:
-            raise _damaged(_records_path(shard_list), "its content has another SHA-256 than when it was written")
+        _check_table(shard_list, facts)
         logger.info("%s: tars were changed or copied since they were packed: compared with the index once", shard_list)
         for tar, recording in damaged_tars(shard_list).items():
             raise RecipeError(
@@ -317,7 +313,8 @@ def _facts(shard_list: Path) -> tuple[dict[str, Any], bytes | None]:
     with _alone(shard_list):
         with contextlib.suppress(RecipeError):
             facts = _checked_facts(shard_list)
-            if facts[_TAR_STAMPS] == stamps and _file_sha256(_records_path(shard_list)) == facts["records_sha256"]:
+            if facts[_TAR_STAMPS] == stamps:
+                _check_table(shard_list, facts)
                 return facts, None
         key = (shard_list.resolve(), str(stamps))
         if key not in _in_memory:
@@ -411,6 +408,13 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 def _canonical(facts: dict[str, Any]) -> bytes:
     return json.dumps(facts, sort_keys=True).encode()
+
+
+def _check_table(shard_list: Path, facts: dict[str, Any]) -> None:
+    """Raise RecipeError where the table is not the one that the facts were written with."""
+    path = _records_path(shard_list)
+    if _file_sha256(path) != facts["records_sha256"]:
+        raise _damaged(path, "its content has another SHA-256 than when it was written")
 
 
 def _file_sha256(path: Path) -> str:

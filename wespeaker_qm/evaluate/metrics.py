@@ -81,15 +81,15 @@ class SystemResult:
             "eer_threshold": self.eer.threshold,
             "eer_hull": self.eer_hull,
             "min_cllr": self.min_cllr,
-            "min_dcf": {f"{number_name(p_target)}": result._asdict() for p_target, result in self.min_dcf.items()},
+            "min_dcf": {number_name(p_target): result._asdict() for p_target, result in self.min_dcf.items()},
             "tar_at_far": {
                 far_name(far): None if point is None else point._asdict() for far, point in self.tar_at_far.items()
             },
-            "far_at_tar": {f"{number_name(tar)}": point._asdict() for tar, point in self.far_at_tar.items()},
+            "far_at_tar": {number_name(tar): point._asdict() for tar, point in self.far_at_tar.items()},
         }
         if self.cllr is not None and self.act_dcf is not None:
             content["cllr"] = self.cllr
-            content["act_dcf"] = {f"{number_name(p_target)}": cost for p_target, cost in self.act_dcf.items()}
+            content["act_dcf"] = {number_name(p_target): cost for p_target, cost in self.act_dcf.items()}
         content["intervals"] = {name: list(interval) for name, interval in self.intervals.items()}
         content["intervals"] |= dict.fromkeys(self.reasons)
         content["no_interval"] = self.reasons
