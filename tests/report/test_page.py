@@ -260,3 +260,12 @@ def test_names_cannot_become_markup(capsys):
     plots = json.loads(re.search(r'id="plots">(.*?)</script>', text, re.DOTALL).group(1))
     assert "<" not in re.search(r'id="plots">(.*?)</script>', text, re.DOTALL).group(1)
     assert plots["explorer"]
+
+
+def test_a_baseline_scored_anew_is_not_drawn_beside_its_old_figures(report, capsys):
+    command = ["report", "--data", "data/tiny", "--exp_dir", str(RUN)]
+    assert main(command) == 0
+    assert "nothing changed" in capsys.readouterr().out
+    assert main(["score", "--data", "data/tiny", "--exp_dir", "exp/tiny/ltas", "--subtract_mean", "false"]) == 0
+    assert main(command) == 1
+    assert re.search(r"figures of ltas are of other scores than .* evaluate the run again", capsys.readouterr().err)

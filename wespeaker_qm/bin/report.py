@@ -5,8 +5,10 @@ import logging
 from pathlib import Path
 
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.score_files import score_path
 from wespeaker_qm.evaluate.table5 import read_written
 from wespeaker_qm.report.page import write_report
+from wespeaker_qm.report.runs import evaluated_baselines
 from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError
@@ -65,6 +67,9 @@ def run(args: argparse.Namespace) -> None:
         scores = (f"scores/{name}" for name in sorted(names) if name.endswith(".score"))
         files = digests(["metrics.json", "config.yaml", "train_log.jsonl", *scores], folder, args.data)
         inputs |= {f"run {number}: {name}": digest for name, digest in files.items()}
+        for name, other in evaluated_baselines(folder).items():
+            scores_of = f"scores/{score_path(other, info.headline).name}"
+            inputs[f"run {number}: {name}"] = digests([scores_of], other, args.data)
     marker = DoneMarker(output.parent / ".done" / "report", inputs, [output], version=VERSION, checks_outputs=True)
     if not begin(marker, "report"):
         return

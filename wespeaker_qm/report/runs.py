@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.evaluate.operating_points import RocSteps, roc_steps
+from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, roc_steps
 from wespeaker_qm.evaluate.report import TRAINED
 from wespeaker_qm.evaluate.score_files import VARIANTS, exists, score_path
 from wespeaker_qm.evaluate.training import TrainingLog, read_training_log
@@ -50,11 +50,18 @@ class Run:
         return result
 
 
+def evaluated_baselines(folder: Path) -> dict[str, Path]:
+    """Baseline -> its folder, as the run was evaluated; none where it was not."""
+    path = folder / "metrics.json"
+    content = read_checked_json(path, "evaluate the run again (run.sh --stage 5)") if path.is_file() else {}
+    return {name: Path(other) for name, other in content.get("baselines", {}).items()}
+
+
 def read_run(folder: Path) -> Run:
     """Read an evaluated run.
 
     Raises:
-        RecipeError: it was not evaluated, by this version; or scores are missing.
+        RecipeError: it was not evaluated, by this version; or scores are missing, or others than were evaluated.
     """
     path = folder / "metrics.json"
     if not path.is_file():
@@ -76,7 +83,15 @@ def read_run(folder: Path) -> Run:
                 f"again (run.sh --stage 5 --exp_dir {folder})"
             )
         trials, scores, _ = read_scores(file)
-        systems[name] = ScoredSystem(trials, scores, roc_steps(scores, trials.is_target))
+        roc = roc_steps(scores, trials.is_target)
+        figures = metrics["trial_lists"][headline]["systems"][name]
+        # The run's own scores are known by its marker of the evaluation.
+        if name in metrics["baselines"] and equal_error_rate(roc) != (figures["eer"], figures["eer_threshold"]):
+            raise RecipeError(
+                f"{path}: its figures of {name} are of other scores than {file} holds now; evaluate the run again "
+                f"(run.sh --stage 5 --exp_dir {folder})"
+            )
+        systems[name] = ScoredSystem(trials, scores, roc)
     log_path, config_path = folder / "train_log.jsonl", folder / "config.yaml"
     return Run(
         folder=folder,
