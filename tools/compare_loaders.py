@@ -31,11 +31,11 @@ from wespeaker_qm.bench.timing import paired_ratios, quartiles
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shards import ShardReader, encode_pcm16, pack_data_dir, to_pcm16
 from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.evaluate.metrics import markdown_table
+from wespeaker_qm.packing.shards import ShardReader, encode_pcm16, pack_data_dir, to_pcm16
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.arguments import COUNT

@@ -26,12 +26,12 @@ from wespeaker_qm.bench.child import in_child
 from wespeaker_qm.bench.memory import MIB, private_bytes
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shard_index import write_index
-from wespeaker_qm.corpus.shard_scan import Coding, IndexRow
 from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import open_training_set
 from wespeaker_qm.evaluate.metrics import markdown_table
+from wespeaker_qm.packing.index import write_index
+from wespeaker_qm.packing.scan import Coding, IndexRow
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.files import write_text

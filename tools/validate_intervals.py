@@ -52,7 +52,7 @@ from wespeaker_qm.evaluate.operating_points import (
     far_at_tar,
     min_dcf,
 )
-from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
+from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.arguments import COUNT, SEED, whole_number
 from wespeaker_qm.utils.ownership import write_json
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from wespeaker_qm.config import load_config
-from wespeaker_qm.evaluate.training import read_training_log
-from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
+from wespeaker_qm.report.training import read_training_log
 from wespeaker_qm.score.calibration import Calibration, EerCheck, load, save
 from wespeaker_qm.score.cosine import load_mean
-from wespeaker_qm.score.writing import write_scores
 from wespeaker_qm.train import checkpoint
 from wespeaker_qm.train.log import TrainingLog
+from wespeaker_qm.trials.table import TrialTable, read_scores
+from wespeaker_qm.trials.writing import write_scores
 from wespeaker_qm.utils.checksums import checked_path, checksum_path
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors

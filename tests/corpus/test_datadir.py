@@ -6,7 +6,7 @@ import pytest
 
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.trials import Trial, make_trials, write_trials
+from wespeaker_qm.trials.lists import Trial, make_trials, write_trials
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_rows
 

@@ -13,13 +13,13 @@ from wespeaker_qm.audio.resample import change_speed, speed_input_length
 from wespeaker_qm.bench.memory import MIB, status_bytes
 from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.dataset.chunks import Batch, read_tiled
 from wespeaker_qm.dataset.draws import KEEP, NOISE, REVERB, SPEEDS, Draws, Sampler
 from wespeaker_qm.dataset.frontend import RIR_CACHE_BYTES, TrainingFrontend
 from wespeaker_qm.dataset.loader import FrontendPlace, TrainingBatch, TrainingLoader
 from wespeaker_qm.dataset.plan import BatchId, BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
+from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.errors import RecipeError
 

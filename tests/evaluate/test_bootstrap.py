@@ -15,7 +15,7 @@ from wespeaker_qm.evaluate.operating_points import (
     min_dcf,
     roc_steps,
 )
-from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
+from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.errors import RecipeError
 
 WANTED = FigureSet(is_llr=True)

@@ -11,7 +11,7 @@ from wespeaker_qm.evaluate.bootstrap import FigureSet, SortedTrials, resample
 from wespeaker_qm.evaluate.comparison import compare_all
 from wespeaker_qm.evaluate.evidence import figure_reason, list_reason
 from wespeaker_qm.evaluate.intervals import spread
-from wespeaker_qm.evaluate.trial_speakers import EffectiveSpeakers, TrialSpeakers, effective_speakers
+from wespeaker_qm.trials.speakers import EffectiveSpeakers, TrialSpeakers, effective_speakers
 
 WANTED = FigureSet(fars=(0.1, 0.01), tars=(0.9, 0.999), p_targets=(0.05, 0.001), is_llr=True)
 

@@ -30,7 +30,7 @@ from wespeaker_qm.evaluate.intervals import (
     spread,
 )
 from wespeaker_qm.evaluate.operating_points import convex_hull, roc_steps
-from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
+from wespeaker_qm.trials.speakers import TrialSpeakers
 
 ROOT = Path(__file__).parents[2]
 SMOOTH = FigureSet(fars=(0.1, 0.03), tars=(0.9,), p_targets=(0.1,), is_llr=True)

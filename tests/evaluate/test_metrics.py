@@ -14,7 +14,7 @@ from wespeaker_qm.evaluate.metrics import (
     markdown_table,
     show_figure,
 )
-from wespeaker_qm.evaluate.trial_table import read_trial_table
+from wespeaker_qm.trials.table import read_trial_table
 from wespeaker_qm.utils.errors import RecipeError
 
 SPEAKER = {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}

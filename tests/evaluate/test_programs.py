@@ -12,11 +12,11 @@ import pytest
 from wespeaker_qm.bin import calibrate
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
-from wespeaker_qm.evaluate.score_cache import cache_path
-from wespeaker_qm.evaluate.score_files import present_variants
-from wespeaker_qm.evaluate.table5 import read_table
-from wespeaker_qm.evaluate.trial_table import read_scores
+from wespeaker_qm.report.table5 import read_table
 from wespeaker_qm.score.calibration import VERSION, CalibrationError, EerCheck, load, save
+from wespeaker_qm.trials.cache import cache_path
+from wespeaker_qm.trials.score_files import present_variants
+from wespeaker_qm.trials.table import read_scores
 from wespeaker_qm.utils.checksums import checksum_path, remove_checked, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_map

@@ -9,7 +9,6 @@ from sklearn.linear_model import LogisticRegression
 
 from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
-from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
 from wespeaker_qm.score import calibration
 from wespeaker_qm.score.calibration import (
     RIDGE,
@@ -23,6 +22,7 @@ from wespeaker_qm.score.calibration import (
     quality,
     save,
 )
+from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.errors import RecipeError
 
 

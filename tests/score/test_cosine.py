@@ -7,10 +7,11 @@ import kaldiio
 import numpy as np
 import pytest
 
-from wespeaker_qm.evaluate.score_cache import cache_path
-from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
-from wespeaker_qm.score import cosine, writing
-from wespeaker_qm.score.writing import to_digits, write_scores
+from wespeaker_qm.score import cosine
+from wespeaker_qm.trials import writing
+from wespeaker_qm.trials.cache import cache_path
+from wespeaker_qm.trials.table import read_scores, read_trial_table
+from wespeaker_qm.trials.writing import to_digits, write_scores
 from wespeaker_qm.utils.errors import RecipeError
 
 SCORING = Path(__file__).parents[1] / "oracles_data" / "scoring"

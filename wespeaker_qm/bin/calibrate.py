@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.evaluate.log_likelihood import cllr
-from wespeaker_qm.evaluate.score_cache import cache_path
-from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, discard_variant, remove, score_path
-from wespeaker_qm.evaluate.trial_speakers import trial_speakers
-from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores, read_trial_table
+from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.score.calibration import VERSION, CalibrationError, EerCheck, check_eer, choose, fit, quality, save
 from wespeaker_qm.score.cohort import check_apart, cohort_sources, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import cohort_statistics, normalise, quality_measures
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
-from wespeaker_qm.score.writing import write_scores
+from wespeaker_qm.trials.cache import cache_path
+from wespeaker_qm.trials.score_files import CALIBRATED, NORMALISED, discard_variant, remove, score_path
+from wespeaker_qm.trials.speakers import trial_speakers
+from wespeaker_qm.trials.table import TrialTable, read_scores, read_trial_table
+from wespeaker_qm.trials.writing import write_scores
 from wespeaker_qm.utils.arguments import true_or_false, whole_number
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError

@@ -18,7 +18,7 @@ from wespeaker_qm.evaluate.evidence import list_reason
 from wespeaker_qm.evaluate.intervals import spread
 from wespeaker_qm.evaluate.metrics import comparison_table, markdown_table, show_figure
 from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS, is_measurable
-from wespeaker_qm.evaluate.trial_speakers import effective_speakers
+from wespeaker_qm.trials.speakers import effective_speakers
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import write_json
 

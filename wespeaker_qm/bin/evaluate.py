@@ -8,12 +8,12 @@ from wespeaker_qm.bin.resampling import add_resampling
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.metrics import evaluate_list
-from wespeaker_qm.evaluate.report import TRAINED, CorpusCard, Evaluation, Training, list_table, write_evaluation
-from wespeaker_qm.evaluate.score_files import CALIBRATED, VARIANTS, present_variants, score_path
-from wespeaker_qm.evaluate.training import loss_card, read_training_log
-from wespeaker_qm.evaluate.trial_table import read_trial_table
+from wespeaker_qm.report.markdown import TRAINED, CorpusCard, Evaluation, Training, list_table, write_evaluation
+from wespeaker_qm.report.training import loss_card, read_training_log
 from wespeaker_qm.score.calibration import load as load_calibration
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
+from wespeaker_qm.trials.score_files import CALIBRATED, VARIANTS, present_variants, score_path
+from wespeaker_qm.trials.table import read_trial_table
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.provenance import provenance

@@ -13,9 +13,9 @@ import torch
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shard_index import packed_digest
-from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all
+from wespeaker_qm.packing.index import packed_digest
+from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.train import build, checkpoint
 from wespeaker_qm.train.distributed import choose_device, refuse_missing_gpus
 from wespeaker_qm.utils.arguments import COUNT, READERS

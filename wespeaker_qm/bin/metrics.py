@@ -8,7 +8,7 @@ from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
 from wespeaker_qm.evaluate.bootstrap import FigureSet
 from wespeaker_qm.evaluate.metrics import ListResult, Resampling, evaluate_systems, figures_table
 from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS
-from wespeaker_qm.evaluate.report import counts, intervals_note
+from wespeaker_qm.report.markdown import counts, intervals_note
 from wespeaker_qm.utils.arguments import RATE, true_or_false
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import refuse_figures, write_json
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _draw(result: ListResult, path: Path) -> None:
-    from wespeaker_qm.evaluate.det import det_figure, save_figure
+    from wespeaker_qm.report.det import det_figure, save_figure
 
     curves = {name: system.roc for name, system in result.systems.items()}
     bands = {name: system.band for name, system in result.systems.items()}

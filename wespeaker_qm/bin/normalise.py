@@ -5,14 +5,14 @@ import logging
 from pathlib import Path
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.evaluate.score_cache import cache_path
-from wespeaker_qm.evaluate.score_files import CALIBRATED, NORMALISED, discard_variant, score_path
-from wespeaker_qm.evaluate.trial_table import read_scores, read_trial_table
 from wespeaker_qm.score.cohort import check_apart, cohort_sources, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalise, quality_measures
 from wespeaker_qm.score.upstream import digests, refuse_stale
-from wespeaker_qm.score.writing import write_scores
+from wespeaker_qm.trials.cache import cache_path
+from wespeaker_qm.trials.score_files import CALIBRATED, NORMALISED, discard_variant, score_path
+from wespeaker_qm.trials.table import read_scores, read_trial_table
+from wespeaker_qm.trials.writing import write_scores
 from wespeaker_qm.utils.arguments import whole_number
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.stage import begin, finish

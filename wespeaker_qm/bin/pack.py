@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shards import CODECS, pack_data_dir
+from wespeaker_qm.packing.shards import CODECS, pack_data_dir
 from wespeaker_qm.utils.arguments import COUNT, FRACTION, PROCESSES, SAMPLE_RATE_HZ, SECONDS, SEED
 from wespeaker_qm.utils.parallel import available_cpus
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wespeaker_qm.corpus import folder, mini, voxceleb
+from wespeaker_qm.corpora import folder, mini, voxceleb
 from wespeaker_qm.utils.arguments import PROCESSES
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.parallel import available_cpus

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
-from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers, speakers_by_folder, trial_speakers
-from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores, read_trial_table
+from wespeaker_qm.trials.speakers import TrialSpeakers, speakers_by_folder, trial_speakers
+from wespeaker_qm.trials.table import TrialTable, read_scores, read_trial_table
 from wespeaker_qm.utils.arguments import RESAMPLES, SEED
 from wespeaker_qm.utils.tables import read_map
 

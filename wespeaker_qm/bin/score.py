@@ -5,12 +5,12 @@ import logging
 from pathlib import Path
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.evaluate.score_cache import cache_path
-from wespeaker_qm.evaluate.score_files import VARIANTS, discard_variant, score_path
-from wespeaker_qm.evaluate.trial_table import read_trial_table
 from wespeaker_qm.score.cosine import load_mean, score_trials
 from wespeaker_qm.score.upstream import digests, refuse_stale
-from wespeaker_qm.score.writing import write_scores
+from wespeaker_qm.trials.cache import cache_path
+from wespeaker_qm.trials.score_files import VARIANTS, discard_variant, score_path
+from wespeaker_qm.trials.table import read_trial_table
+from wespeaker_qm.trials.writing import write_scores
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.done import DoneMarker, value_digest
 from wespeaker_qm.utils.errors import RecipeError

@@ -7,8 +7,8 @@ from pathlib import Path
 from wespeaker_qm.bin.resampling import add_resampling
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.metrics import Resampling
-from wespeaker_qm.evaluate.report import CorpusCard
-from wespeaker_qm.evaluate.table5 import collect, read_table, write_table5
+from wespeaker_qm.report.markdown import CorpusCard
+from wespeaker_qm.report.table5 import collect, read_table, write_table5
 from wespeaker_qm.score.upstream import refuse_stale
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.errors import RecipeError

@@ -17,7 +17,7 @@ from wespeaker_qm.evaluate.metrics import (
     show_tar,
 )
 from wespeaker_qm.evaluate.operating_points import far_name, trials_to_measure
-from wespeaker_qm.evaluate.report import counts, intervals_note, show_threshold
+from wespeaker_qm.report.markdown import counts, intervals_note, show_threshold
 from wespeaker_qm.utils.arguments import RATE
 
 logger = logging.getLogger(__name__)

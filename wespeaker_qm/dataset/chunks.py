@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import Dataset
 
 from wespeaker_qm.audio.resample import speed_input_length
-from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.dataset.draws import NOISE, REVERB, SPEEDS, Draws, DrawSettings, Sampler
 from wespeaker_qm.dataset.plan import BatchId
+from wespeaker_qm.packing.shards import ShardReader
 
 
 class Batch(NamedTuple):

@@ -9,10 +9,10 @@ import numpy as np
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.dataset.chunks import ChunkDataset
 from wespeaker_qm.dataset.draws import SNR_RANGES_DB, SPEEDS, DrawSettings
 from wespeaker_qm.dataset.frontend import TrainingFrontend
+from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 
 logger = logging.getLogger(__name__)

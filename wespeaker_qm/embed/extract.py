@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
-from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.models.folding import folded
 from wespeaker_qm.models.resnet import ResNet
+from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.precision import exact_float32
 

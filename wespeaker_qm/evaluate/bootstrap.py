@@ -38,7 +38,7 @@ from wespeaker_qm.evaluate.operating_points import (
     min_dcf,
     number_name,
 )
-from wespeaker_qm.evaluate.trial_speakers import EffectiveSpeakers, TrialSpeakers, effective_speakers
+from wespeaker_qm.trials.speakers import EffectiveSpeakers, TrialSpeakers, effective_speakers
 from wespeaker_qm.utils.errors import RecipeError
 
 NUM_RESAMPLES = 1000

@@ -19,7 +19,7 @@ did would let pass the lists that happen to lack the rare speakers, which are th
 
 from wespeaker_qm.evaluate.bootstrap import Resamples
 from wespeaker_qm.evaluate.influence import influence_of
-from wespeaker_qm.evaluate.trial_speakers import EffectiveSpeakers
+from wespeaker_qm.trials.speakers import EffectiveSpeakers
 
 LEAST_SPEAKERS = 5
 LEAST_ERRORS = 10

@@ -39,11 +39,10 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit, stdtr, stdtrit
 
 from wespeaker_qm.evaluate.bootstrap import Resamples
-from wespeaker_qm.evaluate.det import Band
 from wespeaker_qm.evaluate.evidence import figure_reason
 from wespeaker_qm.evaluate.influence import influence_of
 from wespeaker_qm.evaluate.operating_points import best_at_far
-from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
+from wespeaker_qm.trials.speakers import TrialSpeakers
 
 CONFIDENCE = 0.95
 _LEAST_VARIANCE = 1 / 3
@@ -129,6 +128,17 @@ class Error(NamedTuple):
     size: float
     degrees: float
     """Of freedom with which it is known."""
+
+
+class Band(NamedTuple):
+    """An interval of the miss rate along a DET curve."""
+
+    far: NDArray[np.float64]
+    """(G,)."""
+    low: NDArray[np.float64]
+    """(G,) miss rates."""
+    high: NDArray[np.float64]
+    """(G,) likewise."""
 
 
 def spread(

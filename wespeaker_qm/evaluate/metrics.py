@@ -11,9 +11,8 @@ from scipy.special import ndtr, ndtri
 
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES, FigureSet, Resamples, SortedTrials, resample
 from wespeaker_qm.evaluate.comparison import LEVEL, Comparison, compare_all
-from wespeaker_qm.evaluate.det import Band
 from wespeaker_qm.evaluate.evidence import list_reason
-from wespeaker_qm.evaluate.intervals import CONFIDENCE, band, spread
+from wespeaker_qm.evaluate.intervals import CONFIDENCE, Band, band, spread
 from wespeaker_qm.evaluate.log_likelihood import act_dcf, cllr, min_cllr
 from wespeaker_qm.evaluate.operating_points import (
     EqualErrorRate,
@@ -30,8 +29,8 @@ from wespeaker_qm.evaluate.operating_points import (
     roc_steps,
     tar_at_far,
 )
-from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers, effective_speakers, trial_speakers
-from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
+from wespeaker_qm.trials.speakers import TrialSpeakers, effective_speakers, trial_speakers
+from wespeaker_qm.trials.table import TrialTable, read_scores
 
 NOT_MEASURABLE = "not measurable"
 BAND_FARS: NDArray[np.float64] = ndtr(np.linspace(ndtri(1e-5), ndtri(0.6), 60))

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from wespeaker_qm.evaluate.det import COLOURS, FAR_LIMITS, FRR_LIMITS, TICKS, Band, det_curve
+from wespeaker_qm.evaluate.intervals import Band
 from wespeaker_qm.evaluate.operating_points import RocSteps
-from wespeaker_qm.evaluate.training import TrainingLog
+from wespeaker_qm.report.det import COLOURS, FAR_LIMITS, FRR_LIMITS, TICKS, det_curve
+from wespeaker_qm.report.training import TrainingLog
 
 NUM_BINS = 80
 MAX_POINTS = 6000

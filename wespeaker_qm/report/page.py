@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.evaluate.det import Band
+from wespeaker_qm.evaluate.intervals import Band
 from wespeaker_qm.evaluate.metrics import NOT_MEASURABLE, show_figure, show_p_value
-from wespeaker_qm.evaluate.report import TRAINED
-from wespeaker_qm.evaluate.table5 import read_written
 from wespeaker_qm.report.charts import det_chart, explorer_points, histogram_chart, training_charts
 from wespeaker_qm.report.errors import HardErrors, hard_errors
+from wespeaker_qm.report.markdown import TRAINED
 from wespeaker_qm.report.runs import Run, config_differences, distinct, flat, read_run
+from wespeaker_qm.report.table5 import read_written
 from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text

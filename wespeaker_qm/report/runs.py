@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, roc_steps
-from wespeaker_qm.evaluate.report import TRAINED
-from wespeaker_qm.evaluate.score_files import VARIANTS, exists, score_path
-from wespeaker_qm.evaluate.training import TrainingLog, read_training_log
-from wespeaker_qm.evaluate.trial_table import TrialTable, read_scores
+from wespeaker_qm.report.markdown import TRAINED
+from wespeaker_qm.report.training import TrainingLog, read_training_log
+from wespeaker_qm.trials.score_files import VARIANTS, exists, score_path
+from wespeaker_qm.trials.table import TrialTable, read_scores
 from wespeaker_qm.utils.checksums import read_checked_json
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping

@@ -51,7 +51,7 @@ from scipy.special import expit, ndtr
 
 from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
-from wespeaker_qm.evaluate.trial_speakers import TrialSpeakers
+from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 

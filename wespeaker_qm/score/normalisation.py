@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wespeaker_qm.evaluate.trial_table import TrialTable
 from wespeaker_qm.score.cosine import Directions
+from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.errors import RecipeError
 
 TOP_N = 300

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shard_index import packed_digest
-from wespeaker_qm.evaluate.score_cache import cache_path
+from wespeaker_qm.packing.index import packed_digest
+from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.utils.done import ABSENT, differences, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_map

@@ -7,13 +7,13 @@ import torch
 
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.corpus.shards import ShardReader
 from wespeaker_qm.embed.extract import NetworkEmbedder, embed_all
 from wespeaker_qm.evaluate.operating_points import far_name
 from wespeaker_qm.evaluate.summary import verification_summary
-from wespeaker_qm.evaluate.trial_table import read_trial_table
 from wespeaker_qm.models.resnet import ResNet
+from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.score.cosine import Directions
+from wespeaker_qm.trials.table import read_trial_table
 from wespeaker_qm.utils.errors import RecipeError
 
 

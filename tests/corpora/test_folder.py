@@ -1,0 +1,445 @@
+"""One's own recordings: any tree in, Kaldi directories out, and everything that would spoil the figures refused."""
+
+import itertools
+import shutil
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from wespeaker_qm.bin.main import main
+from wespeaker_qm.corpora.folder import draw_trials, list_recordings
+from wespeaker_qm.corpora.speaker_split import parse_eval_speakers, split_speakers
+from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.trials.lists import Trial, make_trials
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.tables import read_rows
+
+QUICK = ["--noise", "babble", "--num_babble", "2", "--num_rooms", "2", "--num_workers", "1"]
+
+
+def read_trials(path: Path) -> list[Trial]:
+    return [Trial(enrolment, test, label == "target") for enrolment, test, label in read_rows(path, 3)]
+
+
+def voice(seed: int, rate: int = 8000, duration_s: float = 0.6) -> np.ndarray:
+    """A hum with noise (S,), different for every seed."""
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(round(rate * duration_s)) / rate
+    return 0.3 * np.sin(2 * np.pi * rng.uniform(100, 300) * time_s) + 0.01 * rng.standard_normal(len(time_s))
+
+
+def write_m4a(path: Path, wave: np.ndarray, rate: int) -> None:
+    """AAC in MP4, the format of VoxCeleb2."""
+    import av
+
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave.astype(np.float32)[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Six speakers with three 8 kHz wav files each."""
+    root = tmp_path / "tree"
+    for speaker in range(6):
+        for number in range(3):
+            path = root / f"s{speaker}" / "day1" / f"u{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, voice(10 * speaker + number), 8000)
+    return root
+
+
+@pytest.fixture
+def prepare(tmp_path, tree):
+    """Run the command on the tree, with further options; returns the folder that it wrote."""
+
+    def run(*options: str, status: int = 0) -> Path:
+        data = tmp_path / "data"
+        arguments = ["prepare", "--corpus", "egs/folder", "--data", str(data), "--audio_root", str(tree)]
+        assert main([*arguments, *QUICK, *options]) == status
+        return data
+
+    return run
+
+
+def test_every_format_rate_and_channel_count(tree, prepare):
+    wave = voice(1000, 44100, 1.0)
+    mixed = tree / "s0" / "deep" / "er"
+    mixed.mkdir(parents=True)
+    soundfile.write(mixed / "stereo.WAV", np.stack([wave, voice(1001, 44100, 1.0)], axis=1), 44100)
+    soundfile.write(mixed / "a.flac", voice(1002, 16000, 1.0), 16000)
+    soundfile.write(mixed / "b.ogg", voice(1003, 22050, 1.0), 22050)
+    soundfile.write(mixed / "c.mp3", voice(1004, 32000, 1.0), 32000)
+    soundfile.write(mixed / "d.opus", voice(1005, 48000, 1.0), 48000, format="OGG", subtype="OPUS")
+    write_m4a(mixed / "e.m4a", voice(1006, 16000, 1.0), 16000)
+    data = prepare("--eval_speakers", "s0,s1")
+    directory = DataDir.read(data / "eval")
+    for name in ("stereo", "a", "b", "c", "d", "e"):
+        assert directory.speaker[f"s0-deep-er-{name}"] == "s0"
+        assert directory.duration_s[f"s0-deep-er-{name}"] == pytest.approx(1.0, abs=0.15), "codecs pad"
+    assert main(["pack", "--data", str(data), "--num_workers", "1"]) == 0
+    reader = ShardReader(data / "eval" / "shard.list")
+    assert reader.sample_rate == 16000 and len(reader) == len(directory) == 12
+    for i, key in enumerate(reader.keys):
+        assert reader.num_samples[i] == pytest.approx(16000 * directory.duration_s[key], abs=1)
+
+
+def test_what_is_written(tree, prepare):
+    data = prepare("--eval_speakers", "0.4", "--valid_speakers", "0.5")
+    info = CorpusInfo.load(data)
+    assert info.sets() == ["train", "eval", "valid", "noise", "rirs"] and info.name == "data"
+    sets = {name: DataDir.read(data / name) for name in info.sets()}
+    speakers = [set(sets[name].speakers) for name in ("train", "valid", "eval")]
+    assert [len(members) for members in speakers] == [2, 2, 2] and len(set.union(*speakers)) == 6
+    for name, set_name in (("all", "eval"), ("valid", "valid")):
+        trials = read_trials(data / "trials" / name)
+        assert Counter(trial.is_target for trial in trials) == {True: 6, False: 9}
+        for trial in trials:
+            speaker = sets[set_name].speaker
+            assert trial.is_target == (speaker[trial.enrolment] == speaker[trial.test])
+    assert set(sets["noise"].speaker.values()) == {"speech"} and len(sets["rirs"]) == 2
+
+
+def test_few_speakers_go_without_validation(prepare):
+    info = CorpusInfo.load(prepare())
+    assert info.validation is None and info.trials == {"all": "eval"}
+
+
+def test_the_second_run_skips_and_a_change_runs_again(tree, prepare, capsys):
+    data = prepare()
+    first = (data / "corpus.yaml").stat().st_mtime_ns
+    prepare()
+    assert "nothing changed since the last run, skipped" in capsys.readouterr().out
+    assert (data / "corpus.yaml").stat().st_mtime_ns == first
+    soundfile.write(tree / "s0" / "new.wav", voice(77), 8000)
+    prepare()
+    assert (data / "corpus.yaml").stat().st_mtime_ns != first
+    assert "s0-new" in DataDir.read(data / "train").wav | DataDir.read(data / "eval").wav
+    capsys.readouterr()
+    prepare("--seed", "7")
+    assert "skipped" not in capsys.readouterr().out
+
+
+def test_a_kaldi_directory_is_no_tree(tree, prepare, capsys):
+    """Its segments and speakers would be ignored."""
+    (tree / "wav.scp").touch()
+    prepare(status=1)
+    assert "a Kaldi directory (it has wav.scp), expected a tree" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--audio_root", "--noise"])
+@pytest.mark.parametrize(
+    ("data", "source"),
+    [("tree", "tree"), ("tree/s0/day1", "tree"), ("tree/data/mine", "tree"), ("here", "here/tree"), ("link/x", "tree"),
+     ("tree/new", "link"), ("tree/s0/../../tree", "tree")],
+)  # fmt: skip
+def test_what_is_made_cannot_become_a_speaker_or_a_noise(tree, tmp_path, capsys, option, data, source):
+    (tmp_path / "here").mkdir()
+    shutil.copytree(tree, tmp_path / "here" / "tree")
+    shutil.copytree(tree, tmp_path / "voices")
+    (tmp_path / "link").symlink_to(tree)
+    files = sorted(tmp_path.rglob("*"))
+    arguments = {"--audio_root": str(tmp_path / "voices"), "--noise": "babble", option: str(tmp_path / source)}
+    options = [*itertools.chain(*arguments.items()), *QUICK[2:]]
+    assert main(["prepare", "--corpus", "egs/folder", "--data", str(tmp_path / data), *options]) == 1
+    message = capsys.readouterr().err
+    assert f"--data {tmp_path / data}: " in message and f"{option} {tmp_path / source} (" in message
+    assert "give another --data" in message
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_downloaded_noises_cannot_become_a_speaker(tree, prepare, capsys):
+    prepare("--noise", "debian", "--downloads", str(tree / "downloads"), status=1)
+    assert f"--downloads {tree / 'downloads'}: not apart from --audio_root {tree}" in capsys.readouterr().err
+    assert not (tree / "downloads").exists()
+
+
+def test_recordings_may_lie_beside_what_is_made(tree, tmp_path):
+    shutil.copytree(tree, tmp_path / "data" / "mine-audio")
+    options = ["--audio_root", str(tmp_path / "data" / "mine-audio"), *QUICK]
+    assert main(["prepare", "--corpus", "egs/folder", "--data", str(tmp_path / "data" / "mine"), *options]) == 0
+
+
+@pytest.mark.parametrize("name", ["train/wav.scp", "trials/all", "wav/noise/mine.wav", "corpus.yaml", "bad_audio.tsv"])
+def test_a_prepared_folder_of_somebody_else_is_refused(prepare, tmp_path, name, capsys):
+    path = tmp_path / "data" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine\n")
+    data = prepare(status=1)
+    assert "nothing has been touched" in capsys.readouterr().err
+    assert [file for file in data.rglob("*") if file.is_file()] == [path]
+    assert path.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("table", ["train/wav.scp", "eval/utt2spk", "noise/wav.scp"])
+def test_a_table_that_was_lost_is_written_again(prepare, table):
+    data = prepare()
+    content = (data / table).read_text()
+    (data / table).unlink()
+    prepare()
+    assert (data / table).read_text() == content
+
+
+def test_workers_change_nothing(prepare):
+    def contents(data):
+        return {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+
+    data = prepare("--num_workers", "1")
+    alone = contents(data)
+    (data / ".done" / "prepare").unlink()
+    assert contents(prepare("--num_workers", "2")) == alone
+
+
+def refusal(capsys, prepare, *options: str) -> str:
+    """The message of a run that must fail."""
+    data = prepare(*options, status=1)
+    assert not (data / "corpus.yaml").exists()
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("num_speakers", [1, 3])
+def test_too_few_speakers(tmp_path, capsys, num_speakers):
+    root = tmp_path / "few"
+    for speaker in range(num_speakers):
+        (root / f"s{speaker}").mkdir(parents=True)
+        for number in range(2):
+            soundfile.write(root / f"s{speaker}" / f"{number}.wav", voice(10 * speaker + number), 8000)
+    arguments = [
+        "prepare",
+        "--corpus",
+        "egs/folder",
+        "--data",
+        str(tmp_path / "data"),
+        "--audio_root",
+        str(root),
+        *QUICK,
+    ]
+    assert main(arguments) == 1
+    assert f"{num_speakers} speaker(s) found (s0" in capsys.readouterr().err
+
+
+def test_an_empty_tree(tmp_path, capsys):
+    (tmp_path / "empty" / "s0").mkdir(parents=True)
+    (tmp_path / "empty" / "s0" / "a.txt").write_text("x")
+    arguments = ["prepare", "--corpus", "egs/folder", "--data", str(tmp_path / "data"), *QUICK]
+    assert main([*arguments, "--audio_root", str(tmp_path / "empty")]) == 1
+    message = capsys.readouterr().err
+    assert "0 speaker(s) found" in message and "1 .txt" in message and "1 folders hold no recording: s0" in message
+    assert main([*arguments, "--audio_root", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere: no such folder" in capsys.readouterr().err
+    assert main(arguments) == 1
+    assert "give --audio_root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("s0", "1 speaker(s) to evaluate (s0)"),
+        ("s0,s1,s2,s3,s4", "1 speaker(s) to train on (s5)"),
+        ("s0,anna", "anna is not among the 6 speakers"),
+        ("1.5", "expected a fraction between 0 and 1"),
+        ("s0,alone", "1 speaker has one recording only, and a target trial needs two: alone"),
+    ],
+)
+def test_impossible_evaluations(tree, prepare, capsys, choice, expected):
+    if "alone" in choice:
+        (tree / "alone").mkdir()
+        soundfile.write(tree / "alone" / "a.wav", voice(99), 8000)
+    assert expected in refusal(capsys, prepare, "--eval_speakers", choice)
+
+
+def test_a_draw_passes_over_speakers_with_one_recording(tree, prepare):
+    (tree / "alone").mkdir()
+    soundfile.write(tree / "alone" / "a.wav", voice(99), 8000)
+    for seed in range(4):
+        data = prepare("--eval_speakers", "0.6", "--seed", str(seed))
+        assert "alone" in DataDir.read(data / "train").speakers
+
+
+def test_a_draw_that_needs_speakers_with_one_recording(tree, prepare, capsys):
+    for number in range(4):
+        (tree / f"alone{number}").mkdir()
+        soundfile.write(tree / f"alone{number}" / "a.wav", voice(99 + number), 8000)
+    message = refusal(capsys, prepare, "--eval_speakers", "0.8")
+    assert "asks for 8 speakers, but only 6" in message and "alone0, alone1, alone2, alone3" in message
+
+
+def test_eval_speakers_from_a_file(tree, prepare, tmp_path):
+    (tree / "s0").rename(tree / "Anna B.")
+    names = tmp_path / "names"
+    names.write_text("Anna B.\ns1\n\n")
+    assert DataDir.read(prepare("--eval_speakers", str(names)) / "eval").speakers == ["Anna_B.", "s1"]
+
+
+def test_bad_audio_is_listed_and_counted(tree, prepare, capsys):
+    folder = tree / "s0" / "day1"
+    (folder / "u0.wav").write_bytes(b"this is no audio")
+    soundfile.write(folder / "u1.wav", np.zeros(8000), 8000)
+    soundfile.write(tree / "s1" / "day1" / "u0.wav", voice(1, duration_s=0.2), 8000)
+    (tree / "s1" / "day1" / "u1.wav").write_bytes(b"")
+    message = refusal(capsys, prepare)
+    list_path = tree.parent / "data" / "bad_audio.tsv"
+    assert f"{list_path}: 4 of 18" in message and "--max_bad_fraction 0.223" in message and "s0-day1-u0" in message
+    reasons = {row.split("\t")[0]: row.split("\t")[2] for row in list_path.read_text().splitlines()[1:]}
+    for key, reason in [
+        ("s0-day1-u0", "cannot be decoded"), ("s0-day1-u1", "silent"), ("s1-day1-u0", "too short: 0.200 s"),
+        ("s1-day1-u1", "empty (0 bytes)"),
+    ]:  # fmt: skip
+        assert reason in reasons[key]
+
+    data = prepare("--max_bad_fraction", "0.223", "--eval_speakers", "s2,s3")
+    assert not set(reasons) & set(DataDir.read(data / "train").wav)
+    assert "4 of 18 recordings are left out" in capsys.readouterr().err
+    # What is left out may leave a speaker with one recording.
+    assert "one recording only, and a target trial needs two: s0, s1" in refusal(
+        capsys, prepare, "--max_bad_fraction", "0.223", "--eval_speakers", "s0,s1"
+    )
+
+
+def test_the_same_audio_under_two_speakers(tree, prepare, capsys):
+    wave, rate = soundfile.read(tree / "s0" / "day1" / "u0.wav", dtype="int16")
+    soundfile.write(tree / "s1" / "copy.flac", wave, rate)
+    message = refusal(capsys, prepare, "--max_bad_fraction", "1")
+    assert "1 pair(s) of files hold the same audio under two speakers" in message
+    for path in ("s0/day1/u0.wav", "s1/copy.flac"):
+        assert (
+            str(tree / path) in message and str(tree / path) in (tree.parent / "data" / "shared_audio.tsv").read_text()
+        )
+
+
+def test_the_same_audio_twice_under_one_speaker(tree, prepare, capsys):
+    (tree / "s0" / "again.wav").write_bytes((tree / "s0" / "day1" / "u0.wav").read_bytes())
+    assert "the same audio as" in refusal(capsys, prepare)
+    data = prepare("--max_bad_fraction", "0.1")
+    assert sum(len(DataDir.read(data / name)) for name in ("train", "eval")) == 18
+
+
+def test_names_become_keys(tree):
+    (tree / "Jörg M.").mkdir()
+    soundfile.write(tree / "Jörg M." / "hello (2).wav", voice(5), 8000)
+    keys = {recording.key: recording for recording in list_recordings(tree).recordings}
+    assert keys["Jörg_M.-hello__2_"].speaker == "Jörg_M."
+    assert keys["s0-day1-u0"].path == str(tree / "s0" / "day1" / "u0.wav")
+
+
+def test_colliding_names(tree, prepare, capsys):
+    soundfile.write(tree / "s0" / "day1" / "u0.flac", voice(5), 8000)
+    message = refusal(capsys, prepare)
+    assert "u0.flac and" in message and "would both get the key 's0-day1-u0'" in message
+    (tree / "s0" / "day1" / "u0.flac").unlink()
+    for name in ("a b", "a_b"):
+        (tree / name).mkdir()
+        soundfile.write(tree / name / f"{len(name)}{name}.wav", voice(5), 8000)
+    assert "'a b' and 'a_b' would both be speaker 'a_b'" in refusal(capsys, prepare)
+
+
+def test_names_that_are_not_text(tree, prepare, capsys):
+    soundfile.write(tree / "s0" / "a\nb.wav", voice(5), 8000)
+    assert "not printable text" in refusal(capsys, prepare)
+
+
+def test_other_files_are_counted(tree, prepare, capsys):
+    (tree / "s0" / "notes.txt").write_text("x")
+    (tree / "s0" / ".hidden.wav").write_text("x")
+    (tree / "README").write_text("x")
+    soundfile.write(tree / "loose.wav", voice(5), 8000)
+    prepare()
+    message = capsys.readouterr().err
+    assert "4 other files are left alone: 1 .txt, 1 audio that is in no speaker's folder, 1 hidden" in message
+    assert "1 without extension" in message
+
+
+def test_links_are_followed_once(tree):
+    before = len(list_recordings(tree).recordings)
+    elsewhere = tree.parent / "elsewhere"
+    elsewhere.mkdir()
+    soundfile.write(elsewhere / "a.wav", voice(5), 8000)
+    (tree / "linked").symlink_to(elsewhere)
+    (tree / "s0" / "loop").symlink_to(tree)
+    assert len(list_recordings(tree).recordings) == before + 1
+
+
+def test_a_tree_of_noises(tree, prepare, tmp_path, capsys):
+    for name in ("noise/free/n.wav", "music/m.wav", "speech/s.wav"):
+        (tmp_path / "musan" / name).parent.mkdir(parents=True)
+        soundfile.write(tmp_path / "musan" / name, voice(len(name), duration_s=12.0), 8000)
+    data = prepare("--noise", str(tmp_path / "musan"))
+    assert Counter(DataDir.read(data / "noise").speaker.values()) == {"noise": 1, "music": 1, "speech": 2}
+    prepare("--noise", "nowhere", status=1)
+    assert "no such folder; expected 'debian', 'babble'" in capsys.readouterr().err
+    (tmp_path / "nothing").mkdir()
+    prepare("--noise", str(tmp_path / "nothing"), status=1)
+    assert "no audio files" in capsys.readouterr().err
+
+
+def test_corpus_yaml_gives_defaults(tree, tmp_path, capsys):
+    recipe = tmp_path / "egs" / "mine"
+    recipe.mkdir(parents=True)
+    settings = {"kind": "folder", "audio_root": str(tree), "eval_speakers": ["s0", "s1"], "noise": "babble"}
+    arguments = ["prepare", "--corpus", str(recipe), "--data", str(tmp_path / "data"), *QUICK[2:]]
+    (recipe / "corpus.yaml").write_text(yaml.safe_dump(settings))
+    assert main(arguments) == 0
+    assert DataDir.read(tmp_path / "data" / "eval").speakers == ["s0", "s1"]
+    (recipe / "corpus.yaml").write_text(yaml.safe_dump({**settings, "audio_rot": "x"}))
+    assert main(arguments) == 1
+    assert "unknown key 'audio_rot'; nearest: audio_root" in capsys.readouterr().err
+
+
+def test_prepare_refuses_an_unknown_recipe(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["prepare", "--corpus", str(tmp_path)])
+    assert stopped.value.code == 1 and "egs/folder, egs/mini" in capsys.readouterr().err
+    (tmp_path / "corpus.yaml").write_text("kind: voxceleb9\n")
+    with pytest.raises(SystemExit):
+        main(["prepare", "--corpus", str(tmp_path)])
+    assert "kind is 'voxceleb9', expected one of mini, folder" in capsys.readouterr().err
+
+
+def test_help_shows_the_options_of_the_corpus(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["prepare", "--help", "--corpus", "egs/folder"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "--audio_root" in text and "--deb_dir" not in text
+
+
+def test_draw_trials_equals_all_pairs_when_they_are_few():
+    speaker = {f"u{number:02d}": f"s{number * number % 5}" for number in range(17)}
+    assert draw_trials(speaker, 1000, 1) == make_trials(speaker)
+
+
+def test_draw_trials_samples_many():
+    speaker = {f"u{number:03d}": f"s{number % 7}" for number in range(140)}
+    every = set(make_trials(speaker))
+    drawn = draw_trials(speaker, 200, 1)
+    assert Counter(trial.is_target for trial in drawn) == {True: 200, False: 200}
+    assert len(set(drawn)) == 400 and set(drawn) <= every and drawn == sorted(drawn)
+    assert drawn == draw_trials(speaker, 200, 1) != draw_trials(speaker, 200, 2)
+    # One big and one small speaker: few non-targets, and the draw must end.
+    lopsided = {f"u{number:04d}": "big" if number else "small" for number in range(1500)}
+    assert Counter(trial.is_target for trial in draw_trials(lopsided, 2000, 1)) == {True: 2000, False: 1499}
+
+
+def test_split_is_seeded_and_disjoint():
+    counts = {f"s{number:02d}": 3 for number in range(40)}
+    first = split_speakers(counts, 0.25, 0.1, 1)
+    assert first == split_speakers(counts, 0.25, 0.1, 1) != split_speakers(counts, 0.25, 0.1, 2)
+    assert [len(part) for part in first] == [27, 3, 10] and len(set().union(*first)) == 40
+
+
+def test_parse_eval_speakers():
+    assert parse_eval_speakers(0.5) == 0.5
+    assert parse_eval_speakers(" b, a,,b ") == ["a", "b"]
+    assert parse_eval_speakers(["b", "a"]) == ["a", "b"]
+    with pytest.raises(RecipeError, match="names no speaker"):
+        parse_eval_speakers(",")

@@ -1,0 +1,106 @@
+"""The DET figure: its axes, its curves, its files."""
+
+import numpy as np
+import pytest
+from scipy.special import ndtri
+
+from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
+from wespeaker_qm.report.det import FRR_LIMITS, MARKED_FARS, RESOLUTION, det_curve, det_figure, save_figure
+
+
+def simulate(num_trials, separation, seed=0):
+    rng = np.random.default_rng(seed)
+    is_target = np.arange(num_trials) < num_trials // 2
+    return roc_steps(rng.standard_normal(num_trials) + separation * is_target, is_target)
+
+
+def curve_of(figure, label):
+    return next(line for line in figure.axes[0].lines if line.get_label().startswith(label))
+
+
+def test_axes_reach_1e5_whatever_the_list():
+    for num_trials in (100, 10_000):
+        figure = det_figure({"a": simulate(num_trials, 2)}, "title")
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        assert axes.get_xlim() == pytest.approx((1e-5, 0.6))
+        assert axes.get_ylim() == pytest.approx(FRR_LIMITS)
+        # probit scale: 2.5 % and 97.5 % are as far from the middle
+        forward = axes.transData.transform
+        left, middle, right = (forward((far, 0.5))[0] for far in (0.025, 0.5, 0.975))
+        assert middle - left == pytest.approx(right - middle)
+        assert (forward((0.1, 0.5))[0] - forward((0.01, 0.5))[0]) == pytest.approx(
+            forward((0.5, 0.1))[1] - forward((0.5, 0.01))[1]
+        )
+
+
+def test_curves_are_the_operating_points_where_they_can_be_measured():
+    systems = {"good": simulate(2000, 3), "bad": simulate(2000, 1)}
+    figure = det_figure(systems, "title", "subtitle")
+    for label, roc in systems.items():
+        line = curve_of(figure, label)
+        far, frr = line.get_data()
+        points = set(zip(roc.far, roc.frr, strict=True))
+        assert set(zip(far, frr, strict=True)) <= points
+        assert far.min() == 1 / 1000
+        assert frr.min() > 0
+        assert frr.max() < 1
+        assert line.get_drawstyle() == "steps-post"
+        assert f"EER {100 * equal_error_rate(roc).rate:.2f} %" in line.get_label()
+        assert (far >= 1e-3).all(), "1e-4 cannot be measured with 1000 non-target trials"
+    assert len({curve_of(figure, label).get_color() for label in systems}) == 2
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [text.split()[0] for text in texts] == ["good", "bad"]
+
+
+def test_markers_stand_at_eer_and_at_measurable_fars():
+    roc = simulate(4000, 2)
+    markers = [line.get_xydata() for line in det_figure({"a": roc}, "title").axes[0].lines if line.get_marker() == "o"]
+    eer = equal_error_rate(roc).rate
+    assert markers[0].tolist() == [[eer, eer]]
+    assert markers[1].tolist() == [[1e-3, 1 - tar_at_far(roc, 1e-3).tar]]
+    assert tar_at_far(roc, MARKED_FARS[1]) is None
+
+
+def test_thinning_moves_no_point_by_more_than_the_resolution():
+    roc = simulate(200_000, 2)
+    far, frr = det_curve(roc)
+    assert len(far) < 20_000
+    inside = (roc.far > 0) & (roc.far < 1) & (roc.frr > 0) & (roc.frr < 1)
+    kept = np.searchsorted(far, roc.far[inside], side="right") - 1
+    assert np.abs(ndtri(far[kept]) - ndtri(roc.far[inside])).max() <= RESOLUTION
+    assert (np.diff(far) >= 0).all() and (np.diff(frr) <= 0).all()
+
+
+@pytest.mark.parametrize("scores", [[3, 2, 1, 0], [0, 1, 2, 3], [1, 1, 1, 1]], ids=["perfect", "inverted", "constant"])
+def test_extreme_systems_can_be_drawn(tmp_path, scores):
+    roc = roc_steps(scores, [True, True, False, False])
+    save_figure(det_figure({"extreme": roc}, "title"), tmp_path / "det")
+
+
+def test_files_are_whole_and_the_same_twice(tmp_path):
+    systems = {"a": simulate(500, 2)}
+    files = save_figure(det_figure(systems, "title"), tmp_path / "det")
+    assert [file.name for file in files] == ["det.png", "det.pdf"]
+    first = [file.read_bytes() for file in files]
+    assert first[0].startswith(b"\x89PNG")
+    assert first[1].startswith(b"%PDF")
+    save_figure(det_figure(systems, "title"), tmp_path / "det")
+    assert [file.read_bytes() for file in files] == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["det.pdf", "det.png"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "nontargets", "points"),
+    [
+        ([3, 1], [2, 0], [(0.5, 0.5)]),
+        ([5, 0], [4, 3], [(0.5, 0.5)]),  # at FAR 1 there is no probit
+        ([3, 2], [4, 1], [(0.5, 0.5)]),  # nor at a miss rate of 1 or 0
+        ([6, 4, 2], [5, 3, 1], [(1 / 3, 2 / 3), (1 / 3, 1 / 3), (2 / 3, 1 / 3)]),
+        ([2, 1], [0, -1], []),
+    ],
+)
+def test_a_curve_holds_the_points_where_both_rates_lie_within_0_and_1(targets, nontargets, points):
+    is_target = [True] * len(targets) + [False] * len(nontargets)
+    far, frr = det_curve(roc_steps([*targets, *nontargets], is_target))
+    np.testing.assert_allclose(np.stack([far, frr], axis=1), np.reshape(points, (-1, 2)))

@@ -1,0 +1,122 @@
+"""What training mixes into speech: noises, music and babble in one Kaldi directory, room impulse responses in another.
+
+Nothing here may hold the voice of an evaluation speaker: babble is made of training speakers only, and what a recipe
+names as noise or music must be free of speech.
+"""
+
+import itertools
+import logging
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from wespeaker_qm.audio.io import read_audio, read_audio_at, write_wav
+from wespeaker_qm.corpora.joining import join_pieces, plan_utterances, sound_pieces
+from wespeaker_qm.corpus.datadir import DataDir
+
+logger = logging.getLogger(__name__)
+
+MIN_NOISE_S = 3.0
+MAX_NOISE_S = 20.0
+MIN_MUSIC_S = 10.0
+MAX_MUSIC_S = 15.0
+NUM_BABBLE = 200
+BABBLE_S = 8.0
+BABBLE_SPEAKERS = (3, 7)
+# Well below full scale; the level in the mixture is set by the signal-to-noise ratio anyway.
+BABBLE_PEAK = 0.5
+
+
+def build_noise_set(
+    data_dir: Path,
+    clips: Mapping[str, Sequence[Path]],
+    train: DataDir,
+    *,
+    num_babble: int = NUM_BABBLE,
+    sample_rate: int = 16000,
+    seed: int = 42,
+) -> DataDir:
+    """Write ``noise/`` (a Kaldi directory whose ``utt2spk`` holds the category) and ``wav/noise/`` below ``data_dir``.
+
+    Args:
+        data_dir: e.g. ``data/mini``.
+        clips: category (``noise`` or ``music``) -> audio files, in order. Short noises are joined to pieces of 3 to
+            20 s, music is cut into pieces of 10 to 15 s, so that a draw of a key is a draw of a sound.
+        train: the training speakers, of whom babble (category ``speech``) is mixed.
+        num_babble: number of babble recordings, each of 8 s and 3 to 7 voices.
+        sample_rate: in Hz.
+        seed: of the babble.
+    """
+    waves: dict[str, str] = {}
+    category: dict[str, str] = {}
+    duration_s: dict[str, float] = {}
+    pieces = itertools.chain(_clip_pieces(clips, sample_rate), _babble(train, num_babble, sample_rate, seed))
+    for key, kind, waveform in pieces:
+        path = data_dir / "wav" / "noise" / kind / f"{key}.wav"
+        write_wav(path, waveform, sample_rate)
+        waves[key], category[key], duration_s[key] = str(path), kind, len(waveform) / sample_rate
+    directory = DataDir(wav=waves, speaker=category, duration_s=duration_s)
+    directory.write(data_dir / "noise")
+    return directory
+
+
+def build_rirs(data_dir: Path, num_rooms: int, *, sample_rate: int = 16000, seed: int = 42) -> DataDir:
+    """Write ``rirs/`` (a Kaldi directory, the room in ``utt2spk``) and ``wav/rirs/``: one simulated RIR a room."""
+    from wespeaker_qm.audio.rir import simulate_rirs
+
+    waves: dict[str, str] = {}
+    room: dict[str, str] = {}
+    duration_s: dict[str, float] = {}
+    for key, room_id, rir in tqdm(simulate_rirs(num_rooms, seed, sample_rate), total=num_rooms, desc="rooms"):
+        path = data_dir / "wav" / "rirs" / f"{key}.wav"
+        write_wav(path, rir, sample_rate)
+        waves[key], room[key], duration_s[key] = str(path), room_id, len(rir) / sample_rate
+    directory = DataDir(wav=waves, speaker=room, duration_s=duration_s)
+    directory.write(data_dir / "rirs")
+    return directory
+
+
+def _clip_pieces(clips: Mapping[str, Sequence[Path]], sample_rate: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Key, category and waveform of each piece of noise and music."""
+    for kind, paths in sorted(clips.items()):
+        sounds = [
+            piece for clip, path in enumerate(tqdm(paths, desc=kind)) for piece in sound_pieces(clip, *read_audio(path))
+        ]
+        limits_s = (MIN_MUSIC_S, MAX_MUSIC_S) if kind == "music" else (MIN_NOISE_S, MAX_NOISE_S)
+        for index, pieces in enumerate(plan_utterances(sounds, *limits_s)):
+            waveform = join_pieces(pieces, partial(_read_clip, paths), sample_rate)
+            yield f"{kind}-{index:04d}", kind, waveform
+
+
+def _read_clip(paths: Sequence[Path], index: int) -> tuple[np.ndarray, int]:
+    return read_audio(paths[index])
+
+
+def _babble(train: DataDir, count: int, sample_rate: int, seed: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Key, category and waveform of mixtures of training speakers, each at the same power."""
+    by_speaker: dict[str, list[str]] = {}
+    for key in sorted(train.speaker):
+        by_speaker.setdefault(train.speaker[key], []).append(key)
+    speakers = sorted(by_speaker)
+    num_samples = round(BABBLE_S * sample_rate)
+    for index in tqdm(range(count), desc="babble"):
+        rng = random.Random(f"{seed} babble {index}")
+        num_voices = min(rng.randint(*BABBLE_SPEAKERS), len(speakers))
+        mixture = np.zeros(num_samples, dtype=np.float32)
+        for speaker in rng.sample(speakers, num_voices):
+            mixture += _voice(train, by_speaker[speaker], num_samples, sample_rate, rng)
+        yield f"speech-{index:04d}", "speech", mixture * (BABBLE_PEAK / np.abs(mixture).max())
+
+
+def _voice(train: DataDir, keys: Sequence[str], num_samples: int, sample_rate: int, rng: random.Random) -> np.ndarray:
+    """Random utterances of one speaker in a row, (num_samples,), unit power."""
+    parts: list[np.ndarray] = []
+    while sum(map(len, parts)) < num_samples:
+        parts.append(read_audio_at(train.wav[rng.choice(keys)], sample_rate))
+    waveform: np.ndarray = np.concatenate(parts)[:num_samples]
+    waveform /= np.sqrt(np.square(waveform).mean() + 1e-12)
+    return waveform
