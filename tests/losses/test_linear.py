@@ -333,6 +333,15 @@ def test_the_allowance_for_low_precision_is_not_much_too_large() -> None:
     assert 2.4 * u < error < candidates._roundoff(filter_problem(16258, torch.bfloat16)) < 4.1 * u
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dim", [1, 64, 8192])
+def test_the_allowance_for_low_precision_is_not_below_the_worst_case(dtype: torch.dtype, dim: int) -> None:
+    """Three roundings by 1 + u each, a sum of float32, and components below the smallest normal number."""
+    u = torch.finfo(dtype).eps / 2
+    worst = (1 + u) ** 3 - 1 + dim * 2**-24 + dim**0.5 * 2**-24
+    assert worst <= candidates._roundoff(filter_problem(dim, dtype)) <= worst + u**2 + dim * 2**-22
+
+
 def filter_problem(dim: int, dtype: torch.dtype) -> candidates.Problem:
     """Of which only the dimensions and the type matter."""
     rows = torch.ones(1, dim)
