@@ -1,6 +1,7 @@
 """A file that is not what was written is refused; one from elsewhere is taken."""
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from wespeaker_qm.utils.checksums import (
     checked_path,
     checksum_of,
     checksum_path,
+    read_checked_json,
+    read_checked_text,
     remove_checked,
     verify,
     write_checked_text,
@@ -52,6 +55,16 @@ def test_a_damaged_checksum_never_lets_a_damaged_file_pass(tmp_path: Path) -> No
     checksum_path(path).write_bytes(b"")
     with pytest.raises(ChecksumError, match=r"crc32: damaged, expected a line `<crc32> <bytes> table\.txt`"):
         verify(path, REMEDY)
+
+
+@pytest.mark.parametrize("read", [read_checked_text, read_checked_json])
+def test_a_text_that_is_read_is_compared(tmp_path: Path, read: Callable[[Path, str], object]) -> None:
+    path = tmp_path / "figures.json"
+    write_checked_text(path, '{"eer": 0.1}\n')
+    assert read(path, REMEDY) == ('{"eer": 0.1}\n' if read is read_checked_text else {"eer": 0.1})
+    path.write_text('{"eer": 0.2}\n')
+    with pytest.raises(ChecksumError, match=r"figures\.json: CRC-32 .* expected CRC-32 .* make it again"):
+        read(path, REMEDY)
 
 
 def test_a_file_from_elsewhere_is_taken(tmp_path: Path) -> None:

@@ -71,6 +71,17 @@ def test_the_order_of_options_is_none_of_their_value() -> None:
     assert value_digest({"a": 1, "b": 2}) == value_digest({"b": 2, "a": 1}) != value_digest({"a": 2, "b": 1})
 
 
+def test_paths_count_by_their_text() -> None:
+    assert value_digest([Path("a/b")]) == value_digest(["a/b"]) == hashlib.sha256(b'["a/b"]').hexdigest()
+
+
+def test_inputs_without_names_are_recorded_as_they_were_before(tmp_path: Path) -> None:
+    """With another name for them, all that is packed would be packed again."""
+    DoneMarker(tmp_path / "done", ["wav", 16000], []).write()
+    digest = hashlib.sha256(b'["wav", 16000]').hexdigest()
+    assert recorded_inputs(tmp_path / "done") == {"code": 1, "inputs": digest}
+
+
 def test_outputs_are_compared_only_where_it_was_asked_for(tmp_path: Path) -> None:
     """Reading a million recordings again would take hours."""
     output = tmp_path / "out"
@@ -106,6 +117,12 @@ def test_only_what_the_stage_wrote_is_discarded(tmp_path: Path) -> None:
     assert outputs[1].is_file()
 
 
+def test_an_output_that_never_was_is_not_removed(tmp_path: Path) -> None:
+    DoneMarker(tmp_path / "done", {}, [tmp_path / "out"], checks_outputs=True).write()
+    discard(tmp_path / "done", [tmp_path / "out"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_cleared_or_broken_marker_is_not_current(tmp_path: Path) -> None:
     marker = DoneMarker(tmp_path / "stage", 1, [])
     marker.write()
@@ -118,10 +135,10 @@ def test_cleared_or_broken_marker_is_not_current(tmp_path: Path) -> None:
 
 def test_stamps_tell_changes(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    assert file_stamp(path).endswith("absent")
-    assert content_stamp(path).endswith("absent")
+    assert file_stamp(path) == content_stamp(path) == f"{path} absent"
     path.write_text("one")
     by_time, by_content = file_stamp(path), content_stamp(path)
+    assert by_content == f"{path} {hashlib.sha256(b'one').hexdigest()}"
     os.utime(path, ns=(0, 0))
     assert file_stamp(path) != by_time
     assert content_stamp(path) == by_content

@@ -1,9 +1,12 @@
 """Locks of folders: one writer, no writer under a reader, and the dead hold nothing."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -63,10 +66,20 @@ def hold():
 
 def test_a_second_writer_is_told_who_the_first_is(folder, hold):
     first = hold("writer", folder)
-    with pytest.raises(RecipeError, match=rf"in use by process {first.pid} on .*, since 2.*: -c writer"):
+    with pytest.raises(
+        RecipeError, match=rf"in use by process {first.pid} on {re.escape(platform.node())}, since 2.*: -c writer"
+    ):
         lock_for_writing(folder)
     with pytest.raises(RecipeError, match=rf"process {first.pid} on "):
         lock_for_reading(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"pid": 1, "task": "the same"}'], ids=["empty", "list", "incomplete"])
+def test_a_writer_that_does_not_say_who_it_is_is_found_by_the_system(folder, hold, content):
+    first = hold("writer", folder, "the same")
+    (folder / LOCK).write_text(content)
+    with pytest.raises(RecipeError, match=f"in use by process {first.pid} on this host"):
+        lock_for_writing(folder, "the same")
 
 
 def test_a_writer_waits_for_no_reader_and_names_it(folder, hold):
@@ -120,6 +133,51 @@ def test_a_lock_is_released_once_for_each_time_it_was_taken(folder, hold):
         lock_for_writing(folder)
 
 
+def _is_locked(folder):
+    descriptor = os.open(folder / LOCK, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@pytest.mark.parametrize("writer", [True, False])
+def test_nobody_else_comes_before_the_last_release(folder, writer):
+    for _ in range(3):
+        (lock_for_writing if writer else lock_for_reading)(folder)
+    for expected in (True, True, False):
+        unlock(folder, writer=writer)
+        assert _is_locked(folder) == expected
+    unlock(folder, writer=writer)  # once more than taken
+    lock_for_writing(folder)
+    assert _is_locked(folder)
+
+
+def test_who_reads_goes_on_reading_when_it_may_not_write(folder, hold, monkeypatch):
+    monkeypatch.setattr(lock, "_PATIENCE_S", 0.2)
+    lock_for_reading(folder)
+    other = hold("reader", folder)
+    with pytest.raises(RecipeError, match=f"process {other.pid} "):
+        lock_for_writing(folder)
+    other.kill()
+    other.wait()
+    assert _is_locked(folder)
+    unlock(folder, writer=False)
+    assert not _is_locked(folder)
+
+
+def test_the_end_of_a_program_releases_everything(folder):
+    lock_for_writing(folder)
+    lock_for_writing(folder / "other")
+    unlock_all()
+    for each in (folder, folder / "other"):
+        assert not _is_locked(each)
+        assert (each / LOCK).read_text() == ""
+
+
 def _sleep(started):
     started.set()
     time.sleep(60)
@@ -159,6 +217,7 @@ def test_what_is_only_to_be_read_is_read(folder, monkeypatch):
     def refuse(path, flags, mode=0):
         raise PermissionError(path)
 
+    (folder / LOCK).touch()
     monkeypatch.setattr(lock.os, "open", refuse)
     assert not lock_for_reading(folder)
     with pytest.raises(RecipeError, match="cannot be written to"):

@@ -158,7 +158,10 @@ def _wait_for(folder: Path, held: _Held, kind: int, task: str) -> None:
                 is_told = True
         elif time.monotonic() > deadline:
             busy = _busy(holder, held.descriptor)
-            if not held.readers and not held.writers:
+            if held.readers:  # whose lock the system has released for what was tried
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(held.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            else:
                 os.close(_held.pop(_key(folder)).descriptor)
             raise RecipeError(f"{folder}: {busy}; nothing has been touched here: wait for it, or end it")
         time.sleep(_POLL_S)
