@@ -1,5 +1,6 @@
 """All figures of one trial list, and what is refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,13 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from wespeaker_qm.evaluate.bootstrap import FigureSet
 from wespeaker_qm.evaluate.metrics import (
     comparison_table,
     evaluate_list,
     figures_table,
     markdown_table,
     show_figure,
+    system_result,
 )
+from wespeaker_qm.evaluate.operating_points import OperatingPoint
 from wespeaker_qm.trials.table import read_trial_table
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -156,6 +160,38 @@ def test_a_table_of_figures_by_hand(files):
     assert cells["minDCF 0.01"] == ("0.000", "1.000")
     # The bin of score 0.1 to 0.15 holds the target and a non-target of two: (log2(1 + 1/2) + log2(1 + 2) / 2) / 2.
     assert cells["minCllr"] == ("0.000", "0.689")
+
+
+def test_every_line_has_the_interval_of_its_figure_or_the_reason_for_none():
+    scores, is_target = np.array([0.9, 0.8, 0.2, 0.1]), np.array([True, False, True, False])
+    figures = FigureSet(fars=(0.5,), tars=(0.9,), p_targets=(0.01,), is_llr=True)
+    names = {
+        "EER": ("EER %", 100),
+        "EER hull": ("EER % on the convex hull", 100),
+        "TAR@FAR 5e-1": ("TAR % at FAR 5e-1", 100),
+        "FAR@TAR 0.9": ("FAR % at TAR 0.9", 100),
+        "minDCF 0.01": ("minDCF 0.01", 1),
+        "minCllr": ("minCllr", 1),
+        "Cllr": ("Cllr", 1),
+        "actDCF 0.01": ("actDCF 0.01", 1),
+    }
+    measured = system_result(scores, is_target, figures)
+    # A TAR that is not measurable on two non-targets is shown as one that is.
+    measured = dataclasses.replace(measured, tar_at_far={0.5: OperatingPoint(0.9, 0.5, 1.0, 1)})
+    intervals = {name: (number / 100, number / 10) for number, name in enumerate(names, start=1)}
+    sure = dataclasses.replace(measured, intervals=intervals)
+    unsure = dataclasses.replace(measured, reasons={name: f"of {name}" for name in names})
+    plain = system_result(scores, is_target, dataclasses.replace(figures, is_llr=False))
+    table = figures_table({"sure": sure, "unsure": unsure, "plain": plain})
+    lines = {line[0]: line[1:] for line in ([c.strip() for c in r.strip("|").split("|")] for r in table.splitlines())}
+    for name, (line, factor) in names.items():
+        digits = 3 if factor == 1 or name.startswith("FAR@") else 2
+        low, high = (f"{factor * end:.{digits}f}" for end in intervals[name])
+        assert lines[line][0].endswith(f" ({low} to {high})")
+        assert lines[line][1].endswith(f" (no interval: of {name})")
+        assert "(" not in lines[line][2]
+    assert lines["Cllr"][2] == lines["actDCF 0.01"][2] == ""
+    assert len(lines) == 2 + len(names)
 
 
 def test_names_and_counts_of_the_figures_in_json(files):

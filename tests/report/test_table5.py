@@ -1,10 +1,30 @@
 """What Table 5 says of differences, and what it reads."""
 
+import dataclasses
+import itertools
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from wespeaker_qm.report.table5 import conclusion, read_table
+from wespeaker_qm.evaluate.metrics import Resampling
+from wespeaker_qm.report.markdown import CorpusCard
+from wespeaker_qm.report.table5 import (
+    Row,
+    Table,
+    collect,
+    conclusion,
+    measure,
+    read_run,
+    read_table,
+    read_written,
+    table5,
+    table5_rows,
+    write_table5,
+)
+from wespeaker_qm.report.training import LossCard
+from wespeaker_qm.utils.checksums import ChecksumError, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 
 NAMES = {"a": "ArcFace", "b": "CosFace", "c": "Q-Margin"}
@@ -13,7 +33,15 @@ NAMES = {"a": "ArcFace", "b": "CosFace", "c": "Q-Margin"}
 def difference(figure, one, two, estimate, p_holm, reason=None):
     p_value = None if p_holm is None else p_holm / 2
     return SimpleNamespace(
-        figure=figure, one=one, two=two, difference=estimate, p_value=p_value, p_holm=p_holm, reason=reason
+        figure=figure,
+        one=one,
+        two=two,
+        difference=estimate,
+        low=None,
+        high=None,
+        p_value=p_value,
+        p_holm=p_holm,
+        reason=reason,
     )
 
 
@@ -66,3 +94,197 @@ def test_a_table_that_lacks_something_is_refused(tmp_path, text):
     (tmp_path / "table5.yaml").write_text(text)
     with pytest.raises(RecipeError, match=r"table5\.yaml: .*; expected the keys of conf/table5\.yaml in every row"):
         read_table(tmp_path / "table5.yaml")
+
+
+SPEAKER = {f"{speaker}{number}": speaker for speaker in "abcde" for number in (1, 2)}
+CORPUS = CorpusCard(name="tiny_corpus", description="Simulated.", caveat="No voices.", headline="near")
+CARDS = {
+    "good": LossCard(name="ArcFace", alpha=None, scale=32.0, margin=0.2),
+    "bad": LossCard(name="Q-Margin", alpha=1.5, scale=10.0, margin=0.1),
+}
+TABLE = Table(
+    paper="The paper",
+    training_set="Theirs",
+    test_set="Hard",
+    rows=[
+        Row(
+            card=card, loss=Path(f"conf/loss/{run}.yaml"), paper_tar=dict.fromkeys((1e-3, 1e-4), 0.8662 - position / 10)
+        )
+        for position, (run, card) in enumerate(CARDS.items())
+    ],
+)
+
+
+def write_run(root, run, trained, rows=None, **changes):
+    """Of 5 target and 40 non-target trials ``bad`` has a target at 0, above it 4 targets, and below these 8 others."""
+    rows = list(itertools.combinations(SPEAKER, 2)) if rows is None else rows
+    lines, num_others = [], 0
+    for one, two in rows:
+        is_target = SPEAKER[one] == SPEAKER[two]
+        num_others += not is_target
+        if run == "good":
+            score = 0.9 if is_target else 0.1
+        else:
+            score = (0.0 if one == "c1" else 0.9) if is_target else (0.5 if num_others <= 8 else -0.5)
+        lines.append(f"{one} {two} {score} {'target' if is_target else 'nontarget'}\n")
+    (root / run / "scores").mkdir(parents=True, exist_ok=True)
+    (root / run / "scores" / "near.score").write_text("".join(lines))
+    metrics = {
+        "corpus": {"name": CORPUS.name, "headline": CORPUS.headline},
+        "training": {"loss": dataclasses.asdict(trained), "num_samples": 12345, "minutes": 6.78},
+        "trial_lists": {"near": {"systems": {"trained": {"eer": 0.0 if run == "good" else 0.2}}}},
+    }
+    write_checked_text(root / run / "metrics.json", json.dumps(metrics | changes))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two evaluated runs; ``bad`` was trained with another scale than the paper's."""
+    write_run(tmp_path, "good", CARDS["good"])
+    write_run(tmp_path, "bad", dataclasses.replace(CARDS["bad"], scale=16.0))
+    return tmp_path
+
+
+def test_a_run_is_its_scores_and_its_training(runs):
+    run = read_run(runs / "bad", CORPUS)
+    assert run.trained == LossCard(name="Q-Margin", alpha=1.5, scale=16.0, margin=0.1)
+    assert run.amount == "12,345 samples, 6.8 minutes"
+    assert len(run.trials) == len(run.scores) == 45
+    assert sorted(run.scores[run.trials.is_target]) == [0.0, 0.9, 0.9, 0.9, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"corpus": {"name": "other", "headline": "near"}}, "figures of other/near, expected tiny_corpus/near"),
+        ({"corpus": {"name": "tiny_corpus", "headline": "far"}}, "figures of tiny_corpus/far, expected"),
+        ({"training": None}, "says nothing of a training"),
+        ({"trial_lists": {"near": {"systems": {"trained": {"eer": 0.1}}}}}, r"EER 0\.1, but .*near\.score has 0\.2; "),
+    ],
+)
+def test_a_run_of_something_else_is_refused(runs, changes, message):
+    write_run(runs, "bad", CARDS["bad"], **changes)
+    with pytest.raises(RecipeError, match=rf"bad/metrics\.json: {message}"):
+        read_run(runs / "bad", CORPUS)
+
+
+def test_missing_rows_are_named_or_left_out(runs):
+    good, bad = collect(TABLE, runs, CORPUS)
+    assert good.trained == CARDS["good"]
+    assert bad.trained.name == "Q-Margin"
+    (runs / "good" / "metrics.json").unlink()
+    with pytest.raises(
+        RecipeError,
+        match=r"(?s)^1 of 2 rows .*:\n  \S*/good: \./run\.sh --loss conf/loss/good\.yaml --exp_dir \S*/good$",
+    ):
+        collect(TABLE, runs, CORPUS)
+    good, bad = collect(TABLE, runs, CORPUS, partial=True)
+    assert good is None
+    assert bad.trained.name == "Q-Margin"
+    (runs / "bad" / "metrics.json").unlink()
+    with pytest.raises(RecipeError, match=r"^2 of 2 rows"):
+        collect(TABLE, runs, CORPUS, partial=True)
+
+
+def test_runs_on_other_trials_are_refused(runs):
+    write_run(runs, "bad", CARDS["bad"], [*itertools.combinations(SPEAKER, 2)][::-1])
+    with pytest.raises(RecipeError, match=r"bad/scores/near\.score: not the trials of .*good/scores/near\.score"):
+        collect(TABLE, runs, CORPUS)
+
+
+def test_rows_by_hand(runs):
+    """As many misses as false accepts, a fifth, between 0 and 0.5; no false accept, and a miss, above 0.5."""
+    results = collect(TABLE, runs, CORPUS)
+    header, rows = table5_rows(TABLE, results, measure(results, TABLE.rows, SPEAKER, None), CORPUS)
+    assert header == [
+        *("loss", "α", "s", "m", "tiny_corpus: EER", *(f"tiny_corpus: TAR@1e-{power}" for power in range(1, 6))),
+        *("paper, Hard: TAR@1e-3", "paper, Hard: TAR@1e-4"),
+    ]
+    none = ["not measurable"] * 4  # on 40 non-targets
+    assert rows == [
+        ["ArcFace", "-", "32", "0.2", "0.00", "100.00", *none, "86.62", "86.62"],
+        ["Q-Margin †", "1.5", "10", "0.1", "20.00", "80.00", *none, "76.62", "76.62"],
+    ]
+    partial = [results[0], None]
+    _, rows = table5_rows(TABLE, partial, measure(partial, TABLE.rows, SPEAKER, None), CORPUS)
+    assert rows[1] == ["Q-Margin", "1.5", "10", "0.1", *["not trained"] * 6, "76.62", "76.62"]
+
+
+def test_the_text_says_what_was_trained_and_on_what(runs):
+    results = collect(TABLE, runs, CORPUS)
+    measured = measure(results, TABLE.rows, SPEAKER, None)
+    text = table5(TABLE, results, measured, CORPUS)
+    paragraphs = text.split("\n\n")
+    assert paragraphs[:3] == ["# The losses of Table 5 on tiny_corpus", "Simulated.", "> **Mind:** No voices."]
+    assert "list near (5 target and 40 non-target trials of 10 utterances by 5 speakers)" in paragraphs[3]
+    assert "`paper`: The paper, trained on Theirs, tested on Hard. " in paragraphs[3]
+    assert "No intervals: none were asked for" in paragraphs[3]
+    assert paragraphs[4].startswith("| loss ")
+    assert paragraphs[5:] == [
+        "Training here:",
+        "- ArcFace (s 32, m 0.2): 12,345 samples, 6.8 minutes\n- Q-Margin (α 1.5, s 10, m 0.1): "
+        "12,345 samples, 6.8 minutes; † **trained here as Q-Margin (α 1.5, s 16, m 0.1)**",
+        "![DET curves on tiny_corpus](det_table5.png)\n",
+    ]
+    assert "Mind" not in table5(TABLE, results, measured, dataclasses.replace(CORPUS, caveat=""))
+    assert table5(TABLE, [results[0], None], measured, CORPUS).count(" samples, ") == 1
+
+
+def test_differences_are_those_of_error_rates_that_were_tested(runs):
+    results = collect(TABLE, runs, CORPUS)
+    measured = dataclasses.replace(
+        measure(results, TABLE.rows, SPEAKER, None),
+        comparisons=[
+            difference("EER", "good", "bad", 0.2, 0.01),
+            difference("minDCF 0.01", "good", "bad", 0.2, 0.01),
+            difference("FAR@TAR 0.9", "good", "bad", 0.2, 0.01),
+            difference("TAR@FAR 1e-1", "good", "bad", -0.2, None, "8 false accepts"),
+        ],
+    )
+    text = table5(TABLE, results, measured, CORPUS)
+    assert "- EER: Q-Margin (α 1.5, s 10, m 0.1) above ArcFace (s 32, m 0.2)\n" in text
+    assert "- TAR@FAR 1e-1: the trials do not support a comparison" in text
+    differences = text[text.index("## Differences") :].strip().splitlines()[4:]
+    assert [line.split(" | ")[0] for line in differences] == [
+        "| EER: Q-Margin (α 1.5, s 10, m 0.1) less ArcFace (s 32, m 0.2)"
+    ]
+
+
+def test_files_hold_the_same_table(runs):
+    results = collect(TABLE, runs, CORPUS)
+    resampling = Resampling("speaker", 20, 0)
+    text = write_table5(TABLE, results, CORPUS, runs, speaker=SPEAKER, resampling=resampling)
+    assert (runs / "table5.md").read_text() == text
+    measured = measure(results, TABLE.rows, SPEAKER, resampling)
+    assert measured.resampling == resampling
+    header, rows = table5_rows(TABLE, results, measured, CORPUS)
+    content = read_written(runs / "table5.json")
+    assert (content["header"], content["rows"], content["runs"]) == (header, rows, ["good", "bad"])
+    labels = {("ArcFace (s 32, m 0.2)", "Q-Margin (α 1.5, s 10, m 0.1) †")}
+    assert {(each["one"], each["two"]) for each in content["comparisons"]} == labels
+    assert [each["figure"] for each in content["comparisons"]] == [each.figure for each in measured.comparisons]
+    tex = (runs / "table5.tex").read_text().splitlines()
+    assert tex[0].startswith(r"% loss & α & s & m & tiny\_corpus: EER & tiny\_corpus: TAR@1e-1 & ")
+    assert [line.split(" & ")[0] for line in tex[1:]] == ["ArcFace", "Q-Margin †"]
+    assert all(line.endswith(r" \\") and line.count(" & ") == len(header) - 1 for line in tex[1:])
+    assert (runs / "det_table5.png").read_bytes().startswith(b"\x89PNG")
+    (runs / "table5.json").write_text((runs / "table5.json").read_text().replace("ArcFace", "Arcface"))
+    with pytest.raises(ChecksumError, match=r"table5\.json: .*--table5 true --stage 5"):
+        read_written(runs / "table5.json")
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (ROW.replace("X", "Y"), r"the losses conf/loss/x\.yaml and conf/loss/x\.yaml would both be the run x;"),
+        (
+            ROW.replace("x.yaml", "y.yaml"),
+            r"the rows of conf/loss/x\.yaml and conf/loss/y\.yaml are both called X \(s 32",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_told_apart_are_refused(tmp_path, second, message):
+    path = tmp_path / "table5.yaml"
+    path.write_text(f"paper: P\npaper_training_set: T\npaper_test_set: E\nrows:\n- {ROW}\n- {second}\n")
+    with pytest.raises(RecipeError, match=message):
+        read_table(path)

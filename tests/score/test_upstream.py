@@ -30,7 +30,7 @@ def write(path: Path, content: str) -> None:
 @pytest.fixture
 def places(tmp_path):
     """An experiment with weights, embeddings and scores, and its corpus."""
-    exp, data = tmp_path / "exp", tmp_path / "data"
+    exp, data = tmp_path / "exp:1", tmp_path / "data"
     write(data / "trials" / "all", "a b target\n")
     write(data / "trials" / "hard", "a c nontarget\n")
     write(exp / "models" / "model_1.pt", "weights")
