@@ -25,7 +25,8 @@ LAYERS = {
     "score": 9,
     "report": 10,
     "bench": 11,
-    "bin": 12,
+    "stages": 12,
+    "bin": 13,
 }
 FORBIDDEN = {
     "trials": {"torch", "torchaudio"},

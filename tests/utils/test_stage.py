@@ -7,9 +7,8 @@ import pytest
 
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.lock import LOCK, lock_for_writing, unlock_all
-from wespeaker_qm.utils.ownership import claim
-from wespeaker_qm.utils.stage import begin, finish, refuse
+from wespeaker_qm.utils.lock import LOCK, unlock_all
+from wespeaker_qm.utils.stage import alone, stage
 
 
 @pytest.fixture
@@ -18,91 +17,113 @@ def marker(tmp_path):
     unlock_all()
 
 
+def run(marker, *, work=None, others=()):
+    """A stage that makes its output; returns whether it had to."""
+    with stage("score", marker, others=others) as is_due:
+        if is_due:
+            (marker.path.parent.parent / "out").touch()
+            if work is not None:
+                work()
+    return is_due
+
+
 def test_once_and_not_again(marker, tmp_path, caplog):
-    assert begin(marker, "score")
-    assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
-    (tmp_path / "out").touch()
-    finish(marker)
+    def holds_the_folder():
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+        assert not marker.path.exists()
+
+    assert run(marker, work=holds_the_folder)
+    assert marker.is_current()
     assert (tmp_path / LOCK).read_text() == ""
     with caplog.at_level("INFO"):
-        assert not begin(marker, "score")
+        assert not run(marker)
     assert "stage score: nothing changed since the last run, skipped" in caplog.text
     assert (tmp_path / LOCK).read_text() == ""
+
+
+def test_a_stage_that_returns_early_because_nothing_changed_writes_no_marker(marker):
+    run(marker)
+    before = marker.path.stat().st_mtime_ns, marker.path.stat().st_ino
+
+    def leave():
+        with stage("score", marker) as is_due:
+            if not is_due:
+                return "left"
+
+    assert leave() == "left"
+    assert (marker.path.stat().st_mtime_ns, marker.path.stat().st_ino) == before
+
+
+@pytest.mark.parametrize("error", [RecipeError("no audio"), ValueError("a bug"), KeyboardInterrupt()])
+def test_an_error_leaves_no_marker_and_lets_others_in(marker, tmp_path, error):
+    def fail():
+        raise error
+
+    run(marker)
+    changed = DoneMarker(marker.path, {"option": 2}, marker.outputs)
+    with pytest.raises(type(error)):
+        run(changed, work=fail)
+    assert not marker.path.exists()
+    assert (tmp_path / LOCK).read_text() == ""
+    assert run(changed)
+
+
+def test_what_changed_is_told(marker, caplog):
+    run(marker)
+    with caplog.at_level("INFO"):
+        assert run(DoneMarker(marker.path, {"option": 2}, marker.outputs))
+    assert "stage score: done again, because option: was 1, now 2" in caplog.text
 
 
 def test_what_another_process_has_done_meanwhile_is_not_done_again(marker, tmp_path, monkeypatch):
     def other_finishes(folder, task):
         (tmp_path / "out").touch()
         marker.write()
-        lock_for_writing(folder, task)
 
     monkeypatch.setattr("wespeaker_qm.utils.stage.lock_for_writing", other_finishes)
-    assert not begin(marker, "score")
-    assert marker.path.is_file()
-    assert (tmp_path / LOCK).read_text() == "", "others may come"
-
-
-def test_a_stage_that_has_begun_is_not_done(marker, tmp_path):
-    (tmp_path / "out").touch()
-    marker.write()
-    again = DoneMarker(marker.path, {"option": 2}, marker.outputs)
-    assert begin(again, "score")
-    assert not marker.path.exists()
+    assert not run(marker)
 
 
 @pytest.mark.parametrize("name", ["out", "cache"])
 def test_a_file_of_somebody_else_is_refused_and_nothing_touched(marker, tmp_path, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(RecipeError, match=rf"(?s)nothing has been touched:.*{name}"):
-        begin(marker, "score", others=[tmp_path / "cache"])
+        run(marker, others=[tmp_path / "cache"])
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_what_would_be_refused_is_refused_ahead_of_other_stages(marker, tmp_path):
-    refuse(marker)
-    (tmp_path / "out").write_text("mine")
-    with pytest.raises(RecipeError, match=r"(?s)nothing has been touched:.*out"):
-        refuse(marker)
-    marker.write()  # so it is the stage's own
-    refuse(marker)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".done", "out"]
-
-
-def test_who_begins_again_is_told_why_in_five_reasons(marker, tmp_path, caplog):
-    (tmp_path / "out").touch()
-    marker.write()
-    others = {f"input{number}": number for number in range(1, 6)}
-    again = DoneMarker(marker.path, {"option": 1} | others, marker.outputs)
-    with caplog.at_level("INFO"):
-        assert begin(again, "score")
-    reasons = [f"input{number}: was not asked for, now {number}" for number in range(1, 6)]
-    assert caplog.messages == [f"stage score: done again, because {'; '.join(reasons)}"]
-    unlock_all()
-    caplog.clear()
-    marker.write()
-    with caplog.at_level("INFO"):
-        assert begin(DoneMarker(marker.path, {"option": 2} | others, marker.outputs), "score")
-    assert caplog.messages == [f"stage score: done again, because {'; '.join(reasons)} ..."]
-
-
 def test_a_killed_stage_goes_on_also_when_its_marker_is_deleted(marker, tmp_path):
-    assert begin(marker, "score", others=[tmp_path / "cache"])
-    (tmp_path / "cache").touch()
-    unlock_all()  # killed
-    assert begin(marker, "score", others=[tmp_path / "cache"])
-    (tmp_path / "out").touch()
-    finish(marker)
+    with pytest.raises(KeyboardInterrupt):
+        run(marker, work=interrupt_after(tmp_path / "cache"), others=[tmp_path / "cache"])
+    assert run(marker, others=[tmp_path / "cache"])
     marker.path.unlink()
-    assert begin(marker, "score", others=[tmp_path / "cache"])
+    assert run(marker, others=[tmp_path / "cache"])
 
 
-@pytest.mark.parametrize("has_ledger", [False, True])
-def test_outputs_of_a_version_without_a_ledger(marker, tmp_path, has_ledger):
-    if has_ledger:  # which a stage of today has begun
-        claim(tmp_path, [tmp_path / "other"])
+def interrupt_after(path):
+    def work():
+        path.touch()
+        raise KeyboardInterrupt
+
+    return work
+
+
+def test_outputs_of_a_version_without_a_ledger(marker, tmp_path):
     (tmp_path / "out").touch()
     (tmp_path / "cache").touch()
     marker.path.parent.mkdir()
     marker.path.write_text('{"key": "of other inputs", "outputs": ["out"]}')
-    assert begin(marker, "score", others=[tmp_path / "cache"])
+    assert run(marker, others=[tmp_path / "cache"])
+
+
+def test_files_without_a_marker_are_owned_by_whoever_was_alone_with_them(tmp_path):
+    table = tmp_path / "table5.md"
+    table.write_text("mine")
+    with pytest.raises(RecipeError, match="nothing has been touched"), alone(tmp_path, [table], made_before=bool):
+        pass
+    with alone(tmp_path, [table], made_before=lambda: True):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+    with alone(tmp_path, [table], made_before=bool):
+        table.write_text("ours")
+    assert (tmp_path / LOCK).read_text() == ""

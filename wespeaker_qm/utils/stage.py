@@ -1,7 +1,8 @@
 """How a stage begins and ends: skipped when done, alone in its folder, never over files that are not its own."""
 
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from wespeaker_qm.utils.done import DoneMarker
@@ -11,14 +12,21 @@ from wespeaker_qm.utils.ownership import claim, refuse_foreign
 logger = logging.getLogger(__name__)
 
 
-def begin(marker: DoneMarker, stage: str, *, others: Iterable[Path] = (), task: str = "") -> bool:
-    """Whether there is something to do. If so, the folder belongs to this process until :func:`finish`, or its own end.
+@contextlib.contextmanager
+def stage(name: str, marker: DoneMarker, *, others: Iterable[Path] = (), task: str = "") -> Iterator[bool]:
+    """The work of a stage: yields whether there is something to do, and writes the marker behind it::
 
-    The marker's outputs are claimed and the marker is removed, before anything is overwritten.
+        with stage("score", marker) as is_due:
+            if not is_due:
+                return
+            ...
+
+    If there is something to do, the folder belongs to this process until the end of the block. The marker's outputs are
+    claimed and the marker is removed before anything is overwritten; an error in the block leaves no marker.
 
     Args:
+        name: of the stage, for messages.
         marker: of the stage.
-        stage: its name, for the message that nothing changed.
         others: what else it writes or removes: files, or folders of which it replaces every file.
         task: what it makes, in words that another process that makes just the same has, too. That one is then waited
             for; without a task a stage refuses to run beside any other.
@@ -26,6 +34,54 @@ def begin(marker: DoneMarker, stage: str, *, others: Iterable[Path] = (), task: 
     Raises:
         RecipeError: another process is at work in the folder, or files lie there that no stage made.
     """
+    changes = marker.changes()
+    if changes:
+        if marker.path.is_file():
+            logger.info("stage %s: done again, because %s", name, "; ".join(changes[:5]) + " ..." * (len(changes) > 5))
+        with alone(_folder(marker), [*marker.outputs, *others], made_before=marker.path.is_file, task=task):
+            if not marker.is_current():  # it may be by now
+                marker.clear()
+                yield True
+                marker.write()
+                return
+    logger.info("stage %s: nothing changed since the last run, skipped (delete %s to force)", name, marker.path)
+    yield False
+
+
+@contextlib.contextmanager
+def alone(folder: Path, written: Iterable[Path], *, made_before: Callable[[], bool], task: str = "") -> Iterator[None]:
+    """Be the only process that writes into ``folder``, and say that the files ``written`` are about to be its own.
+
+    Args:
+        folder: of a run or corpus; it is made.
+        written: files, and folders of which every file is replaced.
+        made_before: tells whether it is known otherwise that an earlier run made what lies there.
+        task: as :func:`stage`.
+
+    Raises:
+        RecipeError: another process is at work there, or files lie there that no stage made.
+    """
+    written = list(written)
+    refuse_foreign(folder, written, made_before=made_before())
+    lock_for_writing(folder, task)
+    try:
+        claim(folder, written, made_before=made_before())
+        yield
+    finally:
+        unlock(folder, writer=True)
+
+
+def refuse(marker: DoneMarker) -> None:
+    """Only look, ahead of several stages: raise what :func:`stage` would raise of files that no stage made.
+
+    Raises:
+        RecipeError: there are some.
+    """
+    refuse_foreign(_folder(marker), marker.outputs, made_before=marker.path.is_file())
+
+
+def begin(marker: DoneMarker, stage: str, *, others: Iterable[Path] = (), task: str = "") -> bool:
+    """What :func:`stage` does at first, for the stages that do not use it yet."""
     changes = marker.changes()
     if changes:
         if marker.path.is_file():
@@ -42,17 +98,8 @@ def begin(marker: DoneMarker, stage: str, *, others: Iterable[Path] = (), task: 
     return False
 
 
-def refuse(marker: DoneMarker) -> None:
-    """Only look, ahead of several stages: raise what :func:`begin` would raise of files that no stage made.
-
-    Raises:
-        RecipeError: there are some.
-    """
-    refuse_foreign(_folder(marker), marker.outputs, made_before=marker.path.is_file())
-
-
 def finish(marker: DoneMarker) -> None:
-    """Write the marker, the last act of a stage, and let others into the folder."""
+    """What :func:`stage` does at last, for the stages that do not use it yet."""
     marker.write()
     unlock(_folder(marker), writer=True)
 

@@ -1,0 +1,24 @@
+"""The flat namespace of the stages."""
+
+import inspect
+
+import pytest
+
+from wespeaker_qm import stages
+
+
+@pytest.mark.parametrize("name", stages.__all__)
+def test_a_stage_is_a_documented_function_of_keywords(name):
+    function = getattr(stages, name)
+    assert inspect.isfunction(function)
+    parameters = inspect.signature(function).parameters.values()
+    assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
+    for section in ("Args:", "Raises:"):
+        assert section in function.__doc__
+    for parameter in parameters:
+        assert f"{parameter.name}: " in function.__doc__
+
+
+def test_a_stage_that_is_none_is_told():
+    with pytest.raises(AttributeError, match="has no attribute 'trian'; its stages are"):
+        stages.trian  # noqa: B018

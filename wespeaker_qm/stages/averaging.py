@@ -1,0 +1,41 @@
+"""Stage 4, first part: average the last checkpoints."""
+
+import logging
+
+from wespeaker_qm.config import load_config
+from wespeaker_qm.train import checkpoint
+from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.stage import stage
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
+
+logger = logging.getLogger(__name__)
+
+
+def average(*, run: RunFolder) -> None:
+    """Write the mean weights of the last ``num_avg`` epochs of a training, ``models/avg_model.pt``.
+
+    Args:
+        run: a trained run; ``num_epochs`` and ``num_avg`` are read from its ``config.yaml``.
+
+    Raises:
+        RecipeError: a checkpoint or the configuration is missing or damaged; the average was exchanged for another.
+    """
+    config = load_config([run.config])
+    epochs = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
+    paths = [run.model(epoch) for epoch in epochs]
+    inputs = {f"models/{path.name}": file_digest(path) for path in paths}
+    marker = DoneMarker(
+        run.marker("average"), inputs, [run.average], version=STAGE_VERSIONS["average"], checks_outputs=True
+    )
+    if not marker.is_current() and run.average.is_file() and recorded_inputs(marker.path) == marker.inputs:
+        raise RecipeError(
+            f"{run.average}: not what was averaged here, though the checkpoints are the same: damaged, or put here by "
+            "somebody. Delete it to average again; to use it as it is, go on with wespeaker-qm extract"
+        )
+    with stage("average", marker) as is_due:
+        if not is_due:
+            return
+        checkpoint.save(checkpoint.average(paths), run.average)
+    logger.info("averaged epochs %d to %d into %s", epochs[0], epochs[-1], run.average)
