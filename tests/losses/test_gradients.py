@@ -43,3 +43,10 @@ def test_the_direction_of_a_gradient_that_overflows_is_kept_and_nan_stays() -> N
     found = at_own_norms(gradient, torch.tensor([-130, -130]))
     assert found[0].tolist() == [limit, -limit, 0]
     assert found[1, 0].isnan() and found[1, 1] == math.inf
+
+
+def test_a_row_that_is_not_finite_is_left_alone() -> None:
+    vectors = torch.tensor([[math.inf, 3.0], [1e30, 2e30], [math.nan, 1e-30]])
+    rows, _, exponents = in_range(vectors)
+    assert exponents is not None and exponents.tolist() == [0, 101, 0]  # 2e30 is 0.79 2^101
+    torch.testing.assert_close(rows[[0, 2]], vectors[[0, 2]], rtol=0, atol=0, equal_nan=True)
