@@ -15,8 +15,8 @@ from wespeaker_qm.score.calibration import Calibration, EerCheck, load, save
 from wespeaker_qm.score.cosine import load_mean
 from wespeaker_qm.train import checkpoint
 from wespeaker_qm.train.log import TrainingLog
-from wespeaker_qm.trials.table import TrialTable, read_scores
-from wespeaker_qm.trials.writing import write_scores
+from wespeaker_qm.trials.score_files import read_scores, write_scores
+from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import checked_path, checksum_path
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors

@@ -18,7 +18,7 @@ from wespeaker_qm.evaluate.metrics import (
     system_result,
 )
 from wespeaker_qm.evaluate.operating_points import OperatingPoint
-from wespeaker_qm.trials.table import read_trial_table
+from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.utils.errors import RecipeError
 
 SPEAKER = {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}

@@ -22,7 +22,7 @@ from wespeaker_qm.evaluate.operating_points import (
     tar_at_far,
     trials_to_measure,
 )
-from wespeaker_qm.trials.table import read_scores
+from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.utils.errors import RecipeError
 
 ORACLES = Path(__file__).parents[1] / "oracles_data"

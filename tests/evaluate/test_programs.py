@@ -15,8 +15,8 @@ from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, 
 from wespeaker_qm.report.table5 import read_table
 from wespeaker_qm.score.calibration import VERSION, CalibrationError, EerCheck, load, save
 from wespeaker_qm.trials.cache import cache_path
-from wespeaker_qm.trials.score_files import present_variants
-from wespeaker_qm.trials.table import read_scores
+from wespeaker_qm.trials.score_files import read_scores
+from wespeaker_qm.trials.score_paths import present_variants
 from wespeaker_qm.utils.checksums import checksum_path, remove_checked, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_map

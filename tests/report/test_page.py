@@ -12,7 +12,7 @@ from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import best_at_far, roc_steps
 from wespeaker_qm.report import charts
 from wespeaker_qm.report.runs import Run, config_differences
-from wespeaker_qm.trials.table import read_scores
+from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.utils.checksums import write_checked_text
 
 RUN = Path("exp/tiny/qmargin_a1.5")

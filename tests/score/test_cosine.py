@@ -10,8 +10,8 @@ import pytest
 from wespeaker_qm.score import cosine
 from wespeaker_qm.trials import writing
 from wespeaker_qm.trials.cache import cache_path
-from wespeaker_qm.trials.table import read_scores, read_trial_table
-from wespeaker_qm.trials.writing import to_digits, write_scores
+from wespeaker_qm.trials.lists import read_trial_table
+from wespeaker_qm.trials.score_files import read_scores, to_digits, write_scores
 from wespeaker_qm.utils.errors import RecipeError
 
 SCORING = Path(__file__).parents[1] / "oracles_data" / "scoring"

@@ -10,7 +10,8 @@ from wespeaker_qm.score import normalisation
 from wespeaker_qm.score.cohort import check_apart, load_cohort, speaker_means
 from wespeaker_qm.score.cosine import Directions, load_mean, trial_directions
 from wespeaker_qm.score.normalisation import cohort_statistics, normalise, quality_measures
-from wespeaker_qm.trials.table import read_scores, read_trial_table
+from wespeaker_qm.trials.lists import read_trial_table
+from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import write_rows
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.speakers import speakers_by_folder, trial_speakers
-from wespeaker_qm.trials.table import read_trial_table
 from wespeaker_qm.utils.errors import RecipeError
 
 

@@ -17,10 +17,11 @@ from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import cohort_statistics, normalise, quality_measures
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
 from wespeaker_qm.trials.cache import cache_path
-from wespeaker_qm.trials.score_files import CALIBRATED, NORMALISED, discard_variant, remove, score_path
+from wespeaker_qm.trials.lists import read_trial_table
+from wespeaker_qm.trials.score_files import read_scores, write_scores
+from wespeaker_qm.trials.score_paths import CALIBRATED, NORMALISED, discard_variant, remove, score_path
 from wespeaker_qm.trials.speakers import trial_speakers
-from wespeaker_qm.trials.table import TrialTable, read_scores, read_trial_table
-from wespeaker_qm.trials.writing import write_scores
+from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.arguments import true_or_false, whole_number
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError

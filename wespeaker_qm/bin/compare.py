@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
+from wespeaker_qm.bin.resampling import add_labels, add_resampling
 from wespeaker_qm.evaluate.bootstrap import FigureSet, Resamples, SortedTrials, canonical_name, resample
 from wespeaker_qm.evaluate.comparison import compare_all
 from wespeaker_qm.evaluate.evidence import list_reason
@@ -19,6 +19,7 @@ from wespeaker_qm.evaluate.intervals import spread
 from wespeaker_qm.evaluate.metrics import comparison_table, markdown_table, show_figure
 from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS, is_measurable
 from wespeaker_qm.trials.speakers import effective_speakers
+from wespeaker_qm.trials.systems import read_systems
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import write_json
 

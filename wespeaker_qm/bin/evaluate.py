@@ -12,8 +12,8 @@ from wespeaker_qm.report.markdown import TRAINED, CorpusCard, Evaluation, Traini
 from wespeaker_qm.report.training import loss_card, read_training_log
 from wespeaker_qm.score.calibration import load as load_calibration
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
-from wespeaker_qm.trials.score_files import CALIBRATED, VARIANTS, present_variants, score_path
-from wespeaker_qm.trials.table import read_trial_table
+from wespeaker_qm.trials.lists import read_trial_table
+from wespeaker_qm.trials.score_paths import CALIBRATED, VARIANTS, present_variants, score_path
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.provenance import provenance

@@ -4,11 +4,12 @@ import argparse
 import logging
 from pathlib import Path
 
-from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
+from wespeaker_qm.bin.resampling import add_labels, add_resampling
 from wespeaker_qm.evaluate.bootstrap import FigureSet
 from wespeaker_qm.evaluate.metrics import ListResult, Resampling, evaluate_systems, figures_table
 from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS
 from wespeaker_qm.report.markdown import counts, intervals_note
+from wespeaker_qm.trials.systems import read_systems
 from wespeaker_qm.utils.arguments import RATE, true_or_false
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import refuse_figures, write_json

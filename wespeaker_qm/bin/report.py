@@ -9,7 +9,7 @@ from wespeaker_qm.report.page import write_report
 from wespeaker_qm.report.runs import evaluated_baselines
 from wespeaker_qm.report.table5 import read_written
 from wespeaker_qm.score.upstream import digests, refuse_stale
-from wespeaker_qm.trials.score_files import score_path
+from wespeaker_qm.trials.score_paths import score_path
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.stage import begin, finish

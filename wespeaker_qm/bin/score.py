@@ -8,9 +8,9 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.score.cosine import load_mean, score_trials
 from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.trials.cache import cache_path
-from wespeaker_qm.trials.score_files import VARIANTS, discard_variant, score_path
-from wespeaker_qm.trials.table import read_trial_table
-from wespeaker_qm.trials.writing import write_scores
+from wespeaker_qm.trials.lists import read_trial_table
+from wespeaker_qm.trials.score_files import write_scores
+from wespeaker_qm.trials.score_paths import VARIANTS, discard_variant, score_path
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.done import DoneMarker, value_digest
 from wespeaker_qm.utils.errors import RecipeError

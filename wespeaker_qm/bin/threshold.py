@@ -6,7 +6,7 @@ import math
 from decimal import Decimal
 from pathlib import Path
 
-from wespeaker_qm.bin.resampling import add_labels, add_resampling, read_systems
+from wespeaker_qm.bin.resampling import add_labels, add_resampling
 from wespeaker_qm.evaluate.bootstrap import FigureSet
 from wespeaker_qm.evaluate.metrics import (
     NOT_MEASURABLE,
@@ -18,6 +18,7 @@ from wespeaker_qm.evaluate.metrics import (
 )
 from wespeaker_qm.evaluate.operating_points import far_name, trials_to_measure
 from wespeaker_qm.report.markdown import counts, intervals_note, show_threshold
+from wespeaker_qm.trials.systems import read_systems
 from wespeaker_qm.utils.arguments import RATE
 
 logger = logging.getLogger(__name__)

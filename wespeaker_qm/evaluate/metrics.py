@@ -29,8 +29,9 @@ from wespeaker_qm.evaluate.operating_points import (
     roc_steps,
     tar_at_far,
 )
+from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.speakers import TrialSpeakers, effective_speakers, trial_speakers
-from wespeaker_qm.trials.table import TrialTable, read_scores
+from wespeaker_qm.trials.table import TrialTable
 
 NOT_MEASURABLE = "not measurable"
 BAND_FARS: NDArray[np.float64] = ndtr(np.linspace(ndtri(1e-5), ndtri(0.6), 60))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, roc_steps
 from wespeaker_qm.report.markdown import TRAINED
 from wespeaker_qm.report.training import TrainingLog, read_training_log
-from wespeaker_qm.trials.score_files import VARIANTS, exists, score_path
-from wespeaker_qm.trials.table import TrialTable, read_scores
+from wespeaker_qm.trials.score_files import read_scores
+from wespeaker_qm.trials.score_paths import VARIANTS, exists, score_path
+from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import read_checked_json
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping

@@ -32,8 +32,9 @@ from wespeaker_qm.evaluate.operating_points import FARS, equal_error_rate, far_n
 from wespeaker_qm.report.det import det_figure, save_figure
 from wespeaker_qm.report.markdown import TRAINED, CorpusCard, counts, intervals_note, latex_text
 from wespeaker_qm.report.training import LossCard
+from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.speakers import trial_speakers
-from wespeaker_qm.trials.table import TrialTable, read_scores
+from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text

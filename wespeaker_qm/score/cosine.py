@@ -85,7 +85,7 @@ def trial_directions(trials: TrialTable, scp: Path | str, mean: NDArray[np.float
     """The directions of all utterances of ``trials``, in the order of ``trials.utterances``.
 
     Args:
-        trials: as read by :func:`wespeaker_qm.trials.table.read_trial_table`.
+        trials: as read by :func:`wespeaker_qm.trials.lists.read_trial_table`.
         scp: Kaldi scp of the embeddings, raw as extracted.
         mean: (D,) mean embedding of the training set, subtracted first; None for plain cosines.
 

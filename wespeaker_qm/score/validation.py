@@ -13,7 +13,7 @@ from wespeaker_qm.evaluate.summary import verification_summary
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.score.cosine import Directions
-from wespeaker_qm.trials.table import read_trial_table
+from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.utils.errors import RecipeError
 
 

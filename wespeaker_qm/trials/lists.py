@@ -1,13 +1,12 @@
-"""Trial lists: which pairs of utterances are compared. One ``enrolment test target|nontarget`` a line.
-
-Lists are read back, as arrays, by :mod:`wespeaker_qm.trials.table`.
-"""
+"""Trial lists: which pairs of utterances are compared. Made, written and read."""
 
 import random
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from wespeaker_qm.trials.table import TrialTable
+from wespeaker_qm.trials.text import LABELS, LIST_LAYOUTS, first_fields, read_lines
 from wespeaker_qm.utils.tables import write_rows
 
 
@@ -20,7 +19,7 @@ class Trial(NamedTuple):
 
 
 def write_trials(path: Path | str, trials: Iterable[Trial]) -> None:
-    """Write a trial list, in the order given."""
+    """Write a trial list, one ``enrolment test target|nontarget`` a line, in the order given."""
     write_rows(path, ((t.enrolment, t.test, "target" if t.is_target else "nontarget") for t in trials))
 
 
@@ -54,3 +53,16 @@ def make_trials(
     for trials, limit in ((targets, max_targets), (nontargets, max_nontargets)):
         kept += trials if limit is None or len(trials) <= limit else rng.sample(trials, limit)
     return sorted(kept)
+
+
+def read_trial_table(path: Path | str) -> TrialTable:
+    """Read a trial list: ``enrolment test label``, or VoxCeleb's ``1|0 enrolment test``.
+
+    Raises:
+        RecipeError: no such file, no trials, a line of another format than the first, or a trial that stands twice;
+            the first few are shown with their line numbers, and all are counted.
+    """
+    path = Path(path)
+    first = first_fields(path, LIST_LAYOUTS["kaldi"].format)
+    is_voxceleb = len(first) == 3 and first[2] not in LABELS and first[0] in (b"0", b"1")
+    return read_lines(path, LIST_LAYOUTS["voxceleb" if is_voxceleb else "kaldi"]).trials

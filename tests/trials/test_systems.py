@@ -1,0 +1,37 @@
+"""Scores of several systems on the same trials."""
+
+import numpy as np
+import pytest
+
+from wespeaker_qm.trials.systems import read_systems
+from wespeaker_qm.utils.errors import RecipeError
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "one").write_text("s/1 s/2 0.5 target\ns/1 t/1 0.25 nontarget\n")
+    (tmp_path / "two").write_text("s/1 t/1 2\ns/1 s/2 1\n")  # another order, and no labels
+    (tmp_path / "list").write_text("1 s/1 s/2\n0 s/1 t/1\n")
+    (tmp_path / "utt2spk").write_text("s/1 a\ns/2 a\nt/1 b\n")
+    return tmp_path
+
+
+def test_without_a_list_the_first_file_says_which_trials_there_are(files):
+    trials, scores, speakers = read_systems({"x": files / "one", "y": files / "two"}, None, None)
+    assert trials.path == files / "one"
+    assert {name: values.tolist() for name, values in scores.items()} == {"x": [0.5, 0.25], "y": [1, 2]}
+    assert speakers is not None
+    np.testing.assert_array_equal(speakers.test, [0, 1])  # by the folders in the names
+    with pytest.raises(RecipeError, match=r"two: the file has no labels.*--trials"):
+        read_systems({"y": files / "two"}, None, None)
+
+
+def test_a_list_and_its_speakers_are_those_of_all(files):
+    trials, scores, speakers = read_systems({"y": files / "two"}, files / "list", files / "utt2spk")
+    assert trials.path == files / "list"
+    assert scores["y"].tolist() == [1, 2]
+    assert speakers is not None
+    assert speakers.num_speakers == 2
+    (files / "utt2spk").write_text("s/1 a\ns/2 b\nt/1 b\n")
+    with pytest.raises(RecipeError, match="1 labels disagree with utt2spk"):
+        read_systems({"y": files / "two"}, files / "list", files / "utt2spk")
