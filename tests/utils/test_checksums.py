@@ -67,6 +67,13 @@ def test_a_text_that_is_read_is_compared(tmp_path: Path, read: Callable[[Path, s
         read(path, REMEDY)
 
 
+@pytest.mark.parametrize(("content", "found"), [(b'{"eer": \xff}', "not UTF-8 text"), (b'{"eer": ', "not JSON")])
+def test_a_text_from_elsewhere_is_no_traceback(tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "figures.json").write_bytes(content)
+    with pytest.raises(ChecksumError, match=rf"figures\.json: {found}.* make it again"):
+        read_checked_json(tmp_path / "figures.json", REMEDY)
+
+
 def test_a_file_from_elsewhere_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "theirs.txt"
     write_text(path, "theirs")
