@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _keep_writers_out(args: argparse.Namespace) -> None:
     """While a subcommand reads a prepared corpus, nobody prepares it anew."""
     data = getattr(args, "data", None)
-    if args.subcommand != "prepare" and data is not None and data.is_dir():
+    if isinstance(data, Path) and args.subcommand != "prepare" and data.is_dir():
         lock_for_reading(data)
 
 

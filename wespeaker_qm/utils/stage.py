@@ -1,13 +1,19 @@
 """How a stage begins and ends: skipped when done, alone in its folder, never over files that are not its own."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from wespeaker_qm.utils.done import DoneMarker
-from wespeaker_qm.utils.lock import lock_for_writing, unlock
+from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.lock import lock_for_reading, lock_for_writing, unlock
 from wespeaker_qm.utils.ownership import claim, refuse_foreign
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +75,35 @@ def alone(folder: Path, written: Iterable[Path], *, made_before: Callable[[], bo
         yield
     finally:
         unlock(folder, writer=True)
+
+
+@contextlib.contextmanager
+def reading(data: DataFolder) -> Iterator[None]:
+    """Until the end of the block nobody prepares the corpus anew; others may read it.
+
+    Raises:
+        RecipeError: another process is preparing it.
+    """
+    is_locked = data.path.is_dir() and lock_for_reading(data.path)
+    try:
+        yield
+    finally:
+        if is_locked:
+            unlock(data.path, writer=False)
+
+
+def reads_data(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorator of a stage with the keyword ``data``, of :func:`reading` that corpus while the stage is at work."""
+
+    @functools.wraps(function)
+    def reader(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        data = kwargs["data"]
+        if not isinstance(data, DataFolder):
+            raise TypeError(f"data is {data!r}, expected a DataFolder")
+        with reading(data):
+            return function(*args, **kwargs)
+
+    return reader
 
 
 def refuse(marker: DoneMarker) -> None:

@@ -1,0 +1,180 @@
+"""Stage 4, second part: embeddings of the training and trial sets, and the training mean."""
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+
+from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.config import Config, load_config
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all
+from wespeaker_qm.packing.index import packed_digest
+from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.train import build, checkpoint
+from wespeaker_qm.train.distributed import choose_device, refuse_missing_gpus
+from wespeaker_qm.utils.checksums import checked_path
+from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
+from wespeaker_qm.utils.stage import reads_data, refuse, stage
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
+from wespeaker_qm.utils.vectors import write_vectors
+
+SystemName = Literal["average", "untrained", "initial", "ltas"]
+
+logger = logging.getLogger(__name__)
+
+
+class _System(NamedTuple):
+    """What embeds, and where to."""
+
+    embed: Embedder
+    fbank: Fbank
+    run: RunFolder
+    """Where its embeddings go."""
+    inputs: dict[str, Any]
+    """What it depends on, for done markers."""
+    absent: Path | None = None
+    """Weights that are gone, so that nothing can be embedded; what was made of them is as good as before."""
+
+
+@reads_data
+def extract(*, data: DataFolder, run: RunFolder, system: SystemName | int = "average", num_workers: int = 0) -> None:
+    """Embed every set that scoring needs; all utterances, or an error.
+
+    Args:
+        data: a prepared and packed corpus.
+        run: a trained run.
+        system: what embeds. ``average``: the average of the last checkpoints. A number: the checkpoint of that epoch,
+            for a look at how a run develops; embeddings go to ``run.at_epoch(system)``. ``untrained``: a network like
+            the run's with random weights (``run.untrained``). ``initial``: the weights that the training began with, if
+            ``model_init`` names some (``run.initial``). ``ltas``: long-term average spectra, no network; ``run``
+            need not be trained.
+        num_workers: processes that read audio; 0 reads in this one.
+
+    Raises:
+        RecipeError: weights are missing, do not fit the network or are not those that the training began with; the
+            corpus is not packed; the folder holds files that no stage made.
+    """
+    corpus = CorpusInfo.load(data.info)
+    embedding = _open_system(data, run, system, corpus)
+    if embedding is None:
+        return
+    validation = [] if corpus.validation is None else [corpus.validation]  # stage 7 calibrates on it
+    sets = list(dict.fromkeys([corpus.train, *corpus.trials.values(), *validation]))
+    jobs = {}
+    for name in sets:
+        scp = embedding.run.xvectors(name)
+        outputs = [scp, scp.with_suffix(".ark"), *([embedding.run.mean_xvector] if name == corpus.train else [])]
+        jobs[name] = DoneMarker(
+            embedding.run.marker(f"extract_{name}"),
+            {**embedding.inputs, f"audio/{name}": packed_digest(data.set(name).path)},
+            outputs,
+            version=STAGE_VERSIONS["extract"],
+            checks_outputs=True,
+        )
+        refuse(jobs[name])  # of the last set, too, before hours go into the first
+    if embedding.absent is not None:
+        _keep_or_leave_out(embedding.absent, embedding.run, jobs)
+        return
+    for name, marker in jobs.items():
+        task = f"extract {name}: {value_digest(marker.inputs)}"
+        with stage(f"extract {name}", marker, task=task) as is_due:
+            if is_due:
+                _extract(embedding, data.set(name), name == corpus.train, num_workers)
+
+
+def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, corpus: CorpusInfo) -> _System | None:
+    """The system of that name; None where it is that of ``model_init``, and there is no such thing.
+
+    Raises:
+        RecipeError: weights are missing, do not fit the network, or are not those that the training began with.
+    """
+    if isinstance(system, str) and system not in get_args(SystemName):
+        raise ValueError(f"system is {system!r}, expected {', '.join(get_args(SystemName))} or the number of an epoch")
+    if system == "ltas":
+        fbank = Fbank(sample_rate=ShardReader(data.set(corpus.train).shard_list).sample_rate)
+        return _System(LtasEmbedder(fbank), fbank, run, {"system": "ltas"})
+    config: Config = load_config([run.config])
+    refuse_missing_gpus(config.gpus, config.device)
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    fbank = build.build_fbank(config, dither=0.0)
+    torch.manual_seed(config.seed)
+    encoder = build.build_encoder(dataclasses.replace(config, model_init=None))
+    inputs: dict[str, Any] = {
+        "network": [config.model, dataclasses.asdict(config.model_args)],
+        "features": [config.dataset_args.resample_rate, dataclasses.asdict(config.dataset_args.fbank_args)],
+    }
+    if system == "untrained":
+        folder, inputs = run.untrained, {**inputs, "system": "untrained", "seed": config.seed}
+    elif system == "initial":
+        if config.model_init is None:
+            logger.info("stage extract: no initial weights (model_init): the training began with random ones")
+            return None
+        path, folder = Path(config.model_init), run.initial
+        found = file_digest(path)
+        trained_from = (recorded_inputs(run.marker("train")) or {}).get("initial weights", found)
+        inputs = {**inputs, "system": "initial", "initial weights": trained_from}
+        if found == ABSENT:
+            embed = NetworkEmbedder(encoder, fbank, torch.device("cpu"))
+            return _System(embed, fbank, folder, inputs, absent=path)
+        if trained_from != found:
+            raise RecipeError(
+                f"{path}: not the weights that {run} was trained from; put those back, or delete {folder} and "
+                "leave this baseline out"
+            )
+        checkpoint.load_encoder(encoder, checkpoint.load(path), path)
+    else:
+        path, folder = (run.average, run) if system == "average" else (run.model(system), run.at_epoch(system))
+        checkpoint.load_encoder(encoder, checkpoint.load(path), path)
+        inputs |= {os.path.relpath(path, folder): file_digest(path)}
+    return _System(NetworkEmbedder(encoder, fbank, choose_device(config.device)), fbank, folder, inputs)
+
+
+def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: int) -> None:
+    """One set; of the training set the mean, too."""
+    reader = ShardReader(audio.shard_list)
+    scp = embedding.run.xvectors(audio.path.name)
+    embeddings = embed_all(
+        embedding.embed,
+        reader,
+        frame_shift=embedding.fbank.frame_shift,
+        num_workers=num_workers,
+        description=f"extract {audio.path.name}",
+    )
+    if is_train:
+        with checked_path(embedding.run.mean_xvector) as temporary:
+            np.save(temporary, embeddings.mean(axis=0, dtype=np.float64).astype(np.float32))
+    write_vectors(scp.parent, scp.stem, reader.keys, embeddings)
+    logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, scp)
+
+
+def _keep_or_leave_out(weights: Path, run: RunFolder, jobs: dict[str, DoneMarker]) -> None:
+    """Without the weights that the training began with: keep what was made of them, or do without their baseline.
+
+    Raises:
+        RecipeError: embeddings are there, and would have to be made again.
+    """
+    if not run.path.exists():
+        logger.warning(
+            "%s: absent, so the baseline of the weights that the training began with is left out; to have it, put the "
+            "file back and run stage 4 again (run.sh --stage 4)",
+            weights,
+        )
+        return
+    changes = {name: changed for name, marker in jobs.items() if (changed := marker.changes())}
+    if changes:
+        name, reasons = next(iter(changes.items()))
+        raise RecipeError(
+            f"{weights}: absent, expected the weights that the training began with, because {run} is not as they "
+            f"would make it now ({name}: {'; '.join(reasons[:3])}); put the file back, or delete {run} and leave "
+            "this baseline out"
+        )
+    for name in jobs:
+        logger.info("stage extract %s: nothing changed since the last run, skipped (%s is absent)", name, weights)

@@ -1,0 +1,140 @@
+"""Stage 3: train a speaker network."""
+
+import contextlib
+import functools
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from wespeaker_qm.config import Config, load_config
+from wespeaker_qm.score.validation import validation_check
+from wespeaker_qm.train import build, resume
+from wespeaker_qm.train.distributed import Processes, joined_processes, refuse_missing_gpus
+from wespeaker_qm.train.loop import Trainer, Validation
+from wespeaker_qm.utils.checksums import checksum_path
+from wespeaker_qm.utils.done import DoneMarker
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.provenance import provenance
+from wespeaker_qm.utils.stage import alone, reads_data
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
+
+logger = logging.getLogger(__name__)
+
+
+@reads_data
+def train(
+    *,
+    data: DataFolder,
+    run: RunFolder,
+    config: Sequence[Path | str],
+    overrides: Sequence[str] = (),
+    may_resume: bool = True,
+) -> None:
+    """Train, or continue, or find that nothing is left to do; all processes of a joint training call it alike.
+
+    Args:
+        data: a prepared and packed corpus.
+        run: where the configuration, models and logs go.
+        config: configuration files, merged left to right.
+        overrides: of single keys, e.g. ``dataset_args.num_frms=100``.
+        may_resume: whether to continue an interrupted run; False refuses a folder that holds one.
+
+    Raises:
+        RecipeError: the configuration is wrong, the corpus is not packed, or the folder holds another run, files that
+            no stage made, or a finished run that lost models.
+    """
+    loaded = functools.cache(lambda: load_config(config, overrides))
+    with joined_processes(lambda: loaded().device) as processes:
+        _train(data, run, loaded(), processes, may_resume)
+
+
+def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processes, may_resume: bool) -> None:
+    processes.together(lambda: refuse_missing_gpus(config.gpus, config.device))
+    kept = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
+    outputs = [run.model(epoch) for epoch in kept]
+    inputs = processes.together(lambda: {**resume.settings_of(config), **resume.made_from(config, data.path)})
+    marker = DoneMarker(run.marker("train"), inputs, outputs, version=STAGE_VERSIONS["train"], checks_outputs=True)
+    if processes.first_decides(marker.is_current):
+        logger.info("stage train: nothing changed since the last run, skipped (delete %s to force)", marker.path)
+        return
+    with contextlib.ExitStack() as held:
+        processes.first_decides(lambda: _take(held, run, config, marker))
+        processes.check_shared(run.path)
+        processes.agree(inputs, "what is trained on")
+        continues = processes.first_decides(lambda: _continues(run, marker, may_resume))
+        trainer = processes.together(
+            lambda: Trainer(config, data.path, run.path, processes, _validation(data, config, processes))
+        )
+        if continues:
+            trainer.resume()
+            processes.together(lambda: _refuse_lost_models(trainer, run, marker))
+        if processes.is_first:
+            marker.clear()
+            config.save(run.config)
+            write_text(run.provenance, json.dumps(provenance(), indent=1) + "\n")
+        trainer.run()
+        if processes.is_first:
+            marker.write()
+            logger.info("trained %d epochs; models are in %s", config.num_epochs, run.models)
+
+
+def _take(held: contextlib.ExitStack, run: RunFolder, config: Config, marker: DoneMarker) -> None:
+    """Become, as long as ``held`` lasts, the only writer of a folder with nothing in it but what our trainings wrote.
+
+    Raises:
+        RecipeError: another process is at work there, or files lie there that no stage made.
+    """
+    models = [run.model(epoch) for epoch in range(1, config.num_epochs + 1)]
+    written = [*models, run.config, run.provenance, run.training_log, run.resume]
+
+    def made_before() -> bool:
+        # A state with our checksum beside it is of a training of ours, also of one that was called from Python.
+        return marker.path.is_file() or checksum_path(run.resume).is_file()
+
+    held.enter_context(alone(run.path, written, made_before=made_before))
+
+
+def _continues(run: RunFolder, marker: DoneMarker, may_resume: bool) -> bool:
+    """Whether there is a run to go on with.
+
+    Raises:
+        RecipeError: there is one that must not be continued, or overwritten.
+    """
+    if run.resume.is_file():
+        if not may_resume:
+            raise RecipeError(
+                f"{run} holds a run already and --resume is false; use --resume true to continue it, choose "
+                "another --exp_dir, or delete it"
+            )
+        return True
+    if marker.path.is_file():
+        raise RecipeError(
+            f"{run} holds a finished run, without its resume.pt, that is not this one: "
+            f"{'; '.join(marker.changes())}. Choose another --exp_dir, or delete this one to train "
+            "anew; to use its weights as they are, go on with run.sh --stage 4"
+        )
+    return False
+
+
+def _validation(data: DataFolder, config: Config, processes: Processes) -> Validation | None:
+    """The held-out check, which the first process makes for all."""
+    if not processes.is_first:
+        return None
+    return validation_check(data.path, build.build_fbank(config, dither=0.0), processes.device)
+
+
+def _refuse_lost_models(trainer: Trainer, run: RunFolder, marker: DoneMarker) -> None:
+    """A finished run writes no models any more, so those that it has lost would never come back.
+
+    Raises:
+        RecipeError: models are missing, or others than the run wrote.
+    """
+    lost = marker.lost_outputs() if trainer.last_epoch == trainer.config.num_epochs else []
+    if lost:
+        raise RecipeError(
+            f"this run has finished, but {'; '.join(lost)}. Put back what it wrote, or delete "
+            f"{run.resume} and {marker.path} to train anew"
+        )
