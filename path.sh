@@ -1,12 +1,16 @@
 # Environment only: sourced by run.sh and tools/test.sh from the recipe's folder, sets PYTHON, PATH and PYTHONPATH.
 #
-# The first of these that has every package of requirements.txt and requirements-recipe.txt is taken as it is, and nothing is installed into it:
-# $PYTHON, the active virtual environment, .venv. If there is none, .venv is made with `pip install -e .[recipe]`.
-# path_extra=test asks for the packages of requirements-test.txt, too.
+# The first of these that has every package that training needs is taken as it is, and nothing is installed into it:
+# $PYTHON, the active virtual environment, .venv. If there is none, .venv is made with `pip install -e .[train]`, in the
+# versions of constraints.txt; CONSTRAINTS=FILE names others, and an empty CONSTRAINTS= takes the newest.
+# path_extra=test asks for the packages that the tests need, too.
 
 path_missing() { # the packages that interpreter $1 lacks, on one line
-  "$1" tools/missing_packages.py requirements.txt requirements-recipe.txt ${path_extra:+"requirements-${path_extra}.txt"} |
-    tr '\n' ' '
+  local name files=()
+  for name in base losses eval bench train ${path_extra:-}; do
+    files+=("requirements/${name}.txt")
+  done
+  "$1" tools/missing_packages.py "${files[@]}" | tr '\n' ' '
 }
 
 path_find() { # set PYTHON to a suitable interpreter, or fail
@@ -44,9 +48,9 @@ path_base() { # print an interpreter to make .venv with
 }
 
 path_make() { # make .venv
-  local base
+  local base constraints=${CONSTRAINTS-constraints.txt}
   base=$(path_base) || exit 1
-  echo "path.sh: no suitable Python environment is active: making .venv with pip install -e .[${path_extra:-recipe}]"
+  echo "path.sh: no suitable Python environment is active: making .venv with pip install -e .[${path_extra:-train}]"
   echo "path.sh: this downloads a few GB (PyTorch) and takes some minutes, once"
   if [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1; then
     :
@@ -59,7 +63,7 @@ path_make() { # make .venv
   if ! "${pip[@]}" --version >/dev/null 2>&1; then
     pip=("${base}" -m pip --python .venv/bin/python)
   fi
-  if ! "${pip[@]}" install -e ".[${path_extra:-recipe}]"; then
+  if ! "${pip[@]}" install ${constraints:+-c "${constraints}"} -e ".[${path_extra:-train}]"; then
     echo "path.sh: pip install failed; see above. To use an environment of your own: PYTHON=/path/to/python ./run.sh" >&2
     exit 1
   fi

@@ -1,4 +1,4 @@
-"""Package metadata; tool settings stand in pyproject.toml, dependencies in requirements*.txt."""
+"""Package metadata; tool settings stand in pyproject.toml, dependencies in requirements/."""
 
 import re
 from pathlib import Path
@@ -9,8 +9,8 @@ HERE = Path(__file__).parent
 
 
 def requirements(name: str) -> list[str]:
-    """The requirements in a file, without its comments."""
-    lines = (HERE / name).read_text(encoding="utf-8").splitlines()
+    """The requirements in ``requirements/<name>.txt``, without its comments."""
+    lines = (HERE / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -23,23 +23,64 @@ def version() -> str:
     return match[1]
 
 
-RECIPE = requirements("requirements-recipe.txt")
-TEST = requirements("requirements-test.txt")
+LOSSES, EVAL, DOCS = requirements("losses"), requirements("eval"), requirements("docs")
+BENCH = [*LOSSES, *EVAL, *requirements("bench")]
+TRAIN = [*BENCH, *requirements("train")]
+TEST = [*TRAIN, *requirements("test")]
+
+# Configurations and the corpora's tables lie beside the package, and travel inside it: utils/shipped.py finds them.
+DATA = {"wespeaker_qm.conf": "conf", "wespeaker_qm.egs": "egs"}
 
 setup(
     name="wespeaker_qm",
     version=version(),
     description="Speaker verification with sparsity-inducing divergence losses: the Q-Margin recipe",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    project_urls={"Paper": "https://arxiv.org/abs/2606.31664"},
+    keywords=[
+        "speaker verification",
+        "speaker recognition",
+        "sparse loss",
+        "entmax",
+        "margin",
+        "VoxCeleb",
+        "WeSpeaker",
+        "Kaldi",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
-    package_data={"wespeaker_qm.report": ["template.html"]},
-    packages=find_packages(include=["wespeaker_qm", "wespeaker_qm.*"]),
-    install_requires=requirements("requirements.txt"),
+    packages=[*find_packages(include=["wespeaker_qm", "wespeaker_qm.*"]), *DATA],
+    package_dir=DATA,
+    package_data={
+        "wespeaker_qm": ["py.typed"],
+        "wespeaker_qm.report": ["template.html"],
+        "wespeaker_qm.conf": ["*.yaml", "loss/*.yaml"],
+        "wespeaker_qm.egs": ["*/*.yaml", "*/*.tsv", "*/*.md"],
+    },
+    install_requires=requirements("base"),
     extras_require={
-        "eval": [],  # what is always there: scoring, evaluation and reports need no torch
-        "recipe": RECIPE,
-        "test": [*RECIPE, *TEST],
-        "dev": [*RECIPE, *TEST, "mutmut==3.8.1", "pre-commit"],
+        "losses": LOSSES,
+        "eval": EVAL,
+        "train": TRAIN,
+        "bench": BENCH,
+        "test": TEST,
+        "docs": DOCS,
+        "dev": [*TEST, *DOCS, "mutmut==3.8.1", "pre-commit"],
     },
     entry_points={"console_scripts": ["wespeaker-qm = wespeaker_qm.bin.main:main"]},
 )

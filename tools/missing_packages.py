@@ -2,7 +2,7 @@
 
 Reads package metadata only, so that it takes a moment and not the seconds that importing torch takes.
 
-    python tools/missing_packages.py requirements.txt requirements-test.txt
+    python tools/missing_packages.py requirements/base.txt requirements/test.txt
 """
 
 import re

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Every check of the project: lint, format, types, unit and consistency tests, and the recipe itself on real voices.
-# tools/test.sh quick leaves the recipe out.
+# Every check of the project: lint, format, types, unit and consistency tests, the installed package, and the recipe itself
+# on real voices. Options: tools/test.sh [quick] [pytest's options and files], e.g.
+#   tools/test.sh quick                     without the recipe and the installed package
+#   tools/test.sh -k head tests/losses      some tests
+#   tools/test.sh -n 1                      one test at a time; by default as many as there are cores
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-case "$*" in
-"") selection=() ;;
-quick) selection=(-m "not recipe") ;;
-*)
-  echo "$0: found '$*', expected nothing or quick" >&2
-  exit 1
-  ;;
-esac
+selection=()
+if [ "${1:-}" = quick ]; then
+  selection=(-m "not recipe and not installed")
+  shift
+fi
 
 path_extra=test
 . ./path.sh
@@ -33,5 +33,5 @@ step() {
 step "${PYTHON}" -m ruff check .
 step "${PYTHON}" -m ruff format --check .
 step "${PYTHON}" -m mypy
-step "${PYTHON}" -m pytest --durations 10 ${selection[@]+"${selection[@]}"}
+step "${PYTHON}" -m pytest -n auto --dist loadfile --durations 10 ${selection[@]+"${selection[@]}"} "$@"
 echo "test.sh: all checks passed"

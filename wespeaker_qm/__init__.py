@@ -1,3 +1,11 @@
-"""Speaker verification with sparsity-inducing divergence losses (Q-Margin, A3M, EntMax)."""
+"""Speaker verification with sparsity-inducing divergence losses (Q-Margin, A3M, EntMax).
+
+The public names of each package stand in its ``__init__.pyi``; what they stand for is imported when it is first asked
+for, so that ``import wespeaker_qm`` costs nothing, and evaluation needs no torch.
+"""
+
+import lazy_loader
 
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

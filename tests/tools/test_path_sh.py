@@ -26,7 +26,9 @@ tools/missing_packages.py*) cat "$here/missing" ;;
 esac
 """
 
-LOOK = "tools/missing_packages.py requirements.txt requirements-recipe.txt"
+FILES = " ".join(f"requirements/{name}.txt" for name in ("base", "losses", "eval", "bench", "train"))
+LOOK = f"tools/missing_packages.py {FILES}"
+INSTALL = "install -c constraints.txt -e"
 
 
 class Folder:
@@ -86,23 +88,21 @@ def test_it_is_made_once_where_there_is_none(folder):
     base = folder.interpreter("base", missing="torch\n")
     first = folder.source(PYTHON=str(base))
     assert first.returncode == 0, first.stderr
-    assert "making .venv with pip install -e .[recipe]" in first.stdout
+    assert "making .venv with pip install -e .[train]" in first.stdout
     assert f"PYTHON={folder.path}/.venv/bin/python\n" in first.stdout
-    assert folder.calls()[-2:] == [".venv/bin/python -m pip --version", ".venv/bin/python -m pip install -e .[recipe]"]
+    assert folder.calls()[-2:] == [".venv/bin/python -m pip --version", f".venv/bin/python -m pip {INSTALL} .[train]"]
     number = len(folder.calls())
     second = folder.source()
     assert f"PYTHON={folder.path}/.venv/bin/python\n" in second.stdout
     assert "making" not in second.stdout
-    assert folder.calls()[number:] == [
-        ".venv/bin/python tools/missing_packages.py requirements.txt requirements-recipe.txt"
-    ]
+    assert folder.calls()[number:] == [f".venv/bin/python {LOOK}"]
 
 
 def test_an_interrupted_installation_is_completed(folder):
     folder.interpreter(".venv", missing="torch\n")
     base = folder.interpreter("base", missing="torch\n")
     folder.source(PYTHON=str(base))
-    assert ".venv/bin/python -m pip install -e .[recipe]" in folder.calls()
+    assert f".venv/bin/python -m pip {INSTALL} .[train]" in folder.calls()
     assert not any("-m venv" in call for call in folder.calls())
 
 
@@ -110,17 +110,21 @@ def test_debian_without_python3_venv_installs_with_the_pip_outside(folder):
     base = folder.interpreter("base", missing="torch\n", ensurepip="exit 1", pip="exit 1")
     result = folder.source(PYTHON=str(base))
     assert result.returncode == 0, result.stderr
-    assert folder.calls()[-1] == "base/bin/python -m pip --python .venv/bin/python install -e .[recipe]"
+    assert folder.calls()[-1] == f"base/bin/python -m pip --python .venv/bin/python {INSTALL} .[train]"
 
 
 def test_the_extra_is_asked_for_and_installed(folder):
     base = folder.interpreter("base", missing="pytest\n")
     folder.source(PYTHON=str(base), path_extra="test")
-    assert (
-        "base/bin/python tools/missing_packages.py requirements.txt requirements-recipe.txt requirements-test.txt"
-        in folder.calls()
-    )
-    assert ".venv/bin/python -m pip install -e .[test]" in folder.calls()
+    assert f"base/bin/python {LOOK} requirements/test.txt" in folder.calls()
+    assert f".venv/bin/python -m pip {INSTALL} .[test]" in folder.calls()
+
+
+@pytest.mark.parametrize(("constraints", "options"), [("", ""), ("mine.txt", "-c mine.txt ")])
+def test_other_versions_are_installed_when_asked_for(folder, constraints, options):
+    base = folder.interpreter("base", missing="torch\n")
+    folder.source(PYTHON=str(base), CONSTRAINTS=constraints)
+    assert folder.calls()[-1] == f".venv/bin/python -m pip install {options}-e .[train]"
 
 
 def test_two_commands_make_one_environment_between_them(folder):

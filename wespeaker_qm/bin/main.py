@@ -101,7 +101,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
     modules = {name: _module(name) for name in chosen}
     for name, module in modules.items():
         if isinstance(module, str):
-            subparsers.add_parser(name, help=f"needs {module}: pip install 'wespeaker_qm[recipe]'")
+            subparsers.add_parser(name, help=f"needs {module}: pip install 'wespeaker_qm[train]'")
             continue
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(subparser)
@@ -109,7 +109,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
     for name in arguments[:1]:
         if isinstance(lacking := modules.get(name), str):
             parser.error(
-                f"{name} needs the package {lacking}, which is not installed: pip install 'wespeaker_qm[recipe]'"
+                f"{name} needs the package {lacking}, which is not installed: pip install 'wespeaker_qm[train]'"
             )
     args = parser.parse_args(arguments)
     return args, modules[args.subcommand]

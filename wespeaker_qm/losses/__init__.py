@@ -1,0 +1,5 @@
+"""Alpha-divergence losses: functions of logits, of embeddings and prototypes, and heads for training."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,9 @@
+from .augment import band_limit as band_limit
+from .augment import mix_noise as mix_noise
+from .augment import peak_normalise as peak_normalise
+from .augment import reverberate as reverberate
+from .augment import spec_augment as spec_augment
+from .fbank import Fbank as Fbank
+from .fbank import normalise_mean as normalise_mean
+from .resample import change_speed as change_speed
+from .rir import simulate_rirs as simulate_rirs

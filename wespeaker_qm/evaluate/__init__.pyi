@@ -1,0 +1,13 @@
+from .log_likelihood import act_dcf as act_dcf
+from .log_likelihood import cllr as cllr
+from .log_likelihood import min_cllr as min_cllr
+from .operating_points import EqualErrorRate as EqualErrorRate
+from .operating_points import MinDcf as MinDcf
+from .operating_points import OperatingPoint as OperatingPoint
+from .operating_points import RocSteps as RocSteps
+from .operating_points import convex_hull as convex_hull
+from .operating_points import equal_error_rate as equal_error_rate
+from .operating_points import far_at_tar as far_at_tar
+from .operating_points import min_dcf as min_dcf
+from .operating_points import roc_steps as roc_steps
+from .operating_points import tar_at_far as tar_at_far

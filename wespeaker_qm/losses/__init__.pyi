@@ -1,0 +1,10 @@
+from .alpha import AlphaLoss as AlphaLoss
+from .alpha import alpha_divergence_loss as alpha_divergence_loss
+from .alpha import alpha_softargmax as alpha_softargmax
+from .alpha import target_log_reference as target_log_reference
+from .heads import AngularMarginHead as AngularMarginHead
+from .heads import QMarginHead as QMarginHead
+from .heads import reinitialised_prototypes as reinitialised_prototypes
+from .linear import LinearLoss as LinearLoss
+from .linear import alpha_margin_linear as alpha_margin_linear
+from .margins import angular_margin as angular_margin

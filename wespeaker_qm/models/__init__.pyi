@@ -1,0 +1,2 @@
+from .pooling import TemporalStatisticsPooling as TemporalStatisticsPooling
+from .resnet import ResNet as ResNet
