@@ -186,6 +186,16 @@ def test_shards_start_as_rows_of_the_undivided_head_without_drawing_it_at_once(
 
 
 @every_head
+def test_the_loss_is_computed_with_the_heads_shards(
+    make_head: Callable[..., CosineHead], batch: tuple[Tensor, Tensor]
+) -> None:
+    head = make_head(16, 7)
+    head.shards = ClassShards(14, 0, 2)  # its seven classes are the first of 14
+    with pytest.raises(ValueError, match=r"12 targets such as .* are no class in 0 to 13"):
+        head(batch[0], batch[1] + 14, 0.1)
+
+
+@every_head
 def test_accuracy_is_of_unpenalised_cosines(make_head: Callable[..., CosineHead], batch: tuple[Tensor, Tensor]) -> None:
     head = make_head(16, 7)
     embedding = torch.cat([batch[0], head.weight.detach()])

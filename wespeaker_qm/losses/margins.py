@@ -46,7 +46,7 @@ def angular_margin(cosine: Tensor, margin: float, *, easy_margin: bool = False) 
     return torch.where(_is_curved(cosine, margin, easy_margin=easy_margin), penalised, elsewhere)
 
 
-def angular_slope(cosine: Tensor, margin: float, *, easy_margin: bool = False) -> Tensor:
+def angular_slope(cosine: Tensor, margin: float, *, easy_margin: bool) -> Tensor:
     """The derivative of `angular_margin`, in closed form: autograd is no part of an inference."""
     sine_squared = (1 - cosine) * (1 + cosine)
     cotangent = torch.where(sine_squared > 0, cosine / sine_squared.sqrt(), 0.0)
