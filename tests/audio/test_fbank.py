@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchaudio.compliance.kaldi as kaldi
 
 from wespeaker_qm.audio.fbank import Fbank, _add_dither_at_once, _add_dither_by_rows, mel_filters, normalise_mean
 from wespeaker_qm.utils.errors import RecipeError
@@ -62,7 +61,7 @@ def test_definition(sample_rate, num_mel_bins):
 
 
 @pytest.mark.parametrize("amplitude", [1.0, 1e-2, 1e-4])
-def test_torchaudio(amplitude):
+def test_torchaudio(amplitude, kaldi):
     waveform = amplitude * (2 * torch.rand(3, 4321, generator=torch.Generator().manual_seed(1)) - 1)
     features = Fbank()(waveform)
     for row, one in zip(features, waveform, strict=True):
@@ -107,7 +106,7 @@ def test_a_row_does_not_depend_on_its_batch():
         torch.testing.assert_close(row, Fbank()(one[None])[0], atol=1e-5, rtol=0)
 
 
-def test_dither_is_noise_of_one_unit_on_every_frame():
+def test_dither_is_noise_of_one_unit_on_every_frame(kaldi):
     fbank = Fbank(dither=1.0)
     frames = 4096
     waveform = torch.zeros(1, fbank.num_samples(frames))
@@ -210,7 +209,7 @@ def test_dither_is_looked_up_on_the_device_of_the_frames():
 
 
 @pytest.mark.parametrize(("frame_length_ms", "fft_size"), [(25, 512), (32, 512), (513 / 16, 1024), (5, 128)])
-def test_frames_of_any_length_have_the_next_power_of_two(frame_length_ms, fft_size):
+def test_frames_of_any_length_have_the_next_power_of_two(frame_length_ms, fft_size, kaldi):
     waveform = 0.1 * torch.randn(1, 3000, generator=torch.Generator().manual_seed(1))
     fbank = Fbank(num_mel_bins=20, frame_length_ms=frame_length_ms)
     assert fbank.fft_size == fft_size

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchaudio
 
 from wespeaker_qm.audio.resample import change_speed, speed_input_length
 
@@ -29,7 +28,7 @@ def test_sox(speed):
 
 @pytest.mark.parametrize(("speed", "old", "new"), [(0.9, 9, 10), (1.1, 11, 10)])
 @pytest.mark.parametrize("num_samples", [1, 10, 4321])
-def test_torchaudio(speed, old, new, num_samples):
+def test_torchaudio(speed, old, new, num_samples, torchaudio):
     waveform = torch.randn(3, num_samples, generator=torch.Generator().manual_seed(1))
     output = change_speed(waveform, speed)
     expected = torchaudio.functional.resample(waveform, old, new, lowpass_filter_width=32, rolloff=0.95)
