@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import random
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from wespeaker_qm.audio.io import read_audio_at, write_wav
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.packing import index
 from wespeaker_qm.packing.index import packed_digest
-from wespeaker_qm.packing.shards import ShardReader, pack_data_dir
+from wespeaker_qm.packing.shards import ShardReader, pack_data_dir, to_pcm16
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import LEDGER
 
@@ -125,6 +126,36 @@ def test_the_seed_shuffles_and_no_shuffle_sorts(tmp_path):
         orders.append(ShardReader(data_dir / "shard.list").keys)
     assert orders[0] == orders[2] != orders[1]
     assert orders[3] == sorted(waves) != orders[0]
+
+
+def test_what_is_packed_without_options_stays_where_it_is(tmp_path):
+    """Another order, rate, codec or size of shards would pack VoxCeleb again, and train another network."""
+    data_dir, waves = make_data_dir(tmp_path)
+    pack_data_dir(data_dir)
+    expected = sorted(waves)
+    random.Random(42).shuffle(expected)
+    assert ShardReader(data_dir / "shard.list").keys == expected
+    before = contents(data_dir)
+    options = {"sample_rate": 16000, "codec": "wav", "utterances_per_shard": 1000, "shuffle": True, "num_workers": 1}
+    pack_data_dir(data_dir, **options, seed=42, min_duration_s=0.0, silence_peak_db=-60.0, max_bad_fraction=0.0)
+    assert contents(data_dir) == before
+
+
+def test_samples_are_rounded_to_the_nearest_and_clipped_by_hand():
+    waveform = np.array([0.0, 1.4, 1.6, -1.4, -1.6, 32766.7, 32768.0, 40000.0, -32768.0, -40000.0], np.float32) / 32768
+    expected = [0, 1, 2, -1, -2, 32767, 32767, 32767, -32768, -32768]
+    assert to_pcm16(waveform).dtype == np.int16
+    assert to_pcm16(waveform).tolist() == expected
+
+
+def test_what_is_silent_is_for_the_user_to_say(tmp_path):
+    data_dir, _ = make_data_dir(tmp_path)
+    quiet = next(iter(DataDir.read(data_dir).wav.values()))
+    write_wav(quiet, tone(1, 5000) / 100, RATE)  # a peak of about -50 dB
+    with pytest.raises(RecipeError, match=r"1 of 7 .*\n.*: silent"):
+        pack_data_dir(data_dir, silence_peak_db=-40.0)
+    pack_data_dir(data_dir, silence_peak_db=-60.0)
+    assert len(ShardReader(data_dir / "shard.list")) == 7
 
 
 def test_complete_shards_are_kept_and_changed_audio_is_packed_again(packed):
