@@ -17,10 +17,13 @@ from torch import Tensor
 from wespeaker_qm.losses import linear
 from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
+from wespeaker_qm.losses.root import Sums
 from wespeaker_qm.losses.shards import ClassShards
 
 WORLD_SIZES = (3, 2)
 BATCH, DIM = 5, 12  # of each process
+
+ROWS = torch.arange(14, dtype=torch.float64).view(7, 2) / 3
 
 Output = dict[str, Any]
 """What one process got: loss, correct, sparsity, gradients, whether the weight's gradient was sparse."""
@@ -172,8 +175,9 @@ def run_process(rank: int, folder: Path) -> None:
             shards = ClassShards(case.num_classes, rank, world_size)
             results[name] = compute(case, make_batch(case, world_size), shards)
         shards = ClassShards(7, rank, world_size)
-        rows = torch.arange(7.0)[shards.start : shards.stop, None].expand(-1, 2)
-        results["gathered"] = shards.gather_classes(rows, block_rows=2)
+        results["gathered"] = shards.gather_classes(shards.own_classes(ROWS), block_rows=2)
+        inf, nan = torch.inf, torch.nan
+        results["largest"] = shards.max(torch.tensor([inf if rank == 0 else 0, -inf, nan if rank == 1 else inf, rank]))
         torch.save(results, folder / f"{world_size}.{rank}.pt")
         dist.destroy_process_group()
 
@@ -304,8 +308,26 @@ def test_the_first_process_gathers_the_rows_of_all_classes(
     world_size: int, outputs: dict[int, list[dict[str, Any]]]
 ) -> None:
     first, *others = [results["gathered"] for results in outputs[world_size]]
-    assert torch.equal(first, torch.arange(7.0)[:, None].expand(7, 2))
+    assert torch.equal(first, ROWS)
     assert others == [None] * (world_size - 1)
+
+
+@several
+def test_the_largest_may_be_infinite_and_a_nan_is_never_lost(
+    world_size: int, outputs: dict[int, list[dict[str, Any]]]
+) -> None:
+    expected = torch.tensor([torch.inf, -torch.inf, torch.nan, world_size - 1])
+    for results in outputs[world_size]:
+        torch.testing.assert_close(results["largest"], expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_alone_every_operation_is_free() -> None:
+    shards, sums = ClassShards(7), Sums(torch.zeros(2, 1), torch.ones(2, 1), torch.ones(2, 1))
+    assert (shards.start, shards.stop) == (0, 7)
+    free = (shards.gather_rows, shards.own_rows, shards.sum, shards.max, shards.gather_classes)
+    assert all(operation(ROWS) is ROWS for operation in free)
+    assert torch.equal(shards.own_classes(ROWS), ROWS)
+    assert shards.sum_sums(sums) is sums
 
 
 def test_parts_are_contiguous_and_differ_by_one_class_at_most() -> None:
