@@ -325,7 +325,8 @@ def _add_checksums(shards: Sequence[_Shard]) -> None:
             for row in scan_tar(shard.tar)
         ]
         with shard.bad_path.open(encoding="utf-8") as handle:
-            bad_rows = [line.rstrip("\n").split("\t") for line in handle]
+            # An interruption may have left this list with a checksum already.
+            bad_rows = [line.rstrip("\n").split("\t") for line in handle if not line.startswith(_CHECKSUM_MARK)]
         _write_list(shard.bad_path, bad_rows)
         _write_list(shard.index_path, [INDEX_COLUMNS, *rows])
 
