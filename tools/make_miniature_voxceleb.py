@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wespeaker_qm.audio.io import read_audio_at
-from wespeaker_qm.corpora.voxceleb import SUBSET_FILE
+from wespeaker_qm.corpora.voxceleb.prepare import SUBSET_FILE
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.shards import encode_pcm16, to_pcm16

@@ -77,3 +77,23 @@ def test_imports(path):
             assert not within(module, forbidden), f"{own} must not import {module}"
     for module in set(imported(tree.body)):
         assert not any(within(module, heavy) for heavy in HEAVY), f"import {module} inside the function that needs it"
+
+
+CORPORA = sorted(path.name for path in (PACKAGE / "corpora").iterdir() if (path / "settings.py").is_file())
+
+
+def test_there_are_corpora():
+    assert {"mini", "folder", "voxceleb"} <= set(CORPORA)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "corpora").rglob("*.py")), ids=lambda path: path.stem)
+def test_no_corpus_knows_another(path):
+    """What two of them need lies beside their folders, and only the table of corpora names all."""
+    own = path.relative_to(PACKAGE / "corpora").parts[0]
+    if own == "table.py":
+        return
+    for module in imported(ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        for corpus in CORPORA:
+            assert corpus == own or not within(module, f"wespeaker_qm.corpora.{corpus}"), f"{own} imports {module}"
+    if own in CORPORA or own == "settings.py":
+        assert "argparse" not in path.read_text(encoding="utf-8"), "options are for bin to parse"

@@ -11,16 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from wespeaker_qm.corpora.debian import (
-    Package,
-    fetch_packages,
-    read_packages,
-    read_tsv,
-    sha256_of,
-    unpack_audio,
-    unpack_packages,
-)
+from wespeaker_qm.corpora.debian.deb import unpack_audio
+from wespeaker_qm.corpora.debian.fetching import fetch_packages, unpack_packages
+from wespeaker_qm.corpora.debian.packages import Package, read_packages
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import sha256_of
+from wespeaker_qm.utils.tables import read_tsv
 
 FILES = {
     "./usr/share/voice/a.wav": b"sound a",

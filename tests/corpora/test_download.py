@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlparse
 import numpy as np
 import pytest
 
-from wespeaker_qm.corpora import download
-from wespeaker_qm.corpora.download import DownloadError, RemoteFile, download_files
+from wespeaker_qm.corpora.voxceleb import download
+from wespeaker_qm.corpora.voxceleb.download import DownloadError, RemoteFile, download_files
 
 CONTENT = {name: np.random.default_rng(ord(name[-1])).bytes(3_000_000) for name in ("parta", "partb", "partc")}
 IMPATIENT = {"num_attempts": 3, "timeout_s": 0.3, "pause_s": 0.01}

@@ -12,8 +12,9 @@ import soundfile
 import yaml
 
 from wespeaker_qm.bin.main import main
-from wespeaker_qm.corpora.folder import draw_trials, list_recordings
-from wespeaker_qm.corpora.speaker_split import parse_eval_speakers, split_speakers
+from wespeaker_qm.corpora.folder.speaker_split import parse_eval_speakers, split_speakers
+from wespeaker_qm.corpora.folder.tree import list_recordings
+from wespeaker_qm.corpora.folder.trials import draw_trials
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.shards import ShardReader

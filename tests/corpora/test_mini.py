@@ -1,9 +1,8 @@
 """egs/mini in miniature: its tables are checked as they are, building is tested on packages made here."""
 
-import argparse
-import dataclasses
 import io
 import re
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from wespeaker_qm.audio.io import read_audio
-from wespeaker_qm.corpora import mini
-from wespeaker_qm.corpora.debian import read_packages, read_tsv, sha256_of
+from wespeaker_qm.corpora.debian.packages import read_packages
+from wespeaker_qm.corpora.mini.prepare import check_counts, prepare
+from wespeaker_qm.corpora.mini.settings import MiniSettings
+from wespeaker_qm.corpora.mini.tables import SETS, choose_packages, read_sessions
+from wespeaker_qm.corpora.settings import read_settings
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.trials.lists import Trial
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.tables import read_map, read_rows
-from wespeaker_qm.utils.yaml_files import read_yaml_mapping
+from wespeaker_qm.utils.files import sha256_of
+from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.tables import read_map, read_rows, read_tsv
 
 RECIPE_DIR = Path(__file__).parents[2] / "egs" / "mini"
 
@@ -119,13 +123,15 @@ def recipe_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for name, lines in {"manifest": manifest, "speakers": speakers, "packages": packages, "noise": noise}.items():
         (root / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (root / "corpus.yaml").write_text(yaml.safe_dump(SETTINGS))
     return root
 
 
 def build(recipe_dir: Path, data_dir: Path, num_workers: int = 1, **settings: Any) -> CorpusInfo:
-    recipe = mini.MiniRecipe.from_settings({**SETTINGS, **settings}, "corpus.yaml")
-    downloads, deb_dir = data_dir.parent / "downloads", recipe_dir / "debs"
-    return mini.build_mini(data_dir, downloads, recipe, recipe_dir=recipe_dir, deb_dir=deb_dir, num_workers=num_workers)
+    places = {"downloads": data_dir.parent / "downloads", "deb_dir": recipe_dir / "debs"}
+    chosen = read_settings(MiniSettings, recipe_dir, {**places, **settings})
+    prepare(chosen, data=DataFolder(data_dir), recipe_dir=recipe_dir, num_workers=num_workers)
+    return CorpusInfo.load(data_dir)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +142,7 @@ def built(recipe_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sets_hold_the_right_speakers(built: Path) -> None:
-    sets = {name: DataDir.read(built / name) for name in mini.SETS}
+    sets = {name: DataDir.read(built / name) for name in SETS}
     assert {name: directory.speakers for name, directory in sets.items()} == {
         "train": ["t1", "t2"],
         "valid": ["v1", "v2"],
@@ -216,34 +222,18 @@ def test_a_second_preparation_removes_its_own_recordings_only(recipe_dir: Path, 
     for name in ("wav/train/mine.wav", "trials/mine", "wav/train/old.wav"):
         (data / name).touch()
     (data / "audio.sha256").write_text(f"{checksums}{'0' * 64}  wav/train/old.wav\n")
-    build(recipe_dir, data)
+    build(recipe_dir, data, description="the same audio")
     assert (data / "audio.sha256").read_text() == checksums
     assert (data / "wav" / "train" / "mine.wav").exists() and (data / "trials" / "mine").exists()
     assert not (data / "wav" / "train" / "old.wav").exists()
 
 
 def test_a_subset_of_packages_leaves_lists_out(recipe_dir: Path, tmp_path: Path) -> None:
-    recipe = mini.MiniRecipe.from_settings(SETTINGS, "corpus.yaml")
-    info = mini.build_mini(
-        tmp_path / "data",
-        tmp_path / "downloads",
-        recipe,
-        recipe_dir=recipe_dir,
-        packages=["voices"],
-        deb_dir=recipe_dir / "debs",
-        num_workers=1,
-    )
+    info = build(recipe_dir, tmp_path / "data", packages="voices")
     assert list(info.trials) == ["same_package_gender", "same_gender", "all"]
     assert set(DataDir.read(tmp_path / "data" / "noise").speaker.values()) == {"speech"}
     with pytest.raises(RecipeError, match=r"hold 0 speaker\(s\) for train.*--packages"):
-        mini.build_mini(
-            tmp_path / "data",
-            tmp_path / "downloads",
-            recipe,
-            recipe_dir=recipe_dir,
-            packages=["others"],
-            deb_dir=recipe_dir / "debs",
-        )
+        build(recipe_dir, tmp_path / "data", packages="others")
 
 
 def test_missing_files_are_tolerated_up_to_a_twentieth(recipe_dir: Path, tmp_path: Path) -> None:
@@ -252,61 +242,48 @@ def test_missing_files_are_tolerated_up_to_a_twentieth(recipe_dir: Path, tmp_pat
     files = sorted(roots["others"].rglob("*.wav"))
     for path in files[:3]:
         path.unlink()
-    sessions = mini.read_sessions(recipe_dir, roots)
+    sessions = read_sessions(recipe_dir, roots)
     assert sum(len(session.clips) for session in sessions if session.package == "others") == 2 * CLIPS_A_ROW - 3
     files[3].unlink()
     with pytest.raises(RecipeError, match=r"only 68 of the 72 files.*95%"):
-        mini.read_sessions(recipe_dir, roots)
+        read_sessions(recipe_dir, roots)
 
 
 def test_prepare_is_skipped_when_nothing_changed(
-    recipe_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    recipe_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parser = argparse.ArgumentParser()
-    mini.add_arguments(parser)
-    parser.set_defaults(**{name: SETTINGS[name] for name in ("max_utterances_per_speaker", "num_babble", "num_rooms")})
-
-    def prepare(*options: str) -> None:
-        args = parser.parse_args(
-            ["--downloads", str(tmp_path / "downloads"), "--deb_dir", str(recipe_dir / "debs"), *options]
-        )
-        args.corpus, args.data, args.num_workers = recipe_dir, tmp_path / "data", 1
-        mini.prepare(args, SETTINGS)
-
+    data = tmp_path / "data"
     caplog.set_level("INFO")
-    prepare()
+    build(recipe_dir, data)
     assert "skipped" not in caplog.text
-    before = (tmp_path / "data" / "corpus.yaml").stat().st_mtime_ns
-    prepare()
+    before = (data / "corpus.yaml").stat().st_mtime_ns
+    build(recipe_dir, data)
     assert "stage prepare: nothing changed since the last run, skipped" in caplog.text
-    assert (tmp_path / "data" / "corpus.yaml").stat().st_mtime_ns == before
-    prepare("--max_utterances_per_speaker", "2", "--packages", "voices")
-    assert set(read_map(tmp_path / "data" / "eval" / "utt2package").values()) == {"voices"}
+    assert (data / "corpus.yaml").stat().st_mtime_ns == before
+    build(recipe_dir, data, max_utterances_per_speaker=2, packages="voices")
+    assert set(read_map(data / "eval" / "utt2package").values()) == {"voices"}
     with pytest.raises(RecipeError, match=r"--packages: 'voice' is none.*voices"):
-        prepare("--packages", "voice")
+        build(recipe_dir, data, packages="voice")
 
 
-def test_settings_are_checked() -> None:
-    with pytest.raises(RecipeError, match=r"mine\.yaml: unknown key 'num_room'; nearest: num_rooms"):
-        mini.MiniRecipe.from_settings({**SETTINGS, "num_room": 3}, "mine.yaml")
-    with pytest.raises(RecipeError, match=r"mine\.yaml: key 'caveat' is missing"):
-        mini.MiniRecipe.from_settings({key: value for key, value in SETTINGS.items() if key != "caveat"}, "mine.yaml")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("min_utterance_s", float("nan")), ("sample_rate", 0), ("seed", -1), ("num_rooms", 2.5)]
-)
-def test_numbers_that_mean_nothing_are_refused(key: str, value: float) -> None:
-    with pytest.raises(RecipeError, match=rf"mine\.yaml: {key}: found '{value}', expected"):
-        mini.MiniRecipe.from_settings({**SETTINGS, key: value}, "mine.yaml")
+def test_the_expected_counts_are_those_of_the_recipes_own_settings(
+    recipe_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copied = tmp_path / "recipe"
+    shutil.copytree(recipe_dir, copied)
+    (copied / "corpus.yaml").write_text(yaml.safe_dump({**SETTINGS, "expected": {"train": [2, 9]}}))
+    build(copied, tmp_path / "data")
+    assert "train: [2, 8] speakers and utterances, expected [2, 9]" in caplog.text
+    caplog.clear()
+    build(copied, tmp_path / "data", max_utterances_per_speaker=2)
+    assert "expected" not in caplog.text
 
 
 def test_counts_are_compared(built: Path, caplog: pytest.LogCaptureFixture) -> None:
-    recipe = mini.MiniRecipe.from_settings({**SETTINGS, "expected": {"train": [2, 8]}}, "corpus.yaml")
     directories = {"train": DataDir.read(built / "train")}
-    mini.check_counts(recipe, directories)
+    check_counts({"train": [2, 8]}, directories)
     assert caplog.text == ""
-    mini.check_counts(dataclasses.replace(recipe, expected={"train": [2, 9]}), directories)
+    check_counts({"train": [2, 9]}, directories)
     assert "[2, 8]" in caplog.text and "expected [2, 9]" in caplog.text
 
 
@@ -315,10 +292,10 @@ def test_counts_are_compared(built: Path, caplog: pytest.LogCaptureFixture) -> N
 
 def test_packages_can_be_left_out_by_name_or_by_size() -> None:
     pinned = read_packages(RECIPE_DIR / "packages.tsv")
-    assert mini.choose_packages(pinned, None, False) is None
-    rest = mini.choose_packages(pinned, None, True)
-    assert rest is not None and len(rest) == len(pinned) - 1 and mini.TUXPAINT not in rest
-    assert mini.choose_packages(pinned, "saytime, klettres-data", False) == ["klettres-data", "saytime"]
+    assert choose_packages(pinned, None, False) is None
+    rest = choose_packages(pinned, None, True)
+    assert rest is not None and len(rest) == len(pinned) - 1 and "tuxpaint-stamps-default" not in rest
+    assert choose_packages(pinned, "saytime, klettres-data", False) == ["klettres-data", "saytime"]
 
 
 def test_tables_agree() -> None:
@@ -340,7 +317,7 @@ def test_tables_agree() -> None:
 
 
 def test_validation_speakers_are_as_described() -> None:
-    recipe = mini.MiniRecipe.from_settings(read_yaml_mapping(RECIPE_DIR / "corpus.yaml"), "corpus.yaml")
+    recipe = read_settings(MiniSettings, RECIPE_DIR)
     rows = {row["spk"]: row for row in read_tsv(RECIPE_DIR / "speakers.tsv", ("spk",))}
     chosen = [rows[speaker] for speaker in recipe.validation_speakers]
     assert {row["split"] for row in chosen} == {"train"}

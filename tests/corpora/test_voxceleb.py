@@ -1,6 +1,5 @@
 """The recipe for VoxCeleb on a miniature one, in every layout that users have."""
 
-import argparse
 import functools
 import hashlib
 import http.server
@@ -17,13 +16,15 @@ import numpy as np
 import pytest
 
 from wespeaker_qm.audio.io import read_audio
-from wespeaker_qm.bin.prepare import read_settings
-from wespeaker_qm.corpora import voxceleb, voxceleb_files
+from wespeaker_qm.corpora.voxceleb import files as voxceleb_files
+from wespeaker_qm.corpora.voxceleb.prepare import SUBSET_FILE
 from wespeaker_qm.corpus.archives import archive_files, list_tar, list_zip, read_member
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.shards import ShardReader, pack_data_dir
+from wespeaker_qm.stages import prepare
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "egs" / "voxceleb"
@@ -42,12 +43,8 @@ def copied(miniature: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(miniature, tmp_path / "root"))
 
 
-def _prepare(root: Path, data: Path, *options: str, settings: dict[str, object] | None = None) -> Path:
-    parser = argparse.ArgumentParser()
-    voxceleb.add_arguments(parser)
-    args = parser.parse_args(["--vox_root", str(root), *options])
-    args.data, args.corpus = data, RECIPE
-    voxceleb.prepare(args, settings or read_settings(RECIPE))
+def _prepare(root: Path, data: Path, **options: object) -> Path:
+    prepare(recipe_dir=RECIPE, data=DataFolder(data), options={"vox_root": root, **options})
     return data
 
 
@@ -220,24 +217,24 @@ def test_an_interrupted_download_that_left_a_gap_between_parts_is_resumed(
     (copied / "vox2_dev_aac_partab.partial").write_bytes(content[:100])
     row = {"file": "vox2_dev_aac_partab", "source": "voxceleb2", "md5": hashlib.md5(content).hexdigest()}
     monkeypatch.setattr(voxceleb_files, "read_tsv", lambda *_: [row])
-    settings = {**read_settings(RECIPE), "sources": {"voxceleb2": [f"{served}/{{file}}"]}}
+    settings = {"sources": {"voxceleb2": [f"{served}/{{file}}"]}}
     with pytest.raises(RecipeError, match="no vox2_dev_aac_partab"):
-        _prepare(copied, tmp_path / "data", settings=settings)
-    assert _sizes(_prepare(copied, tmp_path / "data", "--download", "true", settings=settings)) == SETS
+        _prepare(copied, tmp_path / "data", **settings)
+    assert _sizes(_prepare(copied, tmp_path / "data", download=True, **settings)) == SETS
 
 
 def test_less_than_voxceleb_is_an_error_unless_it_is_called_a_subset(copied: Path, tmp_path: Path) -> None:
-    (copied / voxceleb.SUBSET_FILE).unlink()
+    (copied / SUBSET_FILE).unlink()
     with pytest.raises(RecipeError, match=r"(?s)vox2_dev.*expected 5,994.*1,092,009.*vox1_H_cleaned.*expected 550,894"):
         _prepare(copied, tmp_path / "data")
     assert not (tmp_path / "data" / "corpus.yaml").exists()
-    assert "subset" in CorpusInfo.load(_prepare(copied, tmp_path / "data", "--subset", "true")).caveat
+    assert "subset" in CorpusInfo.load(_prepare(copied, tmp_path / "data", subset=True)).caveat
     _join(copied)
-    exact = {**read_settings(RECIPE), "expected": {name: list(size) for name, size in SETS.items()}}
-    assert CorpusInfo.load(_prepare(copied, tmp_path / "exact", settings=exact)).caveat == ""
+    exact = {"expected": {name: list(size) for name, size in SETS.items()}}
+    assert CorpusInfo.load(_prepare(copied, tmp_path / "exact", **exact)).caveat == ""
     (copied / "vox1_test_wav.zip").unlink()
     with pytest.raises(RecipeError, match=r"trials name \d+ utterances that VoxCeleb1 here does not hold"):
-        _prepare(copied, tmp_path / "lost", settings={**exact, "expected": {}})
+        _prepare(copied, tmp_path / "lost", expected={})
 
 
 @pytest.mark.parametrize(
@@ -260,7 +257,7 @@ def test_what_is_missing_is_named(copied: Path, tmp_path: Path, pattern: str, me
 def test_without_augmentation_neither_noise_nor_rirs_are_wanted(copied: Path, tmp_path: Path) -> None:
     for path in (copied / "musan.tar.gz", copied / "rirs_noises.zip"):
         path.unlink()
-    info = CorpusInfo.load(_prepare(copied, tmp_path / "data", "--augmentation", "false"))
+    info = CorpusInfo.load(_prepare(copied, tmp_path / "data", augmentation=False))
     assert (info.noise, info.rirs) == (None, None)
 
 
@@ -320,17 +317,17 @@ def test_what_is_missing_is_downloaded(
     sources = {
         source: ["http://127.0.0.1:9/{key}/{file}", f"{served}/{{file}}"] for source in {r["source"] for r in rows}
     }
-    settings = {**read_settings(RECIPE), "sources": sources}
+    settings = {"sources": sources}
     root = tmp_path / "root"
     shutil.copytree(miniature, root, ignore=shutil.ignore_patterns("*parta*", "musan*", "list_test_hard*"))
-    data = _prepare(root, tmp_path / "data", "--download", "true", settings=settings)
+    data = _prepare(root, tmp_path / "data", download=True, **settings)
     assert _sizes(data) == SETS
     there, here_too = ({path.name for path in folder.glob("[!.]*")} for folder in (root, miniature))
     assert there == here_too
     only_keyed = {**settings, "sources": {source: [urls[0]] for source, urls in sources.items()}}
     (root / "musan.tar.gz").unlink()
     with pytest.raises(RecipeError, match=r"sources\.musan all want an access key"):
-        _prepare(root, tmp_path / "data", "--download", "true", settings=only_keyed)
+        _prepare(root, tmp_path / "data", download=True, **only_keyed)
 
 
 def test_musan_is_decompressed_once(copied: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """``wespeaker-qm <subcommand>``: finds the subcommand's module, sets up logging, runs it.
 
-A subcommand is a module of this package with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``.
+A subcommand is a module of this package with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``. One that
+has options which depend on the value of another adds them in ``add_dependent_arguments(parser, arguments)``.
 """
 
 import argparse
@@ -105,6 +106,8 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
             continue
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(subparser)
+        if name in arguments[:1] and hasattr(module, "add_dependent_arguments"):
+            module.add_dependent_arguments(subparser, arguments[1:])
         subparser.add_argument("--log", type=Path, metavar="FILE", help="append the log lines to FILE, too")
     for name in arguments[:1]:
         if isinstance(lacking := modules.get(name), str):

@@ -1,13 +1,11 @@
-"""Stage 2: pack the audio of every set into shards."""
+"""Options of stage 2, :func:`wespeaker_qm.stages.packing.pack`."""
 
 import argparse
-import math
-from pathlib import Path
 
-from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB
-from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.packing.shards import CODECS, pack_data_dir
+from wespeaker_qm.packing.shards import CODECS
+from wespeaker_qm.stages.packing import pack
 from wespeaker_qm.utils.arguments import COUNT, FRACTION, PROCESSES, SAMPLE_RATE_HZ, SECONDS, SEED
+from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import available_cpus
 
 HELP = "pack audio, noise and impulse responses into shards (stage 2)"
@@ -15,7 +13,7 @@ HELP = "pack audio, noise and impulse responses into shards (stage 2)"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``wespeaker-qm pack``."""
-    parser.add_argument("--data", type=Path, required=True, help="prepared corpus, e.g. data/mini")
+    parser.add_argument("--data", type=DataFolder, required=True, help="prepared corpus, e.g. data/mini")
     parser.add_argument(
         "--codec", choices=CODECS, default="wav", help="wav is fastest, flac half as large (default %(default)s)"
     )
@@ -39,18 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Pack every set that the corpus names."""
-    corpus = CorpusInfo.load(args.data)
-    for name in corpus.sets():
-        is_speech = name not in (corpus.noise, corpus.rirs)
-        pack_data_dir(
-            args.data / name,
-            sample_rate=args.sample_rate,
-            codec=args.codec,
-            utterances_per_shard=args.utterances_per_shard,
-            shuffle=name == corpus.train,
-            seed=args.seed,
-            num_workers=args.num_workers,
-            min_duration_s=args.min_duration if is_speech else 0.0,
-            silence_peak_db=SILENCE_PEAK_DB if is_speech else -math.inf,
-            max_bad_fraction=args.max_bad_fraction,
-        )
+    pack(
+        data=args.data,
+        codec=args.codec,
+        sample_rate=args.sample_rate,
+        utterances_per_shard=args.utterances_per_shard,
+        seed=args.seed,
+        num_workers=args.num_workers,
+        min_duration_s=args.min_duration,
+        max_bad_fraction=args.max_bad_fraction,
+    )

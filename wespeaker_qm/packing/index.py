@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from wespeaker_qm.packing.scan import Coding, IndexRow, scan_tar
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path, write_text
+from wespeaker_qm.utils.files import atomic_path, sha256_of, write_text
 from wespeaker_qm.utils.ownership import claim
 
 logger = logging.getLogger(__name__)
@@ -413,13 +413,8 @@ def _canonical(facts: dict[str, Any]) -> bytes:
 def _check_table(shard_list: Path, facts: dict[str, Any]) -> None:
     """Raise RecipeError where the table is not the one that the facts were written with."""
     path = _records_path(shard_list)
-    if _file_sha256(path) != facts["records_sha256"]:
+    if sha256_of(path) != facts["records_sha256"]:
         raise _damaged(path, "its content has another SHA-256 than when it was written")
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damaged(path: Path, found: str) -> RecipeError:

@@ -12,7 +12,13 @@ for, so that scoring and evaluation need no PyTorch. A stage whose inputs have n
 import importlib
 from typing import Any
 
-_MODULES = {"train": "training", "average": "averaging", "extract": "extraction"}
+_MODULES = {
+    "prepare": "preparing",
+    "pack": "packing",
+    "train": "training",
+    "average": "averaging",
+    "extract": "extraction",
+}
 """Function -> module."""
 
 __all__ = list(_MODULES)

@@ -8,6 +8,11 @@ import math
 import re
 from collections.abc import Callable
 
+
+class BadValueError(argparse.ArgumentTypeError):
+    """A text that means nothing here; argparse shows the message beside the option's name."""
+
+
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -19,10 +24,10 @@ def true_or_false(text: str) -> bool:
     False
 
     Raises:
-        argparse.ArgumentTypeError: any other text.
+        BadValueError: any other text.
     """
     if text not in {"true", "false"}:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected true or false")
+        raise BadValueError(f"found {text!r}, expected true or false")
     return text == "true"
 
 
@@ -38,7 +43,7 @@ def whole_number(low: int, high: int | None = None, also: int | None = None) -> 
     def convert(text: str) -> int:
         value = int(text) if _WHOLE.fullmatch(text) else None
         if value is None or (value != also and (value < low or (high is not None and value > high))):
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+            raise BadValueError(f"found {text!r}, expected {expected}")
         return value
 
     return convert
@@ -57,7 +62,7 @@ def number(low: float, high: float = math.inf, *, inside: bool = False) -> Calla
         value = float(text) if _NUMBER.fullmatch(text) else math.nan
         is_in = low < value < high if inside else low <= value <= high
         if not (is_in and math.isfinite(value)):
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+            raise BadValueError(f"found {text!r}, expected {expected}")
         return value
 
     return convert

@@ -1,5 +1,6 @@
-"""Kaldi-style text tables: one entry a line, fields separated by white space."""
+"""Text tables: Kaldi's, with one entry a line and fields separated by white space, and those with a header line."""
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -46,6 +47,23 @@ def read_map(path: Path | str) -> dict[str, str]:
             raise RecipeError(f"{path}: key {key!r} stands twice; keys must be unique")
         table[key] = value
     return table
+
+
+def read_tsv(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a table with a header line and tab-separated fields.
+
+    Raises:
+        RecipeError: no such file, or one of ``columns`` is missing from the header.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file; it belongs to the recipe, check out the project again")
+    with path.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
+    missing = [column for column in columns if not rows or column not in rows[0]]
+    if missing:
+        raise RecipeError(f"{path}: no column {missing[0]!r}, expected {', '.join(columns)} (tab-separated)")
+    return rows
 
 
 def _read_plain_map(path: Path) -> dict[str, str] | None:

@@ -11,13 +11,13 @@ from typing import IO, NamedTuple, cast
 
 from tqdm import tqdm
 
-from wespeaker_qm.corpora.debian import read_tsv
-from wespeaker_qm.corpora.download import RemoteFile, download_files
+from wespeaker_qm.corpora.voxceleb.download import RemoteFile, download_files
 from wespeaker_qm.corpus.archives import Member, is_locator, list_lmdb, list_tar, list_zip
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path
-from wespeaker_qm.utils.stage import begin, finish
+from wespeaker_qm.utils.stage import stage
+from wespeaker_qm.utils.tables import read_tsv
 
 logger = logging.getLogger(__name__)
 
@@ -198,22 +198,27 @@ def _augmentation(places: _Places, kind: str, data_dir: Path) -> dict[str, str]:
 def _decompressed(archive: Path, target: Path) -> Path:
     """The tar inside ``archive``, written once."""
     marker = DoneMarker(target.parent / f".{target.name}.done", file_stamp(archive), [target])
-    if not marker.is_current() and begin(marker, f"decompress {archive.name}"):
-        try:
-            with (
-                archive.open("rb") as compressed,
-                tqdm.wrapattr(
-                    compressed, "read", total=archive.stat().st_size, desc=f"decompress {archive.name}"
-                ) as counted,
-                gzip.open(cast(IO[bytes], counted), "rb") as content,
-                atomic_path(target) as temporary,
-                temporary.open("wb") as output,
-            ):
-                shutil.copyfileobj(content, output, 1 << 20)
-        except (OSError, EOFError) as error:
-            raise RecipeError(f"{archive}: cannot be decompressed ({error}); fetch it again") from error
-        finish(marker)
+    if not marker.is_current():
+        with stage(f"decompress {archive.name}", marker) as is_due:
+            if is_due:
+                _decompress(archive, target)
     return target
+
+
+def _decompress(archive: Path, target: Path) -> None:
+    try:
+        with (
+            archive.open("rb") as compressed,
+            tqdm.wrapattr(
+                compressed, "read", total=archive.stat().st_size, desc=f"decompress {archive.name}"
+            ) as counted,
+            gzip.open(cast(IO[bytes], counted), "rb") as content,
+            atomic_path(target) as temporary,
+            temporary.open("wb") as output,
+        ):
+            shutil.copyfileobj(content, output, 1 << 20)
+    except (OSError, EOFError) as error:
+        raise RecipeError(f"{archive}: cannot be decompressed ({error}); fetch it again") from error
 
 
 def download_missing(

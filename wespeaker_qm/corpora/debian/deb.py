@@ -1,0 +1,83 @@
+"""The audio files in a ``.deb``, unpacked without root."""
+
+import contextlib
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from wespeaker_qm.corpora.debian.packages import REMEDY
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import sha256_of, write_text
+
+AUDIO_SUFFIXES = frozenset({".wav", ".ogg", ".opus", ".gsm", ".au"})
+_AR_MAGIC = b"!<arch>\n"
+_AR_HEADER_BYTES = 60
+
+
+def unpack_audio(deb: Path, folder: Path) -> None:
+    """Unpack the audio files of ``deb`` below ``folder``, once: a second call with the same package returns at once.
+
+    Raises:
+        RecipeError: not a Debian package, or damaged.
+    """
+    marker = folder / ".unpacked"
+    digest = sha256_of(deb)
+    if marker.is_file() and marker.read_text(encoding="utf-8").strip() == digest:
+        return
+    begun = folder / ".unpacking"
+    if folder.is_dir() and any(folder.iterdir()) and not (marker.is_file() or begun.is_file()):
+        raise RecipeError(f"{folder}: holds files of another origin than {deb.name}; move it away, or remove it")
+    write_text(begun, digest + "\n")
+    marker.unlink(missing_ok=True)
+    try:
+        with _open_data_tar(deb) as archive:
+            for member in archive:
+                name = PurePosixPath(member.name)
+                content = archive.extractfile(member) if member.isreg() else None
+                if content is None or name.suffix.lower() not in AUDIO_SUFFIXES or ".." in name.parts:
+                    continue
+                target = folder.joinpath(*[part for part in name.parts if part != "/"])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content.read())
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise RecipeError(f"{deb}: cannot be unpacked ({error}); delete the file and run again") from error
+    write_text(marker, digest + "\n")
+    begun.unlink()
+
+
+@contextlib.contextmanager
+def _open_data_tar(deb: Path) -> Iterator[tarfile.TarFile]:
+    """The files of a package, as a tar archive to be read from front to end."""
+    if shutil.which("dpkg-deb") is None:
+        with deb.open("rb") as handle:
+            _seek_data_tar(deb, handle)
+            with tarfile.open(fileobj=handle, mode="r|*") as archive:
+                yield archive
+        return
+    command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                yield archive
+            process.communicate()  # the padding behind the archive
+            if process.returncode:
+                raise OSError(f"dpkg-deb ended with {process.returncode}: the package is damaged")
+        finally:
+            process.kill()
+
+
+def _seek_data_tar(deb: Path, handle: BinaryIO) -> None:
+    """Move to the start of ``data.tar.*``: a .deb is an ``ar`` archive, each member behind 60 bytes of header."""
+    if handle.read(len(_AR_MAGIC)) != _AR_MAGIC:
+        raise RecipeError(f"{deb}: not a Debian package; delete the file and run again")
+    while header := handle.read(_AR_HEADER_BYTES):
+        name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), int(header[48:58])
+        if name == "data.tar.zst":
+            raise RecipeError(f"{deb}: compressed with zstd, which needs dpkg-deb (not found) to unpack. {REMEDY}")
+        if name.startswith("data.tar"):
+            return
+        handle.seek(size + size % 2, 1)
+    raise RecipeError(f"{deb}: holds no data.tar; delete the file and run again")

@@ -1,0 +1,104 @@
+"""Recordings that are no use are found by decoding each once, before anything is written."""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from wespeaker_qm.audio.io import AudioError
+from wespeaker_qm.corpora.folder.tree import Recording
+from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio, refuse_bad_audio
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.parallel import ordered_map
+from wespeaker_qm.utils.tables import write_rows
+
+logger = logging.getLogger(__name__)
+
+_NUM_SHOWN = 5
+
+
+class Facts(NamedTuple):
+    """What decoding one file told; ``fault`` says why it cannot be used, and then the rest is empty."""
+
+    duration_s: float
+    sample_rate: int
+    digest: str
+    fault: str
+
+
+def examine(recordings: Sequence[Recording], min_duration_s: float, num_workers: int) -> dict[str, Facts]:
+    """Decode every file once: key -> facts."""
+    results = ordered_map(partial(_examine_file, min_duration_s=min_duration_s), recordings, num_workers)
+    checked = tqdm(zip(recordings, results, strict=True), total=len(recordings), desc="check audio", unit=" files")
+    facts = {recording.key: result for recording, result in checked}
+    rates = Counter(fact.sample_rate for fact in facts.values() if not fact.fault)
+    if len(rates) > 1:
+        counts = ", ".join(f"{count} of {rate} Hz" for rate, count in sorted(rates.items()))
+        logger.warning("sample rates differ (%s): where they differ by speaker, they give the speaker away", counts)
+    return facts
+
+
+def _examine_file(recording: Recording, min_duration_s: float) -> Facts:
+    try:
+        waveform, sample_rate = read_checked_audio(recording.path, min_duration_s)
+    except AudioError as error:
+        return Facts(0.0, 0, "", str(error))
+    # Rounded to 16 bits, so that a wav file and its flac copy agree.
+    digest = hashlib.sha256(np.rint(waveform * 32767).astype("<i2").tobytes())
+    return Facts(len(waveform) / sample_rate, sample_rate, f"{sample_rate} {digest.hexdigest()}", "")
+
+
+def refuse_unusable(
+    recordings: Sequence[Recording], facts: Mapping[str, Facts], max_bad_fraction: float, data_dir: Path
+) -> list[Recording]:
+    """Return the recordings to use.
+
+    Left out, when ``max_bad_fraction`` allows it: files with a fault, and second copies within one speaker, whose
+    target trial any system would pass. Never allowed: the same audio under two speakers.
+
+    Args:
+        recordings: all of the tree.
+        facts: key -> what decoding told.
+        max_bad_fraction: largest fraction (0 to 1) that may be left out.
+        data_dir: receives the lists of what is left out or refused.
+
+    Raises:
+        RecipeError: too much bad audio (listed in ``bad_audio.tsv``), or shared audio (listed in ``shared_audio.tsv``).
+    """
+    bad, usable = [], []
+    first_of: dict[str, Recording] = {}
+    shared = []
+    for recording in recordings:
+        fault, digest = facts[recording.key].fault, facts[recording.key].digest
+        if fault:
+            bad.append(BadAudio(recording.key, recording.path, fault))
+            continue
+        first = first_of.setdefault(digest, recording)
+        if first is recording:
+            usable.append(recording)
+        elif first.speaker == recording.speaker:
+            bad.append(BadAudio(recording.key, recording.path, f"the same audio as {first.path}"))
+        else:
+            shared.append((first.speaker, first.path, recording.speaker, recording.path))
+    _refuse_shared(shared, data_dir / "shared_audio.tsv")
+    refuse_bad_audio(bad, len(recordings), max_bad_fraction, data_dir / "bad_audio.tsv")
+    return usable
+
+
+def _refuse_shared(shared: Sequence[tuple[str, str, str, str]], list_path: Path) -> None:
+    if not shared:
+        list_path.unlink(missing_ok=True)
+        return
+    write_rows(list_path, [("speaker", "path", "other_speaker", "other_path"), *shared], separator="\t")
+    shown = "".join(f"\n  {path} = {other_path}" for _, path, _, other_path in shared[:_NUM_SHOWN])
+    more = f"\n  ... and {len(shared) - _NUM_SHOWN} more" if len(shared) > _NUM_SHOWN else ""
+    raise RecipeError(
+        f"{list_path}: {len(shared)} pair(s) of files hold the same audio under two speakers:{shown}{more}\n"
+        "One of each pair has the wrong speaker, or the two folders are one person: remove the file or join the folders"
+    )

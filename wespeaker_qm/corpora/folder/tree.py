@@ -1,0 +1,132 @@
+"""A tree of recordings: which files there are, whose, and under which key."""
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from wespeaker_qm.utils.errors import RecipeError
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"})
+_NUM_SHOWN = 5
+
+
+class Recording(NamedTuple):
+    """One audio file: unique key, speaker (both free of white space) and path."""
+
+    key: str
+    speaker: str
+    path: str
+
+
+class Listing(NamedTuple):
+    """What a tree holds; ``others`` counts what is not audio of a speaker, by what it is."""
+
+    recordings: list[Recording]
+    others: Counter[str]
+
+
+def list_recordings(root: Path) -> Listing:
+    """Walk ``root``, following links, in the order of the names.
+
+    Raises:
+        RecipeError: two files or two speakers get the same key, or a name is not printable text.
+    """
+    recordings: dict[str, Recording] = {}
+    folder_of_speaker: dict[str, str] = {}
+    others: Counter[str] = Counter()
+    for path in _walk(root, {os.path.realpath(root)}):
+        parts = path.relative_to(root).parts
+        if any(part.startswith(".") for part in parts):
+            others["hidden"] += 1
+        elif path.suffix.lower() not in SUFFIXES:
+            others[path.suffix or "without extension"] += 1
+        elif len(parts) == 1:
+            others["audio that is in no speaker's folder"] += 1
+        else:
+            _check_name(path)
+            speaker, key = safe_key(parts[:1]), safe_key((*parts[:-1], path.stem))
+            if folder_of_speaker.setdefault(speaker, parts[0]) != parts[0]:
+                raise RecipeError(
+                    f"{root}: the folders {folder_of_speaker[speaker]!r} and {parts[0]!r} would both be speaker "
+                    f"{speaker!r}; rename one"
+                )
+            if key in recordings:
+                raise RecipeError(f"{recordings[key].path} and {path} would both get the key {key!r}; rename one")
+            recordings[key] = Recording(key, speaker, str(path))
+    return Listing(list(recordings.values()), others)
+
+
+def safe_key(parts: Iterable[str]) -> str:
+    """Join names to a key without white space, slashes and other characters that upset Kaldi's tables.
+
+    >>> safe_key(["Anna B.", "day 1", "hello (2)"])
+    'Anna_B.-day_1-hello__2_'
+    """
+    return re.sub(r"[^\w.+=@-]", "_", "-".join(parts))
+
+
+def report(listing: Listing, root: Path) -> None:
+    """Log what a tree holds, and warn of files and folders that are left alone."""
+    speakers = count_by_speaker(listing.recordings)
+    logger.info("%s: %d recordings in %d speakers' folders", root, len(listing.recordings), len(speakers))
+    if listing.others:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(listing.others.items()))
+        logger.warning("%s: %d other files are left alone: %s", root, listing.others.total(), counts)
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    empty = [name for name in folders if safe_key([name]) not in speakers]
+    if empty:
+        logger.warning("%s: %d folders hold no recording: %s", root, len(empty), ", ".join(empty[:_NUM_SHOWN]))
+
+
+def count_by_speaker(recordings: Iterable[Recording]) -> Counter[str]:
+    """Speaker -> number of recordings."""
+    return Counter(recording.speaker for recording in recordings)
+
+
+def noise_clips(root: Path) -> dict[str, list[Path]]:
+    """Category (``noise``, ``music``) -> audio files below ``root``; a folder ``music`` holds music.
+
+    Raises:
+        RecipeError: no such folder, or no such files below it.
+    """
+    if not root.is_dir():
+        raise RecipeError(f"--noise {root}: no such folder; expected 'debian', 'babble', or a tree of audio files")
+    clips: dict[str, list[Path]] = {}
+    num_speech = 0
+    for path in _walk(root, {os.path.realpath(root)}):
+        folders = path.relative_to(root).parts[:-1]
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        if "speech" in folders:
+            num_speech += 1
+        else:
+            clips.setdefault("music" if "music" in folders else "noise", []).append(path)
+    if num_speech:
+        logger.info(
+            "%s: %d files below 'speech' are left out; babble of the training speakers serves", root, num_speech
+        )
+    if not clips:
+        raise RecipeError(f"--noise {root}: no audio files ({', '.join(sorted(SUFFIXES))}) of noise or music below it")
+    return clips
+
+
+def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
+    """Yield all files below ``folder``, each linked folder once."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path = folder / entry.name
+        if not entry.is_dir():
+            yield path
+        elif os.path.realpath(path) not in visited:
+            visited.add(os.path.realpath(path))
+            yield from _walk(path, visited)
+
+
+def _check_name(path: Path) -> None:
+    if not str(path).isprintable():
+        raise RecipeError(f"{str(path)!a}: the name has characters that are not printable text; rename the file")

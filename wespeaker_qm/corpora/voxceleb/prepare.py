@@ -1,0 +1,180 @@
+"""The corpus VoxCeleb: VoxCeleb2 dev to train, VoxCeleb1 to evaluate, MUSAN and RIRS_NOISES to augment.
+
+::
+
+    vox_root: parts, zips, trees, LMDBs -> [download what is missing] -> findings -> Kaldi directories, trial lists
+
+Keys are WeSpeaker's and those of the published trial lists: ``id10270/5r0dWxy17C8/00001.wav``. Archives are read where
+they lie (:mod:`wespeaker_qm.corpus.archives`); packing decodes straight from them into shards.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from wespeaker_qm.corpora.voxceleb.files import TRIAL_LISTS, Findings, download_missing, find
+from wespeaker_qm.corpora.voxceleb.settings import VoxcelebSettings
+from wespeaker_qm.corpora.voxceleb.trials import known_trials, read_published_trials, write_validation
+from wespeaker_qm.corpus.archives import is_locator
+from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.corpus.info import CorpusInfo, prepared_files
+from wespeaker_qm.trials.lists import write_trials
+from wespeaker_qm.utils.done import DoneMarker, content_stamp
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.stage import stage
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
+
+logger = logging.getLogger(__name__)
+
+HEADLINE = "vox1_H_cleaned"
+SUBSET_FILE = "SUBSET"
+"""A file of this name in ``vox_root`` says, as ``--subset true`` does, that it holds a part of VoxCeleb."""
+
+
+def prepare(settings: VoxcelebSettings, *, data: DataFolder, recipe_dir: Path, num_workers: int) -> None:
+    """Write Kaldi directories, trial lists and, last, ``corpus.yaml``, unless nothing has changed.
+
+    Args:
+        settings: where VoxCeleb is, and what to take of it.
+        data: folder to write.
+        recipe_dir: holds ``files.tsv``, what may be downloaded.
+        num_workers: not used: nothing is decoded.
+
+    Raises:
+        RecipeError: something is missing or damaged, or the numbers are not those of VoxCeleb.
+    """
+    root = settings.vox_root
+    if settings.download:
+        download_missing(root, recipe_dir / "files.tsv", settings.sources, settings.access_key, settings.augmentation)
+    elif not root.is_dir():
+        raise RecipeError(
+            f"--vox_root {root}: no such folder; name the one that holds VoxCeleb, or give --download true"
+        )
+    findings = find(root, data.path, settings.augmentation)
+    missing = _missing(findings, settings.augmentation)
+    if missing:
+        raise RecipeError(f"--vox_root {root}: found no {', no '.join(missing)}; add them, or give --download true")
+    is_subset = settings.subset or (root / SUBSET_FILE).is_file()
+
+    inputs = [
+        {name: sorted(recordings.items()) for name, recordings in findings.recordings.items()},
+        [findings.noise, findings.rirs],
+        [content_stamp(path) for path in findings.trial_files.values()],
+        [_stated(settings), is_subset, settings.augmentation],
+    ]
+    outputs = prepared_files(data.path)
+    marker = DoneMarker(data.marker("prepare"), inputs, outputs, version=STAGE_VERSIONS["prepare"])
+    sets = ("vox2_dev", "vox1", "vox2_test", "musan", "rirs")
+    tables = [table for name in sets for table in DataDir.tables(data.path / name)]
+    lists = [data.trials(name) for name in (*TRIAL_LISTS, "vox2_test")]
+    with stage("prepare", marker, others=[*tables, *lists]) as is_due:
+        if is_due:
+            _build(settings, data.path, findings, is_subset)
+
+
+def _build(settings: VoxcelebSettings, data_dir: Path, findings: Findings, is_subset: bool) -> None:
+    (data_dir / "corpus.yaml").unlink(missing_ok=True)
+
+    counts = _Counts(settings.expected, is_subset)
+    for name in ("vox2_dev", "vox1"):
+        _write_speech(data_dir / name, findings.recordings[name], counts)
+    validation = write_validation(data_dir, findings.recordings["vox2_test"])
+    if settings.augmentation:
+        _write_set(data_dir / "musan", findings.noise, lambda key: key.split("/")[0], counts)
+        _write_set(data_dir / "rirs", findings.rirs, lambda key: "-".join(key.split("/")[:2]), counts)
+    for name, path in findings.trial_files.items():
+        trials = read_published_trials(path)
+        kept = known_trials(trials, findings.recordings["vox1"], path, is_subset)
+        counts.check(name, [len(trials)], path)
+        write_trials(data_dir / "trials" / name, kept)
+    counts.finish()
+    for name in TRIAL_LISTS.keys() - findings.trial_files.keys():
+        logger.warning("%s: no %s, so there will be no figures for %s", settings.vox_root, TRIAL_LISTS[name], name)
+    caveat = ""
+    if is_subset:
+        speakers = f"{counts.found['vox2_dev'][0]} training and {counts.found['vox1'][0]} evaluation speakers"
+        caveat = f"A subset of VoxCeleb ({speakers}): not comparable with published figures."
+    CorpusInfo(
+        name=data_dir.name,
+        description=settings.description,
+        caveat=caveat,
+        train="vox2_dev",
+        trials={name: "vox1" for name in TRIAL_LISTS if name in findings.trial_files},
+        headline=HEADLINE,
+        validation=validation,
+        noise="musan" if settings.augmentation else None,
+        rirs="rirs" if settings.augmentation else None,
+    ).save(data_dir / "corpus.yaml")
+
+
+def _stated(settings: VoxcelebSettings) -> dict[str, object]:
+    """What the recipe states of the corpus, whatever the machine."""
+    names = ("name", "description", "sources", "expected")
+    return {"kind": "voxceleb"} | {name: getattr(settings, name) for name in names}
+
+
+def _missing(findings: Findings, augmentation: bool) -> list[str]:
+    wanted = {
+        "VoxCeleb2 dev (vox2_dev_aac_parta*, vox2_dev_aac.zip, or a tree dev/aac/id*/video/*.m4a)": findings.recordings[
+            "vox2_dev"
+        ],
+        "VoxCeleb1 (vox1_dev_wav_parta*, vox1_dev_wav.zip, vox1_test_wav.zip, or a tree wav/id*/video/*.wav)": (
+            findings.recordings["vox1"]
+        ),
+        f"trial list {TRIAL_LISTS[HEADLINE]}": HEADLINE in findings.trial_files,
+    }
+    if augmentation:
+        wanted["MUSAN (musan.tar.gz, a folder musan, or musan/lmdb)"] = findings.noise
+        wanted["RIRS_NOISES (rirs_noises.zip, a folder RIRS_NOISES, or rirs/lmdb)"] = findings.rirs
+    return [name for name, found in wanted.items() if not found]
+
+
+class _Counts:
+    """Numbers found, compared with those of the complete corpus."""
+
+    def __init__(self, expected: Mapping[str, Sequence[int]], is_subset: bool) -> None:
+        self.expected = expected
+        self.is_subset = is_subset
+        self.found: dict[str, list[int]] = {}
+        self.differences: list[str] = []
+
+    def check(self, name: str, found: Sequence[int], where: Path) -> None:
+        """Note a set's numbers."""
+        self.found[name] = list(found)
+        logger.info("%s: %s", name, _counted(name, found))
+        expected = self.expected.get(name, found)
+        if list(found) != list(expected):
+            self.differences.append(
+                f"{name} ({where}): found {_counted(name, found)}, expected {_counted(name, expected)}"
+            )
+
+    def finish(self) -> None:
+        """Raise when something differs and this is not a subset."""
+        if self.differences and not self.is_subset:
+            raise RecipeError(
+                "this is not the complete VoxCeleb:\n  "
+                + "\n  ".join(self.differences)
+                + "\nAdd what is missing (where "
+                "VoxCeleb2 dev and test are merged, vox2_meta.csv), or say --subset true, and the reports say so too"
+            )
+
+
+def _counted(name: str, numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"{numbers[0]:,} trials"
+    groups = {"musan": "categories", "rirs": "rooms"}.get(name, "speakers")
+    return f"{numbers[0]:,} {groups}, {numbers[1]:,} recordings"
+
+
+def _write_speech(path: Path, recordings: Mapping[str, str], counts: _Counts) -> None:
+    _write_set(path, recordings, lambda key: key.split("/")[0], counts)
+    kinds = Counter("archive" if is_locator(source) else Path(source).suffix[1:] for source in recordings.values())
+    logger.info("%s: read from %s", path.name, ", ".join(f"{kind} ({count:,})" for kind, count in kinds.items()))
+
+
+def _write_set(path: Path, recordings: Mapping[str, str], speaker_of: Callable[[str], str], counts: _Counts) -> None:
+    directory = DataDir(wav=dict(recordings), speaker={key: speaker_of(key) for key in recordings})
+    directory.write(path)
+    counts.check(path.name, [len(directory.speakers), len(directory)], path)
