@@ -31,7 +31,8 @@ from wespeaker_qm.losses.alpha import alpha_divergence_loss, target_log_referenc
 from wespeaker_qm.losses.heads import CosineHead
 from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.losses.margins import angular_margin
-from wespeaker_qm.train.distributed import Processes
+from wespeaker_qm.train.build import build_training
+from wespeaker_qm.train.distributed import ALONE
 from wespeaker_qm.train.loop import Trainer
 from wespeaker_qm.utils.arguments import COUNT
 
@@ -110,8 +111,8 @@ def train(config: Config, data: Path, steps: int, dtype: torch.dtype, compute: C
         mock.patch.object(candidates, "_DENSE", 1.0),
         suppress(FinishedError),
     ):
-        trainer = Trainer(config, data, Path(exp_dir), Processes(0, 1, torch.device("cpu")), None)
-        trainer.model.to(dtype)
+        trainer = Trainer(config, build_training(config, data, ALONE), Path(exp_dir))
+        trainer.parts.model.to(dtype)
         one_step = trainer._step
 
         def step_in_dtype(step: int, batch: TrainingBatch) -> dict[str, float]:

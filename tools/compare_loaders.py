@@ -35,8 +35,8 @@ from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.evaluate.metrics import markdown_table
+from wespeaker_qm.network.build import build_fbank
 from wespeaker_qm.packing.shards import ShardReader, encode_pcm16, pack_data_dir, to_pcm16
-from wespeaker_qm.train import build
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.ownership import take_folder
@@ -149,7 +149,7 @@ class Wespeaker:
 def open_ours(folder: Path) -> tuple[TrainingSet, BatchPlan]:
     """The paper's front end on the comparison's audio."""
     config = load_config([ROOT / "conf" / "resnet34.yaml"], [])
-    training = open_training_set(config, folder, build.build_fbank(config, dither=1.0))
+    training = open_training_set(config, folder, build_fbank(config, dither=1.0))
     plan = BatchPlan(
         training.labels, sampler="utterance", samples_per_epoch=10**6, batch_size=BATCH, seed=1, rank=0, world_size=1
     )

@@ -30,9 +30,9 @@ from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import open_training_set
 from wespeaker_qm.evaluate.metrics import markdown_table
+from wespeaker_qm.network.build import build_fbank
 from wespeaker_qm.packing.index import write_index
 from wespeaker_qm.packing.scan import Coding, IndexRow
-from wespeaker_qm.train import build
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.ownership import take_folder
@@ -102,7 +102,7 @@ def start(folder: Path, rank: int, ranks: int, workers: int) -> Start:
     clock = [time.perf_counter()]
     config = load_config([ROOT / "conf" / "resnet34.yaml"], ["dataset_args.aug_prob=0"])
     loading = config.dataloader_args
-    training = open_training_set(config, folder, build.build_fbank(config, dither=1.0))
+    training = open_training_set(config, folder, build_fbank(config, dither=1.0))
     clock.append(time.perf_counter())
     plan = BatchPlan(
         training.labels,

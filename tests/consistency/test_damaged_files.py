@@ -1,5 +1,6 @@
 """No file that we write loads silently when it is not what was written: bits are flipped, ends cut, files exchanged."""
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 import torch
 
 from wespeaker_qm.config import load_config
+from wespeaker_qm.network import checkpoint
 from wespeaker_qm.report.training import read_training_log
 from wespeaker_qm.score.calibration import Calibration, EerCheck, load, save
 from wespeaker_qm.score.cosine import load_mean
-from wespeaker_qm.train import checkpoint
-from wespeaker_qm.train.log import TrainingLog
+from wespeaker_qm.train.log import LogWriter
 from wespeaker_qm.trials.score_files import read_scores, write_scores
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import checked_path, checksum_path
@@ -96,7 +97,7 @@ def _write_config(folder: Path, seed: int) -> None:
 
 
 def _write_log(folder: Path, seed: int) -> None:
-    with TrainingLog(folder, 0) as log:
+    with contextlib.closing(LogWriter(folder, 0)) as log:
         for epoch in range(1, 6):
             log.write("step", epoch=epoch, step=10 * epoch, loss=4.5 / epoch + seed)
             log.write("epoch", epoch=epoch, step=10 * epoch, loss=4.25 / epoch + seed, samples=640 * epoch, minutes=0.5)

@@ -10,6 +10,7 @@ import torch
 
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder, batches_by_length, embed_all
+from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
@@ -26,6 +27,23 @@ def embedder() -> NetworkEmbedder:
     return NetworkEmbedder(encoder, Fbank(num_mel_bins=16), torch.device("cpu"))
 
 
+class MeanEncoder(SpeakerEncoder):
+    """A network that does not mask: it would count padding frames like any others."""
+
+    min_frames = 3
+    masks_padding = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed_dim = 32
+        self.batches: list[int] = []
+
+    def forward(self, features: torch.Tensor, num_frames: torch.Tensor | None = None) -> torch.Tensor:
+        assert num_frames is None
+        self.batches.append(len(features))
+        return torch.cat([features.mean(dim=1), features.std(dim=1)], dim=1)
+
+
 @pytest.fixture
 def reader(tiny_corpus: Path) -> ShardReader:
     return ShardReader(tiny_corpus / "eval" / "shard.list")
@@ -37,6 +55,18 @@ def test_batches_equal_one_at_a_time(embedder: NetworkEmbedder, reader: ShardRea
     alone = np.concatenate([embedder([reader.read(i)]) for i in range(len(reader))])
     assert together.shape == (18, 8)
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_a_network_that_does_not_mask_gets_one_length_at_a_time() -> None:
+    embedder = NetworkEmbedder(MeanEncoder(), Fbank(num_mel_bins=16), torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    waveforms = [rng.standard_normal(n).astype(np.float32) for n in (8000, 16000, 8000, 16001, 9000)]
+    together = embedder(waveforms)
+    assert sorted(embedder.encoder.batches) == [1, 2, 2]  # 16,000 and 16,001 samples have as many frames
+    alone = np.concatenate([embedder([waveform]) for waveform in waveforms])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    with pytest.raises(RecipeError, match="700 samples has fewer than 3 frames"):
+        embedder([waveforms[0][:700]])
 
 
 def test_batches_hold_every_utterance_once_within_the_limit() -> None:

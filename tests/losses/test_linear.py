@@ -17,7 +17,7 @@ from wespeaker_qm.losses.gradients import in_range
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType, angular_margin
 from wespeaker_qm.losses.shards import ClassShards
-from wespeaker_qm.train.loop import batch_figures
+from wespeaker_qm.train.figures import batch_figures
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.precision import exact_float32
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from wespeaker_qm.models.folding import folded
 from wespeaker_qm.models.resnet import ResNet
 
 
@@ -25,19 +24,13 @@ def test_embeddings_are_those_of_the_network(num_frames: list[int] | None) -> No
     before = {name: value.clone() for name, value in network.state_dict().items()}
     features = torch.randn(3, 40, 16)
     lengths = None if num_frames is None else torch.tensor(num_frames)
-    lean = folded(network)
+    lean = network.folded()
     with torch.inference_mode():
         torch.testing.assert_close(lean(features, lengths), network(features, lengths), atol=1e-4, rtol=1e-4)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in lean.modules())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_a_head_is_not_copied() -> None:
-    network = trained_network()
-    network.add_module("projection", torch.nn.Linear(8, 3))
-    assert folded(network).get_submodule("projection") is network.get_submodule("projection")
-
-
 def test_a_network_in_training_is_refused() -> None:
     with pytest.raises(ValueError, match="expected evaluation mode"):
-        folded(trained_network().train())
+        trained_network().train().folded()

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import math
-import re
 import shutil
 import subprocess
 import sys
@@ -18,18 +16,19 @@ import torch
 from wespeaker_qm.config import AlphaArcMarginArgs, Config
 from wespeaker_qm.losses.linear import LinearLoss, Sparsity
 from wespeaker_qm.losses.shards import ClassShards
+from wespeaker_qm.network import checkpoint
+from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.score.validation import validation_check
-from wespeaker_qm.train import build, checkpoint
-from wespeaker_qm.train.distributed import Processes
+from wespeaker_qm.train.build import build_head, build_training
+from wespeaker_qm.train.distributed import ALONE
+from wespeaker_qm.train.figures import batch_figures
 from wespeaker_qm.train.log import log_path
-from wespeaker_qm.train.loop import NonFiniteLossError, Trainer, batch_figures
+from wespeaker_qm.train.loop import NonFiniteLossError, Trainer
 from wespeaker_qm.utils.errors import RecipeError
-
-ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 def trainer(config: Config, corpus: Path, exp_dir: Path) -> Trainer:
-    return Trainer(config, corpus, exp_dir, ALONE, None)
+    return Trainer(config, build_training(config, corpus, ALONE), exp_dir)
 
 
 def weights(exp_dir: Path, epoch: int) -> checkpoint.State:
@@ -99,8 +98,8 @@ def test_training_learns_and_logs(tiny_config: Config, tiny_corpus: Path, tmp_pa
         ),
         scheduler_args=dataclasses.replace(tiny_config.scheduler_args, initial_lr=0.8, final_lr=0.05),
     )
-    check = validation_check(tiny_corpus, build.build_fbank(config, dither=0.0), torch.device("cpu"))
-    Trainer(config, tiny_corpus, tmp_path, ALONE, check).run()
+    check = validation_check(tiny_corpus, build_fbank(config, dither=0.0), torch.device("cpu"))
+    Trainer(config, build_training(config, tiny_corpus, ALONE), tmp_path, check).run()
     records = [json.loads(line) for line in log_path(tmp_path).read_text().splitlines()]
     epochs = [record for record in records if record["type"] == "epoch"]
     assert [record["epoch"] for record in epochs] == list(range(1, 26))
@@ -142,7 +141,7 @@ def test_checkpoint_is_a_plain_state_dict_with_wespeakers_names(
     assert len(state) == 219
     assert state["projection.weight"].shape == (12, 8)
     assert {"conv1.weight", "layer1.0.bn1.running_mean", "seg_1.weight"} <= state.keys()
-    encoder = build.build_encoder(tiny_config)
+    encoder = build_encoder(tiny_config)
     checkpoint.load_encoder(encoder, state, tmp_path)
     assert torch.equal(encoder.conv1.weight, state["conv1.weight"])
 
@@ -151,24 +150,24 @@ def test_non_finite_loss_stops_before_the_update_and_names_the_utterances(
     tiny_config: Config, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     run = trainer(tiny_config, tiny_corpus, tmp_path)
-    frontend = run.loader.frontend.forward
+    frontend = run.parts.loader.frontend.forward
     named = []
 
     def poisoned(batch: object) -> torch.Tensor:
         features = frontend(batch)  # type: ignore[arg-type]
         features[3] = float("nan")
-        named.append(run.data.chunks.key(int(batch.utterance[3])))  # type: ignore[attr-defined]
+        named.append(run.parts.data.chunks.key(int(batch.utterance[3])))  # type: ignore[attr-defined]
         return features
 
-    run.loader.frontend.forward = poisoned  # type: ignore[method-assign]
+    run.parts.loader.frontend.forward = poisoned  # type: ignore[method-assign]
     # In evaluation mode batch norm keeps the rows apart, so that one bad row stays one.
-    run.model.train = lambda mode=True: run.model.eval() if mode else run.model  # type: ignore[method-assign, assignment]
-    run.model.eval = lambda: torch.nn.Module.train(run.model, False)  # type: ignore[method-assign, assignment]
-    before = {name: value.clone() for name, value in run.encoder.named_parameters()}
+    run.parts.model.train = lambda mode=True: run.parts.model.eval() if mode else run.parts.model  # type: ignore[method-assign, assignment]
+    run.parts.model.eval = lambda: torch.nn.Module.train(run.parts.model, False)  # type: ignore[method-assign, assignment]
+    before = {name: value.clone() for name, value in run.parts.model.named_parameters()}
     with pytest.raises(NonFiniteLossError, match="the loss of 1 of 8 utterances is not finite") as error:
         run.run()
     assert named[0] in str(error.value)
-    for name, value in run.encoder.named_parameters():
+    for name, value in run.parts.model.named_parameters():
         assert torch.equal(value, before[name]), name
 
 
@@ -187,9 +186,9 @@ def test_a_margin_that_no_loss_can_bear_is_refused_before_training(tiny_config: 
     projection = dataclasses.replace(tiny_config.projection_args, alpha=2.0, scale=65.0)
     config = dataclasses.replace(tiny_config, margin_update=margin, projection_args=projection)
     with pytest.raises(RecipeError, match="scale margin is 65, expected at most 64"):
-        build.build_head(config, ClassShards(5))
+        build_head(config, ClassShards(5))
     start = dataclasses.replace(margin, update_margin=False)
-    build.build_head(dataclasses.replace(config, margin_update=start), ClassShards(5))
+    build_head(dataclasses.replace(config, margin_update=start), ClassShards(5))
 
 
 def test_prototypes_are_reinitialised_at_the_chosen_epoch(
@@ -202,112 +201,15 @@ def test_prototypes_are_reinitialised_at_the_chosen_epoch(
         run.run()
     assert caplog.text.count("prototypes re-initialised (A3M-I)") == 1
     # Once more, by hand: momentum is cleared, and a second time with the same network changes nothing.
-    run.plan.set_epoch(2)
+    run.parts.plan.set_epoch(2)
     run._reinitialise_head()
-    weight = run.encoder.projection.weight
-    assert not run.optimizer.state[weight]
+    weight = run.parts.model.projection.weight
+    assert not run.parts.optimizer.state[weight]
     before = weight.detach().clone()
     with products:
         run._reinitialise_head()
     torch.testing.assert_close(weight.detach(), before)
     assert products.are_exact
-
-
-def test_averaging_is_the_mean_and_refuses_strangers(tmp_path: Path) -> None:
-    states = [{"w": torch.full((2,), float(i)), "n": torch.tensor(i)} for i in range(3)]
-    paths = [tmp_path / f"model_{i}.pt" for i in range(3)]
-    for state, path in zip(states, paths, strict=True):
-        checkpoint.save(state, path)
-    mean = checkpoint.average(paths)
-    assert mean["w"].tolist() == [1.0, 1.0]
-    assert mean["n"].item() == 2
-    checkpoint.save({"v": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(RecipeError, match=r"other.pt: entries differ"):
-        checkpoint.average([paths[0], tmp_path / "other.pt"])
-
-
-class Runs:
-    """Unpickling it makes a file."""
-
-    def __init__(self, ran: Path) -> None:
-        self.ran = ran
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.ran,)
-
-
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_no_checkpoint_runs_anything(tmp_path: Path, is_zip: bool) -> None:
-    path = tmp_path / "model.pt"
-    torch.save({"w": Runs(tmp_path / "ran")}, path, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(RecipeError, match=r"model\.pt: not a checkpoint of plain tensors"):
-        checkpoint.load(path)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_loading_refuses_what_is_not_a_checkpoint(tiny_config: Config, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no such checkpoint"):
-        checkpoint.load(tmp_path / "absent.pt")
-    (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(RecipeError, match=r"text.pt: not a checkpoint"):
-        checkpoint.load(tmp_path / "text.pt")
-    encoder = build.build_encoder(tiny_config)
-    state = encoder.state_dict()
-    state["seg_1.weight"] = torch.zeros(3, 3)
-    with pytest.raises(RecipeError, match=r"1 entries do not fit the network: seg_1.weight \(3x3, expected 8x128\)"):
-        checkpoint.load_encoder(encoder, state, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("value", "found"),
-    [
-        ({"epoch": 3, "model": {"w": torch.zeros(2)}}, "a dict whose entry 'epoch' is a int"),  # as resume.pt
-        ({"w": [0.0, 1.0]}, "a dict whose entry 'w' is a list"),
-        ({"state": {"w": torch.zeros(2)}}, "a dict whose entry 'state' is a dict"),
-        ({0: torch.zeros(2)}, "a dict whose entry 0 is a Tensor"),
-        ([torch.zeros(2)], "a list"),
-        (torch.zeros(2), "a Tensor"),
-        (None, "a NoneType"),
-        ({}, "an empty dict"),
-    ],
-)
-def test_what_is_no_state_dict_is_told(tiny_config: Config, tmp_path: Path, value, found: str) -> None:
-    path = tmp_path / "other.pt"
-    checkpoint.save(value, path)
-    message = re.escape(f"{path}: found {found}, expected a state_dict of tensors") + r".*/model_<epoch>\.pt or .*avg_"
-    with pytest.raises(RecipeError, match=message):
-        checkpoint.average([path])
-    with pytest.raises(RecipeError, match=message):
-        build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_weights_that_are_not_finite_are_refused_by_name(tiny_config: Config, tmp_path: Path, bad: float) -> None:
-    path = tmp_path / "given.pt"
-    state = build.build_encoder(tiny_config).state_dict()
-    state["seg_1.weight"][0, :2] = bad
-    state["seg_1.bias"][0] = bad
-    checkpoint.save(state, path)
-    message = r"given\.pt: 2 of the 1024 values of seg_1\.weight are NaN or infinite, expected finite weights"
-    with pytest.raises(RecipeError, match=message):
-        build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
-    with pytest.raises(RecipeError, match=message):
-        checkpoint.average([path])
-
-
-def test_weights_beyond_the_networks_range_are_refused(tiny_config: Config, tmp_path: Path) -> None:
-    encoder = build.build_encoder(tiny_config)
-    state = {name: value.double() for name, value in encoder.state_dict().items()}
-    checkpoint.load_encoder(encoder, state, tmp_path)
-    state["seg_1.bias"][0] = 1e300
-    with pytest.raises(RecipeError, match=r"1 of the 8 values of seg_1\.bias are NaN or infinite"):
-        checkpoint.load_encoder(encoder, state, tmp_path)
-
-
-def test_a_head_that_is_passed_over_may_be_anything(tiny_config: Config, tmp_path: Path) -> None:
-    encoder = build.build_encoder(tiny_config)
-    state = {**encoder.state_dict(), "projection.weight": torch.full((3, 8), math.nan)}
-    checkpoint.load_encoder(encoder, state, tmp_path)
 
 
 @pytest.mark.parametrize("amp_dtype", ["bf16", "fp16"])
@@ -335,9 +237,9 @@ def test_training_within_a_window_of_shards(tiny_config: Config, tiny_corpus: Pa
     shuffle_args = dataclasses.replace(tiny_config.dataset_args.shuffle_args, shard_window=1)
     dataset_args = dataclasses.replace(tiny_config.dataset_args, shuffle_args=shuffle_args)
     run = trainer(dataclasses.replace(tiny_config, num_epochs=1, dataset_args=dataset_args), tiny_corpus, tmp_path)
-    visited = np.concatenate([batch_id.utterances for batch_id in run.plan])
+    visited = np.concatenate([batch_id.utterances for batch_id in run.parts.plan])
     assert sorted(visited) == list(range(24))
-    shards = run.data.shards[visited]
+    shards = run.parts.data.shards[visited]
     assert len(set(shards.tolist())) > 1
     assert np.count_nonzero(np.diff(shards)) == len(set(shards.tolist())) - 1  # one shard after another
     run.run()
@@ -353,7 +255,7 @@ def test_two_processes_train_together(tiny_config: Config, tiny_corpus: Path, tm
     subprocess.run([*program, "dataloader_args.batch_size=4"], check=True, capture_output=True, text=True)
     trainer(tiny_config, tiny_corpus, tmp_path / "one").run()
     one, two = weights(tmp_path / "one", 3), weights(tmp_path / "two", 3)
-    start = trainer(tiny_config, tiny_corpus, tmp_path / "start").encoder.state_dict()
+    start = trainer(tiny_config, tiny_corpus, tmp_path / "start").parts.model.checkpoint_state()
     name = "seg_1.weight"
     moved, apart = ((other[name] - one[name]).norm().item() for other in (start, two))
     assert apart < 0.5 * moved

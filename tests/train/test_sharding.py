@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wespeaker_qm.config import Config
-from wespeaker_qm.train import checkpoint
+from wespeaker_qm.network import checkpoint
 
 THREE_STEPS = ("dataloader_args.batch_size=8", "dataset_args.sample_num_per_epoch=48")
 TRAIN = ["-m", "wespeaker_qm.bin.main", "train"]
@@ -17,13 +17,14 @@ DYING = """
 import sys
 from pathlib import Path
 from wespeaker_qm.config import load_config
+from wespeaker_qm.train.build import build_training
 from wespeaker_qm.train.distributed import joined_processes
 from wespeaker_qm.train.loop import Trainer
 
 config, data, exp_dir, *overrides = sys.argv[1:]
 config = load_config([Path(config)], overrides)
 with joined_processes("cpu") as processes:
-    trainer = Trainer(config, Path(data), Path(exp_dir), processes, None)
+    trainer = Trainer(config, build_training(config, Path(data), processes), Path(exp_dir))
     step = trainer._step
     def dying_step(index, batch):
         if index == trainer.steps_per_epoch + 1:

@@ -30,9 +30,9 @@ from wespeaker_qm.dataset.plan import BatchId, BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.losses.shards import ClassShards
-from wespeaker_qm.models.folding import folded
+from wespeaker_qm.network.build import build_encoder, build_fbank
+from wespeaker_qm.network.device import choose_device
 from wespeaker_qm.train import build
-from wespeaker_qm.train.distributed import choose_device
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -120,7 +120,7 @@ def _cells(ratio: Quartiles | None) -> list[str]:
 
 
 def _open(plan: Plan) -> tuple[TrainingSet, BatchPlan]:
-    fbank = build.build_fbank(plan.config, dither=plan.config.dataset_args.fbank_args.dither)
+    fbank = build_fbank(plan.config, dither=plan.config.dataset_args.fbank_args.dither)
     training = open_training_set(plan.config, plan.data_dir, fbank)
     batches = BatchPlan(
         training.labels,
@@ -193,7 +193,7 @@ def _training_step(plan: Plan, num_classes: int, *, channels_last: bool) -> Call
     """Forward, backward and update of a new network on the device of the training."""
     torch.manual_seed(plan.config.seed)
     device = choose_device(plan.config.device)
-    encoder = build.build_encoder(plan.config).to(device)
+    encoder = build_encoder(plan.config).to(device)
     encoder = encoder.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     head = build.build_head(plan.config, ClassShards(num_classes)).to(device)
     amp_dtype = build.amp_dtype(plan.config)
@@ -227,8 +227,8 @@ def time_network(plan: Plan) -> tuple[float, Quartiles | None, Quartiles]:
         for name, channels_last in (("contiguous", False), ("channels-last", True))[: 2 if has_both else 1]
     }
     times_ms = in_turn(steps, plan.rounds)
-    encoder = build.build_encoder(plan.config).to(device).eval()
-    without_norm = folded(encoder)
+    encoder = build_encoder(plan.config).to(device).eval()
+    without_norm = encoder.folded()
 
     @torch.inference_mode()
     def embed(network: torch.nn.Module) -> float:

@@ -1,8 +1,8 @@
 """Embeddings of whole utterances, for every utterance of a packed set.
 
 Deterministic and full-precision: no dither, no cropping, IEEE float32 throughout (neither autocast nor TF32, which is
-PyTorch's default for a GPU's convolutions). Utterances are batched by length, and come out as they would alone (the
-network masks its padding).
+PyTorch's default for a GPU's convolutions). Utterances are batched by length, and come out as they would alone: a
+network that does not mask padding is given those of one length at a time.
 """
 
 from collections.abc import Callable
@@ -16,17 +16,13 @@ from tqdm import tqdm
 
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
-from wespeaker_qm.models.folding import folded
-from wespeaker_qm.models.resnet import ResNet
+from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.precision import exact_float32
 
 FRAMES_PER_BATCH = 4000
 """Frames in a batch, padding counted in: enough to fill a GPU, small enough for the memory of a laptop."""
-
-MIN_FRAMES = 9
-"""The network halves time three times and needs two frames behind that."""
 
 Embedder = Callable[[list[np.ndarray]], np.ndarray]
 """Waveforms, each (S,) float32 in [-1, 1] -> embeddings (N, D) float32."""
@@ -35,8 +31,8 @@ Embedder = Callable[[list[np.ndarray]], np.ndarray]
 class NetworkEmbedder:
     """Embeds with a network in evaluation mode on its own device, in float32 whatever the caller trains in."""
 
-    def __init__(self, encoder: ResNet, fbank: Fbank, device: torch.device) -> None:
-        self.encoder = folded(encoder.to(device).eval())
+    def __init__(self, encoder: SpeakerEncoder, fbank: Fbank, device: torch.device) -> None:
+        self.encoder = encoder.to(device).eval().folded()
         self.fbank = fbank.to(device)
         self.device = device
 
@@ -45,23 +41,39 @@ class NetworkEmbedder:
         """Embed a batch.
 
         Raises:
-            RecipeError: a waveform has fewer than 9 frames.
+            RecipeError: a waveform has fewer frames than the network needs.
         """
-        features = []
         with exact_float32(), torch.autocast(self.device.type, enabled=False):
-            for waveform in waveforms:
-                if self.fbank.num_frames(len(waveform)) < MIN_FRAMES:
-                    raise RecipeError(
-                        f"an utterance of {len(waveform)} samples has fewer than {MIN_FRAMES} frames; "
-                        "pack again with a larger --min_duration (stage 2)"
-                    )
-                row = self.fbank(torch.from_numpy(waveform).to(self.device).unsqueeze(0))
-                features.append(normalise_mean(row)[0])
-            lengths = torch.tensor([len(row) for row in features], device=self.device)
-            padded = pad_sequence(features, batch_first=True)
-            is_padded = len(set(lengths.tolist())) > 1
-            embedding = self.encoder(padded, lengths if is_padded else None)
+            features = [self._features(waveform) for waveform in waveforms]
+            embedding = self._padded(features) if self.encoder.masks_padding else self._by_length(features)
         return embedding.float().cpu().numpy()
+
+    def _features(self, waveform: np.ndarray) -> torch.Tensor:
+        """Features (T, F) of a waveform (S,)."""
+        if self.fbank.num_frames(len(waveform)) < self.encoder.min_frames:
+            raise RecipeError(
+                f"an utterance of {len(waveform)} samples has fewer than {self.encoder.min_frames} frames; "
+                "pack again with a larger --min_duration (stage 2)"
+            )
+        row = self.fbank(torch.from_numpy(waveform).to(self.device).unsqueeze(0))
+        return normalise_mean(row)[0]
+
+    def _padded(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Embeddings (N, D) of utterances of any lengths, in one batch."""
+        lengths = torch.tensor([len(row) for row in features], device=self.device)
+        is_padded = len(set(lengths.tolist())) > 1
+        embedding: torch.Tensor = self.encoder(pad_sequence(features, batch_first=True), lengths if is_padded else None)
+        return embedding
+
+    def _by_length(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Embeddings (N, D) of utterances of any lengths, those of one length in a batch."""
+        rows_of: dict[int, list[int]] = {}
+        for row, each in enumerate(features):
+            rows_of.setdefault(len(each), []).append(row)
+        embedding = torch.empty(len(features), self.encoder.embed_dim, device=self.device)
+        for rows in rows_of.values():
+            embedding[rows] = self.encoder(torch.stack([features[row] for row in rows])).float()
+        return embedding
 
 
 class LtasEmbedder:

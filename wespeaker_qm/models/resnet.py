@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from wespeaker_qm.models.encoder import SpeakerEncoder
+from wespeaker_qm.models.folding import fold_batch_norm
 from wespeaker_qm.models.pooling import TemporalStatisticsPooling
 
 
@@ -60,9 +62,16 @@ class BasicBlock(nn.Module):
         hidden = self.bn2(self.conv2(hidden))
         return _masked(F.relu(hidden + self.shortcut(maps)), mask)
 
+    def fold(self) -> None:
+        """Fold the batch norms into the convolutions, in place; for evaluation mode only."""
+        fold_batch_norm(self, "conv1", "bn1")
+        fold_batch_norm(self, "conv2", "bn2")
+        if len(self.shortcut):
+            fold_batch_norm(self.shortcut, "0", "1")
 
-class ResNet(nn.Module):
-    """Speaker-embedding network: features (B, T, F) -> embedding (B, D).
+
+class ResNet(SpeakerEncoder):
+    """Speaker-embedding network: features (B, T, F) -> embedding (B, D). It masks its padding.
 
     Args:
         num_blocks: blocks in each of the four stages; (3, 4, 6, 3) is ResNet-34, (2, 2, 2, 2) ResNet-18.
@@ -70,6 +79,10 @@ class ResNet(nn.Module):
         embed_dim: D.
         m_channels: channels of the stem; the stages have 1, 2, 4 and 8 times as many. 32 is WeSpeaker's.
     """
+
+    min_frames = 9
+    """The stages halve time three times, and the deviation over time needs two frames behind that."""
+    masks_padding = True
 
     def __init__(
         self, num_blocks: tuple[int, int, int, int], feat_dim: int, embed_dim: int, m_channels: int = 32
@@ -93,17 +106,7 @@ class ResNet(nn.Module):
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(num_blocks - 1)))
 
     def forward(self, features: torch.Tensor, num_frames: torch.Tensor | None = None) -> torch.Tensor:
-        """Embed a batch.
-
-        Args:
-            features: (B, T, F) mean-normalised log mel energies, T at least 9 (the deviation over time needs two
-                frames behind the three halvings).
-            num_frames: (B,) real frames of each row of a padded batch, each at least 9; ``None`` when no row is
-                padded. Rows come out as they would alone.
-
-        Returns:
-            (B, D) embeddings, not length-normalised.
-        """
+        """Embed a batch; see :class:`SpeakerEncoder`."""
         mask = None if num_frames is None else TimeMask(num_frames)
         maps = features.transpose(1, 2).unsqueeze(1)  # (B, 1, F, T)
         maps = _masked(maps, mask)
@@ -114,3 +117,9 @@ class ResNet(nn.Module):
                     mask = mask.halved()
                 maps = block(maps, mask)
         return self.seg_1(self.pool(maps, None if mask is None else mask.num_frames))
+
+    def _fold(self) -> None:
+        fold_batch_norm(self, "conv1", "bn1")
+        for block in self.modules():
+            if isinstance(block, BasicBlock):
+                block.fold()

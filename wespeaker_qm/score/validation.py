@@ -10,7 +10,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.embed.extract import NetworkEmbedder, embed_all
 from wespeaker_qm.evaluate.operating_points import far_name
 from wespeaker_qm.evaluate.summary import verification_summary
-from wespeaker_qm.models.resnet import ResNet
+from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.score.cosine import Directions
 from wespeaker_qm.trials.lists import read_trial_table
@@ -19,7 +19,7 @@ from wespeaker_qm.utils.errors import RecipeError
 
 def validation_check(
     data_dir: Path, fbank: Fbank, device: torch.device
-) -> Callable[[ResNet], dict[str, float | None]] | None:
+) -> Callable[[SpeakerEncoder], dict[str, float | None]] | None:
     """The check of a corpus, or None where it names no validation list.
 
     It scores the list by plain cosine: the training mean, which evaluation subtracts, would cost a pass over the
@@ -47,7 +47,7 @@ def validation_check(
         )
     rows = [row_of[key] for key in trials.utterances]
 
-    def check(encoder: ResNet) -> dict[str, float | None]:
+    def check(encoder: SpeakerEncoder) -> dict[str, float | None]:
         embedder = NetworkEmbedder(encoder, fbank, device)
         embeddings = embed_all(
             embedder,

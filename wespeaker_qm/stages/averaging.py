@@ -3,7 +3,7 @@
 import logging
 
 from wespeaker_qm.config import load_config
-from wespeaker_qm.train import checkpoint
+from wespeaker_qm.network import checkpoint
 from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder

@@ -13,10 +13,11 @@ from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all
+from wespeaker_qm.network import checkpoint
+from wespeaker_qm.network.build import build_encoder, build_fbank
+from wespeaker_qm.network.device import choose_device, refuse_missing_gpus
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.packing.shards import ShardReader
-from wespeaker_qm.train import build, checkpoint
-from wespeaker_qm.train.distributed import choose_device, refuse_missing_gpus
 from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
@@ -104,9 +105,9 @@ def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, cor
     refuse_missing_gpus(config.gpus, config.device)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    fbank = build.build_fbank(config, dither=0.0)
+    fbank = build_fbank(config, dither=0.0)
     torch.manual_seed(config.seed)
-    encoder = build.build_encoder(dataclasses.replace(config, model_init=None))
+    encoder = build_encoder(dataclasses.replace(config, model_init=None))
     inputs: dict[str, Any] = {
         "network": [config.model, dataclasses.asdict(config.model_args)],
         "features": [config.dataset_args.resample_rate, dataclasses.asdict(config.dataset_args.fbank_args)],

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wespeaker_qm.config import Config, load_config
+from wespeaker_qm.network.build import build_fbank
+from wespeaker_qm.network.device import refuse_missing_gpus
 from wespeaker_qm.score.validation import validation_check
-from wespeaker_qm.train import build, resume
-from wespeaker_qm.train.distributed import Processes, joined_processes, refuse_missing_gpus
+from wespeaker_qm.train import resume
+from wespeaker_qm.train.build import build_training
+from wespeaker_qm.train.distributed import Processes, joined_processes
 from wespeaker_qm.train.loop import Trainer, Validation
 from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.done import DoneMarker
@@ -65,9 +68,9 @@ def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processe
         processes.check_shared(run.path)
         processes.agree(inputs, "what is trained on")
         continues = processes.first_decides(lambda: _continues(run, marker, may_resume))
-        trainer = processes.together(
-            lambda: Trainer(config, data.path, run.path, processes, _validation(data, config, processes))
-        )
+        parts = processes.together(lambda: build_training(config, data.path, processes))
+        validate = processes.together(lambda: _validation(data, config, processes))
+        trainer = Trainer(config, parts, run.path, validate)
         if continues:
             trainer.resume()
             processes.together(lambda: _refuse_lost_models(trainer, run, marker))
@@ -123,7 +126,7 @@ def _validation(data: DataFolder, config: Config, processes: Processes) -> Valid
     """The held-out check, which the first process makes for all."""
     if not processes.is_first:
         return None
-    return validation_check(data.path, build.build_fbank(config, dither=0.0), processes.device)
+    return validation_check(data.path, build_fbank(config, dither=0.0), processes.device)
 
 
 def _refuse_lost_models(trainer: Trainer, run: RunFolder, marker: DoneMarker) -> None:

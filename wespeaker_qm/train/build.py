@@ -1,33 +1,136 @@
-"""From a configuration to the network, the head, the optimiser and the schedules: the only name -> class tables."""
+"""From a configuration to the parts of a training: data, network with head, optimiser and schedules."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import AddMarginArgs, AlphaArcMarginArgs, ArcMarginArgs, Config, QMarginArgs, SoftmaxArgs
+from wespeaker_qm.dataset.loader import TrainingLoader
+from wespeaker_qm.dataset.plan import BatchPlan
+from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.losses.heads import AngularMarginHead, CosineHead, QMarginHead
 from wespeaker_qm.losses.linear import check_scale_and_margin
 from wespeaker_qm.losses.shards import ClassShards
-from wespeaker_qm.models.resnet import ResNet
-from wespeaker_qm.train import checkpoint
+from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.train.distributed import Processes
+from wespeaker_qm.train.model import EncoderWithHead
+from wespeaker_qm.train.resume import made_from, validation_digest
 from wespeaker_qm.train.schedules import Schedule, annealed_margin, exponential_decrease
 from wespeaker_qm.utils.errors import RecipeError
 
-MODELS = {"ResNet34": (3, 4, 6, 3)}
-"""Config key ``model`` -> blocks in each stage."""
+
+@dataclass(kw_only=True)
+class TrainingParts:
+    """What a training consists of. Each may be replaced before a trainer gets them."""
+
+    processes: Processes
+    """This process among those that train."""
+    data: TrainingSet
+    """Whom to train on."""
+    plan: BatchPlan
+    """Which utterances make a batch."""
+    loader: TrainingLoader
+    """Reads and augments the batches of the plan."""
+    model: EncoderWithHead
+    """On the device of the training."""
+    optimizer: torch.optim.Optimizer
+    """Of the model's parameters, in their order."""
+    scaler: torch.amp.GradScaler
+    """Of the loss, for fp16."""
+    learning_rate: Schedule
+    margin: Schedule
+    reinit_epoch: int | None
+    """The epoch at whose start A3M-I re-initialises the prototypes."""
+    made_from: dict[str, Any]
+    """Digests of what the weights are made from."""
+    validation_digest: str
+    """Of what the held-out check is made from."""
 
 
-def build_encoder(config: Config) -> ResNet:
-    """The speaker network with random weights, or those of ``model_init``."""
-    args = config.model_args
-    encoder = ResNet(MODELS[config.model], feat_dim=args.feat_dim, embed_dim=args.embed_dim, m_channels=args.m_channels)
-    if config.model_init is not None:
-        path = Path(config.model_init)
-        checkpoint.load_encoder(encoder, checkpoint.load(path), path)
-    return encoder
+def build_training(config: Config, data_dir: Path, processes: Processes) -> TrainingParts:
+    """All parts of a training, with the weights that it begins with. Seeds PyTorch and sets its number of threads.
+
+    Args:
+        config: of the run.
+        data_dir: prepared and packed corpus, e.g. ``data/mini``.
+        processes: this process among those that train.
+
+    Raises:
+        RecipeError: the corpus is not packed or does not fit the configuration, or parts of that do not fit together.
+    """
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    data = open_training_set(config, data_dir, build_fbank(config, dither=config.dataset_args.fbank_args.dither))
+    plan = build_plan(config, data, processes)
+    loader = build_loader(config, data, plan, processes.device)
+    torch.manual_seed(config.seed)
+    model = build_model(config, data.num_classes, processes)
+    return TrainingParts(
+        processes=processes,
+        data=data,
+        plan=plan,
+        loader=loader,
+        model=model,
+        optimizer=build_optimizer(config, list(model.parameters())),
+        scaler=build_scaler(config, model.projection.shards, processes),
+        learning_rate=build_learning_rate(config, len(plan), processes.world_size),
+        margin=build_margin(config, len(plan)),
+        reinit_epoch=reinit_epoch(config),
+        made_from=made_from(config, data_dir),
+        validation_digest=validation_digest(data_dir),
+    )
+
+
+def build_plan(config: Config, data: TrainingSet, processes: Processes) -> BatchPlan:
+    """Which utterances make a batch of this process.
+
+    Raises:
+        RecipeError: an epoch is smaller than one batch.
+    """
+    return BatchPlan(
+        data.labels,
+        sampler=config.dataset_args.sampler,
+        samples_per_epoch=config.dataset_args.sample_num_per_epoch,
+        batch_size=config.dataloader_args.batch_size,
+        seed=config.seed,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        shards=data.shards,
+        shard_window=config.dataset_args.shuffle_args.shard_window,
+    )
+
+
+def build_loader(config: Config, data: TrainingSet, plan: BatchPlan, device: torch.device) -> TrainingLoader:
+    """The batches of ``plan`` on ``device``."""
+    args = config.dataloader_args
+    return TrainingLoader(
+        data.chunks,
+        data.frontend,
+        plan,
+        device=device,
+        frontend_on=args.frontend,
+        num_workers=args.num_workers,
+        prefetch_factor=args.prefetch_factor,
+        pin_memory=args.pin_memory,
+    )
+
+
+def build_model(config: Config, num_classes: int, processes: Processes) -> EncoderWithHead:
+    """The network and its head on the device of the training, with random weights or those of ``model_init``.
+
+    Raises:
+        RecipeError: as :func:`build_encoder`, :func:`build_shards` and :func:`build_head`.
+    """
+    encoder = build_encoder(config)
+    head = build_head(config, build_shards(config, num_classes, processes))
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    model = EncoderWithHead(encoder, head, amp_dtype(config)).to(processes.device).to(memory_format=memory_format)
+    if config.compile:
+        model.encoder.compile()  # in place: the names of its parameters stay
+    return model
 
 
 def build_shards(config: Config, num_classes: int, processes: Processes) -> ClassShards:
@@ -133,16 +236,4 @@ def build_margin(config: Config, steps_per_epoch: int) -> Schedule:
         fix_start_epoch=args.fix_start_epoch,
         increase_type=args.increase_type,
         steps_per_epoch=steps_per_epoch,
-    )
-
-
-def build_fbank(config: Config, dither: float) -> Fbank:
-    """The front end's filter bank; dither 0 in evaluation."""
-    args = config.dataset_args.fbank_args
-    return Fbank(
-        sample_rate=config.dataset_args.resample_rate,
-        num_mel_bins=args.num_mel_bins,
-        frame_length_ms=args.frame_length,
-        frame_shift_ms=args.frame_shift,
-        dither=dither,
     )

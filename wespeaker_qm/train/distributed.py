@@ -6,11 +6,10 @@ Processes that train together must do the same: what depends on a disk, a machin
 """
 
 import os
-import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from wespeaker_qm.network.device import choose_device
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 
@@ -129,6 +129,10 @@ class Processes:
                 )
 
 
+ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
+"""A process that trains by itself, on the CPU."""
+
+
 def _appears(path: Path) -> bool:
     """Whether a file is there, or comes into sight in a moment."""
     give_up = time.monotonic() + _SECONDS_TO_SEE_A_FILE
@@ -137,41 +141,6 @@ def _appears(path: Path) -> bool:
             return False
         time.sleep(0.1)
     return True
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """``auto`` is the GPU of this process if there is one.
-
-    Raises:
-        RecipeError: ``cuda`` without a GPU, or fewer GPUs than processes.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise RecipeError(
-            f"device: process {local_rank} wants a GPU of its own, but {torch.cuda.device_count()} are visible; "
-            "start fewer processes (run.sh --num_processes, or --gpus), check CUDA_VISIBLE_DEVICES, or set device=cpu"
-        )
-    return torch.device("cuda", local_rank)
-
-
-def refuse_missing_gpus(gpus: str | Sequence[int] | None, device: str) -> None:
-    """Check that the GPUs which a configuration asks for are there; with ``device`` cpu it asks for none.
-
-    ``CUDA_VISIBLE_DEVICES``, which ``run.sh --gpus`` sets, has the last word: where it is set, nothing is checked.
-
-    Raises:
-        RecipeError: a GPU is not there.
-    """
-    if gpus is None or device == "cpu" or "CUDA_VISIBLE_DEVICES" in os.environ:
-        return
-    numbers = [int(number) for number in re.findall(r"\d+", str(gpus))]
-    found = torch.cuda.device_count()
-    if any(number >= found for number in numbers):
-        raise RecipeError(
-            f"gpus: found {gpus}, but this machine shows {found} GPU(s); name those that are there (run.sh --gpus), or "
-            "set gpus=null to take what there is, or device=cpu"
-        )
 
 
 @contextmanager

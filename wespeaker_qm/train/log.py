@@ -1,15 +1,18 @@
-"""The training log: one JSON object a line, TensorBoard scalars, and the progress bar."""
+"""The training log: one JSON object a line, TensorBoard scalars, the progress bar, and messages."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
+from wespeaker_qm.config import Config
+from wespeaker_qm.train.distributed import Processes
+from wespeaker_qm.train.figures import Means
 from wespeaker_qm.utils.checksums import GrowingText, verify
+
+logger = logging.getLogger(__name__)
 
 # Scripts read bars through a pipe, where a line a second would drown the log.
 _SECONDS_BETWEEN_LINES = 30.0
@@ -20,7 +23,7 @@ def log_path(exp_dir: Path) -> Path:
     return exp_dir / "train_log.jsonl"
 
 
-class TrainingLog:
+class LogWriter:
     """Appends records to ``train_log.jsonl`` and ``tensorboard/``.
 
     Records have a ``type``: ``step`` (means since the last one), ``epoch`` (means over the epoch), ``valid``
@@ -57,21 +60,112 @@ class TrainingLog:
             if value is not None:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
-    def __enter__(self) -> "TrainingLog":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close both."""
         self._file.close()
         self._board.close()
 
 
-@contextmanager
-def progress_bar(total: int, initial: int, enabled: bool) -> Iterator["tqdm[Any]"]:
+class Journal:
+    """What a training tells while it runs: its log, its progress bar and its messages, on the first process alone.
+
+    The other processes call it likewise, and nothing comes of it.
+
+    Args:
+        exp_dir: of the run.
+        config: of the run.
+        processes: this process among those that train.
+        steps_per_epoch: updates an epoch.
+        last_epoch: the last finished epoch; 0 for a new run.
+
+    Raises:
+        RecipeError: as :class:`LogWriter`.
+    """
+
+    def __init__(
+        self, exp_dir: Path, config: Config, processes: Processes, *, steps_per_epoch: int, last_epoch: int
+    ) -> None:
+        self.config = config
+        self.world_size = processes.world_size
+        self.batch_size = config.dataloader_args.batch_size
+        self.samples_per_epoch = steps_per_epoch * self.batch_size * self.world_size
+        self._writer = LogWriter(exp_dir, last_epoch) if processes.is_first else None
+        self._bar = _progress_bar(
+            total=config.num_epochs * self.samples_per_epoch,
+            initial=last_epoch * self.samples_per_epoch,
+            enabled=processes.is_first,
+        )
+        self.start_epoch(last_epoch + 1)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin the means of an epoch."""
+        self._epoch = epoch
+        self._over_epoch, self._over_interval = Means(), Means()
+
+    def add_step(self, step: int, figures: dict[str, float], wait_s: float, scheduled: dict[str, float]) -> None:
+        """Tell of an update.
+
+        Args:
+            step: updates so far, this one counted in.
+            figures: as :func:`batch_figures` says.
+            wait_s: seconds that the training waited for the batch.
+            scheduled: its ``margin`` and ``learning_rate``.
+        """
+        for means in (self._over_epoch, self._over_interval):
+            means.add(figures, self.batch_size, wait_s)
+        shown = self._over_interval.values(self.world_size)
+        postfix: dict[str, object] = {
+            "epoch": self._epoch,
+            "loss": f"{shown['loss']:.3f}",
+            "acc": f"{shown['accuracy']:.3f}",
+            **{name: f"{shown[name]:.3g}" for name in ("support", "solved") if name in shown},
+            "margin": f"{scheduled['margin']:.3f}",
+            "lr": f"{scheduled['learning_rate']:.2g}",
+            "waited": f"{self._over_epoch.wait_s:.1f}s",
+        }
+        self._bar.set_postfix(postfix, refresh=False)
+        self._bar.update(self.batch_size * self.world_size)
+        if step % self.config.log_batch_interval == 0:
+            self._write("step", step, **shown, **scheduled)
+            self._over_interval = Means()
+
+    def end_epoch(self, step: int, scheduled: dict[str, float], elapsed_s: float) -> None:
+        """Tell of the epoch: its last step and what was scheduled then, and the seconds of all training so far."""
+        values = self._over_epoch.values(self.world_size)
+        seen = {"samples": self._epoch * self.samples_per_epoch, "minutes": elapsed_s / 60}
+        self._write("epoch", step, **values, **scheduled, **seen)
+        is_last = self._epoch == self.config.num_epochs
+        if self._writer is not None and is_last and values.get("dropped", 0.0) > 1 / 2:
+            logger.warning(
+                "projection_args: in the last epoch %.0f %% of the samples gave their own class a posterior of "
+                "exactly 0: the loss is too sparse for them; lower alpha or scale, or train for longer",
+                100 * values["dropped"],
+            )
+
+    def add_validation(self, step: int, figures: dict[str, float | None], elapsed_s: float) -> None:
+        """Tell of a held-out check, whose figures may be None: not measurable."""
+        self._write("valid", step, minutes=elapsed_s / 60, **figures)
+        shown = ", ".join(
+            f"{name} {'not measurable' if value is None else f'{100 * value:.2f} %'}" for name, value in figures.items()
+        )
+        logger.info("epoch %d: held-out verification %s", self._epoch, shown)
+
+    def _write(self, kind: str, step: int, **values: float | None) -> None:
+        if self._writer is not None:
+            self._writer.write(kind, epoch=self._epoch, step=step, **values)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _progress_bar(total: int, initial: int, enabled: bool) -> "tqdm[Any]":
     """A bar over the samples of the whole training: samples a second and time left."""
     bar = tqdm(total=total, initial=initial, unit="sample", desc="training", disable=not enabled, smoothing=0.05)
     if not bar.disable and not bar.fp.isatty():
         bar.mininterval = _SECONDS_BETWEEN_LINES
-    with bar:
-        yield bar
+    return bar

@@ -4,15 +4,15 @@ import dataclasses
 import logging
 
 import torch
-from torch import nn
 
 from wespeaker_qm.dataset.chunks import ChunkDataset
-from wespeaker_qm.dataset.frontend import TrainingFrontend
 from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
+from wespeaker_qm.dataset.training_set import TrainingSet
 from wespeaker_qm.losses.gradients import unit_rows
-from wespeaker_qm.losses.heads import CosineHead, reinitialised_prototypes
+from wespeaker_qm.losses.heads import reinitialised_prototypes
 from wespeaker_qm.train.distributed import Processes
+from wespeaker_qm.train.model import EncoderWithHead
 from wespeaker_qm.utils.precision import exact_float32
 
 logger = logging.getLogger(__name__)
@@ -34,27 +34,25 @@ def without_augmentation(chunks: ChunkDataset) -> ChunkDataset:
 
 
 @torch.no_grad()
-def reinitialise_head(
-    encoder: nn.Module,
-    head: CosineHead,
-    chunks: ChunkDataset,
-    frontend: TrainingFrontend,
-    plan: BatchPlan,
-    processes: Processes,
-) -> None:
-    """Replace the prototypes of ``head`` in place, from one clean pass over the planned epoch.
+def reinitialise_head(model: EncoderWithHead, data: TrainingSet, plan: BatchPlan, processes: Processes) -> None:
+    """Replace the prototypes of a model in place, from one clean pass over the planned epoch.
 
-    The network runs in evaluation mode, and every process sees its share of the samples; classes that the pass does
+    The encoder runs in evaluation mode, and every process sees its share of the samples; classes that the pass does
     not meet keep their prototypes, and are counted in the log.
+
+    Args:
+        model: whose prototypes they are.
+        data: that it trains on.
+        plan: of the training, at the epoch to pass over.
+        processes: this process among those that train.
     """
-    weight, shards = head.weight, head.shards
+    encoder, weight, shards = model.encoder, model.projection.weight, model.projection.shards
     total = torch.zeros_like(weight)
     count = torch.zeros(len(weight), device=weight.device)
     was_training = encoder.training
     encoder.eval()
-    loader = TrainingLoader(
-        without_augmentation(chunks), frontend, plan, device=processes.device, frontend_on="device", num_workers=0
-    )
+    clean = without_augmentation(data.chunks)
+    loader = TrainingLoader(clean, data.frontend, plan, device=processes.device, frontend_on="device", num_workers=0)
     for batch in loader:
         with exact_float32():
             unit = unit_rows(encoder(batch.features))

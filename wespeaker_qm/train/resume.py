@@ -7,6 +7,7 @@ import yaml
 
 from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.network import checkpoint
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.utils.done import differences, file_digest, value_digest
 from wespeaker_qm.utils.errors import RecipeError
@@ -74,6 +75,40 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+_STATE = ("epoch", "elapsed_s", "world_size", "config", "speakers", "model", "optimizer", "scaler", "rng")
+"""What every version has written into resume.pt."""
+
+
+def read_state(
+    path: Path, config: Config, *, speakers: list[str], sources: dict[str, Any], world_size: int
+) -> dict[str, Any]:
+    """Read ``resume.pt``, and check that it was saved with this configuration, data and number of processes.
+
+    Args:
+        path: of the file.
+        config: of the run that wants to continue.
+        speakers: that it trains on.
+        sources: as :func:`made_from` says.
+        world_size: its processes.
+
+    Returns:
+        What ``Trainer.state`` made.
+
+    Raises:
+        RecipeError: it is missing, damaged, no state of a training, or of another run.
+    """
+    state: dict[str, Any] = checkpoint.load(path)
+    missing = [name for name in _STATE if not isinstance(state, dict) or name not in state]
+    if missing:
+        raise RecipeError(
+            f"{path}: found no {', '.join(missing)} in it, expected the state of a training, which a file of "
+            "weights alone (model_<epoch>.pt) is not; put back what the training wrote, or delete the file and "
+            ".done/train to train from the first epoch"
+        )
+    check_same_run(state, config, speakers, sources, world_size, path)
+    return state
 
 
 def check_same_run(

@@ -16,6 +16,9 @@ from wespeaker_qm.utils.errors import RecipeError
 
 State = dict[str, torch.Tensor]
 
+HEAD = "projection."
+"""What the names of the head's entries begin with; all others are the speaker network's."""
+
 _REMEDIES = {
     "avg_model.pt": "delete it and average again (run.sh --stage 4)",
     "resume.pt": "put back a copy of it, or delete it and .done/train to train from the first epoch",
@@ -115,11 +118,11 @@ def _refuse_not_finite(state: State, source: Path) -> None:
             )
 
 
-def load_encoder(model: torch.nn.Module, state: Any, source: Path) -> None:
+def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
     """Load the speaker network's entries; the head's (``projection.*``) are passed over.
 
     Args:
-        model: the network.
+        encoder: the network.
         state: what :func:`load` read: a state_dict, or there is an error.
         source: where it was read, for messages.
 
@@ -127,8 +130,8 @@ def load_encoder(model: torch.nn.Module, state: Any, source: Path) -> None:
         RecipeError: it is no state_dict; names or shapes differ, of which the first few are named; a weight is not
             finite.
     """
-    state = {name: value for name, value in _state_dict(state, source).items() if not name.startswith("projection.")}
-    own = {name: value for name, value in model.state_dict().items() if not name.startswith("projection.")}
+    state = {name: value for name, value in _state_dict(state, source).items() if not name.startswith(HEAD)}
+    own = encoder.state_dict()
     expected = {name: value.shape for name, value in own.items()}
     found = {name: value.shape for name, value in state.items()}
     if found != expected:
@@ -136,13 +139,10 @@ def load_encoder(model: torch.nn.Module, state: Any, source: Path) -> None:
         shown = ", ".join(
             f"{name} ({_size(found.get(name))}, expected {_size(expected.get(name))})" for name in names[:3]
         )
-        raise RecipeError(
-            f"{source}: {len(names)} entries do not fit the network: {shown}; "
-            "check model, model_args.m_channels, feat_dim and embed_dim"
-        )
+        raise RecipeError(f"{source}: {len(names)} entries do not fit the network: {shown}; check model and model_args")
     state = {name: value.to(own[name].dtype) for name, value in state.items()}  # which may have a smaller range
     _refuse_not_finite(state, source)
-    model.load_state_dict(state, strict=False)
+    encoder.load_state_dict(state)
 
 
 def _size(shape: torch.Size | None) -> str:
