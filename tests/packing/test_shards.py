@@ -19,7 +19,7 @@ import soundfile
 
 from wespeaker_qm.audio.io import read_audio_at, write_wav
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.packing import index
+from wespeaker_qm.packing import index, shards
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.packing.shards import ShardReader, pack_data_dir, to_pcm16
 from wespeaker_qm.utils.errors import RecipeError
@@ -220,7 +220,7 @@ def spoil(data_dir):
     return dict(zip(keys, reasons, strict=False))
 
 
-def test_bad_audio_stops_packing_and_is_listed(tmp_path):
+def test_bad_audio_stops_packing_and_is_listed(tmp_path, caplog):
     data_dir, waves = make_data_dir(tmp_path, num_utterances=10)
     pack_data_dir(data_dir)
     reasons = spoil(data_dir)
@@ -234,7 +234,9 @@ def test_bad_audio_stops_packing_and_is_listed(tmp_path):
     for key, path, reason in rows[1:]:
         assert reasons[key] in reason and path.endswith(f"{key}.wav")
 
-    pack_data_dir(data_dir, utterances_per_shard=3, min_duration_s=0.1, max_bad_fraction=0.5)
+    with caplog.at_level("INFO"):
+        pack_data_dir(data_dir, utterances_per_shard=3, min_duration_s=0.1, max_bad_fraction=0.5)
+    assert "packed 5 recordings into 4 shard(s)" in caplog.text
     reader = ShardReader(data_dir / "shard.list")
     assert set(reader.keys) == set(waves) - set(reasons)
     with pytest.raises(RecipeError, match="no recording"):
@@ -592,6 +594,16 @@ def test_nobody_packs_under_a_reader(packed):
         assert contents(data_dir) == before
         other.communicate()
     pack_data_dir(data_dir, utterances_per_shard=2)
+
+
+def test_a_region_of_a_file_is_a_file_of_its_own(tmp_path):
+    """A decoder must not see what stands before or behind its recording in the tar."""
+    (tmp_path / "file").write_bytes(b"behold")
+    with (tmp_path / "file").open("rb") as handle:
+        region, alone = shards._FileRegion(handle.fileno(), 1, 4), io.BytesIO(b"ehol")
+        for step in ((0,), (1,), (-3, 2), (-1, 1), (-9, 1), (6,)):
+            assert region.seek(*step) == alone.seek(*step)
+            assert [region.read(2), region.tell(), region.read()] == [alone.read(2), alone.tell(), alone.read()]
 
 
 def test_a_long_key_is_read(tmp_path):
