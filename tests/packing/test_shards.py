@@ -628,7 +628,7 @@ def test_reader_in_worker_processes(packed, method, monkeypatch):
         futures = [pool.submit(reader.read, *span) for span in spans]
         np.testing.assert_array_equal([future.result() for future in futures], expected)
     copied = pickle.dumps(reader)
-    monkeypatch.setattr("wespeaker_qm.packing.index._file_sha256", None)  # a copy does not verify once more
+    monkeypatch.setattr("wespeaker_qm.packing.index.sha256_of", None)  # a copy does not verify once more
     for other in (pickle.loads(copied), reader):
         other.close()
         np.testing.assert_array_equal([other.read(*span) for span in spans], expected)
