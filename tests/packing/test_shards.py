@@ -159,12 +159,14 @@ def test_what_is_silent_is_for_the_user_to_say(tmp_path):
     assert len(ShardReader(data_dir / "shard.list")) == 7
 
 
-def test_complete_shards_are_kept_and_changed_audio_is_packed_again(packed):
+def test_complete_shards_are_kept_and_changed_audio_is_packed_again(packed, caplog):
     data_dir, waves = packed
     tars = sorted((data_dir / "shards").glob("*.tar"))
     before = [tar.stat().st_mtime_ns for tar in tars]
     (data_dir / "shards" / ".done" / "shards_000001").unlink()  # as if packing had been interrupted there
-    pack_data_dir(data_dir, utterances_per_shard=3)
+    with caplog.at_level("INFO"):
+        pack_data_dir(data_dir, utterances_per_shard=3)
+    assert "2 of 3 shards are complete and kept" in caplog.text
     after = [tar.stat().st_mtime_ns for tar in tars]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
 
