@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wespeaker_qm.bin import calibrate
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
 from wespeaker_qm.report.table5 import read_table
-from wespeaker_qm.score.calibration import VERSION, CalibrationError, EerCheck, load, save
+from wespeaker_qm.score.calibration import CalibrationError, EerCheck, load, save
+from wespeaker_qm.stages import calibrating
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.score_paths import present_variants
 from wespeaker_qm.utils.checksums import checksum_path, remove_checked, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.tables import read_map
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
@@ -525,10 +527,10 @@ def test_recordings_cut_into_equal_pieces_are_told(calibrated, capsys, monkeypat
     """Each speaker of the trials has one duration, which no other has."""
 
     def durations(folder):
-        return {key: 2 + 0.5 * int(key[1]) for key in read_map(folder / "utt2spk")}
+        return {key: 2 + 0.5 * int(key[1]) for key in read_map(folder.utt2spk)}
 
-    monkeypatch.setattr(calibrate, "_durations", durations)
-    monkeypatch.setattr(calibrate, "VERSION", VERSION + 1)
+    monkeypatch.setattr(calibrating, "_durations", durations)
+    monkeypatch.setitem(STAGE_VERSIONS, "calibrate", 7)
     assert main(["calibrate", *calibrated]) == 0
     shown = capsys.readouterr().err
     for name in ("valid", "near", "all"):
@@ -548,7 +550,7 @@ def test_calibrated_scores_of_earlier_versions_are_left_out_and_made_anew(calibr
     assert main(EVALUATE) == 0
     assert "calibrated scores are left out: " in capsys.readouterr().err
     assert list(metrics_of(RUN)["trial_lists"]["near"]["systems"]) == ["trained", "asnorm"]
-    monkeypatch.setattr(calibrate, "VERSION", VERSION + 1)  # as a run of an earlier version: its marker has another
+    monkeypatch.setitem(STAGE_VERSIONS, "calibrate", 7)  # as a run of an earlier version: its marker has another
     assert main(["calibrate", *calibrated]) == 0
     assert "skipped" not in capsys.readouterr().out
     assert load(path)
@@ -567,10 +569,10 @@ def test_a_calibration_that_fails_leaves_no_scores_of_another(calibrated, capsys
     def fail(*_):
         raise CalibrationError("nothing to learn")
 
-    monkeypatch.setattr(calibrate, "fit", fail)
+    monkeypatch.setattr(calibrating, "fit", fail)
     assert main(["calibrate", *calibrated, "--quality", "false"]) == 0
     assert "skipped, because nothing to learn" in capsys.readouterr().err
-    assert present_variants(RUN, ["near", "all"]) == ["asnorm"]
+    assert present_variants(RunFolder(RUN), ["near", "all"]) == ["asnorm"]
 
 
 def test_other_speakers_of_the_cohort_are_normalised_anew(calibrated):

@@ -12,7 +12,6 @@ from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
 from wespeaker_qm.score import calibration
 from wespeaker_qm.score.calibration import (
     RIDGE,
-    VERSION,
     CalibrationError,
     EerCheck,
     check_eer,
@@ -24,6 +23,7 @@ from wespeaker_qm.score.calibration import (
 )
 from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 
 def normal_scores(count, distance=2.0, seed=0):
@@ -319,13 +319,13 @@ def test_saves_what_it_is(tmp_path):
 
 
 def test_refuses_files_of_earlier_versions(tmp_path):
-    path = tmp_path / "calibration.json"
+    path, version = tmp_path / "calibration.json", STAGE_VERSIONS["calibrate"]
     with pytest.raises(RecipeError, match="no such file; calibrate the run again"):
         load(path)
     path.write_text(json.dumps({"features": ["score"], "mean": [0], "deviation": [1], "weight": [1], "bias": 0}))
-    with pytest.raises(RecipeError, match=f"found version 1, expected {VERSION}.*could decide alone.*--stage 7"):
+    with pytest.raises(RecipeError, match=rf"found version 1, expected {version}.*could decide alone.*--stage 7"):
         load(path)
-    for content in ({"version": VERSION}, {"version": VERSION, "model": {}, "lists": {}}, []):
+    for content in ({"version": version}, {"version": version, "model": {}, "lists": {}}, []):
         path.write_text(json.dumps(content))
         with pytest.raises(RecipeError, match="not a calibration"):
             load(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wespeaker_qm.score import cosine
-from wespeaker_qm.trials import writing
+from wespeaker_qm.trials import score_files
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores, to_digits, write_scores
@@ -127,7 +127,7 @@ def test_round_off_leaves_no_cosine_beyond_one():
 
 
 def test_measures_stand_behind_the_label_with_six_digits(tmp_path, trials, monkeypatch):
-    monkeypatch.setattr(writing, "BLOCK_TRIALS", 2)
+    monkeypatch.setattr(score_files, "BLOCK_TRIALS", 2)
     scores = np.array([0.5, 123456.7891, -1.0])
     measures = np.array([[1 / 3, 2.0, 30.0, 4e-7], [10.0, 1234567.0, 0.0, -1.5], [1.0, 2.0, 3.0, 4.0]])
     write_scores(tmp_path / "x.score", trials, scores, measures)
@@ -150,7 +150,7 @@ def test_where_writing_fails_no_older_scores_are_left(tmp_path, trials, monkeypa
     """They would be taken for the new ones."""
     path = tmp_path / "deep" / "x.score"
     write_scores(path, trials, np.array([1.0, 2.0, 3.0]), text=False)
-    monkeypatch.setattr(writing, "write_cache", Mock(side_effect=OSError("disk full")))
+    monkeypatch.setattr(score_files, "write_cache", Mock(side_effect=OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_scores(path, trials, np.array([4.0, 5.0, 6.0]), text=text)
     assert not cache_path(path).exists()

@@ -9,10 +9,11 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.score import normalisation
 from wespeaker_qm.score.cohort import check_apart, load_cohort, speaker_means
 from wespeaker_qm.score.cosine import Directions, load_mean, trial_directions
-from wespeaker_qm.score.normalisation import cohort_statistics, normalise, quality_measures
+from wespeaker_qm.score.normalisation import cohort_statistics, normalised_scores, quality_measures
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
 from wespeaker_qm.utils.tables import write_rows
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
 
@@ -30,7 +31,7 @@ def test_equal_to_wespeaker(monkeypatch, file, top_n):
     statistics = cohort_statistics(directions, table.load(table.names), top_n)
     # WeSpeaker normalises the scores that it has rounded to 5 decimals.
     cosines = read_scores("trials.score", trials).scores
-    np.testing.assert_allclose(normalise(trials, cosines, statistics), oracle.scores, atol=7e-6, rtol=0)
+    np.testing.assert_allclose(normalised_scores(trials, cosines, statistics), oracle.scores, atol=7e-6, rtol=0)
     np.testing.assert_allclose(quality_measures(trials, directions, statistics), oracle.measures, atol=5.1e-5, rtol=0)
 
 
@@ -48,7 +49,7 @@ def test_blocks_in_float32_equal_the_formula_in_float64(monkeypatch, tmp_path, t
     directions = Directions.of(rows, mean, trials.utterances)
     scores = directions.cosines(trials.enrolment, trials.test)
     statistics = cohort_statistics(directions, cohort, top_n)
-    found = normalise(trials, scores, statistics)
+    found = normalised_scores(trials, scores, statistics)
 
     def unit(vectors):
         centred = vectors.astype(np.float64) - mean
@@ -91,20 +92,20 @@ def test_refuses_a_cohort_that_tells_nothing():
 
 
 def test_shared_speakers_and_recordings_are_refused(tmp_path):
-    one, other = tmp_path / "one", tmp_path / "other"
+    one, other = SetFolder(tmp_path / "one"), SetFolder(tmp_path / "other")
     for folder, speaker, recording in ((one, "x", "a.wav"), (other, "y", "b.wav")):
-        folder.mkdir()
-        (folder / "utt2spk").write_text(f"u1 {speaker}\nu2 {folder.name}\n")
-        (folder / "wav.scp").write_text(f"u1 {recording}\nu2 {folder.name}.wav\n")
+        folder.path.mkdir()
+        folder.utt2spk.write_text(f"u1 {speaker}\nu2 {folder.path.name}\n")
+        folder.wav_scp.write_text(f"u1 {recording}\nu2 {folder.path.name}.wav\n")
     check_apart(one, other, "the cohort")  # names of utterances may coincide
-    (other / "utt2spk").write_text("u1 x\nu2 other\n")
+    other.utt2spk.write_text("u1 x\nu2 other\n")
     with pytest.raises(RecipeError, match=r"1 speakers are in the cohort \(.*one\) and in the trials .*\n  x$"):
         check_apart(one, other, "the cohort")
-    (other / "utt2spk").write_text("u1 y\nu2 other\n")
-    (other / "wav.scp").write_text("u1 a.wav\nu2 other.wav\n")
+    other.utt2spk.write_text("u1 y\nu2 other\n")
+    other.wav_scp.write_text("u1 a.wav\nu2 other.wav\n")
     with pytest.raises(RecipeError, match=r"1 recordings are in the cohort .*wav.scp\).*\n  a.wav$"):
         check_apart(one, other, "the cohort")
-    (one / "segments").write_text("u1 a 0 1\n")
+    one.segments.write_text("u1 a 0 1\n")
     check_apart(one, other, "the cohort")
 
 
@@ -130,17 +131,17 @@ def test_the_cohort_is_made_once_and_again_when_its_speakers_change(tmp_path):
     write_vectors(exp_dir / "embeddings" / "train", "xvector", ["a", "b", "c", "d"], vectors)
     write_rows(data / "train" / "utt2spk", [("a", "s"), ("b", "s"), ("c", "t"), ("d", "t")])
     expected = [vectors[:2].mean(axis=0), vectors[2:].mean(axis=0)]
-    np.testing.assert_array_equal(load_cohort(data, exp_dir, info), expected)
+    np.testing.assert_array_equal(load_cohort(DataFolder(data), RunFolder(exp_dir), info), expected)
     table = VectorTable(exp_dir / "embeddings" / "train" / "spk_xvector.scp")
     assert table.names == ["s", "t"]
     np.testing.assert_array_equal(table.load(["t", "s"]), expected[::-1])
     ark = exp_dir / "embeddings" / "train" / "spk_xvector.ark"
     before = ark.stat().st_ino
-    np.testing.assert_array_equal(load_cohort(data, exp_dir, info), expected)
+    np.testing.assert_array_equal(load_cohort(DataFolder(data), RunFolder(exp_dir), info), expected)
     assert ark.stat().st_ino == before, "not made again"
     write_rows(data / "train" / "utt2spk", [("a", "s"), ("b", "t"), ("c", "t"), ("d", "thirds")])
     expected = [vectors[0], vectors[1:3].mean(axis=0), vectors[3]]
-    np.testing.assert_array_equal(load_cohort(data, exp_dir, info), expected)
+    np.testing.assert_array_equal(load_cohort(DataFolder(data), RunFolder(exp_dir), info), expected)
 
 
 def test_means_are_float32_and_a_set_without_utterances_is_refused(tmp_path):

@@ -10,9 +10,11 @@ from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.shards import pack_data_dir
-from wespeaker_qm.score.upstream import digests, refuse_stale, stale
+from wespeaker_qm.score import upstream
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 INFO = CorpusInfo(name="tiny", headline="all", trials={"all": "eval", "hard": "eval"}, train="train")
 SCORED_FROM = ("data/trials/all", "data/trials/hard", "embeddings/eval")
@@ -44,6 +46,18 @@ def places(tmp_path):
 def write_scp(exp: Path, places: dict[str, str], folder: str = "embeddings/eval") -> None:
     lines = (f"{name} {exp / folder}/xvector_{place}\n" for name, place in places.items())
     write(exp / "embeddings" / "eval" / "xvector.scp", "".join(lines))
+
+
+def digests(names, exp: Path, data: Path) -> dict[str, str]:
+    return upstream.digests(names, RunFolder(exp), DataFolder(data))
+
+
+def stale(stage: str, exp: Path, data: Path) -> list[str] | None:
+    return upstream.stale(stage, RunFolder(exp), DataFolder(data))
+
+
+def refuse_stale(exp: Path, data: Path, info: CorpusInfo, *, scored: bool = True) -> None:
+    upstream.refuse_stale(RunFolder(exp), DataFolder(data), info, scored=scored)
 
 
 def record(exp: Path, data: Path, stage: str, names: tuple[str, ...], **options: object) -> None:
@@ -147,3 +161,23 @@ def test_scores_without_a_record_are_taken_only_from_where_there_are_no_embeddin
         refuse_stale(exp, data, INFO)
     (exp / "embeddings").rename(exp / "elsewhere")
     refuse_stale(exp, data, INFO)
+
+
+@pytest.mark.parametrize(
+    ("marker", "stage"),
+    [
+        ("score", "score"),
+        ("extract_eval", "extract"),
+        ("asnorm", "normalise"),
+        ("snorm", "normalise"),
+        ("calibrated", "calibrate"),
+        ("evaluate", "evaluate"),
+    ],
+)
+def test_a_result_of_an_earlier_version_of_the_stage_is_stale(places, monkeypatch, marker, stage):
+    exp, data = places
+    before = STAGE_VERSIONS[stage]
+    DoneMarker(exp / ".done" / marker, {"data/trials/all": crc(b"a b target\n")}, [], version=before).write()
+    assert stale(marker, exp, data) == []
+    monkeypatch.setitem(STAGE_VERSIONS, stage, 7)
+    assert stale(marker, exp, data) == [f"code: was {before}, now 7"]

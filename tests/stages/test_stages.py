@@ -17,8 +17,3 @@ def test_a_stage_is_a_documented_function_of_keywords(name):
         assert section in function.__doc__
     for parameter in parameters:
         assert f"{parameter.name}: " in function.__doc__
-
-
-def test_a_stage_that_is_none_is_told():
-    with pytest.raises(AttributeError, match="has no attribute 'trian'; its stages are"):
-        stages.trian  # noqa: B018

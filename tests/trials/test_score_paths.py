@@ -1,4 +1,4 @@
-"""Names of score files, and which of them are there."""
+"""Which score files of a run are there, and how they go."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from wespeaker_qm.trials import score_paths
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import write_scores
+from wespeaker_qm.utils.layout import RunFolder
 
 
 @pytest.fixture
@@ -15,15 +16,8 @@ def trials(tmp_path):
     return read_trial_table(tmp_path / "trials")
 
 
-def test_where_scores_lie(tmp_path):
-    """As README.md says; run.sh, WeSpeaker's users and the page name these files."""
-    assert score_paths.score_path(tmp_path, "vox1_H") == tmp_path / "scores" / "vox1_H.score"
-    assert score_paths.score_path(tmp_path, "vox1_H", "asnorm") == tmp_path / "scores" / "vox1_H.asnorm.score"
-    assert score_paths.VARIANTS == ("snorm", "asnorm", "calibrated")
-
-
 def test_a_cache_alone_is_there_and_removed_with_the_text(tmp_path, trials):
-    path = score_paths.score_path(tmp_path, "x")
+    path = RunFolder(tmp_path).scores("x")
     assert not score_paths.exists(path)
     for text in (True, False):
         write_scores(path, trials, np.array([1.0, 2.0]), text=text)
@@ -36,9 +30,9 @@ def test_a_cache_alone_is_there_and_removed_with_the_text(tmp_path, trials):
 
 
 def test_a_variant_is_present_where_every_list_has_it(tmp_path, trials):
-    scores = np.array([1.0, 2.0])
+    run, scores = RunFolder(tmp_path), np.array([1.0, 2.0])
     for name, variant in [("one", "calibrated"), ("one", "snorm"), ("two", "calibrated"), ("two", "asnorm")]:
-        write_scores(score_paths.score_path(tmp_path, name, variant), trials, scores, text=variant != "calibrated")
-    assert score_paths.present_variants(tmp_path, iter(["one", "two"])) == ["calibrated"]
-    assert score_paths.present_variants(tmp_path, ["one"]) == ["snorm", "calibrated"]
-    assert score_paths.present_variants(tmp_path, ["three"]) == []
+        write_scores(run.scores(name, variant), trials, scores, text=variant != "calibrated")
+    assert score_paths.present_variants(run, iter(["one", "two"])) == ["calibrated"]
+    assert score_paths.present_variants(run, ["one"]) == ["snorm", "calibrated"]
+    assert score_paths.present_variants(run, ["three"]) == []

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from wespeaker_qm.utils.layout import DataFolder, Folder, RunFolder
+from wespeaker_qm.utils.layout import DataFolder, ExpRoot, Folder, RunFolder
 
 RUN = RunFolder(Path("exp/mini/qmargin_a1.5"))
 DATA = DataFolder(Path("data/mini"))
@@ -45,3 +45,9 @@ def test_a_folder_stands_for_its_path(tmp_path):
     assert os.fspath(RUN) == str(RUN) == "exp/mini/qmargin_a1.5"
     assert Path(RUN) == RUN.path
     assert RunFolder(Path("/exp/a/../b")).name == "b"
+
+
+def test_the_runs_of_a_corpus():
+    root = ExpRoot("exp/mini")
+    found = within(root, root.run("cosface"), root.ltas, root.table5("md"), root.det_table5("pdf"))
+    assert found == ["cosface", "ltas", "table5.md", "det_table5.pdf"]

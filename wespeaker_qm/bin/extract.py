@@ -1,8 +1,8 @@
-"""Options of the second part of stage 4, :func:`wespeaker_qm.stages.extraction.extract`."""
+"""Options of the second part of stage 4, :func:`wespeaker_qm.stages.extracting.extract`."""
 
 import argparse
 
-from wespeaker_qm.stages.extraction import extract
+from wespeaker_qm.stages.extracting import extract
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 

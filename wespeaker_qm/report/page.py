@@ -16,6 +16,7 @@ from wespeaker_qm.report.table5 import read_written
 from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.tables import read_map
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
@@ -50,7 +51,7 @@ def write_report(folders: list[Path], data: Path, output: Path, *, base: Path, t
                 f"{run.systems[TRAINED].trials.path}: not the trials of {first.path}; expected runs on the same list"
             )
     for folder in folders:
-        if reasons := stale("evaluate", folder, data):
+        if reasons := stale("evaluate", RunFolder(folder), DataFolder(data)):
             raise RecipeError(
                 f"{folder}: its figures are of other files than lie there ({'; '.join(reasons)}); evaluate it again "
                 "(run.sh --stage 5)"

@@ -12,10 +12,11 @@ from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, r
 from wespeaker_qm.report.markdown import TRAINED
 from wespeaker_qm.report.training import TrainingLog, read_training_log
 from wespeaker_qm.trials.score_files import read_scores
-from wespeaker_qm.trials.score_paths import VARIANTS, exists, score_path
+from wespeaker_qm.trials.score_paths import VARIANTS, exists
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import read_checked_json
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 
@@ -74,8 +75,8 @@ def read_run(folder: Path) -> Run:
         raise RecipeError(
             f"{path}: made by an older version; evaluate the run again (run.sh --stage 5 --exp_dir {folder})"
         )
-    files = {name: score_path(folder, headline, "" if name == TRAINED else name) for name in names}
-    files |= {name: score_path(Path(other), headline) for name, other in metrics["baselines"].items()}
+    files = {name: RunFolder(folder).scores(headline, "" if name == TRAINED else name) for name in names}
+    files |= {name: RunFolder(other).scores(headline) for name, other in metrics["baselines"].items()}
     systems = {}
     for name, file in files.items():
         if not exists(file):

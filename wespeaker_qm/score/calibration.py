@@ -54,6 +54,7 @@ from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
 from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 MAX_DURATION_S = 20.0
 """Longer utterances are not more trustworthy (WeSpeaker's value)."""
@@ -64,8 +65,6 @@ MAX_SHIFT = math.log(3)
 """Nats by which quality measures may change what the score alone says: the odds by a factor of three."""
 EQUAL_DURATIONS = 0.25
 """Durations with a lower EER give the speaker away; those of unrelated recordings have one half."""
-VERSION = 2
-"""Of ``calibration.json`` and of the model in it; version 1 had no number, and measures that could decide alone."""
 _SEPARATIONS = (0.5, 2.0)
 _NUM_FOLDS = 5
 _FOLD_SEED = 0xF01D
@@ -254,7 +253,7 @@ def check_eer(
 def save(path: Path | str, model: Calibration, checks: Mapping[str, EerCheck]) -> None:
     """Write the model and the checks of the trial lists (name -> check) as JSON, and its checksum."""
     content = {
-        "version": VERSION,
+        "version": STAGE_VERSIONS["calibrate"],
         "model": dataclasses.asdict(model),
         "lists": {name: check._asdict() for name, check in checks.items()},
     }
@@ -274,10 +273,10 @@ def load(path: Path | str) -> tuple[Calibration, dict[str, EerCheck]]:
     content = read_checked_json(path, f"delete it and {remedy}")
     try:
         version = content.get("version", 1)
-        if version != VERSION:
+        if version != STAGE_VERSIONS["calibrate"]:
             raise RecipeError(
-                f"{path}: found version {version}, expected {VERSION}; in version 1 quality measures could decide "
-                f"alone; {remedy}"
+                f"{path}: found version {version}, expected {STAGE_VERSIONS['calibrate']}; in version 1 (which had no "
+                f"number) quality measures could decide alone; {remedy}"
             )
         fields: dict[str, Any] = {
             key: tuple(value) if key in ("base", "full") else value for key, value in content["model"].items()

@@ -11,12 +11,11 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.score.upstream import digests
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError, first_few
-from wespeaker_qm.utils.stage import begin, finish
+from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
+from wespeaker_qm.utils.stage import stage
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.tables import read_map
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
-
-VERSION = 1
-"""Of the code; raised when the means of the same embeddings change."""
 
 _BLOCK_UTTERANCES = 1 << 16
 
@@ -58,22 +57,21 @@ def cohort_sources(info: CorpusInfo) -> list[str]:
     return [f"embeddings/{info.train}", f"data/{info.train}/utt2spk"]
 
 
-def load_cohort(data: Path, exp_dir: Path, info: CorpusInfo) -> NDArray[np.float32]:
+def load_cohort(data: DataFolder, run: RunFolder, info: CorpusInfo) -> NDArray[np.float32]:
     """The (C, D) mean embeddings of the training speakers, made once: ``embeddings/<train>/spk_xvector.scp``."""
-    folder = exp_dir / "embeddings" / info.train
-    source, target = folder / "xvector.scp", folder / "spk_xvector.scp"
-    speaker_path = data / info.train / "utt2spk"
-    inputs = digests(cohort_sources(info), exp_dir, data)
-    marker = DoneMarker(exp_dir / ".done" / "cohort", inputs, [target], version=VERSION, checks_outputs=True)
-    if not marker.is_current() and begin(marker, "cohort", others=[target.with_suffix(".ark")]):
-        cohort = speaker_means(source, read_map(speaker_path))
-        write_vectors(folder, target.stem, cohort.speakers, cohort.means)
-        finish(marker)
+    target = run.speaker_xvectors(info.train)
+    inputs = digests(cohort_sources(info), run, data)
+    marker = DoneMarker(run.marker("cohort"), inputs, [target], version=STAGE_VERSIONS["cohort"], checks_outputs=True)
+    if not marker.is_current():
+        with stage("cohort", marker, others=[target.with_suffix(".ark")]) as is_due:
+            if is_due:
+                cohort = speaker_means(run.xvectors(info.train), read_map(data.set(info.train).utt2spk))
+                write_vectors(target.parent, target.stem, cohort.speakers, cohort.means)
     table = VectorTable(target)
     return table.load(table.names)
 
 
-def check_apart(one: Path, other: Path, what: str, what_other: str = "the trials") -> None:
+def check_apart(one: SetFolder, other: SetFolder, what: str, what_other: str = "the trials") -> None:
     """Refuse two Kaldi directories that share speakers, or recordings under other speakers' names.
 
     Recordings are compared where both have a ``wav.scp``, and neither has ``segments``: of a conversation each may hold
@@ -82,12 +80,11 @@ def check_apart(one: Path, other: Path, what: str, what_other: str = "the trials
     Raises:
         RecipeError: they share some; the first few are named.
     """
-    sides = [set(read_map(folder / "utt2spk").values()) for folder in (one, other)]
+    sides = [set(read_map(folder.utt2spk).values()) for folder in (one, other)]
     _refuse_common("speakers", sides, f"{what} ({one}) and in {what_other} ({other})")
-    lists = [folder / "wav.scp" for folder in (one, other)]
-    if all(path.is_file() and not path.with_name("segments").is_file() for path in lists):
-        sides = [set(read_map(path).values()) for path in lists]
-        _refuse_common("recordings", sides, f"{what} ({lists[0]}) and in {what_other} ({lists[1]})")
+    if all(folder.wav_scp.is_file() and not folder.segments.is_file() for folder in (one, other)):
+        sides = [set(read_map(folder.wav_scp).values()) for folder in (one, other)]
+        _refuse_common("recordings", sides, f"{what} ({one.wav_scp}) and in {what_other} ({other.wav_scp})")
 
 
 def _refuse_common(kind: str, sides: list[set[str]], places: str) -> None:

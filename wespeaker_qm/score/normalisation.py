@@ -76,7 +76,7 @@ def cohort_statistics(
     return CohortStatistics(mean, deviation)
 
 
-def normalise(trials: TrialTable, scores: NDArray[np.float64], cohort: CohortStatistics) -> NDArray[np.float64]:
+def normalised_scores(trials: TrialTable, scores: NDArray[np.float64], cohort: CohortStatistics) -> NDArray[np.float64]:
     """(N,) normalised scores of ``scores`` (N,), the statistics being those of ``trials.utterances``."""
     sides = [(scores - cohort.mean[side]) / cohort.deviation[side] for side in (trials.enrolment, trials.test)]
     return (sides[0] + sides[1]) / 2

@@ -17,27 +17,30 @@ from pathlib import Path
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.trials.cache import cache_path
+from wespeaker_qm.trials.score_paths import CALIBRATED, NORMALISED
 from wespeaker_qm.utils.done import ABSENT, differences, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.tables import read_map
 
 
-def digests(names: Iterable[str], exp_dir: Path, data: Path) -> dict[str, str]:
+def digests(names: Iterable[str], run: RunFolder, data: DataFolder) -> dict[str, str]:
     """Digest of the content of each named artefact, or ``absent``."""
-    return {name: _digest(name, exp_dir, data) for name in dict.fromkeys(names)}
+    return {name: _digest(name, run, data) for name in dict.fromkeys(names)}
 
 
-def _digest(name: str, exp_dir: Path, data: Path) -> str:
+def _digest(name: str, run: RunFolder, data: DataFolder) -> str:
     kind, _, rest = name.partition("/")
     if kind == "data":
-        return file_digest(data / rest)
+        return file_digest(data.path / rest)
     if kind == "audio":
-        return _packed(data / rest)
-    path = exp_dir / name
+        return _packed(data.path / rest)
+    if kind == "embeddings" and run.xvectors(rest).is_file():
+        return _vectors(run.xvectors(rest))
+    path = run.path / name
     if kind == "scores" and not path.is_file():
         return file_digest(cache_path(path))
-    if kind == "embeddings" and (path / "xvector.scp").is_file():
-        return _vectors(path / "xvector.scp")
     return file_digest(path)
 
 
@@ -57,30 +60,42 @@ def _vectors(scp: Path) -> str:
     return value_digest([rows, [file_digest(ark) for ark in arks]])
 
 
-def stale(stage: str, exp_dir: Path, data: Path) -> list[str] | None:
-    """What a stage's result was made from and is another thing now, in words; None where the stage left no record.
+def stale(stage: str, run: RunFolder, data: DataFolder) -> list[str] | None:
+    """Why a stage's result is not what the stage would make now, in words; None where the stage left no record.
+
+    Either what it was made from is another thing now, or the stage's code has changed its figures since.
 
     What is gone meanwhile, as checkpoints are after the average, says nothing.
     """
-    recorded = recorded_inputs(exp_dir / ".done" / stage)
+    recorded = recorded_inputs(run.marker(stage))
     if recorded is None:
         return None
     named = {name: value for name, value in recorded.items() if "/" in name}
-    now = digests(named, exp_dir, data)
-    return differences({name: named[name] for name in named if now[name] != ABSENT}, _without_absent(now))
+    now = digests(named, run, data)
+    code = _code_of(stage)
+    before = {"code": recorded.get("code", code)}
+    return differences(before, {"code": code}) + differences(
+        {name: named[name] for name in named if now[name] != ABSENT}, _without_absent(now)
+    )
+
+
+def _code_of(marker: str) -> int:
+    """The present version of the stage that writes a marker: several, where a stage has one a set or a method."""
+    name = marker.partition("_")[0]
+    return STAGE_VERSIONS[{**dict.fromkeys(NORMALISED, "normalise"), CALIBRATED: "calibrate"}.get(name, name)]
 
 
 def _without_absent(values: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in values.items() if value != ABSENT}
 
 
-def refuse_stale(exp_dir: Path, data: Path, info: CorpusInfo, *, scored: bool = True) -> None:
+def refuse_stale(run: RunFolder, data: DataFolder, info: CorpusInfo, *, scored: bool = True) -> None:
     """Refuse embeddings that are not of the present weights and audio, and cosines not of the present embeddings.
 
     Folders without embeddings hold scores of another origin, which are taken as they are.
 
     Args:
-        exp_dir: of the system.
+        run: the system.
         data: the prepared corpus.
         info: its description.
         scored: False before scoring, when only the embeddings count.
@@ -91,19 +106,19 @@ def refuse_stale(exp_dir: Path, data: Path, info: CorpusInfo, *, scored: bool = 
     sets = dict.fromkeys([*info.trials.values(), info.train])
     stages = {"average": 4, **{f"extract_{name}": 4 for name in sets}, **({"score": 5} if scored else {})}
     for stage, number in stages.items():
-        reasons = stale(stage, exp_dir, data)
+        reasons = stale(stage, run, data)
         if stage == "score" and reasons is not None:
-            recorded = recorded_inputs(exp_dir / ".done" / stage) or {}
+            recorded = recorded_inputs(run.marker(stage)) or {}
             reasons += [
                 f"{name}: not scored with the others" for name in info.trials if f"data/trials/{name}" not in recorded
             ]
         if reasons:
             raise RecipeError(
-                f"{exp_dir}: stage {stage} must run again before anything is made of it ({'; '.join(reasons)}); "
+                f"{run}: stage {stage} must run again before anything is made of it ({'; '.join(reasons)}); "
                 f"run.sh --stage {number}"
             )
-        if reasons is None and stage == "score" and (exp_dir / "embeddings").is_dir():
+        if reasons is None and stage == "score" and run.embeddings.is_dir():
             raise RecipeError(
-                f"{exp_dir}/scores: no record of what they were made from: scoring was interrupted, or an earlier "
+                f"{run.all_scores}: no record of what they were made from: scoring was interrupted, or an earlier "
                 "version made them; score again (run.sh --stage 5)"
             )

@@ -1,4 +1,4 @@
-"""Names of the score files of a run: ``scores/<list>.score``, and what stages 6 and 7 make of it."""
+"""The score files of a run and what stages 6 and 7 make of them: which are there, and how they go."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.utils.checksums import remove_checked
 from wespeaker_qm.utils.done import discard
+from wespeaker_qm.utils.layout import RunFolder
 
 NORMALISED = ("snorm", "asnorm")
 CALIBRATED = "calibrated"
@@ -13,25 +14,20 @@ VARIANTS = (*NORMALISED, CALIBRATED)
 """Kinds of scores made from the cosines of a run, in the order of making."""
 
 
-def score_path(exp_dir: Path, trial_list: str, variant: str = "") -> Path:
-    """The score file of a list: cosines, or one of ``VARIANTS``."""
-    return exp_dir / "scores" / f"{trial_list}{variant and '.'}{variant}.score"
-
-
 def exists(path: Path) -> bool:
     """Whether scores are there, as text or as a cache alone."""
     return path.is_file() or cache_path(path).is_file()
 
 
-def present_variants(exp_dir: Path, trial_lists: Iterable[str]) -> list[str]:
+def present_variants(run: RunFolder, trial_lists: Iterable[str]) -> list[str]:
     """The variants that are there for all of the lists."""
     lists = list(trial_lists)
-    return [variant for variant in VARIANTS if all(exists(score_path(exp_dir, name, variant)) for name in lists)]
+    return [variant for variant in VARIANTS if all(exists(run.scores(name, variant)) for name in lists)]
 
 
-def discard_variant(exp_dir: Path, trial_lists: Iterable[str], variant: str) -> None:
+def discard_variant(run: RunFolder, trial_lists: Iterable[str], variant: str) -> None:
     """Remove scores that are no longer true, as far as stage 6 or 7 wrote them and nobody has changed them since."""
-    discard(exp_dir / ".done" / variant, [score_path(exp_dir, name, variant) for name in trial_lists], remove)
+    discard(run.marker(variant), [run.scores(name, variant) for name in trial_lists], remove)
 
 
 def remove(path: Path) -> None:

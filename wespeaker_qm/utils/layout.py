@@ -208,3 +208,24 @@ class RunFolder(Folder):
     def at_epoch(self, epoch: int) -> "RunFolder":
         """Embeddings and scores of the checkpoint of one epoch."""
         return RunFolder(self.path / self.model(epoch).stem)
+
+
+class ExpRoot(Folder):
+    """``exp/<corpus>``: the runs of a corpus, what they share, and Table 5."""
+
+    def run(self, name: str) -> RunFolder:
+        """One of the runs."""
+        return RunFolder(self.path / name)
+
+    @property
+    def ltas(self) -> RunFolder:
+        """The baseline of long-term average spectra, which no training changes."""
+        return self.run("ltas")
+
+    def table5(self, suffix: str) -> Path:
+        """``table5.md``, ``table5.tex`` or ``table5.json``."""
+        return self.path / f"table5.{suffix}"
+
+    def det_table5(self, suffix: str) -> Path:
+        """DET curves of the table's rows, as ``png`` or ``pdf``."""
+        return self.path / f"det_table5.{suffix}"

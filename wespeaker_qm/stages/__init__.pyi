@@ -1,0 +1,11 @@
+from .averaging import average as average
+from .calibrating import calibrate as calibrate
+from .evaluating import evaluate as evaluate
+from .extracting import extract as extract
+from .normalising import normalise as normalise
+from .packing import pack as pack
+from .preparing import prepare as prepare
+from .reporting import report as report
+from .scoring import score as score
+from .table5 import collect_table5 as collect_table5
+from .training import train as train

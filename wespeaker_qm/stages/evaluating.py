@@ -1,0 +1,164 @@
+"""The end of stages 5 to 7: metrics, DET figure and report from the scores that are there."""
+
+import logging
+from collections.abc import Mapping
+
+from wespeaker_qm.config import load_config
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
+from wespeaker_qm.evaluate.metrics import ListResult, evaluate_list
+from wespeaker_qm.report.markdown import TRAINED, CorpusCard, Evaluation, Training, list_table, write_evaluation
+from wespeaker_qm.report.training import loss_card, read_training_log
+from wespeaker_qm.score.calibration import load as load_calibration
+from wespeaker_qm.score.upstream import digests, refuse_stale, stale
+from wespeaker_qm.trials.lists import read_trial_table
+from wespeaker_qm.trials.score_paths import CALIBRATED, VARIANTS, present_variants
+from wespeaker_qm.utils.done import DoneMarker
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.provenance import provenance
+from wespeaker_qm.utils.stage import reads_data, stage
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
+from wespeaker_qm.utils.tables import read_map
+
+logger = logging.getLogger(__name__)
+
+OWN_SYSTEMS = (TRAINED, *VARIANTS)
+"""Names that no baseline can have."""
+
+
+@reads_data
+def evaluate(
+    *,
+    data: DataFolder,
+    run: RunFolder,
+    baselines: Mapping[str, RunFolder] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> None:
+    """Write ``metrics.json``, ``report.md``, ``report.tex`` and figures of all lists and systems.
+
+    Args:
+        data: a prepared corpus.
+        run: a scored run; its normalised and calibrated scores are evaluated, too, if they are of what is there now.
+        baselines: name -> another system, scored on the same lists; none if None.
+        num_resamples: of the speakers, for the intervals; 0 for none, or at least 2.
+        seed: of the resamples.
+
+    Raises:
+        RecipeError: scores are missing, or not of what is there now; a baseline's name is that of a system of the
+            run; files that no stage made.
+    """
+    info = CorpusInfo.load(data.info)
+    others = dict(baselines or {})
+    for name in others:
+        if name in (*OWN_SYSTEMS, f"{run.name} ({TRAINED})"):
+            raise RecipeError(
+                f"--baseline: {name} is what the run itself is called in the report, expected another name"
+            )
+    for system in (run, *others.values()):
+        refuse_stale(system, data, info)
+    variants, notes = _true_variants(data, run, info)
+    outputs = [run.metrics, run.report("md"), run.report("tex"), run.det("png"), run.det("pdf")]
+    outputs += [run.training_curves] if run.training_log.is_file() else []
+    inputs = _inputs(data, run, info, variants, others)
+    inputs |= {"systems": [*variants, *others], "num_resamples": num_resamples, "seed": seed}
+    marker = DoneMarker(
+        run.marker("evaluate"), inputs, outputs, version=STAGE_VERSIONS["evaluate"], checks_outputs=True
+    )
+    with stage("evaluate", marker) as is_due:
+        if not is_due:
+            return
+        evaluation = Evaluation(
+            run=run.name,
+            corpus=CorpusCard(name=info.name, description=info.description, caveat=info.caveat, headline=info.headline),
+            lists={
+                name: _evaluate_list(data, run, info, name, variants, others, num_resamples, seed)
+                for name in info.trials
+            },
+            training=_training(run),
+            notes=notes,
+            baselines={name: system.path for name, system in others.items()},
+            provenance=provenance(),
+        )
+        write_evaluation(evaluation, run.path)
+        logger.info("%s, list %s (per cent):", info.name, info.headline)
+        logger.info("%s", list_table(evaluation, evaluation.lists[info.headline]))
+        if info.caveat:
+            logger.info("mind: %s", info.caveat)
+        logger.info("report: %s", run.report("md"))
+
+
+def _true_variants(data: DataFolder, run: RunFolder, info: CorpusInfo) -> tuple[list[str], list[str]]:
+    """The normalised and calibrated scores that are there and are of what is there now, and notes; others are told."""
+    true, notes = [], []
+    for variant in present_variants(run, info.trials):
+        reasons = stale(variant, run, data)
+        if reasons is None:
+            reasons = [
+                "no record of what they were made from: by an interrupted run, an earlier version or somebody else"
+            ]
+        if reasons:
+            number = 7 if variant == CALIBRATED else 6
+            logger.warning(
+                "%s: the %s scores are left out: %s; make them again (run.sh --stage %d)",
+                run.all_scores,
+                variant,
+                "; ".join(reasons),
+                number,
+            )
+            continue
+        if variant == CALIBRATED:
+            try:
+                _, checks = load_calibration(run.calibration)
+            except RecipeError as error:
+                logger.warning("calibrated scores are left out: %s", error)
+                continue
+            notes = [f"List {name}: {note}." for name, check in checks.items() for note in check.notes()]
+        true.append(variant)
+    return true, notes
+
+
+def _inputs(
+    data: DataFolder, run: RunFolder, info: CorpusInfo, variants: list[str], baselines: Mapping[str, RunFolder]
+) -> dict[str, object]:
+    """Digests of all that the evaluation reads."""
+    sources = ["data/corpus.yaml", "config.yaml", "train_log.jsonl", "scores/calibration.json"]
+    sources += [f"data/trials/{name}" for name in info.trials]
+    sources += [f"data/{folder}/utt2spk" for folder in info.trials.values()]
+    sources += [f"scores/{run.scores(name, variant).name}" for name in info.trials for variant in ("", *variants)]
+    inputs: dict[str, object] = dict(digests(sources, run, data))
+    for baseline, system in baselines.items():
+        files = (f"scores/{system.scores(name).name}" for name in info.trials)
+        inputs |= {f"{baseline}: {name}": digest for name, digest in digests(files, system, data).items()}
+    return inputs
+
+
+def _evaluate_list(
+    data: DataFolder,
+    run: RunFolder,
+    info: CorpusInfo,
+    name: str,
+    variants: list[str],
+    baselines: Mapping[str, RunFolder],
+    num_resamples: int,
+    seed: int,
+) -> ListResult:
+    files = {TRAINED: run.scores(name), **{variant: run.scores(name, variant) for variant in variants}}
+    files |= {baseline: system.scores(name) for baseline, system in baselines.items()}
+    return evaluate_list(
+        read_trial_table(data.trials(name)),
+        files,
+        read_map(data.set(info.trials[name]).utt2spk),
+        llr_systems=frozenset([CALIBRATED]),
+        num_resamples=num_resamples,
+        seed=seed,
+        progress=f"intervals {name}",
+    )
+
+
+def _training(run: RunFolder) -> Training | None:
+    """None where the run was not trained here."""
+    if not run.training_log.is_file():
+        return None
+    return Training(loss=loss_card(load_config([run.config])), log=read_training_log(run.training_log))
