@@ -2,5 +2,6 @@ from . import audio as audio
 from . import evaluate as evaluate
 from . import losses as losses
 from . import models as models
+from . import stages as stages
 
 __version__: str

@@ -5,8 +5,8 @@
 
     stages.score(data=DataFolder("data/mini"), run=RunFolder("exp/mini/qmargin_a1.5"))
 
-Each is in a module that bears the name of its activity (``score`` in ``scoring.py``) and is imported when the function is first asked
-for, so that scoring and evaluation need no PyTorch. A stage whose inputs have not changed does nothing.
+Each is in a module that bears the name of its activity (``score`` in ``scoring.py``) and is imported when it is first
+asked for, so that scoring and evaluation need no PyTorch. A stage whose inputs have not changed does nothing.
 """
 
 import lazy_loader
