@@ -1,11 +1,15 @@
 import logging
+import re
 import sys
 import types
 
 import pytest
 
 from wespeaker_qm.bin import main as program
+from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.stage import stage
 
 
 @pytest.fixture(autouse=True)
@@ -132,3 +136,82 @@ def test_only_the_chosen_subcommand_is_imported(monkeypatch, capsys):
     program.main(["score"])
     capsys.readouterr()
     assert "wespeaker_qm.bin.train" not in sys.modules
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_command_that_is_refused_at_once_leaves_no_folder_behind(monkeypatch, tmp_path, capsys, said):
+    """Where it had begun to speak it may have worked for hours, and the log is kept."""
+
+    def run(args):
+        if said:
+            say(args)
+        fail(args)
+
+    fake_subcommand(monkeypatch, run)
+    log = tmp_path / "exp" / "typo" / "log" / "score.log"
+    assert program.main(["score", "--exp_dir", "exp/typo", "--log", str(log)]) == 1
+    assert "error: exp/typo: found nothing" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == ([tmp_path / "exp"] if said else [])
+    assert log.is_file() == said
+
+
+def test_folders_and_files_of_others_stay_when_a_command_is_refused(monkeypatch, tmp_path):
+    fake_subcommand(monkeypatch, fail)
+    log = tmp_path / "exp" / "log" / "score.log"
+    (tmp_path / "exp").mkdir()
+    assert program.main(["score", "--log", str(log)]) == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["exp"]
+
+    def leave_something(args):
+        (tmp_path / "exp" / "log" / "begun").touch()
+        fail(args)
+
+    fake_subcommand(monkeypatch, leave_something)
+    assert program.main(["score", "--log", str(log)]) == 1
+    assert sorted(path.name for path in log.parent.iterdir()) == ["begun", "score.log"]
+    fake_subcommand(monkeypatch, fail)
+    assert program.main(["score", "--log", str(log)]) == 1
+    assert log.read_text().count("found nothing") == 2
+
+
+def toy_stage(*, run, text):
+    """A stage as a contributor writes it: a function of keywords, with a marker."""
+    output = run.path / "toy.txt"
+    marker = DoneMarker(run.marker("toy"), {"text": text}, [output], version=1)
+    with stage("toy", marker) as is_due:
+        if is_due:
+            output.write_text(text)
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """The stage as a subcommand: its options, and a row of the table."""
+    module = types.ModuleType("toy_program")
+    module.HELP = "write a text"
+
+    def add_arguments(parser):
+        parser.add_argument("--exp_dir", type=RunFolder, required=True)
+        parser.add_argument("--text", required=True)
+
+    module.add_arguments = add_arguments
+    module.run = lambda args: toy_stage(run=args.exp_dir, text=args.text)
+    monkeypatch.setitem(sys.modules, "toy_program", module)
+    monkeypatch.setitem(program.SUBCOMMANDS, "toy", program.Subcommand("toy_program", stages=(8,)))
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_stage_is_a_function_and_a_row(tmp_path, capsys):
+    run = RunFolder(tmp_path / "run")
+    command = ["toy", "--exp_dir", str(run), "--log", str(run.log("toy")), "--text"]
+    assert program.main([*command, "one"]) == 0
+    assert (run.path / "toy.txt").read_text() == "one"
+    assert run.marker("toy").is_file()
+    capsys.readouterr()
+    assert program.main([*command, "one"]) == 0
+    assert "stage toy: nothing changed since the last run, skipped" in capsys.readouterr().out
+    assert program.main([*command, "two"]) == 0
+    assert (run.path / "toy.txt").read_text() == "two"
+    assert run.log("toy").read_text().count("$ wespeaker-qm toy") == 3
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    assert re.search(r"toy +write a text \(stage 8\)", capsys.readouterr().out)

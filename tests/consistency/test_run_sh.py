@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from wespeaker_qm.bin.main import SUBCOMMANDS
+from wespeaker_qm.utils.layout import RunFolder
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -20,8 +23,9 @@ def test_help_lists_stages_and_every_option_with_its_default():
     result = run_sh("--help")
     assert result.returncode == 0
     stages = re.findall(r"^  (\d)  (\w+) ", result.stdout, re.MULTILINE)
-    names = ("prepare", "pack", "train", "extract", "score", "normalise", "calibrate")
-    assert stages == [(str(number), name) for number, name in enumerate(names, start=1)]
+    # "average" belongs to stage 4, which is called after what it is for.
+    alone = {name: numbers for name, (_, numbers) in SUBCOMMANDS.items() if len(numbers) == 1 and name != "average"}
+    assert stages == [(str(number), name) for name, (number,) in alone.items()]
     (names,) = re.findall(
         r"^options=\((.*?)\)", (ROOT / "run.sh").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
@@ -148,3 +152,19 @@ def test_scripts_are_strict_and_executable(script):
     path = ROOT / script
     assert os.access(path, os.X_OK)
     assert "set -euo pipefail" in path.read_text(encoding="utf-8")
+
+
+def test_the_script_runs_each_subcommand_in_the_stages_of_the_table():
+    """By stage: `wants 5` stands before what stage 5 runs, `wants evaluation` before what ends stages 5 to 7."""
+    script = (ROOT / "run.sh").read_text(encoding="utf-8")
+    body = script[script.index("train_and_evaluate() {") :]
+    found = {}
+    numbers = ()
+    for wanted, launched in re.findall(r'if wants (\w+); then|(?:wespeaker_qm|launch\}") "\$\{\w+\}" (\w+)', body):
+        if wanted:
+            numbers = (5, 6, 7) if wanted == "evaluation" else (int(wanted),)
+        else:
+            found.setdefault(launched, numbers)
+    assert found == {name: row.stages for name, row in SUBCOMMANDS.items() if row.stages}
+    assert '--log "${folder}/log/$1.log"' in script
+    assert str(RunFolder("exp").log("score")) == "exp/log/score.log"

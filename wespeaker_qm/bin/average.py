@@ -5,7 +5,7 @@ import argparse
 from wespeaker_qm.stages.averaging import average
 from wespeaker_qm.utils.layout import RunFolder
 
-HELP = "average the last checkpoints (stage 4)"
+HELP = "average the last checkpoints"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from wespeaker_qm.bench import head, loader
 from wespeaker_qm.config import load_config
 from wespeaker_qm.utils.arguments import COUNT, READERS
+from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import available_cpus
+from wespeaker_qm.utils.stage import reading
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     head_parser.set_defaults(report=_head_report)
 
     loader_parser = benchmarks.add_parser("loader", help=_LOADER_HELP, description=_LOADER_HELP)
-    loader_parser.add_argument("--data", type=Path, default=Path("data/mini"), help="packed (default: %(default)s)")
+    loader_parser.add_argument(
+        "--data", type=DataFolder, default=DataFolder("data/mini"), help="packed (default: %(default)s)"
+    )
     loader_parser.add_argument(
         "--config", type=Path, nargs="+", default=[Path("conf/resnet34.yaml")], metavar="YAML",
         help="front end, network and loss (default: conf/resnet34.yaml)",
@@ -64,9 +68,9 @@ def _head_report(args: argparse.Namespace) -> str:
 
 def _loader_report(args: argparse.Namespace) -> str:
     config = load_config(args.config, args.set)
-    return loader.loader_report(
-        loader.Plan(config, args.data, args.batch_size, args.rounds, args.steps, args.num_workers)
-    )
+    plan = loader.Plan(config, args.data.path, args.batch_size, args.rounds, args.steps, args.num_workers)
+    with reading(args.data):
+        return loader.loader_report(plan)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from wespeaker_qm.trials.score_paths import NORMALISED
 from wespeaker_qm.utils.arguments import true_or_false, whole_number
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
-HELP = "calibrate the scores to log-likelihood ratios, on trials of other speakers (stage 7)"
+HELP = "calibrate the scores to log-likelihood ratios, on trials of other speakers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

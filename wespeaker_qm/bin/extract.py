@@ -6,7 +6,7 @@ from wespeaker_qm.stages.extracting import extract
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
-HELP = "extract embeddings of whole utterances (stage 4)"
+HELP = "extract embeddings of whole utterances"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,8 @@
 """``wespeaker-qm <subcommand>``: finds the subcommand's module, sets up logging, runs it.
 
-A subcommand is a module of this package with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``. One that
-has options which depend on the value of another adds them in ``add_dependent_arguments(parser, arguments)``.
+A subcommand is a row of :data:`SUBCOMMANDS`. Its module has ``HELP`` (one line), ``add_arguments(parser)`` and
+``run(args)``, which calls one function with what was parsed, mostly one of :mod:`wespeaker_qm.stages`. A module with
+options that depend on the value of another adds them in ``add_dependent_arguments(parser, arguments)``.
 """
 
 import argparse
@@ -14,21 +15,44 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from tqdm import tqdm
 
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.lock import lock_for_reading, unlock_all
+from wespeaker_qm.utils.lock import unlock_all
 
-SUBCOMMANDS = (
-    *("prepare", "pack", "train", "average", "extract", "score", "normalise", "calibrate", "evaluate", "report"),
-    *("table5", "metrics", "threshold", "compare", "bench"),
-)
-"""In the order of run.sh's stages, then the others; each is ``wespeaker_qm/bin/<name>.py``."""
+
+class Subcommand(NamedTuple):
+    """What there is to know of a subcommand before its module is imported."""
+
+    module: str
+    """Where its options are declared."""
+    stages: tuple[int, ...] = ()
+    """Numbers of the stages of run.sh that run it."""
+
+
+SUBCOMMANDS: dict[str, Subcommand] = {
+    "prepare": Subcommand("wespeaker_qm.bin.prepare", stages=(1,)),
+    "pack": Subcommand("wespeaker_qm.bin.pack", stages=(2,)),
+    "train": Subcommand("wespeaker_qm.bin.train", stages=(3,)),
+    "average": Subcommand("wespeaker_qm.bin.average", stages=(4,)),
+    "extract": Subcommand("wespeaker_qm.bin.extract", stages=(4,)),
+    "score": Subcommand("wespeaker_qm.bin.score", stages=(5,)),
+    "normalise": Subcommand("wespeaker_qm.bin.normalise", stages=(6,)),
+    "calibrate": Subcommand("wespeaker_qm.bin.calibrate", stages=(7,)),
+    "evaluate": Subcommand("wespeaker_qm.bin.evaluate", stages=(5, 6, 7)),
+    "report": Subcommand("wespeaker_qm.bin.report", stages=(5, 6, 7)),
+    "table5": Subcommand("wespeaker_qm.bin.table5", stages=(5, 6, 7)),
+    "metrics": Subcommand("wespeaker_qm.bin.metrics"),
+    "threshold": Subcommand("wespeaker_qm.bin.threshold"),
+    "compare": Subcommand("wespeaker_qm.bin.compare"),
+    "bench": Subcommand("wespeaker_qm.bin.bench"),
+}
+"""In the order in which run.sh runs them, then the others."""
 
 _LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [^\s:]+:\d+ [A-Z]+ ")
-"""How each log line begins that :func:`_log_into` has written, in this version and all before."""
+"""How each log line begins that :class:`_LogFile` has written, in this version and all before."""
 _LONGEST_START = 200
 """Bytes, more than that matches."""
 
@@ -68,13 +92,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args, module = _parse(arguments)
     is_first = os.environ.get("RANK", "0") == "0"
     _set_up_logging(is_first)
+    log = None
     try:
         if args.log is not None and is_first:
-            _log_into(args.log, arguments)
-        _keep_writers_out(args)
+            log = _open_log(args.log, arguments)
         module.run(args)
     except RecipeError as error:
         logger.error("error: %s", error)
+        if log is not None:
+            log.remove_if_nothing_was_done()
         return 1
     except KeyboardInterrupt:
         logger.error("interrupted; the same command goes on where it stopped")
@@ -87,24 +113,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _keep_writers_out(args: argparse.Namespace) -> None:
-    """While a subcommand reads a prepared corpus, nobody prepares it anew."""
-    data = getattr(args, "data", None)
-    if isinstance(data, Path) and args.subcommand != "prepare" and data.is_dir():
-        lock_for_reading(data)
-
-
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
     """Parse the command line, importing only the chosen subcommand (all of them when none is chosen: --help)."""
     parser = _Parser(prog="wespeaker-qm", description="Speaker verification with sparsity-inducing divergence losses.")
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
-    chosen = [name for name in SUBCOMMANDS if name in arguments[:1]] or SUBCOMMANDS
+    chosen = [name for name in SUBCOMMANDS if name in arguments[:1]] or list(SUBCOMMANDS)
     modules = {name: _module(name) for name in chosen}
     for name, module in modules.items():
         if isinstance(module, str):
             subparsers.add_parser(name, help=f"needs {module}: pip install 'wespeaker_qm[train]'")
             continue
-        subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
+        text = f"{module.HELP}{_when(SUBCOMMANDS[name].stages)}"
+        subparser = subparsers.add_parser(name, help=text, description=text)
         module.add_arguments(subparser)
         if name in arguments[:1] and hasattr(module, "add_dependent_arguments"):
             module.add_dependent_arguments(subparser, arguments[1:])
@@ -121,12 +141,19 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
 def _module(name: str) -> Any:
     """The module of a subcommand, or the name of the package that it needs and that is not installed."""
     try:
-        return importlib.import_module(f"wespeaker_qm.bin.{name}")
+        return importlib.import_module(SUBCOMMANDS[name].module)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         if package == "wespeaker_qm":
             raise
         return package
+
+
+def _when(stages: tuple[int, ...]) -> str:
+    """When run.sh runs a subcommand, for its help; several stages end with it."""
+    if not stages:
+        return ""
+    return f" (stage {stages[0]})" if len(stages) == 1 else f" (end of stages {stages[0]} to {stages[-1]})"
 
 
 def _set_up_logging(is_first: bool) -> None:
@@ -138,17 +165,44 @@ def _set_up_logging(is_first: bool) -> None:
     logging.captureWarnings(True)
 
 
-def _log_into(log: Path, arguments: Sequence[str]) -> None:
+class _LogFile(logging.FileHandler):
+    """Appends log lines to a file, whose folders are made."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._made = [folder for folder in log.absolute().parents if not folder.exists()]
+        self._num_lines = 0
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.is_file():
+            _refuse_other_files(log)
+        super().__init__(log, encoding="utf-8")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._num_lines += 1
+        super().emit(record)
+
+    def remove_if_nothing_was_done(self) -> None:
+        """Leave no folder behind that was made for nothing but the log of a command that was refused at once.
+
+        Such a log holds the command and the error, which the console shows, too.
+        """
+        if self._num_lines > 2 or not self._made or len(list(self._made[-1].rglob("*"))) > len(self._made):
+            return
+        logging.getLogger().removeHandler(self)
+        self.close()
+        self._log.unlink()
+        for folder in self._made:
+            folder.rmdir()
+
+
+def _open_log(log: Path, arguments: Sequence[str]) -> _LogFile:
     """Append the log lines to a file, too, the command first.
 
     Raises:
         RecipeError: there is such a file, but it is no log; or it cannot be written.
     """
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        if log.is_file():
-            _refuse_other_files(log)
-        handler = logging.FileHandler(log, encoding="utf-8")
+        handler = _LogFile(log)
     except OSError as error:
         raise RecipeError(
             f"--log {log}: cannot be written ({error.strerror}), expected a log of wespeaker-qm, or a new file"
@@ -157,6 +211,7 @@ def _log_into(log: Path, arguments: Sequence[str]) -> None:
     logging.getLogger().addHandler(handler)
     command = ("$ wespeaker-qm %s", (shlex.join(arguments),))
     handler.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, *command, None))
+    return handler
 
 
 def _refuse_other_files(log: Path) -> None:

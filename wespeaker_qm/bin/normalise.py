@@ -8,7 +8,7 @@ from wespeaker_qm.trials.score_paths import NORMALISED
 from wespeaker_qm.utils.arguments import whole_number
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
-HELP = "AS-norm or S-norm of the scores against the training speakers (stage 6)"
+HELP = "AS-norm or S-norm of the scores against the training speakers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from wespeaker_qm.utils.arguments import COUNT, FRACTION, PROCESSES, SAMPLE_RATE
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import available_cpus
 
-HELP = "pack audio, noise and impulse responses into shards (stage 2)"
+HELP = "pack audio, noise and impulse responses into shards"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import available_cpus
 
-HELP = "prepare data directories, trials, noise and impulse responses of a corpus (stage 1)"
+HELP = "prepare data directories, trials, noise and impulse responses of a corpus"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

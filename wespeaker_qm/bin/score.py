@@ -6,7 +6,7 @@ from wespeaker_qm.stages.scoring import score
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
-HELP = "score trial lists by cosine, the training mean subtracted (stage 5)"
+HELP = "score trial lists by cosine, the training mean subtracted"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

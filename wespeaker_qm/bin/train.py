@@ -7,7 +7,7 @@ from wespeaker_qm.stages.training import train
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
-HELP = "train a speaker network (stage 3)"
+HELP = "train a speaker network"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
