@@ -18,7 +18,7 @@ from wespeaker_qm.bin.main import main
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.packing.shards import pack_data_dir
+from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.tables import write_rows
 from wespeaker_qm.utils.vectors import write_vectors

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from wespeaker_qm.bench.timing import paired_ratios
 from wespeaker_qm.dataset.plan import epoch_order
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.arguments import COUNT
 
 CHUNK_S = 2.015

@@ -25,7 +25,7 @@ from wespeaker_qm.audio.io import read_audio_at
 from wespeaker_qm.corpora.voxceleb.prepare import SUBSET_FILE
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.packing.shards import encode_pcm16, to_pcm16
+from wespeaker_qm.packing.format import encode_pcm16, to_pcm16
 from wespeaker_qm.trials.lists import make_trials
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.files import atomic_path, write_text

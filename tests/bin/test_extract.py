@@ -16,7 +16,7 @@ from wespeaker_qm.bin import average, extract, score, train
 from wespeaker_qm.config import Config
 from wespeaker_qm.embed.extract import NetworkEmbedder
 from wespeaker_qm.network import build, checkpoint
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.errors import RecipeError
 

@@ -17,7 +17,7 @@ from wespeaker_qm.corpora.folder.tree import list_recordings
 from wespeaker_qm.corpora.folder.trials import draw_trials
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.trials.lists import Trial, make_trials
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_rows

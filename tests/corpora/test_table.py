@@ -14,7 +14,7 @@ from wespeaker_qm.corpora.settings import Setting
 from wespeaker_qm.corpora.table import CORPORA, Corpus
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo, prepared_files
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.trials.lists import make_trials, write_trials
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.done import DoneMarker

@@ -21,7 +21,8 @@ from wespeaker_qm.corpora.voxceleb.prepare import SUBSET_FILE
 from wespeaker_qm.corpus.archives import archive_files, list_tar, list_zip, read_member
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.packing.shards import ShardReader, pack_data_dir
+from wespeaker_qm.packing.pack import pack_data_dir
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.stages import prepare
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder

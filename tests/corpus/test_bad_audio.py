@@ -12,7 +12,7 @@ from wespeaker_qm.audio.io import AudioError
 from wespeaker_qm.corpus.archives import list_tar
 from wespeaker_qm.corpus.bad_audio import read_checked_audio
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.packing.shards import pack_data_dir
+from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.utils.errors import RecipeError
 
 

@@ -13,7 +13,8 @@ from wespeaker_qm.audio.io import AudioError, write_wav
 from wespeaker_qm.corpus.archives import list_zip
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.segments import Span, read_span, split_segment
-from wespeaker_qm.packing.shards import ShardReader, pack_data_dir
+from wespeaker_qm.packing.pack import pack_data_dir
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 
 RATE = 16000

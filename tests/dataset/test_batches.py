@@ -20,7 +20,7 @@ from wespeaker_qm.dataset.loader import FrontendPlace, TrainingBatch, TrainingLo
 from wespeaker_qm.dataset.plan import BatchId, BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.network.build import build_fbank
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 
 

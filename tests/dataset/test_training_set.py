@@ -16,7 +16,7 @@ from wespeaker_qm.dataset.draws import NOISE, REVERB, DrawSettings
 from wespeaker_qm.dataset.plan import BatchId
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.network.build import build_fbank
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 
 
@@ -102,7 +102,7 @@ def test_one_speaker_is_nothing_to_train_on(open_with, tmp_path: Path) -> None:
 def _one_speaker(tmp_path: Path) -> str:
     from wespeaker_qm.audio.io import write_wav
     from wespeaker_qm.corpus.datadir import DataDir
-    from wespeaker_qm.packing.shards import pack_data_dir
+    from wespeaker_qm.packing.pack import pack_data_dir
 
     folder = tmp_path / "lonely"
     for key in "ab":

@@ -12,7 +12,7 @@ from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder, batches_by_length, embed_all
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.models.resnet import ResNet
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.vectors import write_vectors
 

@@ -15,8 +15,8 @@ import soundfile
 
 from wespeaker_qm.audio.io import AudioError, read_audio
 from wespeaker_qm.packing.index import packed_digest, write_index
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.packing.scan import Coding, IndexRow, audio_facts, scan_tar
-from wespeaker_qm.packing.shards import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 
 RATE = 16000

@@ -9,7 +9,7 @@ import pytest
 from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.packing.shards import pack_data_dir
+from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.score import upstream
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError

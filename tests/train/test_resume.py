@@ -11,7 +11,7 @@ import pytest
 from wespeaker_qm.bin import train
 from wespeaker_qm.config import Config
 from wespeaker_qm.network import build, checkpoint
-from wespeaker_qm.packing.shards import pack_data_dir
+from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.train import resume
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.lock import LOCK

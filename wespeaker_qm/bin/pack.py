@@ -2,7 +2,7 @@
 
 import argparse
 
-from wespeaker_qm.packing.shards import CODECS
+from wespeaker_qm.packing.format import CODECS
 from wespeaker_qm.stages.packing import pack
 from wespeaker_qm.utils.arguments import COUNT, FRACTION, PROCESSES, SAMPLE_RATE_HZ, SECONDS, SEED
 from wespeaker_qm.utils.layout import DataFolder

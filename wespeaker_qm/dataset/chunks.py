@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from wespeaker_qm.audio.resample import speed_input_length
 from wespeaker_qm.dataset.draws import NOISE, REVERB, SPEEDS, Draws, DrawSettings, Sampler
 from wespeaker_qm.dataset.plan import BatchId
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 
 
 class Batch(NamedTuple):

@@ -12,7 +12,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.dataset.chunks import ChunkDataset
 from wespeaker_qm.dataset.draws import SNR_RANGES_DB, SPEEDS, DrawSettings
 from wespeaker_qm.dataset.frontend import TrainingFrontend
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 
 logger = logging.getLogger(__name__)

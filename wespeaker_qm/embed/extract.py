@@ -17,7 +17,7 @@ from tqdm import tqdm
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
 from wespeaker_qm.models.encoder import SpeakerEncoder
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.precision import exact_float32
 

@@ -7,23 +7,18 @@
                    /shard.index.json   sample rate, tars with their sizes, speaker names, checksums; written last
 
 A process that maps the table holds only the pages that it looks at, and shares them with every other process. Made by
-packing from the lists beside the tars (:mod:`wespeaker_qm.packing.shards`). Of tars that another program has packed, as
+packing from the lists beside the tars (:mod:`wespeaker_qm.packing.format`). Of tars that another program has packed, as
 WeSpeaker does, it is made where they are first opened, from the tars themselves, and again when one of them has another
 size or time; it is kept in memory where it cannot be written.
 
-Each file is checked where it is opened: ``shard.index.json`` holds the SHA-256 of ``shard.index.npy`` and of its own
-other entries, a record the CRC-32 of its recording's bytes. So the SHA-256 of the index stands for all that is packed.
-That the tars still hold it is known by their times: one that was changed, copied or restored since is read once and
-compared, record by record, where the index is next opened.
+Each file is checked where it is opened (:mod:`wespeaker_qm.packing.index_files`), and a record holds the CRC-32 of its
+recording's bytes. So the SHA-256 of the index stands for all that is packed.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
-import json
 import logging
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,28 +27,38 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from wespeaker_qm.packing.format import index_path, read_shard_list
+from wespeaker_qm.packing.index_files import (
+    TAR_TIMES,
+    VERSION,
+    canonical,
+    check_table,
+    checked_facts,
+    compared_facts,
+    facts_path,
+    index_paths,
+    one_process,
+    read_facts,
+    records_path,
+    remove_index,
+    store_index,
+    tar_times,
+)
 from wespeaker_qm.packing.scan import Coding, IndexRow, scan_tar
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path, sha256_of, write_text
 from wespeaker_qm.utils.ownership import claim
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 3
-_SEAL = "sha256"
 # Only of an index that was made by scanning.
 _TAR_STAMPS = "tar_stamps"
-_TAR_TIMES = "tar_times"
 _ROW_COLUMNS = (
     *(("coding", "u1"), ("header_bytes", "<u4"), ("offset", "<i8"), ("num_bytes", "<i8")),
     *(("num_samples", "<i8"), ("crc32", "<u4")),
 )
 
-
 # Indices of tars beside which nothing can be written.
 _in_memory: dict[tuple[Path, str], tuple[dict[str, Any], bytes]] = {}
-# Tars that were compared where that cannot be noted: list, and times.
-_compared: set[tuple[Path, tuple[int, ...]]] = set()
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,12 @@ class ShardIndex:
                 changed since holds other audio.
         """
         facts, content = _facts(shard_list)
-        path = _records_path(shard_list)
+        path = records_path(shard_list)
         if content is not None:
             records = np.load(io.BytesIO(content))
         else:
             if verify:
-                _check_table(shard_list, facts)
+                check_table(shard_list, facts)
             # As a plain array: every access to a memmap makes a new one, which takes longer than the access.
             records = np.load(path, mmap_mode="r").view(np.ndarray)
         shard_start = np.cumsum([0, *facts["tar_recordings"]])
@@ -119,21 +124,7 @@ def packed_digest(set_dir: Path) -> str:
     """
     facts, _ = _facts(set_dir / "shard.list")
     held = {name: facts[name] for name in ("sample_rate", "speakers", "records_sha256")}
-    return hashlib.sha256(_canonical(held)).hexdigest()
-
-
-def read_shard_list(path: Path) -> list[Path]:
-    """The tars of a ``shard.list``.
-
-    Raises:
-        RecipeError: it is missing or names none.
-    """
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such file; pack the audio first (run.sh --stage 2)")
-    tars = [Path(line.strip()) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    if not tars:
-        raise RecipeError(f"{path}: names no tar; pack the audio again (run.sh --stage 2)")
-    return tars
+    return hashlib.sha256(canonical(held)).hexdigest()
 
 
 def write_index(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow]]]) -> None:
@@ -143,18 +134,7 @@ def write_index(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow
         RecipeError: no recordings, a tar shorter than its rows say, a key that stands twice, sample rates that differ.
     """
     remove_index(shard_list)
-    _store(shard_list, *_build(shard_list, shards))
-
-
-def _store(shard_list: Path, facts: dict[str, Any], content: bytes) -> None:
-    with atomic_path(_records_path(shard_list)) as temporary:
-        temporary.write_bytes(content)
-    _write_facts(shard_list, facts)
-
-
-def _write_facts(shard_list: Path, facts: dict[str, Any]) -> None:
-    sealed = facts | {_SEAL: hashlib.sha256(_canonical(facts)).hexdigest()}
-    write_text(_facts_path(shard_list), json.dumps(sealed, ensure_ascii=False, indent=0))
+    store_index(shard_list, *_build(shard_list, shards))
 
 
 def _build(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow]]]) -> tuple[dict[str, Any], bytes]:
@@ -199,122 +179,32 @@ def _build(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow]]]) 
     np.save(buffer, records)
     content = buffer.getvalue()
     facts = {
-        "version": _VERSION,
+        "version": VERSION,
         "sample_rate": next(iter(first_of_rate)),
         "num_recordings": len(keys),
         "tars": [str(tar) for tar in tars],
         "tar_recordings": np.bincount(records["shard"], minlength=len(tars)).tolist(),
         "tar_bytes": [tar.stat().st_size for tar in tars],
-        _TAR_TIMES: _times(tars),
+        TAR_TIMES: tar_times(tars),
         "speakers": names,
         "records_sha256": hashlib.sha256(content).hexdigest(),
     }
     return facts, content
 
 
-def remove_index(shard_list: Path) -> None:
-    """Remove the index of ``shard_list``, if there is one."""
-    for path in index_paths(shard_list):
-        path.unlink(missing_ok=True)
-
-
-def index_paths(shard_list: Path) -> list[Path]:
-    """The files of the index of ``shard_list``."""
-    return [_facts_path(shard_list), _records_path(shard_list)]
-
-
-def index_is_current(shard_list: Path, tars: Sequence[Path]) -> bool:
-    """Whether the index beside ``shard_list`` is whole and that of these tars, which hold what it says."""
-    try:
-        facts = _compared_facts(shard_list)
-        _check_table(shard_list, facts)
-    except RecipeError:
-        return False
-    return bool(facts["tars"] == [str(tar) for tar in tars])
-
-
-def damaged_tars(shard_list: Path) -> dict[Path, str]:
-    """Tar -> key of a recording in it that is not the one that was packed.
-
-    Only tars whose time has changed since they were last compared are read. Empty where there is no whole index to
-    compare them with.
-    """
-    try:
-        facts = _checked_facts(shard_list)
-        _check_table(shard_list, facts)
-    except RecipeError:
-        return {}
-    known = facts.get(_TAR_TIMES) or []
-    tars = [Path(tar) for tar in facts["tars"]]
-    touched = [shard for shard, time in enumerate(_times(tars)) if known[shard : shard + 1] != [time]]
-    records = np.load(_records_path(shard_list), mmap_mode="r").view(np.ndarray)
-    shard_start = np.cumsum([0, *facts["tar_recordings"]])
-    damaged = {}
-    for shard in tqdm(touched, desc=f"compare {shard_list.parent.name}", unit="tar", disable=None if touched else True):
-        with tars[shard].open("rb") as file:
-            for record in records[shard_start[shard] : shard_start[shard + 1]]:
-                file.seek(record["offset"])
-                if zlib.crc32(file.read(record["num_bytes"])) != record["crc32"]:
-                    damaged[tars[shard]] = record["key"].decode()
-                    break
-    return damaged
-
-
-def _times(tars: Iterable[Path]) -> list[int]:
-    return [tar.stat().st_mtime_ns for tar in tars]
-
-
-def _compared_facts(shard_list: Path) -> dict[str, Any]:
-    """The facts of an index that is whole, and whose tars hold what it says.
-
-    Raises:
-        RecipeError: a list, tar or index is missing or damaged, or they do not belong together.
-    """
-    facts = _checked_facts(shard_list)
-    times = _times(map(Path, facts["tars"]))
-    key = (shard_list.resolve(), tuple(times))
-    if facts.get(_TAR_TIMES) == times or key in _compared:
-        return facts
-    with _alone(shard_list):  # of several processes one compares
-        facts = _checked_facts(shard_list)
-        if facts.get(_TAR_TIMES) == times:
-            return facts
-        _check_table(shard_list, facts)
-        logger.info("%s: tars were changed or copied since they were packed: compared with the index once", shard_list)
-        for tar, recording in damaged_tars(shard_list).items():
-            raise RecipeError(
-                f"{tar}: the audio of {recording} is another than the one that was packed (CRC-32): the tar is damaged "
-                "or edited; pack again, which replaces it (run.sh --stage 2)"
-            )
-        facts[_TAR_TIMES] = times
-        try:
-            _write_facts(shard_list, facts)
-        except (OSError, RecipeError):  # a folder that is only to be read
-            _compared.add(key)
-    return facts
-
-
-def _records_path(shard_list: Path) -> Path:
-    return shard_list.with_suffix(".index.npy")
-
-
-def _facts_path(shard_list: Path) -> Path:
-    return shard_list.with_suffix(".index.json")
-
-
 def _facts(shard_list: Path) -> tuple[dict[str, Any], bytes | None]:
     """The facts, and the table's content if it is not in its file."""
     tars = read_shard_list(shard_list)
-    packed_here = any(tar.with_suffix(".index.tsv").is_file() for tar in tars)
-    found = _read_facts(_facts_path(shard_list))
+    packed_here = any(index_path(tar).is_file() for tar in tars)
+    found = read_facts(facts_path(shard_list))
     if packed_here or ("tar_recordings" in found and _TAR_STAMPS not in found):
-        return _compared_facts(shard_list), None
+        return compared_facts(shard_list), None
     stamps = [_stamp(shard_list, tar) for tar in tars]
-    with _alone(shard_list):
+    with one_process(shard_list):
         with contextlib.suppress(RecipeError):
-            facts = _checked_facts(shard_list)
+            facts = checked_facts(shard_list)
             if facts[_TAR_STAMPS] == stamps:
-                _check_table(shard_list, facts)
+                check_table(shard_list, facts)
                 return facts, None
         key = (shard_list.resolve(), str(stamps))
         if key not in _in_memory:
@@ -322,7 +212,7 @@ def _facts(shard_list: Path) -> tuple[dict[str, Any], bytes | None]:
         facts, content = _in_memory[key]
         try:
             claim(shard_list.parent, index_paths(shard_list))
-            _store(shard_list, facts, content)
+            store_index(shard_list, facts, content)
         except (OSError, RecipeError) as error:
             logger.info("%s: its index is kept in memory (%s)", shard_list, error)
             return facts, content
@@ -356,69 +246,3 @@ def _stamp(shard_list: Path, tar: Path) -> list[int]:
             "where the audio was packed, or write the list again"
         ) from None
     return [status.st_size, status.st_mtime_ns]
-
-
-@contextlib.contextmanager
-def _alone(shard_list: Path) -> Iterator[None]:
-    """Of several processes that open the same tars, one indexes them. A list that is only to be read serves as lock."""
-    with shard_list.open("rb") as file:
-        with contextlib.suppress(OSError):  # a file system without locks: each indexes them
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _checked_facts(shard_list: Path) -> dict[str, Any]:
-    """The facts of an index that is whole and belongs to the tars of ``shard_list``, which are as large as it says."""
-    tars = read_shard_list(shard_list)
-    path = _facts_path(shard_list)
-    facts = _read_facts(path)
-    if facts.get("version") != _VERSION or not _records_path(shard_list).is_file():
-        raise RecipeError(
-            f"{path}: no such file, or of another version; it is made from the lists beside the tars, without packing "
-            "the audio again: run stage 2 again (run.sh --stage 2)"
-        )
-    if facts.pop(_SEAL, None) != hashlib.sha256(_canonical(facts)).hexdigest():
-        raise _damaged(path, "it has another SHA-256 than when it was written")
-    for tar, name, num_bytes in zip(tars, facts["tars"], facts["tar_bytes"], strict=False):
-        if str(tar) != name:
-            break
-        if not tar.is_file():
-            raise RecipeError(
-                f"{shard_list}: names {tar}, which does not exist (current directory {Path.cwd()}); "
-                "start from the folder where the audio was packed, or pack again (run.sh --stage 2)"
-            )
-        if tar.stat().st_size != num_bytes:
-            raise RecipeError(
-                f"{tar}: {tar.stat().st_size} bytes, but {num_bytes} when it was packed: the tar is truncated or "
-                "of another packing; remove it and pack again (run.sh --stage 2)"
-            )
-    if [str(tar) for tar in tars] != facts["tars"]:
-        raise RecipeError(f"{shard_list}: names other tars than {path.name} beside it; pack again (run.sh --stage 2)")
-    return facts
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    """What the file holds; nothing where that is no index."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-def _canonical(facts: dict[str, Any]) -> bytes:
-    return json.dumps(facts, sort_keys=True).encode()
-
-
-def _check_table(shard_list: Path, facts: dict[str, Any]) -> None:
-    """Raise RecipeError where the table is not the one that the facts were written with."""
-    path = _records_path(shard_list)
-    if sha256_of(path) != facts["records_sha256"]:
-        raise _damaged(path, "its content has another SHA-256 than when it was written")
-
-
-def _damaged(path: Path, found: str) -> RecipeError:
-    return RecipeError(
-        f"{path}: damaged or edited ({found}); it is made from the lists beside the tars, without packing the audio "
-        "again: run stage 2 again (run.sh --stage 2)"
-    )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.report.runs import ScoredSystem
 from wespeaker_qm.utils.tables import read_map
 

@@ -11,7 +11,7 @@ from wespeaker_qm.embed.extract import NetworkEmbedder, embed_all
 from wespeaker_qm.evaluate.operating_points import far_name
 from wespeaker_qm.evaluate.summary import verification_summary
 from wespeaker_qm.models.encoder import SpeakerEncoder
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.score.cosine import Directions
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.utils.errors import RecipeError

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.log_likelihood import cllr
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.score.calibration import (
     Calibration,
     CalibrationError,

@@ -17,7 +17,7 @@ from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.network.device import choose_device, refuse_missing_gpus
 from wespeaker_qm.packing.index import packed_digest
-from wespeaker_qm.packing.shards import ShardReader
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError

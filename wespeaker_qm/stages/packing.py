@@ -4,7 +4,7 @@ import math
 
 from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.packing.shards import pack_data_dir
+from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.stage import reads_data
 
@@ -34,7 +34,7 @@ def pack(
         max_bad_fraction: largest fraction (0 to 1) of a set's recordings that may be bad audio and is left out.
 
     Raises:
-        RecipeError: the corpus is not prepared, or as :func:`wespeaker_qm.packing.shards.pack_data_dir` says.
+        RecipeError: the corpus is not prepared, or as :func:`wespeaker_qm.packing.pack.pack_data_dir` says.
     """
     corpus = CorpusInfo.load(data.info)
     for name in corpus.sets():

@@ -19,9 +19,12 @@ import soundfile
 
 from wespeaker_qm.audio.io import read_audio_at, write_wav
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.packing import index, shards
+from wespeaker_qm.packing import index_files
+from wespeaker_qm.packing import reader as packing_reader
+from wespeaker_qm.packing.format import to_pcm16
 from wespeaker_qm.packing.index import packed_digest
-from wespeaker_qm.packing.shards import ShardReader, pack_data_dir, to_pcm16
+from wespeaker_qm.packing.pack import pack_data_dir
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import LEDGER
 
@@ -558,7 +561,9 @@ def test_a_packing_of_a_version_without_a_ledger_is_ours(packed):
     assert len(ShardReader(data_dir / "shard.list")) == len(waves)
 
 
-@pytest.mark.parametrize("victim", ["marker.write", "_write_list", "write_index"])
+@pytest.mark.parametrize(
+    "victim", ["utils.done.DoneMarker.write", "packing.shard.write_list", "packing.pack.write_index"]
+)
 def test_a_packing_killed_at_any_point_goes_on(tmp_path, monkeypatch, victim):
     class KilledError(BaseException):
         pass
@@ -568,10 +573,7 @@ def test_a_packing_killed_at_any_point_goes_on(tmp_path, monkeypatch, victim):
 
     data_dir, waves = make_data_dir(tmp_path)
     with monkeypatch.context() as patch:
-        if victim == "marker.write":
-            patch.setattr("wespeaker_qm.utils.done.DoneMarker.write", kill)
-        else:
-            patch.setattr(f"wespeaker_qm.packing.shards.{victim}", kill)
+        patch.setattr(f"wespeaker_qm.{victim}", kill)
         with pytest.raises(KilledError):
             pack_data_dir(data_dir, utterances_per_shard=3)
     assert not (data_dir / "shard.list").exists()
@@ -583,7 +585,7 @@ def test_a_packing_killed_at_any_point_goes_on(tmp_path, monkeypatch, victim):
 
 def test_nobody_packs_under_a_reader(packed):
     data_dir, _ = packed
-    program = "import sys\nfrom wespeaker_qm.packing.shards import ShardReader\n"
+    program = "import sys\nfrom wespeaker_qm.packing.reader import ShardReader\n"
     program += f"reader = ShardReader({str(data_dir / 'shard.list')!r})\nprint('open', flush=True)\nsys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -602,7 +604,7 @@ def test_a_region_of_a_file_is_a_file_of_its_own(tmp_path):
     """A decoder must not see what stands before or behind its recording in the tar."""
     (tmp_path / "file").write_bytes(b"behold")
     with (tmp_path / "file").open("rb") as handle:
-        region, alone = shards._FileRegion(handle.fileno(), 1, 4), io.BytesIO(b"ehol")
+        region, alone = packing_reader._FileRegion(handle.fileno(), 1, 4), io.BytesIO(b"ehol")
         for step in ((0,), (1,), (-3, 2), (-1, 1), (-9, 1), (6,)):
             assert region.seek(*step) == alone.seek(*step)
             assert [region.read(2), region.tell(), region.read()] == [alone.read(2), alone.tell(), alone.read()]
@@ -621,7 +623,7 @@ def test_a_long_key_is_read(tmp_path):
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_reader_in_worker_processes(packed, method, monkeypatch):
-    monkeypatch.setattr("wespeaker_qm.packing.shards._MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr("wespeaker_qm.packing.reader._MAX_OPEN_SHARDS", 1)
     reader = ShardReader(packed[0] / "shard.list")
     spans = [(i, 10, 500) for i in range(len(reader))]
     expected = np.stack([reader.read(*span) for span in spans])
@@ -630,7 +632,7 @@ def test_reader_in_worker_processes(packed, method, monkeypatch):
         futures = [pool.submit(reader.read, *span) for span in spans]
         np.testing.assert_array_equal([future.result() for future in futures], expected)
     copied = pickle.dumps(reader)
-    monkeypatch.setattr("wespeaker_qm.packing.index.sha256_of", None)  # a copy does not verify once more
+    monkeypatch.setattr("wespeaker_qm.packing.index_files.sha256_of", None)  # a copy does not verify once more
     for other in (pickle.loads(copied), reader):
         other.close()
         np.testing.assert_array_equal([other.read(*span) for span in spans], expected)
@@ -682,10 +684,10 @@ def test_copied_tars_are_compared_once(packed, monkeypatch, can_write):
         def refuse(*args: object) -> None:
             raise OSError("read-only file system")
 
-        monkeypatch.setattr("wespeaker_qm.packing.index._write_facts", refuse)
+        monkeypatch.setattr("wespeaker_qm.packing.index_files._write_facts", refuse)
     looks = []
-    whole = index.damaged_tars
-    monkeypatch.setattr(index, "damaged_tars", lambda path: looks.append(path) or whole(path))
+    whole = index_files.damaged_tars
+    monkeypatch.setattr(index_files, "damaged_tars", lambda path: looks.append(path) or whole(path))
     for _ in range(3):
         assert packed_digest(data_dir) == digest
     assert len(looks) == 1
