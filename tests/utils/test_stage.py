@@ -8,7 +8,8 @@ import pytest
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.lock import LOCK, unlock_all
-from wespeaker_qm.utils.stage import alone, stage
+from wespeaker_qm.utils.ownership import claim
+from wespeaker_qm.utils.stage import alone, refuse, stage
 
 
 @pytest.fixture
@@ -75,6 +76,18 @@ def test_what_changed_is_told(marker, caplog):
     assert "stage score: done again, because option: was 1, now 2" in caplog.text
 
 
+def test_who_begins_again_is_told_why_in_five_reasons(marker, caplog):
+    run(marker)
+    more = {f"input{number}": number for number in range(1, 6)}
+    reasons = "; ".join(f"{name}: was not asked for, now {number}" for name, number in more.items())
+    for option, end in ((1, ""), (2, " ...")):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert run(DoneMarker(marker.path, {"option": option} | more, marker.outputs))
+        assert caplog.messages == [f"stage score: done again, because {reasons}{end}"]
+        run(marker)
+
+
 def test_what_another_process_has_done_meanwhile_is_not_done_again(marker, tmp_path, monkeypatch):
     def other_finishes(folder, task):
         (tmp_path / "out").touch()
@@ -93,6 +106,16 @@ def test_a_file_of_somebody_else_is_refused_and_nothing_touched(marker, tmp_path
     assert (tmp_path / name).read_text() == "mine"
 
 
+def test_what_would_be_refused_is_refused_ahead_of_other_stages(marker, tmp_path):
+    refuse(marker)
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(RecipeError, match=r"(?s)nothing has been touched:.*out"):
+        refuse(marker)
+    marker.write()  # so it is the stage's own
+    refuse(marker)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".done", "out"]
+
+
 def test_a_killed_stage_goes_on_also_when_its_marker_is_deleted(marker, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(marker, work=interrupt_after(tmp_path / "cache"), others=[tmp_path / "cache"])
@@ -109,7 +132,10 @@ def interrupt_after(path):
     return work
 
 
-def test_outputs_of_a_version_without_a_ledger(marker, tmp_path):
+@pytest.mark.parametrize("has_ledger", [False, True])
+def test_outputs_of_a_version_without_a_ledger(marker, tmp_path, has_ledger):
+    if has_ledger:  # which a stage of today has begun
+        claim(tmp_path, [tmp_path / "other"])
     (tmp_path / "out").touch()
     (tmp_path / "cache").touch()
     marker.path.parent.mkdir()
