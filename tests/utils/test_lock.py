@@ -211,6 +211,14 @@ def test_who_makes_the_same_is_waited_for(folder, hold, caplog, monkeypatch):
     assert f"waiting for process {first.pid} on " in caplog.text
 
 
+def test_who_only_looks_in_is_waited_for(folder, hold, monkeypatch):
+    other = hold("reader", folder)
+    monkeypatch.setattr(lock, "_PATIENCE_S", 500.0)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: other.stdin.closed or other.communicate())
+    lock_for_writing(folder)
+    assert other.stdin.closed
+
+
 def test_what_is_only_to_be_read_is_read(folder, monkeypatch):
     """Without a lock file that could be opened there is nobody to keep out."""
 
