@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wespeaker_qm.config import AddMarginArgs, ArcMarginArgs, Config, QMarginArgs, load_config
+from wespeaker_qm.config import AddMarginArgs, ArcMarginArgs, Config, QMarginArgs, ResNetArgs, load_config
 from wespeaker_qm.utils.errors import RecipeError
 
 WESPEAKER = Path(__file__).parent / "wespeaker_resnet.yaml"
@@ -93,6 +93,15 @@ def test_a_configuration_is_frozen():
         ("dataset_args.aug_prob=1.5", "found 1.5 (number), expected less than or equal to 1"),
         ("dataset_args.aug_prob=.nan", "dataset_args.aug_prob: found "),
         ("dataset_args.sampler=speaker", "found 'speaker' (text), expected 'utterance' or 'speaker_balanced'"),
+        ("model=ResNet43", "model: found 'ResNet43', expected one of ResNet18, ResNet34 (nearest: ResNet34"),
+        ("model=3", "command line: model: found 3 (integer), expected text"),
+        ("model=[ResNet34]", "command line: model: found ['ResNet34'] (list), expected text"),
+        ("model_args.m_chanels=3", "command line: model_args.m_chanels: unknown key; nearest: m_channels; ResNet34 has "
+         "feat_dim, embed_dim, pooling_func, two_emb_layer, m_channels"),
+        ("model_args.model=ResNet18", "model_args.model: unknown key; it belongs to model; ResNet34 has"),
+        ("model_args.num_frms=3", "model_args.num_frms: unknown key; it belongs to dataset_args.num_frms; "),
+        ("model_args=[ResNet18]", "model_args: found ['ResNet18'] (list), expected a mapping of keys to values"),
+        ("projection_args=3", "projection_args: found 3 (integer), expected a mapping of keys to values"),
         ("dataset_args=3", "dataset_args: found 3 (integer), expected a mapping of keys to values"),
         ("dataloader_args.batch_size=0", "dataloader_args.batch_size: found 0 (integer), expected greater than or"),
         ("do_lm=true", "do_lm: found true (true/false), expected false, the only value offered"),
@@ -360,3 +369,23 @@ def test_one_of_several_words_is_not_called_the_only_value():
     with pytest.raises(RecipeError) as caught:
         load_config([WESPEAKER], ["dataset_args.sampler=Speaker"])
     assert str(caught.value).endswith("found 'Speaker' (text), expected 'utterance' or 'speaker_balanced'")
+
+
+def test_an_unknown_network_is_the_only_complaint():
+    with pytest.raises(RecipeError) as caught:
+        load_config([WESPEAKER], ["model=ECAPA", "model_args.channels=512"])
+    assert str(caught.value) == "command line: model: found 'ECAPA', expected one of ResNet18, ResNet34"
+
+
+def test_another_network_of_the_same_arguments_keeps_them_all():
+    config = load_config([WESPEAKER], ["model_args.m_channels=16", "model=ResNet18"])
+    assert (config.model, config.model_args) == ("ResNet18", ResNetArgs(m_channels=16))
+    assert "model: ResNet18\n" in config.to_yaml()
+    assert "model" not in dataclasses.asdict(config)["model_args"]
+
+
+def test_arguments_of_another_network_are_refused_from_python_too():
+    with pytest.raises(ValueError, match="none of"):
+        Config(model="ResNet35")
+    with pytest.raises(ValueError, match="ResNet18 or ResNet34"):
+        Config(model_args=3)

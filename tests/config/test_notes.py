@@ -2,18 +2,19 @@ import math
 
 import pytest
 
-from wespeaker_qm.config import Config, config_notes
-from wespeaker_qm.config.notes import zero_loss_gap
-from wespeaker_qm.config.schema import (
+from wespeaker_qm.config import (
     AddMarginArgs,
     AlphaArcMarginArgs,
+    Config,
     DatasetArgs,
     FilterArgs,
     MarginUpdate,
     QMarginArgs,
     SchedulerArgs,
     ShuffleArgs,
+    config_notes,
 )
+from wespeaker_qm.config.notes import zero_loss_gap
 
 
 def test_the_default_deserves_no_note():

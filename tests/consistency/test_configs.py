@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wespeaker_qm.config import Config, load_config, schema_keys
-from wespeaker_qm.config.schema import AlphaArcMarginArgs, ArcMarginArgs, QMarginArgs
+from wespeaker_qm.config import ArcMarginArgs, Config, load_config, schema_keys
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 ROOT = Path(__file__).parents[2]
@@ -62,8 +61,7 @@ def test_a_loss_overlay_holds_the_loss_and_its_margin_only(loss):
 def test_losses_have_the_values_of_table_5(name):
     config = load_config([BASE, ROOT / "conf" / "loss" / f"{name}.yaml"])
     projection = config.projection_args
-    alpha = projection.alpha if isinstance(projection, QMarginArgs | AlphaArcMarginArgs) else None
-    found = (projection.project_type, projection.scale, alpha, config.margin_update.final_margin)
+    found = (projection.project_type, projection.scale, projection.definition.alpha, config.margin_update.final_margin)
     assert found == TABLE_5[name]
     if isinstance(projection, ArcMarginArgs):
         assert not projection.easy_margin

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from wespeaker_qm.config import Config
-from wespeaker_qm.config.schema import SpecAugArgs
+from wespeaker_qm.config import Config, SpecAugArgs
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.dataset.chunks import read_tiled
 from wespeaker_qm.dataset.draws import NOISE, REVERB, DrawSettings

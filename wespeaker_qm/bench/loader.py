@@ -220,8 +220,7 @@ def time_network(plan: Plan) -> tuple[float, Quartiles | None, Quartiles]:
     device = choose_device(plan.config.device)
     features = torch.randn(plan.batch_size, args.num_frms, args.fbank_args.num_mel_bins, device=device)
     label = torch.arange(plan.batch_size, device=device)
-    # Few channels in that layout are refused by the configuration: PyTorch's CPU kernels fail on them.
-    has_both = device.type != "cpu" or plan.config.model_args.m_channels % 16 == 0
+    has_both = device.type != "cpu" or plan.config.model_args.cpu_channels_last_fault() is None
     steps = {
         name: functools.partial(_training_step(plan, plan.batch_size, channels_last=channels_last), features, label)
         for name, channels_last in (("contiguous", False), ("channels-last", True))[: 2 if has_both else 1]

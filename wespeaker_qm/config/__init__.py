@@ -4,31 +4,27 @@ A configuration is made of YAML files merged left to right, then of dotted overr
 
     conf/resnet34.yaml  <-  egs/mini/conf.yaml  <-  conf/loss/cosface.yaml  <-  dataset_args.num_frms=100
 
-Mappings are merged key by key, with one exception: a file or command line that names ``projection_args.project_type``
-replaces ``projection_args`` as a whole, because the alpha of one loss means nothing to another.
+Mappings are merged key by key, with two exceptions. A file or command line that names ``projection_args.project_type``
+replaces ``projection_args`` as a whole, because the alpha of one loss means nothing to another. One that names another
+``model`` keeps of ``model_args`` what every network has.
 """
 
+from wespeaker_qm.config.data import DataloaderArgs, DatasetArgs, FbankArgs, FilterArgs, ShuffleArgs, SpecAugArgs
 from wespeaker_qm.config.loading import load_config
-from wespeaker_qm.config.messages import schema_keys
-from wespeaker_qm.config.notes import config_notes
-from wespeaker_qm.config.schema import (
+from wespeaker_qm.config.loss import (
     AddMarginArgs,
     AlphaArcMarginArgs,
     ArcMarginArgs,
-    Config,
-    DataloaderArgs,
-    DatasetArgs,
-    FbankArgs,
-    FilterArgs,
-    MarginUpdate,
-    ModelArgs,
-    OptimizerArgs,
-    ProjectionArgs,
+    HeadArgs,
+    LossDefinition,
     QMarginArgs,
-    SchedulerArgs,
     SoftmaxArgs,
-    SpecAugArgs,
 )
+from wespeaker_qm.config.messages import schema_keys
+from wespeaker_qm.config.model import ModelArgs, ResNetArgs
+from wespeaker_qm.config.notes import config_notes
+from wespeaker_qm.config.schedule import MarginUpdate, OptimizerArgs, SchedulerArgs
+from wespeaker_qm.config.schema import Config
 
 __all__ = [
     "AddMarginArgs",
@@ -39,12 +35,15 @@ __all__ = [
     "DatasetArgs",
     "FbankArgs",
     "FilterArgs",
+    "HeadArgs",
+    "LossDefinition",
     "MarginUpdate",
     "ModelArgs",
     "OptimizerArgs",
-    "ProjectionArgs",
     "QMarginArgs",
+    "ResNetArgs",
     "SchedulerArgs",
+    "ShuffleArgs",
     "SoftmaxArgs",
     "SpecAugArgs",
     "config_notes",

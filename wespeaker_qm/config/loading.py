@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from wespeaker_qm.config.fields import SKIPPED
 from wespeaker_qm.config.messages import explain, show
 from wespeaker_qm.config.notes import config_notes
 from wespeaker_qm.config.schema import Config
+from wespeaker_qm.config.wespeaker import drop_former_choice, with_names
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.yaml_files import parse_yaml, read_yaml_mapping
 
@@ -37,14 +39,15 @@ def load_config(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> C
     """
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for file in files:
-        _merge(merged, read_yaml_mapping(file), origins, str(file))
-    _merge(merged, _parse_overrides(overrides), origins, COMMAND_LINE)
+    overlays = [(read_yaml_mapping(file), str(file)) for file in files]
+    for overlay, source in [*overlays, (_parse_overrides(overrides), COMMAND_LINE)]:
+        drop_former_choice(merged, overlay)
+        _merge(merged, overlay, origins, source)
     try:
         # Through JSON because pydantic's strict mode wants instances of nested dataclasses from Python objects.
-        config = TypeAdapter(Config).validate_json(json.dumps(merged, default=str))
+        config = TypeAdapter(Config).validate_json(json.dumps(with_names(merged), default=str))
     except ValidationError as error:
-        lines = [explain(detail, merged, origins) for detail in error.errors()]
+        lines = [explain(detail, merged, origins) for detail in error.errors() if detail["type"] != SKIPPED]
         raise RecipeError("\n".join(lines)) from None
     for note in config_notes(config):
         logger.warning("config: %s", note)
@@ -81,8 +84,7 @@ def _merge(
         if not isinstance(value, dict):
             base[name] = value
             continue
-        replaces = key == "projection_args" and "project_type" in value
-        if replaces or not isinstance(base.get(name), dict):
+        if not isinstance(base.get(name), dict):
             base[name] = {}
             for stale in [other for other in origins if other.startswith(f"{key}.")]:
                 del origins[stale]

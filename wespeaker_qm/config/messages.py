@@ -2,12 +2,14 @@
 
 import dataclasses
 import difflib
-import types
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from wespeaker_qm.config.schema import Config, InconsistentError
+from wespeaker_qm.config.fields import ChosenBy, InconsistentError
+from wespeaker_qm.config.loss import LOSSES
+from wespeaker_qm.config.model import MODELS
+from wespeaker_qm.config.schema import Config
 
 EXPECTED = {
     "int_type": "an integer",
@@ -20,14 +22,19 @@ EXPECTED = {
 """What a pydantic error type asks for, in YAML's words."""
 
 
+CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "model_args": ("model", MODELS),
+    "projection_args": ("projection_args.project_type", LOSSES),
+}
+"""Section whose keys depend on a name -> the key of that name, and the dataclass of each name."""
+
+
 def explain(detail: Any, merged: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """One line of an error message: where the value came from, its key, what was found and what is expected."""
-    project_type = _project_type(merged)
     names = [str(name) for name in detail["loc"]]
-    if names[:1] == ["projection_args"] and names[1:2] == [project_type]:
-        del names[1]  # pydantic puts the tag of the chosen loss into the path
     key = ".".join(names)
-    reason = detail.get("ctx", {}).get("error")
+    context = detail.get("ctx", {})
+    reason = context.get("error")
     if isinstance(reason, InconsistentError):
         keys = [".".join([*names, name]) for name in reason.keys]
         sources = dict.fromkeys(_origin(name, origins) for name in keys)
@@ -35,57 +42,59 @@ def explain(detail: Any, merged: Mapping[str, Any], origins: Mapping[str, str]) 
     source = _origin(key, origins)
     kind = detail["type"]
     if kind == "unexpected_keyword_argument":
-        return f"{source}: {key}: unknown key; {_suggest(key, project_type)}"
+        return f"{source}: {key}: unknown key; {_suggest(key, merged)}"
     if kind == "missing":
-        of_loss = f" (project_type {project_type} needs it)" if names[0] == "projection_args" else ""
-        return f"{source}: {key}: missing, expected a value{of_loss}"
-    if kind == "union_tag_not_found":
-        return f"{source}: {key}.project_type: missing, expected one of {', '.join(_losses())}"
-    if kind == "union_tag_invalid":
-        key = f"{key}.project_type"
-        near = difflib.get_close_matches(str(project_type), list(_losses()), n=2, cutoff=0.4)
+        name = _chosen(names[0], merged)
+        needed = f" ({CHOICES[names[0]][0].rpartition('.')[2]} {name} needs it)" if name is not None else ""
+        return f"{source}: {key}: missing, expected a value{needed}"
+    if kind == "name_missing":
+        return f"{source}: {key}.{context['key']}: missing, expected one of {', '.join(context['names'])}"
+    if kind == "unknown_name":
+        key = ".".join([*names, *([context["key"]] if context["key"] else [])])
+        near = difflib.get_close_matches(str(context["found"]), context["names"], n=2, cutoff=0.4)
         hint = f" (nearest: {', '.join(near)})" if near else ""
-        return f"{_origin(key, origins)}: {key}: found {project_type!r}, expected one of {', '.join(_losses())}{hint}"
+        expected = ", ".join(context["names"])
+        return f"{_origin(key, origins)}: {key}: found {context['found']!r}, expected one of {expected}{hint}"
     expected = EXPECTED.get(kind, detail["msg"].removeprefix("Input should be "))
     if kind == "literal_error" and expected in {"True", "False"}:
         expected = f"{expected.lower()}, the only value offered"
     return f"{source}: {key}: found {show(detail['input'])}, expected {expected}"
 
 
-def _project_type(merged: Mapping[str, Any]) -> Any:
-    projection = merged.get("projection_args")
-    return projection.get("project_type") if isinstance(projection, dict) else None
+def _chosen(section: str, merged: Mapping[str, Any]) -> str | None:
+    """The name that decides which keys a section has; None where none is given, or none decides."""
+    if section not in CHOICES:
+        return None
+    *sections, name = CHOICES[section][0].split(".")
+    for each in sections:
+        merged = merged.get(each, {})
+    return str(merged.get(name, getattr(Config, name, None)))
 
 
-def _losses() -> dict[str, Any]:
-    """Project type -> dataclass of its arguments."""
-    hint = typing.get_type_hints(Config, include_extras=True)["projection_args"]
-    return {
-        typing.get_args(typing.get_type_hints(member)["project_type"])[0]: member for member in _dataclasses_of(hint)
-    }
-
-
-def _suggest(key: str, project_type: Any) -> str:
+def _suggest(key: str, merged: Mapping[str, Any]) -> str:
     """The valid names nearest to an unknown key."""
     section, _, name = key.rpartition(".")
-    if section == "projection_args":
-        owners = [
-            loss for loss, member in _losses().items() if name in {field.name for field in dataclasses.fields(member)}
-        ]
-        valid = [field.name for field in dataclasses.fields(_losses()[project_type])]
-        belongs = f"it belongs to {', '.join(owners)}; " if owners else ""
-        near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-        return belongs + (f"nearest: {', '.join(near)}; " if near else "") + f"{project_type} has {', '.join(valid)}"
-    every = schema_keys()
+    elsewhere = [other for other in schema_keys() if other.rpartition(".")[2] == name]
+    if section in CHOICES:
+        chosen = _chosen(section, merged)
+        members = {member: _fields(arguments) for member, arguments in CHOICES[section][1].items()}
+        owners = [member for member, fields in members.items() if name in fields]
+        near = difflib.get_close_matches(name, members[str(chosen)], n=3, cutoff=0.5)
+        belongs = f"it belongs to {', '.join(owners or elsewhere)}; " if owners or elsewhere else ""
+        nearest = f"nearest: {', '.join(near)}; " if near else ""
+        return f"{belongs}{nearest}{chosen} has {', '.join(members[str(chosen)])}"
     prefix = f"{section}." if section else ""
-    siblings = [other.removeprefix(prefix) for other in every if other.startswith(prefix)]
+    siblings = [other.removeprefix(prefix) for other in schema_keys() if other.startswith(prefix)]
     siblings = [other for other in siblings if "." not in other]
-    elsewhere = [other for other in every if other.rpartition(".")[2] == name]
     near = difflib.get_close_matches(name, siblings, n=3, cutoff=0.6)
     found = elsewhere + [prefix + other for other in near]
     if found:
         return f"nearest valid names: {', '.join(found)}"
     return f"valid names here: {', '.join(siblings) or 'none'}"
+
+
+def _fields(arguments: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(arguments)]
 
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:
@@ -107,14 +116,14 @@ def show(value: Any) -> str:
 
 
 def schema_keys(section: Any = Config, prefix: str = "") -> list[str]:
-    """Every dotted key of the schema, sections and leaves; ``projection_args`` has the keys of all its losses.
+    """Every dotted key of the schema, sections and leaves; where a name chooses the keys, those of all choices.
 
     >>> [key for key in schema_keys() if key.endswith("alpha")]
     ['projection_args.alpha']
     """
     keys: dict[str, None] = {}
     for dataclass_type in _dataclasses_of(section):
-        hints = typing.get_type_hints(dataclass_type)
+        hints = typing.get_type_hints(dataclass_type, include_extras=True)
         for field in dataclasses.fields(dataclass_type):
             keys[prefix + field.name] = None
             keys.update(dict.fromkeys(schema_keys(hints[field.name], f"{prefix}{field.name}.")))
@@ -122,8 +131,8 @@ def schema_keys(section: Any = Config, prefix: str = "") -> list[str]:
 
 
 def _dataclasses_of(hint: Any) -> list[Any]:
-    """The dataclasses in a type: itself, or the members of a union."""
+    """The dataclasses of a type: itself, or those that a name chooses from."""
     if typing.get_origin(hint) is Annotated:
-        hint = typing.get_args(hint)[0]
-    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return [member for member in members if dataclasses.is_dataclass(member)]
+        choices = [extra for extra in typing.get_args(hint)[1:] if isinstance(extra, ChosenBy)]
+        return list(choices[0].table.values()) if choices else []
+    return [hint] if dataclasses.is_dataclass(hint) else []

@@ -2,21 +2,13 @@
 
 import math
 
-from wespeaker_qm.config.schema import AlphaArcMarginArgs, Config, FilterArgs, QMarginArgs, ShuffleArgs
+from wespeaker_qm.config.schema import Config
+from wespeaker_qm.config.wespeaker import compatibility_notes
 
 
 def config_notes(config: Config) -> list[str]:
     """What a user should know about a valid configuration: settings without effect or that defeat training."""
-    notes = []
-    if config.exp_dir is not None:
-        notes.append("exp_dir is accepted for compatibility but has no effect; use run.sh --exp_dir")
-    if config.gpus is not None:
-        notes.append(f"gpus does not choose among GPUs and starts no processes; use run.sh --gpus {config.gpus}")
-    dataset = config.dataset_args
-    if dataset.shuffle_args != ShuffleArgs():
-        notes.append("dataset_args.shuffle_args.shuffle_size has no effect: the whole epoch is permuted")
-    if dataset.filter_args.max_num_frames != FilterArgs().max_num_frames:
-        notes.append("dataset_args.filter_args.max_num_frames has no effect: chunks are read from the whole utterance")
+    notes = compatibility_notes(config)
     margin = config.margin_update
     if margin.update_margin and margin.final_margin > margin.initial_margin:
         if margin.fix_start_epoch > config.num_epochs:
@@ -31,15 +23,15 @@ def config_notes(config: Config) -> list[str]:
             f"the learning rate never stops warming up: scheduler_args.warm_up_epoch "
             f"({config.scheduler_args.warm_up_epoch}) is not below num_epochs ({config.num_epochs})"
         )
-    projection = config.projection_args
-    if isinstance(projection, QMarginArgs | AlphaArcMarginArgs) and projection.alpha > 1:
-        prior_margin = margin.final_margin if isinstance(projection, QMarginArgs) else 0.0
-        gap = zero_loss_gap(projection.alpha, projection.scale, prior_margin)
+    loss, scale = config.projection_args.definition, config.projection_args.scale
+    if loss.alpha is not None and loss.alpha > 1:
+        prior_margin = margin.final_margin if loss.margin_type == "reference" else 0.0
+        gap = zero_loss_gap(loss.alpha, scale, prior_margin)
         if gap > 2:
             notes.append(
-                f"projection_args: no sample can ever be solved: the cosine gap that alpha {projection.alpha}, "
-                f"scale {projection.scale} and margin {prior_margin} ask for is {gap:.2f}, but no gap exceeds 2; "
-                + _remedy(projection.alpha, projection.scale, prior_margin)
+                f"projection_args: no sample can ever be solved: the cosine gap that alpha {loss.alpha}, "
+                f"scale {scale} and margin {prior_margin} ask for is {gap:.2f}, but no gap exceeds 2; "
+                + _remedy(loss.alpha, scale, prior_margin)
             )
     return notes
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.audio.fbank import Fbank
-from wespeaker_qm.config import Config, ModelArgs
+from wespeaker_qm.config import Config, ResNetArgs
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.network import checkpoint
 
 
-def _resnet(num_blocks: tuple[int, int, int, int], args: ModelArgs) -> ResNet:
+def _resnet(num_blocks: tuple[int, int, int, int], args: ResNetArgs) -> ResNet:
     return ResNet(num_blocks, feat_dim=args.feat_dim, embed_dim=args.embed_dim, m_channels=args.m_channels)
 
 

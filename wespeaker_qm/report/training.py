@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.config import AlphaArcMarginArgs, Config, QMarginArgs
+from wespeaker_qm.config import Config
 from wespeaker_qm.evaluate.operating_points import number_name
 from wespeaker_qm.report.det import COLOURS
 from wespeaker_qm.utils.checksums import verify
@@ -24,15 +24,6 @@ from wespeaker_qm.utils.errors import RecipeError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-LOSS_NAMES = {
-    "softmax": "softmax",
-    "add_margin": "CosFace",
-    "arc_margin": "ArcFace",
-    "alpha_arc_margin": "EntMax",
-    "q_margin": "Q-Margin",
-}
-"""project_type -> the paper's name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,11 +44,11 @@ class LossCard:
 
 def loss_card(config: Config) -> LossCard:
     """The loss that ``config`` trains."""
-    projection = config.projection_args
+    loss = config.projection_args.definition
     return LossCard(
-        name=LOSS_NAMES[projection.project_type],
-        alpha=projection.alpha if isinstance(projection, AlphaArcMarginArgs | QMarginArgs) else None,
-        scale=projection.scale,
+        name=loss.paper_name,
+        alpha=loss.alpha,
+        scale=config.projection_args.scale,
         margin=config.margin_update.final_margin,
     )
 

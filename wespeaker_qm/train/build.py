@@ -1,5 +1,7 @@
 """From a configuration to the parts of a training: data, network with head, optimiser and schedules."""
 
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wespeaker_qm.config import AddMarginArgs, AlphaArcMarginArgs, ArcMarginArgs, Config, QMarginArgs, SoftmaxArgs
+from wespeaker_qm.config import Config
 from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
@@ -20,6 +22,14 @@ from wespeaker_qm.train.model import EncoderWithHead
 from wespeaker_qm.train.resume import made_from, validation_digest
 from wespeaker_qm.train.schedules import Schedule, annealed_margin, exponential_decrease
 from wespeaker_qm.utils.errors import RecipeError
+
+HEADS: Mapping[str, Callable[..., CosineHead]] = {
+    "none": QMarginHead,
+    "reference": QMarginHead,
+    "angular": AngularMarginHead,
+    "easy_angular": functools.partial(AngularMarginHead, easy_margin=True),
+}
+"""Where a loss has its margin -> the head that puts it there."""
 
 
 @dataclass(kw_only=True)
@@ -78,7 +88,7 @@ def build_training(config: Config, data_dir: Path, processes: Processes) -> Trai
         scaler=build_scaler(config, model.projection.shards, processes),
         learning_rate=build_learning_rate(config, len(plan), processes.world_size),
         margin=build_margin(config, len(plan)),
-        reinit_epoch=reinit_epoch(config),
+        reinit_epoch=config.projection_args.definition.reinit_epoch,
         made_from=made_from(config, data_dir),
         validation_digest=validation_digest(data_dir),
     )
@@ -122,9 +132,15 @@ def build_model(config: Config, num_classes: int, processes: Processes) -> Encod
     """The network and its head on the device of the training, with random weights or those of ``model_init``.
 
     Raises:
-        RecipeError: as :func:`build_encoder`, :func:`build_shards` and :func:`build_head`.
+        RecipeError: training chunks are too short for the network; or as :func:`build_encoder`, :func:`build_shards`
+            and :func:`build_head`.
     """
     encoder = build_encoder(config)
+    if config.dataset_args.num_frms < encoder.min_frames:
+        raise RecipeError(
+            f"dataset_args.num_frms: found {config.dataset_args.num_frms}, expected at least {encoder.min_frames}, the "
+            f"fewest frames that {config.model} can embed"
+        )
     head = build_head(config, build_shards(config, num_classes, processes))
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     model = EncoderWithHead(encoder, head, amp_dtype(config)).to(processes.device).to(memory_format=memory_format)
@@ -155,31 +171,18 @@ def build_head(config: Config, shards: ClassShards) -> CosineHead:
     Raises:
         RecipeError: it cannot compute a loss with the margins of ``margin_update``.
     """
-    head = _head(config, shards)
+    args, loss = config.projection_args, config.projection_args.definition
+    head = HEADS[loss.margin_type](
+        config.model_args.embed_dim,
+        shards.num_classes,
+        scale=args.scale,
+        alpha=1.0 if loss.alpha is None else loss.alpha,
+        shards=shards,
+    )
     margin = config.margin_update
     largest = margin.final_margin if margin.update_margin else margin.initial_margin
     check_scale_and_margin(head.alpha, head.scale, largest, head.margin_type)
     return head
-
-
-def _head(config: Config, shards: ClassShards) -> CosineHead:
-    args = config.projection_args
-    sizes = (config.model_args.embed_dim, shards.num_classes)
-    match args:
-        case SoftmaxArgs() | AddMarginArgs():
-            return QMarginHead(*sizes, scale=args.scale, shards=shards)
-        case ArcMarginArgs():
-            return AngularMarginHead(*sizes, scale=args.scale, easy_margin=args.easy_margin, shards=shards)
-        case AlphaArcMarginArgs():
-            return AngularMarginHead(*sizes, scale=args.scale, alpha=args.alpha, shards=shards)
-        case QMarginArgs():
-            return QMarginHead(*sizes, scale=args.scale, alpha=args.alpha, shards=shards)
-
-
-def reinit_epoch(config: Config) -> int | None:
-    """The epoch at whose start A3M-I re-initialises the prototypes, or None."""
-    args = config.projection_args
-    return args.reinit_epoch if isinstance(args, AlphaArcMarginArgs) else None
 
 
 def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
