@@ -11,6 +11,7 @@ from wespeaker_qm.utils.arguments import PROCESSES
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import available_cpus
+from wespeaker_qm.utils.shipped import shipped
 
 HELP = "prepare data directories, trials, noise and impulse responses of a corpus"
 
@@ -59,7 +60,7 @@ def add_dependent_arguments(parser: argparse.ArgumentParser, arguments: Sequence
 
 def _add_corpus_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--corpus", type=Path, default=Path("egs/mini"), help="recipe with a corpus.yaml (default %(default)s)"
+        "--corpus", type=shipped, default="egs/mini", help="recipe with a corpus.yaml (default %(default)s)"
     )
 
 

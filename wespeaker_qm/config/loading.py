@@ -14,6 +14,7 @@ from wespeaker_qm.config.notes import config_notes
 from wespeaker_qm.config.schema import Config
 from wespeaker_qm.config.wespeaker import drop_former_choice, with_names
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.yaml_files import parse_yaml, read_yaml_mapping
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,8 @@ def load_config(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> C
     """Read YAML files, merge them left to right, apply dotted overrides, and check the result.
 
     Args:
-        files: at least one YAML file; later ones win. Missing keys take the defaults of :class:`Config`.
+        files: at least one YAML file, or the name of one that the package brings (``conf/...``); later ones win.
+            Missing keys take the defaults of :class:`Config`.
         overrides: ``key.key=value``, the value in YAML: ``dataset_args.num_frms=100``. Their order is of no matter,
             except that the last of two values for one key wins.
 
@@ -39,7 +41,7 @@ def load_config(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> C
     """
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    overlays = [(read_yaml_mapping(file), str(file)) for file in files]
+    overlays = [(read_yaml_mapping(shipped(file)), str(file)) for file in files]
     for overlay, source in [*overlays, (_parse_overrides(overrides), COMMAND_LINE)]:
         drop_former_choice(merged, overlay)
         _merge(merged, overlay, origins, source)

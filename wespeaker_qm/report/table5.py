@@ -38,6 +38,7 @@ from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 NOT_TRAINED = "not trained"
@@ -92,7 +93,7 @@ def read_table(path: Path | str) -> Table:
     Raises:
         RecipeError: the file is missing, not YAML, or lacks a key; two rows are one run, or have one name.
     """
-    content = read_yaml_mapping(path)
+    content = read_yaml_mapping(shipped(path))
     try:
         rows = [
             Row(

@@ -12,6 +12,7 @@ from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, ExpRoot, RunFolder
+from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.stage import reads_data, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
@@ -34,6 +35,7 @@ def report(*, data: DataFolder, runs: Sequence[RunFolder] | ExpRoot, base: Path 
         RecipeError: a run was not evaluated, its figures are of other files than lie there now, or the runs are of
             different trials; Table 5 was not collected; a file that no stage made.
     """
+    base = shipped(base)
     if isinstance(runs, ExpRoot):
         table5 = runs.table5("json")
         if not table5.is_file():

@@ -36,12 +36,13 @@ from wespeaker_qm.trials.lists import write_trials
 from wespeaker_qm.utils.done import DoneMarker, file_digest, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 logger = logging.getLogger(__name__)
 
-_DEBIAN = Path("egs/mini")
+_DEBIAN = "egs/mini"
 """Its tables name the packages of ``--noise debian``, and the noises in them."""
 _NOISE_SOURCES = ("debian", "babble")
 """Values of ``--noise`` that are no trees."""
@@ -77,7 +78,7 @@ def prepare(settings: FolderSettings, *, data: DataFolder, recipe_dir: Path, num
         eval_speakers,
     ]
     if settings.noise == "debian":
-        inputs.append([file_digest(_DEBIAN / table) for table in ("packages.tsv", "noise.tsv")])
+        inputs.append([file_digest(shipped(_DEBIAN) / table) for table in ("packages.tsv", "noise.tsv")])
     outputs = prepared_files(data.path)
     marker = DoneMarker(data.marker("prepare"), inputs, outputs, version=STAGE_VERSIONS["prepare"])
     sets = ("train", "valid", "eval", "noise", "rirs")
@@ -139,7 +140,7 @@ def _write_set(
 def _debian_clips(downloads: Path) -> dict[str, list[Path]]:
     """Noise and music that ``egs/mini`` names, from the two packages that hold them."""
     try:
-        return debian_noise_clips(_DEBIAN, downloads)
+        return debian_noise_clips(shipped(_DEBIAN), downloads)
     except RecipeError as error:
         raise RecipeError(
             f"noises for augmentation cannot be had: {error}\nHere, choose --noise babble (no download) or --noise "
