@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from wespeaker_qm.audio.io import AudioError, PartlyDecodedError, audio_info, read_audio, resample_audio
+from wespeaker_qm.audio.io import audio_info, read_audio
+from wespeaker_qm.audio.resample import resample_audio
+from wespeaker_qm.audio.source import AudioError, PartlyDecodedError
 
 RATE = 16000
 RNG = np.random.default_rng(0)

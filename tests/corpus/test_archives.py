@@ -12,7 +12,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from wespeaker_qm.audio.io import AudioError
+from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.archives import (
     JoinedFile,
     archive_files,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from wespeaker_qm.audio.io import AudioError
+from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.archives import list_tar
 from wespeaker_qm.corpus.bad_audio import read_checked_audio
 from wespeaker_qm.corpus.datadir import DataDir

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from wespeaker_qm.audio.io import AudioError, write_wav
+from wespeaker_qm.audio.io import write_wav
+from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.archives import list_zip
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.segments import Span, read_span, split_segment

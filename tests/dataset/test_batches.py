@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from wespeaker_qm.audio.resample import change_speed, speed_input_length
+from wespeaker_qm.audio.speed import change_speed, speed_input_length
 from wespeaker_qm.bench.memory import MIB, status_bytes
 from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo

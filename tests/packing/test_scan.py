@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from wespeaker_qm.audio.io import AudioError, read_audio
+from wespeaker_qm.audio.io import read_audio
+from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.packing.index import packed_digest, write_index
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.packing.scan import Coding, IndexRow, audio_facts, scan_tar

@@ -5,5 +5,5 @@ from .augment import reverberate as reverberate
 from .augment import spec_augment as spec_augment
 from .fbank import Fbank as Fbank
 from .fbank import normalise_mean as normalise_mean
-from .resample import change_speed as change_speed
 from .rir import simulate_rirs as simulate_rirs
+from .speed import change_speed as change_speed

@@ -37,7 +37,7 @@ def reverberate(waveform: Tensor, rir: Tensor) -> Tensor:
 
 def reverberation_size(num_samples: int, rir_length: int) -> int:
     """A fast FFT size for waveforms of ``num_samples`` samples and impulse responses up to ``rir_length``."""
-    # What comes later than the waveform's end does not sound.
+    # The result is cut to num_samples, which what comes later in a response cannot reach.
     return int(next_fast_len(num_samples + min(rir_length, num_samples) - 1, real=True))
 
 

@@ -30,7 +30,8 @@ RT60_S = (0.1, 0.9)
 ABSORPTION = (0.2, 0.8)
 DISTANCE_M = (0.5, 5.0)
 WALL_CLEARANCE_M = 0.5
-# Images grow with the cube of the order; 30 takes 0.03 s, and what comes later is below -30 dB in most rooms.
+# The number of echoes grows with the cube of the order; up to 30 takes 0.03 s, and the echoes of higher orders are
+# below -30 dB in most rooms.
 MAX_ORDER = 30
 TAIL_DB = -60.0
 SPEED_OF_SOUND_M_PER_S = 343.0

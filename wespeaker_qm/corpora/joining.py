@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wespeaker_qm.audio.io import resample_audio
+from wespeaker_qm.audio.resample import resample_audio
 
 FRAME_S = 0.02
 # Below the loudest frame: speech spans about 30 dB; recordings with more noise than that are not trimmed.

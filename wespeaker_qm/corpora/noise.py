@@ -45,7 +45,8 @@ def build_noise_set(
     Args:
         data_dir: e.g. ``data/mini``.
         clips: category (``noise`` or ``music``) -> audio files, in order. Short noises are joined to pieces of 3 to
-            20 s, music is cut into pieces of 10 to 15 s, so that a draw of a key is a draw of a sound.
+            20 s and music is cut into pieces of 10 to 15 s: training draws among the pieces, of which none should be
+            much longer or shorter than the others.
         train: the training speakers, of whom babble (category ``speech``) is mixed.
         num_babble: number of babble recordings, each of 8 s and 3 to 7 voices.
         sample_rate: in Hz.
@@ -65,7 +66,14 @@ def build_noise_set(
 
 
 def build_rirs(data_dir: Path, num_rooms: int, *, sample_rate: int = 16000, seed: int = 42) -> DataDir:
-    """Write ``rirs/`` (a Kaldi directory, the room in ``utt2spk``) and ``wav/rirs/``: one simulated RIR a room."""
+    """Write ``rirs/`` (a Kaldi directory, the room in ``utt2spk``) and ``wav/rirs/``: one simulated RIR a room.
+
+    Args:
+        data_dir: e.g. ``data/mini``.
+        num_rooms: number of rooms, and of RIRs.
+        sample_rate: in Hz.
+        seed: of the rooms.
+    """
     from wespeaker_qm.audio.rir import simulate_rirs
 
     waves: dict[str, str] = {}

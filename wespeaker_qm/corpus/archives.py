@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from wespeaker_qm.audio.io import AudioError
+from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.segments import split_segment
 from wespeaker_qm.utils.done import file_stamp
 from wespeaker_qm.utils.errors import RecipeError

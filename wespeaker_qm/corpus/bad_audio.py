@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wespeaker_qm.audio.io import AudioError, read_audio
+from wespeaker_qm.audio.io import read_audio
+from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.archives import is_locator, open_recording
 from wespeaker_qm.corpus.segments import read_span, split_segment
 from wespeaker_qm.utils.errors import RecipeError

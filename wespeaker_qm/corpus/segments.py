@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wespeaker_qm.audio.io import AudioError, Source, audio_info, read_audio
+from wespeaker_qm.audio.io import audio_info, read_audio
+from wespeaker_qm.audio.source import AudioError, Source
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import read_rows
 
@@ -87,7 +88,7 @@ def segment_duration_s(path: str) -> float | None:
 def read_span(source: Source, span: Span) -> tuple[np.ndarray, int]:
     """Read a part of a recording as :func:`wespeaker_qm.audio.io.read_audio` does: samples from start up to end.
 
-    A time is the last sample that is not behind it, as in Kaldi's ``extract-segments``.
+    A time stands for the last sample at or before it, as in Kaldi's ``extract-segments``.
 
     Raises:
         AudioError: as there, or the recording ends before the part does.

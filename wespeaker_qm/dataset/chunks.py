@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from wespeaker_qm.audio.resample import speed_input_length
+from wespeaker_qm.audio.speed import speed_input_length
 from wespeaker_qm.dataset.draws import NOISE, REVERB, SPEEDS, Draws, DrawSettings, Sampler
 from wespeaker_qm.dataset.plan import BatchId
 from wespeaker_qm.packing.reader import ShardReader

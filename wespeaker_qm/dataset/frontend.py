@@ -21,7 +21,7 @@ from wespeaker_qm.audio.augment import (
     spec_augment,
 )
 from wespeaker_qm.audio.fbank import INT16_SCALE, Fbank
-from wespeaker_qm.audio.resample import change_speed
+from wespeaker_qm.audio.speed import change_speed
 from wespeaker_qm.dataset.chunks import Batch
 from wespeaker_qm.dataset.draws import SPEEDS
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 VERSION = 3
 _SEAL = "sha256"
 TAR_TIMES = "tar_times"
-# Tars that were compared where that cannot be noted: list, and times.
+# Lists whose tars, of these times, this process has compared, in folders where that cannot be written down.
 _compared: set[tuple[Path, tuple[int, ...]]] = set()
 
 
@@ -171,7 +171,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def canonical(facts: dict[str, Any]) -> bytes:
-    """The one text of facts that is hashed."""
+    """The facts as the bytes whose SHA-256 is taken."""
     return json.dumps(facts, sort_keys=True).encode()
 
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from wespeaker_qm.audio.io import AudioError, read_audio
+from wespeaker_qm.audio.io import read_audio
+from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.packing.format import PCM_SCALE, TAR_BLOCK_BYTES, to_pcm16
 from wespeaker_qm.packing.index import ShardIndex
 from wespeaker_qm.packing.scan import Coding

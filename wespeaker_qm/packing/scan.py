@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 import soundfile
 
-from wespeaker_qm.audio.io import UNKNOWN_FRAMES, AudioError, read_audio
+from wespeaker_qm.audio.io import read_audio
+from wespeaker_qm.audio.libsndfile import UNKNOWN_FRAMES
+from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.utils.errors import RecipeError
 
 AUDIO_SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "wma")

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from wespeaker_qm.audio.io import AudioError, resample_audio
+from wespeaker_qm.audio.resample import resample_audio
+from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.archives import recording_stamps
 from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio
 from wespeaker_qm.corpus.datadir import DataDir

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from wespeaker_qm.audio.io import AudioError
+from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpora.folder.tree import Recording
 from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio, refuse_bad_audio
 from wespeaker_qm.utils.errors import RecipeError

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from wespeaker_qm.audio.io import AudioError, RawFormat, read_audio, write_wav
+from wespeaker_qm.audio.io import read_audio, write_wav
+from wespeaker_qm.audio.source import AudioError, RawFormat
 from wespeaker_qm.corpora.joining import Piece, choose_evenly, join_pieces, plan_utterances, share_out, sound_pieces
 from wespeaker_qm.corpora.mini.settings import MiniSettings
 from wespeaker_qm.corpora.mini.tables import Session
@@ -48,6 +49,15 @@ def build_utterances(
     data_dir: Path, members: Mapping[str, Sequence[Session]], settings: MiniSettings, num_workers: int
 ) -> dict[str, list[Utterance]]:
     """Write all utterances to ``data_dir/wav/<set>/<speaker>/``, each speaker in one of ``num_workers`` processes.
+
+    Args:
+        data_dir: folder of the corpus.
+        members: set -> its sessions.
+        settings: lengths and numbers of utterances.
+        num_workers: processes; the result does not depend on them.
+
+    Returns:
+        set -> its utterances.
 
     Raises:
         RecipeError: more than 5 % of the clips hold no sound or cannot be read; they are listed in ``bad_audio.tsv``.

@@ -1,0 +1,65 @@
+"""Recordings that follow each other in one file (Ogg, MP3): where each begins, and joining them at one rate."""
+
+import re
+import zlib
+from collections import defaultdict
+from itertools import groupby
+
+import numpy as np
+
+from wespeaker_qm.audio.resample import resample_audio
+from wespeaker_qm.audio.source import PartlyDecodedError
+
+# The first frame of an MP3 whose encoder wrote its length: header, side information of one of three sizes, tag, flags.
+MP3_START = re.compile(rb"\xff[\xe2-\xff]..(?:\0{32}|\0{17}|\0{9})(?:Xing|Info)\0\0\0[\x01-\x0f]", re.DOTALL)
+_REFLECTED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_OGG_HEADER_BYTES = 27
+
+
+def mp3_starts(content: bytes) -> list[int]:
+    """Where the MP3s begin that say how long they are; what stands before the first belongs to it."""
+    return [0, *[match.start() for match in MP3_START.finditer(content)][1:]]
+
+
+def ogg_starts(content: bytes, name: str) -> list[int]:
+    """Where the streams begin that follow each other in an Ogg file.
+
+    Raises:
+        PartlyDecodedError: a page is damaged, which decoders pass over, or cut off.
+    """
+    starts = [0]
+    at, is_in_headers = content.find(b"OggS\0"), True
+    while at >= 0:
+        following = content.find(b"OggS\0", at + _OGG_HEADER_BYTES)
+        header = content[at : at + _OGG_HEADER_BYTES]
+        lengths = content[at + _OGG_HEADER_BYTES : at + _OGG_HEADER_BYTES + header[-1]]
+        end = at + _OGG_HEADER_BYTES + header[-1] + sum(lengths)
+        is_cut = len(header) < _OGG_HEADER_BYTES or end > (len(content) if following < 0 else following)
+        if is_cut or _ogg_crc(header[:22] + bytes(4) + content[at + 26 : end]) != int.from_bytes(
+            header[22:26], "little"
+        ):
+            raise PartlyDecodedError(f"{name}: the page of Ogg at byte {at} is damaged or cut off")
+        is_first_page = bool(header[5] & 2)
+        if is_first_page and not is_in_headers:
+            starts.append(at)
+        at, is_in_headers = following, is_first_page
+    return starts
+
+
+def _ogg_crc(page: bytes) -> int:
+    """The CRC-32 of Ogg: the polynomial of zip's, but from the highest bit on, and without inversions."""
+    reflected = zlib.crc32(page.translate(_REFLECTED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{reflected:032b}"[::-1], 2)
+
+
+def at_one_rate(parts: list[tuple[int, np.ndarray]]) -> tuple[np.ndarray, int]:
+    """Join parts, each of a sample rate, at the rate that most of the time has."""
+    seconds: defaultdict[int, float] = defaultdict(float)
+    for rate, part in parts:
+        seconds[rate] += len(part) / rate
+    sample_rate = max(seconds, key=seconds.__getitem__)
+    joined = [
+        resample_audio(np.concatenate([part for _, part in group]), rate, sample_rate)
+        for rate, group in groupby(parts, key=lambda part: part[0])
+    ]
+    return np.concatenate(joined), sample_rate

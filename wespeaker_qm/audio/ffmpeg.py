@@ -1,0 +1,153 @@
+"""Decoding by FFmpeg, through PyAV: M4A, MP4, AAC, and whatever libsndfile refuses or does not decode to the end.
+
+A file is never asked to open another one, or an address, as a playlist does.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from itertools import chain, groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wespeaker_qm.audio.chains import MP3_START, at_one_rate, ogg_starts
+from wespeaker_qm.audio.source import (
+    SLACK_S,
+    UNKNOWN_BYTES,
+    AudioError,
+    PartlyDecodedError,
+    Source,
+    content_of,
+    mono,
+)
+
+if TYPE_CHECKING:
+    import av.container
+
+# A lossy encoder's delay, and what it pads at the end, are in some containers' durations: two frames each.
+_CODEC_DELAY_FRAMES = 4
+# Codecs without such a delay, though FFmpeg calls most of them lossy: mu-law, A-law, every ADPCM (G.722, G.726).
+_WITHOUT_DELAY = re.compile(r".*pcm|g722|g726")
+# Containers of which FFmpeg knows the duration; of others (MP3, ADTS, AMR, ...) it makes an estimate.
+_TIMED_CONTAINERS = frozenset(
+    {"aiff", "asf", "au", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "tta", "wv"}
+)
+
+
+def read_ffmpeg(source: Source, name: str, refusal: Exception) -> tuple[np.ndarray, int, int]:
+    """Mono samples (S,) float32, sample rate and channels of the first audio stream, decoded by FFmpeg through PyAV.
+
+    Args:
+        source: as of :func:`wespeaker_qm.audio.io.read_audio`.
+        name: for messages.
+        refusal: of soundfile; where it knows the duration, so much must be decoded.
+
+    Raises:
+        PartlyDecodedError: it is not; or less than the container says.
+        AudioError: cannot be decoded.
+    """
+    import av
+
+    parts: list[tuple[int, np.ndarray]] = []
+    num_channels = longest_frame = 0
+    is_ogg = False
+    failure: Exception | None = None
+    declared_s = getattr(refusal, "duration_s", None)
+    is_counted_mp3 = declared_s is not None and MP3_START.search(content_of(source)) is not None
+    soundfile_says = getattr(refusal, "error_string", refusal)  # without the address of an object in memory
+    slack_s = SLACK_S
+    try:
+        with _open_av(source) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name}: holds no audio stream")
+            stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise AudioError(
+                    f"{name}: cannot be decoded as audio (soundfile: {soundfile_says}; PyAV: no decoder for its audio)"
+                )
+            codec = stream.codec_context.codec
+            is_ogg = container.format.name == "ogg"
+            delay_frames = _CODEC_DELAY_FRAMES
+            is_mp3_in_wav = container.format.name == "wav" and codec.name == "mp3float"
+            if declared_s is None or is_mp3_in_wav:  # libsndfile only estimates the duration of MP3 in WAV
+                declared_s = _duration_s(container)
+            elif is_counted_mp3 or not codec.name.startswith("mp"):  # that of MPEG audio without a count is estimated
+                delay_frames = 1
+            if container.format.name == "caf" and codec.lossless:
+                # Else FFmpeg shortens the last packet, which is short already, once more.
+                stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
+            try:
+                for rate, samples in _frames(container):
+                    parts.append((rate, mono(samples)))
+                    num_channels = max(num_channels, samples.shape[1])
+                    longest_frame = max(longest_frame, len(samples))
+            except av.FFmpegError as error:
+                failure = error
+            if parts and not (codec.lossless or _WITHOUT_DELAY.match(codec.name)):
+                slack_s = max(slack_s, delay_frames * longest_frame / parts[0][0])
+    except av.FFmpegError as error:
+        failure = error
+    if is_ogg and len(ogg_starts(content_of(source), name)) > 1:
+        declared_s = None  # FFmpeg gives the duration of the last of several streams
+    reason = f"soundfile: {soundfile_says}; PyAV: {failure or 'no error'}"
+    found_s = sum(len(part) / rate for rate, part in parts)
+    if declared_s is not None and parts and found_s < declared_s - slack_s:
+        found, declared = round(found_s * parts[0][0]), round(declared_s * parts[0][0])
+        raise PartlyDecodedError(
+            f"{name}: {found} of {declared} samples can be decoded: truncated or damaged ({reason})"
+        )
+    if failure is not None and (declared_s is None or not parts):
+        raise AudioError(f"{name}: cannot be decoded as audio ({reason})") from failure
+    if not parts:
+        raise AudioError(f"{name}: no samples, expected at least one")
+    return *at_one_rate(parts), num_channels
+
+
+@contextlib.contextmanager
+def _open_av(source: Source) -> Iterator["av.container.InputContainer"]:
+    """Open with FFmpeg, which gets the bytes from here and must not open anything by itself."""
+    import av
+
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, Path | str):
+            source = stack.enter_context(Path(source).open("rb"))
+        else:
+            source.seek(0)
+        yield stack.enter_context(
+            av.open(source, mode="r", metadata_errors="ignore", options={"protocol_whitelist": ""})
+        )
+
+
+def _duration_s(container: "av.container.InputContainer") -> float | None:
+    """How long the first audio stream is by the container's own account; None where that is an estimate or missing."""
+    import av
+
+    stream = container.streams.audio[0]
+    is_timed_wav = (
+        container.format.name == "wav"
+        and (_WITHOUT_DELAY.match(stream.codec_context.name) or stream.codec_context.name == "mp3float")
+        and 0 < (stream.duration or 0) < UNKNOWN_BYTES // 8  # a sample has up to 8 bytes
+    )
+    if container.format.name not in _TIMED_CONTAINERS and not is_timed_wav:
+        return None
+    if stream.frames and stream.codec_context.name.startswith("pcm_"):  # a frame is a sample there
+        return stream.frames / stream.rate
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None
+
+
+def _frames(container: "av.container.InputContainer") -> Iterator[tuple[int, np.ndarray]]:
+    """Sample rate and samples (S, channels) float32 of every frame of the first audio stream."""
+    import av
+
+    frames = container.decode(container.streams.audio[0])
+    for _, alike in groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)):
+        planar_float = av.AudioResampler(format="fltp")  # of the kind of frame that it gets first
+        for frame in chain(alike, [None]):  # None flushes it
+            for converted in planar_float.resample(frame):
+                yield converted.sample_rate, converted.to_ndarray().T
