@@ -34,11 +34,11 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
-from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.network.build import build_fbank
 from wespeaker_qm.packing.format import encode_pcm16, to_pcm16
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.packing.reader import ShardReader
+from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.ownership import take_folder

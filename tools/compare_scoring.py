@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.evaluate.metrics import markdown_table
+from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.ownership import take_folder
 from wespeaker_qm.utils.vectors import write_vectors

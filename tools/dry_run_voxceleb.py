@@ -29,10 +29,10 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import open_training_set
-from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.network.build import build_fbank
 from wespeaker_qm.packing.index import write_index
 from wespeaker_qm.packing.scan import Coding, IndexRow
+from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.ownership import take_folder

@@ -39,19 +39,13 @@ from scipy.signal import fftconvolve
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from wespeaker_qm.evaluate.bootstrap import FigureSet, Resamples, SortedTrials, resample
+from wespeaker_qm.evaluate.bootstrap import Resamples, SortedTrials, resample
 from wespeaker_qm.evaluate.evidence import figure_reason
+from wespeaker_qm.evaluate.figure import Curves, Figure, Quantity
+from wespeaker_qm.evaluate.figures import wanted_figures
 from wespeaker_qm.evaluate.intervals import spread
-from wespeaker_qm.evaluate.log_likelihood import act_dcf, min_cllr
-from wespeaker_qm.evaluate.metrics import markdown_table
-from wespeaker_qm.evaluate.operating_points import (
-    RocSteps,
-    best_at_far,
-    convex_hull,
-    equal_error_rate,
-    far_at_tar,
-    min_dcf,
-)
+from wespeaker_qm.evaluate.operating_points import RocSteps, convex_hull
+from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.arguments import COUNT, SEED, whole_number
 from wespeaker_qm.utils.ownership import write_json
@@ -86,9 +80,9 @@ class Design:
     """Deviation of what a run adds to d."""
 
     @property
-    def wanted(self) -> FigureSet:
+    def wanted(self) -> tuple[Figure, ...]:
         """The figures that are validated."""
-        return FigureSet(fars=self.fars, tars=(0.9, 0.99), p_targets=(0.05, 0.01, 0.001), is_llr=True)
+        return wanted_figures(fars=self.fars, tars=(0.9, 0.99), p_targets=(0.05, 0.01, 0.001), is_llr=True)
 
     @property
     def slope(self) -> float:
@@ -165,15 +159,10 @@ def _truth(design: Design, distance: float) -> NDArray[np.float64]:
     new = np.diff(accepted[0], prepend=0) + np.diff(accepted[1], prepend=0) > 0
     steps = [np.concatenate(([0], each[new])) for each in accepted]
     roc = RocSteps(np.concatenate(([lowest[0] + 1], lowest[new])), steps[0], steps[1])
-    hull, wanted = convex_hull(roc), design.wanted
-    points = [best_at_far(roc, far) for far in wanted.fars]
+    hull = convex_hull(roc)
     cllr = target @ np.logaddexp(0, -scores) + nontarget @ np.logaddexp(0, scores)
-    values = [equal_error_rate(roc).rate, equal_error_rate(hull).rate, min_cllr(hull)]
-    values += [min_dcf(hull, p_target).cost for p_target in wanted.p_targets]
-    values += [*(point.tar for point in points), *(point.threshold for point in points)]
-    values += [far_at_tar(roc, tar).far for tar in wanted.tars]
-    values += [float(cllr) / (2 * math.log(2)), *(act_dcf(roc, p_target) for p_target in wanted.p_targets)]
-    return np.array(values)
+    curves = Curves(roc, hull, cost_points=hull, cllr=float(cllr) / (2 * math.log(2)))
+    return np.array([figure.value_of(figure.read(curves)) for figure in design.wanted])
 
 
 def _masses(cells: NDArray[np.float64], tails: str, deviation: float) -> NDArray[np.float64]:
@@ -265,20 +254,20 @@ class Row(NamedTuple):
 def validate(design: Design, *, num_lists: int, num_resamples: int, seed: int = 0, by: str = "speaker") -> list[Row]:
     """A row a figure."""
     rng = np.random.default_rng((seed, design.num_speakers))
-    names, true = design.wanted.names(), truth(design)
-    counts = np.zeros((len(names), 6))
+    figures, true = design.wanted, truth(design)
+    counts = np.zeros((len(figures), 6))
     for number in range(num_lists):
         speakers, is_target, scores = simulate(design, rng)
         systems = [SortedTrials.of(run, is_target, design.wanted) for runs in scores for run in runs]
         drawn = speakers if by == "speaker" else None
         results = resample(systems, drawn, num_resamples=num_resamples, seed=number)
         sides = results[: design.runs[0]], results[design.runs[0] :]
-        for row, name in enumerate(names):
-            counts[row] += _outcome(name, sides, true[row])
+        for row, figure in enumerate(figures):
+            counts[row] += _outcome(figure, sides, true[row])
     shares = counts[:, 1] / np.maximum(counts[:, 0], 1e-9), counts[:, 4] / np.maximum(counts[:, 3], 1e-9)
     return [
         Row(
-            name,
+            figure.name,
             counts[row, 0] / (2 * num_lists),
             float(shares[0][row]) if counts[row, 0] else math.nan,
             counts[row, 2] / (2 * num_lists),
@@ -286,20 +275,22 @@ def validate(design: Design, *, num_lists: int, num_resamples: int, seed: int = 
             float(shares[1][row]) if counts[row, 3] else math.nan,
             counts[row, 5] / num_lists,
         )
-        for row, name in enumerate(names)
+        for row, figure in enumerate(figures)
     ]
 
 
-def _outcome(name: str, sides: tuple[Sequence[Resamples], Sequence[Resamples]], true: float) -> NDArray[np.float64]:
+def _outcome(
+    figure: Figure, sides: tuple[Sequence[Resamples], Sequence[Resamples]], true: float
+) -> NDArray[np.float64]:
     """How many of two intervals are given, given and hold, hold; whether p is given, given and small, small."""
     outcome = np.zeros(6)
-    supported = [all(figure_reason(name, run) is None for run in runs) for runs in sides]
+    supported = [all(figure_reason(figure, run) is None for run in runs) for runs in sides]
     for runs, given in zip(sides, supported, strict=True):
-        low, high = spread(name, runs, even_unsupported=True).interval() or (true, true)
+        low, high = spread(figure, runs, even_unsupported=True).interval() or (true, true)
         holds = low <= true <= high
         outcome[:3] += given, given and holds, holds
-    if not name.startswith("threshold"):
-        p_value = spread(name, sides[1], sides[0], even_unsupported=True).p_value()
+    if figure.kind.quantity is not Quantity.THRESHOLD:
+        p_value = spread(figure, sides[1], sides[0], even_unsupported=True).p_value()
         small = p_value is not None and p_value < 0.05
         outcome[3:] += all(supported), all(supported) and small, small
     return outcome

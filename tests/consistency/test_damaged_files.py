@@ -12,7 +12,7 @@ import torch
 
 from wespeaker_qm.config import load_config
 from wespeaker_qm.network import checkpoint
-from wespeaker_qm.report.training import read_training_log
+from wespeaker_qm.report.training_history import read_training_history
 from wespeaker_qm.score.calibration import Calibration, EerCheck, load, save
 from wespeaker_qm.score.cosine import load_mean
 from wespeaker_qm.train.log import LogWriter
@@ -132,7 +132,7 @@ CASES = {
         _write_calibration, ("calibration.json",), lambda folder: load(folder / "calibration.json")
     ),
     "train_log.jsonl": Case(
-        _write_log, ("train_log.jsonl",), lambda folder: vars(read_training_log(folder / "train_log.jsonl"))
+        _write_log, ("train_log.jsonl",), lambda folder: vars(read_training_history(folder / "train_log.jsonl"))
     ),
     "config.yaml": Case(_write_config, ("config.yaml",), lambda folder: load_config([folder / "config.yaml"])),
 }

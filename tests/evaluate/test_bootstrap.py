@@ -5,9 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from wespeaker_qm.evaluate.bootstrap import FigureSet, SortedTrials, figures, resample
+from wespeaker_qm.evaluate.bootstrap import SortedTrials, resample
+from wespeaker_qm.evaluate.figure import Figure, Quantity
+from wespeaker_qm.evaluate.figures import ACT_DCF, TAR_AT_FAR, wanted_figures
 from wespeaker_qm.evaluate.log_likelihood import act_dcf, cllr, min_cllr
 from wespeaker_qm.evaluate.operating_points import (
+    FARS,
+    P_TARGETS,
+    TARS,
     best_at_far,
     convex_hull,
     equal_error_rate,
@@ -18,10 +23,10 @@ from wespeaker_qm.evaluate.operating_points import (
 from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.errors import RecipeError
 
-WANTED = FigureSet(is_llr=True)
+WANTED = wanted_figures(is_llr=True)
 
 
-def by_definition(scores, is_target, wanted=WANTED):
+def by_definition(scores, is_target):
     """Every figure from the curve of all trials, with no runs and no weights."""
     roc = roc_steps(scores, is_target)
     hull = convex_hull(roc)
@@ -29,12 +34,12 @@ def by_definition(scores, is_target, wanted=WANTED):
         equal_error_rate(roc).rate,
         equal_error_rate(hull).rate,
         min_cllr(hull),
-        *(min_dcf(roc, p_target).cost for p_target in wanted.p_targets),
-        *(best_at_far(roc, far).tar for far in wanted.fars),
-        *(best_at_far(roc, far).threshold for far in wanted.fars),
-        *(far_at_tar(roc, tar).far for tar in wanted.tars),
+        *(min_dcf(roc, p_target).cost for p_target in P_TARGETS),
+        *(best_at_far(roc, far).tar for far in FARS),
+        *(best_at_far(roc, far).threshold for far in FARS),
+        *(far_at_tar(roc, tar).far for tar in TARS),
         cllr(scores, is_target),
-        *(act_dcf(roc, p_target) for p_target in wanted.p_targets),
+        *(act_dcf(roc, p_target) for p_target in P_TARGETS),
     ]
 
 
@@ -43,13 +48,14 @@ def by_definition(scores, is_target, wanted=WANTED):
 def test_weighted_figures_equal_those_of_repeated_trials(digits, seed, simulate):
     _, is_target, scores = simulate(seed=seed, digits=digits)
     weights = np.random.default_rng(seed).integers(0, 4, len(scores)).astype(np.int32)
-    found, roc = figures(SortedTrials.of(scores, is_target, WANTED), weights)
+    system = SortedTrials.of(scores, is_target, WANTED)
+    curves = system.weighted(weights)
+    found, roc = system.values(curves), curves.roc
     expected = by_definition(np.repeat(scores, weights), np.repeat(is_target, weights))
     # A threshold between the same two trials accepts the same ones: where weights are 0 the run's end stands for it.
-    names = WANTED.names()
-    for name, one, two in zip(names, found, expected, strict=True):
-        if not name.startswith("threshold"):
-            assert one == pytest.approx(two, rel=1e-12, abs=1e-15), name
+    for figure, one, two in zip(WANTED, found, expected, strict=True):
+        if figure.kind.quantity is not Quantity.THRESHOLD:
+            assert one == pytest.approx(two, rel=1e-12, abs=1e-15), figure.name
     assert roc.num_targets == weights[is_target].sum()
     assert roc.num_nontargets == weights[~is_target].sum()
 
@@ -58,11 +64,13 @@ def test_estimates_equal_the_definition_thresholds_included(simulate):
     speakers, is_target, scores = simulate()
     (result,) = resample([SortedTrials.of(scores, is_target, WANTED)], speakers, num_resamples=2)
     expected = by_definition(scores, is_target)
-    for name, one, two in zip(result.names, result.estimates, expected, strict=True):
-        if name.startswith("threshold"):  # the end of a run: no trial between it and the exact one changes sides
-            assert ((scores >= one) == (scores >= two))[~is_target].all(), name
+    for figure, one, two in zip(WANTED, result.estimates, expected, strict=True):
+        if (
+            figure.kind.quantity is Quantity.THRESHOLD
+        ):  # the end of a run: no trial between it and the exact one changes sides
+            assert ((scores >= one) == (scores >= two))[~is_target].all(), figure.name
         else:
-            assert one == pytest.approx(two, rel=1e-12, abs=1e-15), name
+            assert one == pytest.approx(two, rel=1e-12, abs=1e-15), figure.name
 
 
 def test_speakers_are_drawn_and_trials_weighted_by_both(simulate):
@@ -101,7 +109,7 @@ def test_miss_rates_on_a_grid(simulate):
     (result,) = resample([SortedTrials.of(scores, is_target)], speakers, num_resamples=4, far_grid=grid)
     assert (np.diff(result.frr, axis=1) <= 0).all()
     assert (result.frr[:, -1] == 0).all()
-    np.testing.assert_allclose(1 - result.frr[:, 2], result.column("TAR@FAR 1e-1"))
+    np.testing.assert_allclose(1 - result.frr[:, 2], result.column(Figure(TAR_AT_FAR, 0.1)))
 
 
 def test_a_convex_hull_is_the_upper_hull_of_the_curve(simulate):
@@ -135,11 +143,11 @@ def test_runs_are_neighbours_of_one_kind_and_end_at_their_lowest_score():
     """Of six scores two are tied between the kinds (0.5), which join no neighbour."""
     scores = np.array([0.7, 0.9, 0.5, 0.8, 0.5, 0.4, 0.3, 0.1])
     is_target = np.array([False, True, True, True, False, False, False, True])
-    trials = SortedTrials.of(scores, is_target, FigureSet())
+    trials = SortedTrials.of(scores, is_target)
     assert trials.order.tolist() == [1, 3, 0, 2, 4, 5, 6, 7]
     assert trials.run_start.tolist() == [0, 2, 3, 5, 7]
     assert trials.run_threshold.tolist() == [np.nextafter(0.9, 1), 0.8, 0.7, 0.5, 0.3, 0.1]
-    roc = trials.curve(np.array([1, 2, 3, 4, 0, 5, 6, 7], np.int32))
+    roc = trials.weighted(np.array([1, 2, 3, 4, 0, 5, 6, 7], np.int32)).roc
     assert roc.true_accepts.tolist() == [0, 6, 6, 9, 9, 16]
     assert roc.false_accepts.tolist() == [0, 0, 1, 1, 12, 12]
 
@@ -150,10 +158,9 @@ def test_decisions_fall_at_the_end_of_a_run(p_target):
     threshold = np.log((1 - p_target) / p_target)
     scores = threshold + np.array([2.0, 1.0, 0.0, -1.0, -2.0, 3.0, -3.0])
     is_target = np.array([True] * 5 + [False] * 2)
-    trials = SortedTrials.of(scores, is_target, FigureSet(is_llr=True, p_targets=(p_target,)))
+    trials = SortedTrials.of(scores, is_target, wanted_figures(is_llr=True, p_targets=(p_target,)))
     assert trials.run_threshold[1:].tolist() == scores[[5, 2, 4, 6]].tolist()
-    names = trials.wanted.names()
-    values, _ = figures(trials, np.array([1, 1, 1, 1, 2, 1, 1], np.int32))
+    values = trials.values(trials.weighted(np.array([1, 1, 1, 1, 2, 1, 1], np.int32)))
     misses, false_accepts = 3 / 6, 1 / 2
     cost = p_target * misses + (1 - p_target) * false_accepts
-    assert values[names.index(f"actDCF {p_target:g}")] == pytest.approx(cost / min(p_target, 1 - p_target))
+    assert values[trials.wanted.index(Figure(ACT_DCF, p_target))] == pytest.approx(cost / min(p_target, 1 - p_target))

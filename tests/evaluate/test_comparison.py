@@ -4,6 +4,7 @@ import pytest
 
 from wespeaker_qm.evaluate.bootstrap import SortedTrials, resample
 from wespeaker_qm.evaluate.comparison import compare_all, holm
+from wespeaker_qm.evaluate.figures import figure_named
 from wespeaker_qm.evaluate.intervals import spread
 
 
@@ -19,10 +20,11 @@ def test_every_pair_has_the_interval_of_its_difference_and_a_p_value_corrected_w
     results = resample([SortedTrials.of(scores + shift * is_target, is_target) for shift in shifts.values()], speakers,
                        num_resamples=60)  # fmt: skip
     systems = {name: [run] for name, run in zip(shifts, results, strict=True)}
-    found = compare_all(systems, ["EER", "TAR@FAR 1e-1", "TAR@FAR 1e-5"])
+    names = ("EER", "TAR@FAR 1e-1", "TAR@FAR 1e-5")
+    found = compare_all(systems, map(figure_named, names))
     pairs = [("a", "b"), ("a", "c"), ("b", "c")]
-    assert [(each.figure, each.one, each.two) for each in found] == [
-        (figure, *pair) for figure in ("EER", "TAR@FAR 1e-1", "TAR@FAR 1e-5") for pair in pairs
+    assert [(each.figure.name, each.one, each.two) for each in found] == [
+        (name, *pair) for name in names for pair in pairs
     ]
     for each in found[:6]:
         alone = spread(each.figure, systems[each.two], systems[each.one])
@@ -30,7 +32,7 @@ def test_every_pair_has_the_interval_of_its_difference_and_a_p_value_corrected_w
         assert (each.low, each.high) == alone.interval()
         assert each.reason is None
         # The farther apart, the better: lower EER, higher TAR.
-        assert (each.difference < 0) == (each.figure == "EER")
+        assert (each.difference < 0) == (each.figure.name == "EER")
     for first in (0, 3):
         figure = found[first : first + 3]
         assert [each.p_holm for each in figure] == holm([each.p_value for each in figure])

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 
 from wespeaker_qm.bin.main import main
-from wespeaker_qm.evaluate.bootstrap import FigureSet, SortedTrials, resample
+from wespeaker_qm.evaluate.bootstrap import SortedTrials, resample
 from wespeaker_qm.evaluate.comparison import compare_all
 from wespeaker_qm.evaluate.evidence import figure_reason, list_reason
+from wespeaker_qm.evaluate.figures import figure_named, wanted_figures
 from wespeaker_qm.evaluate.intervals import spread
 from wespeaker_qm.trials.speakers import EffectiveSpeakers, TrialSpeakers, effective_speakers
 
-WANTED = FigureSet(fars=(0.1, 0.01), tars=(0.9, 0.999), p_targets=(0.05, 0.001), is_llr=True)
+WANTED = wanted_figures(fars=(0.1, 0.01), tars=(0.9, 0.999), p_targets=(0.05, 0.001), is_llr=True)
 
 
 def reasons(simulated, wanted=WANTED):
     speakers, is_target, scores = simulated
     (run,) = resample([SortedTrials.of(scores, is_target, wanted)], speakers, num_resamples=0)
-    return {name: figure_reason(name, run) for name in wanted.names()}
+    return {figure.name: figure_reason(figure, run) for figure in wanted}
 
 
 def test_speakers_count_by_their_shares_of_the_trials():
@@ -35,8 +36,8 @@ def test_few_speakers_support_nothing(simulate, num_speakers, supported):
     speakers, is_target, scores = simulate(num_speakers=num_speakers)
     assert (list_reason(effective_speakers(speakers, is_target)) is None) is supported
     runs = resample([SortedTrials.of(scores, is_target)] * 2, speakers, num_resamples=20)
-    (comparison,) = compare_all({"a": runs[:1], "b": runs[1:]}, ["EER"])
-    assert (spread("EER", runs[:1]).interval() is not None) is supported
+    (comparison,) = compare_all({"a": runs[:1], "b": runs[1:]}, [figure_named("EER")])
+    assert (spread(figure_named("EER"), runs[:1]).interval() is not None) is supported
     assert (comparison.p_value is not None) is (comparison.low is not None) is supported
     assert comparison.reason == (None if supported else "too few speakers")
 
@@ -91,10 +92,10 @@ def test_what_is_just_enough(num_targets, num_misses, num_accepts, reason):
     speakers = TrialSpeakers(*np.concatenate([np.stack([owner, owner]), sides], axis=1), 10)
     scores = np.concatenate([np.arange(num_targets) - num_misses, num_accepts - 1 - np.arange(180)]) + 0.25
     is_target = speakers.enrolment == speakers.test
-    wanted = FigureSet(p_targets=(0.5,), is_llr=True)
+    wanted = wanted_figures(p_targets=(0.5,), is_llr=True)
     (run,) = resample([SortedTrials.of(scores, is_target, wanted)], speakers, num_resamples=0)
-    assert figure_reason("actDCF 0.5", run) == reason
-    assert figure_reason("Cllr", run) is None
+    assert figure_reason(figure_named("actDCF 0.5"), run) == reason
+    assert figure_reason(figure_named("Cllr"), run) is None
 
 
 def test_perfect_separation_is_no_certainty(simulate):
@@ -102,27 +103,27 @@ def test_perfect_separation_is_no_certainty(simulate):
     speakers, is_target, scores = simulate()
     perfect = SortedTrials.of(scores + 100 * is_target, is_target, WANTED)
     (run,) = resample([perfect], speakers, num_resamples=20)
-    assert run.estimate("EER") == 0
+    assert run.estimate(figure_named("EER")) == 0
     for name in ("EER", "EER hull", "minCllr", "minDCF 0.05", "FAR@TAR 0.9", "TAR@FAR 1e-1"):
-        assert spread(name, [run]).interval() is None, name
-    assert spread("EER", [run]).reason == "0 false accepts"
+        assert spread(figure_named(name), [run]).interval() is None, name
+    assert spread(figure_named("EER"), [run]).reason == "0 false accepts"
 
 
 def test_all_scores_tied_and_one_target(simulate):
     speakers, is_target, scores = simulate()
     (tied,) = resample([SortedTrials.of(np.zeros(len(scores)), is_target)], speakers, num_resamples=20)
-    assert spread("EER", [tied]).interval() is None
+    assert spread(figure_named("EER"), [tied]).interval() is None
     one = is_target & (np.cumsum(is_target) == 1)
     assert list_reason(effective_speakers(speakers, one)).startswith("target trials are of 1.0 speakers")
     # a difference of a system from itself is none, but only where the figure says something at all
-    assert spread("EER", [tied], [tied]).p_value() is None
+    assert spread(figure_named("EER"), [tied], [tied]).p_value() is None
 
 
 def test_trials_drawn_need_errors_only(simulate):
     _, is_target, scores = simulate(num_speakers=3)
     (run,) = resample([SortedTrials.of(scores, is_target)], None, num_resamples=50)
-    assert spread("EER", [run]).interval() is not None
-    assert spread("minDCF 0.001", [run]).interval() is None
+    assert spread(figure_named("EER"), [run]).interval() is not None
+    assert spread(figure_named("minDCF 0.001"), [run]).interval() is None
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 10])
@@ -133,16 +134,16 @@ def test_fewer_than_ten_errors_are_counted_in_words(count):
     targets = np.repeat([2.0, -1.0], 50)
     scores, is_target = np.concatenate([targets, nontargets]), np.arange(200) < 100
     far = count / 100
-    (run,) = resample([SortedTrials.of(scores, is_target, FigureSet(fars=(far,)))], None, num_resamples=0)
-    assert figure_reason(f"TAR@FAR {far!r}", run) == (None if count == 10 else f"{count} {words}")
+    (run,) = resample([SortedTrials.of(scores, is_target, wanted_figures(fars=(far,)))], None, num_resamples=0)
+    assert figure_reason(figure_named(f"TAR@FAR {far!r}"), run) == (None if count == 10 else f"{count} {words}")
     # The same turned round: targets below, of which so many are missed, or so few accepted.
     for few, words in ((count, "miss" if count == 1 else "misses"),
                        (100 - count, "accepted target" if count == 1 else "accepted targets")):  # fmt: skip
         targets = np.where(np.arange(100) < few, 0.0, 2.0)
         scores = np.concatenate([targets, np.repeat([0.5, 2.0], 50)])
-        (run,) = resample([SortedTrials.of(scores, is_target, FigureSet(fars=(0.5,)))], None, num_resamples=0)
-        assert figure_reason("TAR@FAR 0.5", run) == (None if count == 10 else f"{count} {words}")
-        assert figure_reason("threshold@FAR 0.5", run) is None, "a threshold at a FAR needs no targets"
+        (run,) = resample([SortedTrials.of(scores, is_target, wanted_figures(fars=(0.5,)))], None, num_resamples=0)
+        assert figure_reason(figure_named("TAR@FAR 0.5"), run) == (None if count == 10 else f"{count} {words}")
+        assert figure_reason(figure_named("threshold@FAR 0.5"), run) is None, "a threshold at a FAR needs no targets"
 
 
 @pytest.fixture

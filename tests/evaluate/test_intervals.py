@@ -11,41 +11,41 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wespeaker_qm.evaluate.bootstrap import FigureSet, SortedTrials, figures, resample
+from wespeaker_qm.evaluate.bootstrap import SortedTrials, resample
 from wespeaker_qm.evaluate.comparison import compare_all
-from wespeaker_qm.evaluate.influence import Influence, _recalibrated
+from wespeaker_qm.evaluate.figure import Figure, Quantity
+from wespeaker_qm.evaluate.figures import EER, TAR_AT_FAR, figure_named, wanted_figures
+from wespeaker_qm.evaluate.influence import recalibrated
 from wespeaker_qm.evaluate.intervals import (
-    COST,
-    PLAIN,
-    RATE,
     Error,
     Spread,
     _correction,
     _spread,
     band,
     pair_noise,
-    scale_of,
     seed_error,
     speaker_influence,
     spread,
 )
 from wespeaker_qm.evaluate.operating_points import convex_hull, roc_steps
+from wespeaker_qm.evaluate.scales import LINEAR, LOG, LOGIT
 from wespeaker_qm.trials.speakers import TrialSpeakers
 
 ROOT = Path(__file__).parents[2]
-SMOOTH = FigureSet(fars=(0.1, 0.03), tars=(0.9,), p_targets=(0.1,), is_llr=True)
+SMOOTH = wanted_figures(fars=(0.1, 0.03), tars=(0.9,), p_targets=(0.1,), is_llr=True)
 
 
-@pytest.mark.parametrize("name", [name for name in SMOOTH.names() if not name.startswith("threshold")])
-def test_influence_foretells_what_reweighting_does(name, simulate):
+@pytest.mark.parametrize(
+    "figure", [each for each in SMOOTH if each.kind.quantity is not Quantity.THRESHOLD], ids=lambda figure: figure.name
+)
+def test_influence_foretells_what_reweighting_does(figure, simulate):
     """The figure of a list with some trials left out, against the sum of their influences."""
     _, is_target, scores = simulate(num_targets=30000, num_nontargets=30000, effect=0.0, distance=2.0)
     system = SortedTrials.of(scores, is_target, SMOOTH)
-    influence = Influence(system).of(name)
+    influence = figure.influence(system.influence, system.curves)
     assert influence[is_target].sum() == pytest.approx(0, abs=1e-12)
     assert influence[~is_target].sum() == pytest.approx(0, abs=1e-12)
-    position = SMOOTH.names().index(name)
-    whole = figures(system, np.ones(len(scores), np.int32))[0][position]
+    whole = figure.value_of(figure.read(system.curves))
     rng = np.random.default_rng(0)
     changes = []
     for _ in range(40):  # leave out trials of a random range of scores
@@ -54,7 +54,7 @@ def test_influence_foretells_what_reweighting_does(name, simulate):
         weights = (~out).astype(np.int32)
         # the derivative is with respect to shares: weights divided by their mean in each kind
         relative = np.where(is_target, weights / weights[is_target].mean(), weights / weights[~is_target].mean())
-        changes.append((influence @ (relative - 1), figures(system, weights)[0][position] - whole))
+        changes.append((influence @ (relative - 1), figure.value_of(figure.read(system.weighted(weights))) - whole))
     foretold, found = np.array(changes).T
     assert np.corrcoef(foretold, found)[0, 1] > 0.97
     assert foretold @ found / (foretold @ foretold) == pytest.approx(1, abs=0.15)
@@ -64,13 +64,13 @@ def test_slopes_and_ratios_of_a_hull_by_hand():
     """From the top: two targets; two non-targets and a target, which the hull joins; two non-targets."""
     scores = np.arange(7.0, 0, -1)
     is_target = np.array([True, True, False, False, True, False, False])
-    influence = Influence(SortedTrials.of(scores, is_target))
+    influence = SortedTrials.of(scores, is_target).influence
     # A third of the targets for a half of the non-targets: (1 / 3) / (2 / 4) is the one slope that
     # is neither infinite nor 0, and the nearest one from everywhere.
-    assert [influence._slope(score) for score in scores] == [pytest.approx(2 / 3)] * 7
+    assert [influence.slope(score) for score in scores] == [pytest.approx(2 / 3)] * 7
     hull = convex_hull(roc_steps(scores, is_target))
     middle = np.log(2 / 3)
-    np.testing.assert_allclose(_recalibrated(hull, scores), [30, 30, middle, middle, middle, -30, -30])
+    np.testing.assert_allclose(recalibrated(hull, scores), [30, 30, middle, middle, middle, -30, -30])
 
 
 @pytest.mark.parametrize("num_unheard", [0, 100])
@@ -100,7 +100,7 @@ def three(simulate):
 
 def test_intervals_hold_the_estimate_and_grow_with_confidence(three):
     for name in ("EER", "TAR@FAR 1e-1", "minCllr", "FAR@TAR 0.9", "threshold@FAR 1e-1"):
-        each = spread(name, [three[0]])
+        each = spread(figure_named(name), [three[0]])
         low, high = each.interval()
         wide_low, wide_high = each.interval(0.99)
         assert wide_low < low < each.estimate < high < wide_high, name
@@ -115,7 +115,7 @@ errors = st.lists(st.builds(Error, st.floats(1e-6, 30), st.floats(0.3, 1e6)), mi
     bias=st.floats(-3, 3),
     errors=errors,
     confidences=st.tuples(st.floats(0.01, 0.9999), st.floats(0.01, 0.9999)),
-    scale=st.sampled_from([RATE, COST, PLAIN]),
+    scale=st.sampled_from([LOGIT, LOG, LINEAR]),
 )
 def test_intervals_never_invert_and_stay_in_range(estimate, bias, errors, confidences, scale):
     """Whatever bias, errors and degrees of freedom: wider with confidence, around the estimate, inside the range."""
@@ -156,19 +156,19 @@ def test_student_t_by_hand():
 
 
 def test_equal_systems_do_not_differ_and_different_ones_do(three):
-    same = spread("EER", [three[2]], [three[0]])
+    same = spread(Figure(EER), [three[2]], [three[0]])
     assert (same.estimate, same.interval(), same.p_value()) == (0, (0, 0), 1)
-    different = spread("EER", [three[1]], [three[0]])
+    different = spread(Figure(EER), [three[1]], [three[0]])
     low, high = different.interval()
     assert low < different.estimate < high < 0
     assert 0 < different.p_value() < 0.02
     unsure = dataclasses.replace(different, errors=(Error(10.0, 1.0),))
     assert unsure.interval() == (-1, 1), "two rates differ by no more"
-    turned = spread("EER", [three[0]], [three[1]])
+    turned = spread(Figure(EER), [three[0]], [three[1]])
     assert turned.interval() == pytest.approx((-high, -low), rel=1e-9)
     assert turned.p_value() == pytest.approx(different.p_value(), rel=1e-9)
     # Paired: the difference is surer than its sides.
-    one = spread("EER", [three[0]]).interval()
+    one = spread(Figure(EER), [three[0]]).interval()
     assert high - low < one[1] - one[0]
 
 
@@ -177,11 +177,11 @@ def test_two_resamples_know_little(simulate):
     speakers, is_target, scores = simulate(num_speakers=60, num_targets=3000, num_nontargets=6000)
     (few,) = resample([SortedTrials.of(scores, is_target)], speakers, num_resamples=2)
     (many,) = resample([SortedTrials.of(scores, is_target)], speakers, num_resamples=100)
-    assert spread("EER", [few]).errors[0].degrees < 1 < 5 < spread("EER", [many]).errors[0].degrees
-    low, high = spread("EER", [few]).interval()
-    assert 0 <= low <= few.estimate("EER") <= high <= 1
+    assert spread(Figure(EER), [few]).errors[0].degrees < 1 < 5 < spread(Figure(EER), [many]).errors[0].degrees
+    low, high = spread(Figure(EER), [few]).interval()
+    assert 0 <= low <= few.estimate(Figure(EER)) <= high <= 1
     (none,) = resample([SortedTrials.of(scores, is_target)], speakers, num_resamples=0)
-    assert spread("EER", [none]).interval() is None
+    assert spread(Figure(EER), [none]).interval() is None
 
 
 def test_jackknife_by_hand():
@@ -236,45 +236,43 @@ def test_a_rate_by_hand():
     values = np.array([0.1, 0.2, 0.4, 0.25])
     moved = np.log(values / (1 - values))
     centre = np.log(0.2 / 0.8)
-    each = _spread(0.2, values, None, resamples(), RATE)
+    each = _spread(0.2, values, None, resamples(), LOGIT)
     assert each.centre == pytest.approx(2 * centre - moved.mean())
     assert each.errors == (pytest.approx((np.sqrt(5 / 4) * moved.std(ddof=1), 3)),)
     # 0 and 1 have no logit: half an error of 1,000 is taken.
-    ends = _spread(0.2, np.array([0.0, 1.0, 0.5]), None, resamples(), RATE)
+    ends = _spread(0.2, np.array([0.0, 1.0, 0.5]), None, resamples(), LOGIT)
     assert ends.centre == pytest.approx(2 * centre)
     assert ends.errors[0].size == pytest.approx(np.sqrt(4 / 3) * np.log(0.9995 / 0.0005))
 
 
 def test_costs_differences_and_thresholds_by_hand():
     values = np.array([0.5, 1.0, 2.0])
-    cost = _spread(1.5, values, None, resamples(), COST)
+    cost = _spread(1.5, values, None, resamples(), LOG)
     assert cost.centre == pytest.approx(2 * np.log(1.5))  # the logarithms' mean is 0
     assert cost.errors[0] == pytest.approx((np.sqrt(4 / 3) * np.log(2), 2))
-    plain = _spread(1.5, values, None, resamples(), PLAIN)
+    plain = _spread(1.5, values, None, resamples(), LINEAR)
     assert plain.centre == 1.5, "a difference's bias is left alone"
     assert plain.errors[0].size == pytest.approx(np.sqrt(4 / 3) * values.std(ddof=1))
     for estimate, reason in ((0.25, "the same on all resamples"), (0.0, None)):
-        assert _spread(estimate, np.full(3, estimate), None, resamples(), PLAIN).reason == reason
+        assert _spread(estimate, np.full(3, estimate), None, resamples(), LINEAR).reason == reason
 
 
 def test_corrections_go_into_centre_error_and_degrees(monkeypatch):
     monkeypatch.setattr("wespeaker_qm.evaluate.intervals._correction", lambda *_: (0.25, 6.0))
     values = np.array([0.1, 0.2, 0.4, 0.25])
-    plain = _spread(0.2, values, None, resamples(), RATE)
-    corrected = _spread(0.2, values, np.ones(3), resamples(speakers="some"), RATE)
+    plain = _spread(0.2, values, None, resamples(), LOGIT)
+    corrected = _spread(0.2, values, np.ones(3), resamples(speakers="some"), LOGIT)
     centre = np.log(0.2 / 0.8)
     assert corrected.centre - centre == pytest.approx((plain.centre - centre) / 4)
     assert corrected.errors[0] == pytest.approx((plain.errors[0].size / 2, 1 / (1 / 6 + 1 / 3)))
 
 
 def test_every_figure_has_the_scale_of_its_range():
-    names = FigureSet(is_llr=True).names()
-    scales = {PLAIN: "threshold@", COST: ("Cllr", "actDCF")}  # these costs have no upper bound
-    for name in names:
-        expected = next((scale for scale, start in scales.items() if name.startswith(start)), RATE)
-        assert scale_of(name) is expected, name
-    assert {scale_of(name) for name in names} == {RATE, COST, PLAIN}
-    for scale, x in ((RATE, 0.2), (COST, 3.0), (PLAIN, -5.0)):
+    scales = {LINEAR: "threshold@", LOG: ("Cllr", "actDCF")}  # these costs have no upper bound
+    for figure in wanted_figures(is_llr=True):
+        expected = next((scale for scale, start in scales.items() if figure.name.startswith(start)), LOGIT)
+        assert figure.kind.scale is expected, figure.name
+    for scale, x in ((LOGIT, 0.2), (LOG, 3.0), (LINEAR, -5.0)):
         step = 1e-6
         ends = scale.forward(np.array([x - step, x + step]))
         assert scale.slope(x) == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=1e-6)
@@ -298,10 +296,10 @@ def runs_of(simulate, shifts):
 
 def test_seeds_add_their_own_uncertainty(three, simulate):
     results = runs_of(simulate, (-0.2, 0, 0.2))
-    combined, alone = spread("EER", results), spread("EER", [results[1]])
-    assert combined.estimate == pytest.approx(np.mean([run.estimate("EER") for run in results]))
+    combined, alone = spread(Figure(EER), results), spread(Figure(EER), [results[1]])
+    assert combined.estimate == pytest.approx(np.mean([run.estimate(Figure(EER)) for run in results]))
     assert np.ptp(combined.interval()) > 1.2 * np.ptp(alone.interval())
-    (comparison,) = compare_all({"one": [three[0]], "two": [three[1]]}, ["EER"])
+    (comparison,) = compare_all({"one": [three[0]], "two": [three[1]]}, [Figure(EER)])
     assert comparison.difference < 0
     assert comparison.p_holm == comparison.p_value
 
@@ -317,11 +315,11 @@ def test_seed_errors_by_hand():
 
 def test_one_run_against_several_has_the_error_of_its_own_seed(simulate, three):
     several = runs_of(simulate, (-0.2, 0, 0.2))
-    figures = [run.estimate("EER") for run in several]
-    for each in (spread("EER", several, [three[1]]), spread("EER", [three[1]], several)):
+    figures = [run.estimate(Figure(EER)) for run in several]
+    for each in (spread(Figure(EER), several, [three[1]]), spread(Figure(EER), [three[1]], several)):
         assert each.errors[1].size ** 2 == pytest.approx(np.var(figures, ddof=1) * (1 / 3 + 1))
         assert each.errors[1].degrees == 2
-    alone = spread("EER", several)
+    alone = spread(Figure(EER), several)
     rate = alone.estimate
     assert alone.errors[1].size * rate * (1 - rate) == pytest.approx((np.var(figures, ddof=1) / 3) ** 0.5)
 
@@ -332,7 +330,7 @@ def test_bands_are_the_intervals_of_each_point(simulate):
     (result,) = resample([SortedTrials.of(scores, is_target)], speakers, num_resamples=100, far_grid=grid)
     far, low, high = band(result)
     assert far.tolist() == [0.05, 0.1]  # 1e-5 is less than 1 in 60 speakers; at 0.5 hardly a target is missed
-    tar_low, tar_high = spread("TAR@FAR 1e-1", [result]).interval()
+    tar_low, tar_high = spread(Figure(TAR_AT_FAR, 0.1), [result]).interval()
     assert (1 - high[1], 1 - low[1]) == pytest.approx((tar_low, tar_high), abs=1e-9)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
-from wespeaker_qm.report.table5 import read_table
+from wespeaker_qm.report.table5_rows import read_table
 from wespeaker_qm.score.calibration import CalibrationError, EerCheck, load, save
 from wespeaker_qm.stages import calibrating
 from wespeaker_qm.trials.cache import cache_path

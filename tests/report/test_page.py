@@ -221,7 +221,7 @@ def test_a_run_that_stands_twice_is_refused(capsys):
 
 def test_a_run_called_base_is_not_taken_for_the_base_configuration():
     config = {"seed": "2"}
-    runs = [Run(folder=Path("base"), name="base", metrics={}, config=config, log=None, systems={})]
+    runs = [Run(folder=Path("base"), name="base", metrics={}, config=config, history=None, systems={})]
     assert config_differences(runs, {"seed": "1"}) == (["key", "base", "base"], [["seed", "1", "2"]])
 
 

@@ -8,22 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from wespeaker_qm.evaluate.metrics import Resampling
-from wespeaker_qm.report.markdown import CorpusCard
-from wespeaker_qm.report.table5 import (
-    Row,
-    Table,
-    collect,
-    conclusion,
-    measure,
-    read_run,
-    read_table,
-    read_written,
-    table5,
-    table5_rows,
-    write_table5,
-)
-from wespeaker_qm.report.training import LossCard
+from wespeaker_qm.evaluate.figures import figure_named
+from wespeaker_qm.evaluate.results import Resampling
+from wespeaker_qm.report.evaluation import CorpusCard
+from wespeaker_qm.report.loss_card import LossCard
+from wespeaker_qm.report.table5 import conclusion, measure, read_written, table5, table5_rows, write_table5
+from wespeaker_qm.report.table5_rows import Row, Table, collect, read_run, read_table
 from wespeaker_qm.utils.checksums import ChecksumError, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -33,7 +23,7 @@ NAMES = {"a": "ArcFace", "b": "CosFace", "c": "Q-Margin"}
 def difference(figure, one, two, estimate, p_holm, reason=None):
     p_value = None if p_holm is None else p_holm / 2
     return SimpleNamespace(
-        figure=figure,
+        figure=figure_named(figure),
         one=one,
         two=two,
         difference=estimate,
@@ -71,7 +61,9 @@ def test_sure_is_a_pair_of_its_own_figure_below_five_per_cent():
 
 
 def test_a_figure_that_no_pair_supports_is_said_to_be_none():
-    nothing = SimpleNamespace(figure="TAR@FAR 1e-2", one="a", two="b", difference=0.1, p_value=None, p_holm=None)
+    nothing = SimpleNamespace(
+        figure=figure_named("TAR@FAR 1e-2"), one="a", two="b", difference=0.1, p_value=None, p_holm=None
+    )
     text = conclusion([difference("EER", "a", "b", 0.01, 0.2), nothing], NAMES)
     assert text.splitlines()[-1] == "- TAR@FAR 1e-2: the trials do not support a comparison"
 
@@ -261,7 +253,7 @@ def test_files_hold_the_same_table(runs):
     assert (content["header"], content["rows"], content["runs"]) == (header, rows, ["good", "bad"])
     labels = {("ArcFace (s 32, m 0.2)", "Q-Margin (α 1.5, s 10, m 0.1) †")}
     assert {(each["one"], each["two"]) for each in content["comparisons"]} == labels
-    assert [each["figure"] for each in content["comparisons"]] == [each.figure for each in measured.comparisons]
+    assert [each["figure"] for each in content["comparisons"]] == [each.figure.name for each in measured.comparisons]
     tex = (runs / "table5.tex").read_text().splitlines()
     assert tex[0].startswith(r"% loss & α & s & m & tiny\_corpus: EER & tiny\_corpus: TAR@1e-1 & ")
     assert [line.split(" & ")[0] for line in tex[1:]] == ["ArcFace", "Q-Margin †"]

@@ -16,7 +16,7 @@ from wespeaker_qm.config.model import MODELS
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import ENCODERS, build_encoder, build_fbank
-from wespeaker_qm.report.training import loss_card
+from wespeaker_qm.report.loss_card import loss_card
 from wespeaker_qm.score.validation import validation_check
 from wespeaker_qm.train.build import build_training
 from wespeaker_qm.train.distributed import ALONE

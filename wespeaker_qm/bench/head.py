@@ -24,8 +24,8 @@ from wespeaker_qm.bench.memory import MIB, dense_cosface_bytes, peak_in_child
 from wespeaker_qm.bench.opponents import arcface, bisection, cosface, top_bisection
 from wespeaker_qm.bench.problems import Case, Problem, simulate
 from wespeaker_qm.bench.timing import Quartiles, in_turn, paired_ratios, quartiles
-from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
+from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.errors import RecipeError
 

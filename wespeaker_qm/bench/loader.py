@@ -28,10 +28,10 @@ from wespeaker_qm.config import Config
 from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchId, BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
-from wespeaker_qm.evaluate.metrics import markdown_table
 from wespeaker_qm.losses.shards import ClassShards
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.network.device import choose_device
+from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.errors import RecipeError

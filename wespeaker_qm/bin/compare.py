@@ -1,10 +1,8 @@
 """Paired comparison of systems on the same trials, each one or several runs."""
 
 import argparse
-import dataclasses
 import itertools
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.bin.resampling import add_labels, add_resampling
-from wespeaker_qm.evaluate.bootstrap import FigureSet, Resamples, SortedTrials, canonical_name, resample
+from wespeaker_qm.evaluate.bootstrap import Resamples, SortedTrials, resample
 from wespeaker_qm.evaluate.comparison import compare_all
 from wespeaker_qm.evaluate.evidence import list_reason
+from wespeaker_qm.evaluate.figure import Compared, Figure
+from wespeaker_qm.evaluate.figures import figure_named, wanted_figures
 from wespeaker_qm.evaluate.intervals import spread
-from wespeaker_qm.evaluate.metrics import comparison_table, markdown_table, show_figure
-from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS, is_measurable
+from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS
+from wespeaker_qm.report.tables import comparison_table, markdown_table
+from wespeaker_qm.report.text import show_figure
 from wespeaker_qm.trials.speakers import effective_speakers
 from wespeaker_qm.trials.systems import read_systems
 from wespeaker_qm.utils.errors import RecipeError
@@ -72,13 +73,19 @@ def run(args: argparse.Namespace) -> None:
         _refuse_copies(name, {file: scores[f"{name} {number}"] for number, file in enumerate(each)})
     if speakers is None:
         raise RecipeError("it is not known who speaks: name the speakers of the utterances (--utt2spk)")
-    asked = {canonical_name(text): text for text in args.figures or ()}
-    wanted = _wanted(asked)
-    possible = _possible_figures(wanted, int((~trials.is_target).sum()))
-    figures = list(asked) or possible
-    unknown = [text for name, text in asked.items() if name not in possible]
+    asked = {text: figure_named(text) for text in args.figures or ()}
+    wanted = _wanted(filter(None, asked.values()))
+    num_nontargets = int((~trials.is_target).sum())
+    possible = [
+        figure
+        for figure in wanted
+        if figure.kind.compared >= Compared.ON_REQUEST and figure.is_measurable(num_nontargets)
+    ]
+    unknown = [text for text, figure in asked.items() if figure not in possible]
     if unknown:
-        raise RecipeError(f"--figures: found {', '.join(unknown)}, expected some of: {', '.join(possible)}")
+        expected = ", ".join(figure.name for figure in possible)
+        raise RecipeError(f"--figures: found {', '.join(unknown)}, expected some of: {expected}")
+    figures = [figure for figure in dict.fromkeys(asked.values()) if figure is not None] or possible
     too_few = list_reason(effective_speakers(speakers, trials.is_target))
     runs = resample(
         [SortedTrials.of(values, trials.is_target, wanted) for values in scores.values()],
@@ -103,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
     if too_few:
         logger.info("\nNo intervals and no p-values: %s.", too_few)
     if args.json is not None:
-        content = [dataclasses.asdict(comparison) for comparison in comparisons]
+        content = [comparison.to_json() for comparison in comparisons]
         write_json(args.json, content)
 
 
@@ -117,35 +124,21 @@ def _refuse_copies(name: str, runs: Mapping[Path, NDArray[np.float64]]) -> None:
             )
 
 
-def _wanted(asked: Iterable[str]) -> FigureSet:
-    """The usual figures, and those at the rates that ``asked`` (canonical names) names."""
-    rates = {"TAR@FAR": [*FARS], "FAR@TAR": [*TARS], "minDCF": [*P_TARGETS]}
-    for name in asked:
-        kind, _, argument = name.partition(" ")
-        if kind in rates and 0 < _number(argument) < 1:
-            rates[kind].append(float(argument))
-    fars, tars, p_targets = map(tuple, rates.values())
-    return FigureSet(fars=fars, tars=tars, p_targets=p_targets)
+def _wanted(asked: Iterable[Figure]) -> tuple[Figure, ...]:
+    """The usual figures, and those at the rates of the comparable figures that were ``asked`` for."""
+    rates: dict[str, list[float]] = {"far": [*FARS], "tar": [*TARS], "p_target": [*P_TARGETS]}
+    for figure in asked:
+        is_comparable = figure.kind.compared >= Compared.ON_REQUEST
+        if is_comparable and figure.kind.rate_of is not None and figure.rate is not None and 0 < figure.rate < 1:
+            rates[figure.kind.rate_of].append(figure.rate)
+    return wanted_figures(fars=rates["far"], tars=rates["tar"], p_targets=rates["p_target"])
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _possible_figures(wanted: FigureSet, num_nontargets: int) -> list[str]:
-    """The figures that so many non-target trials can measure."""
-    fars = tuple(far for far in wanted.fars if is_measurable(far, num_nontargets))
-    return [name for name in dataclasses.replace(wanted, fars=fars).names() if not name.startswith("threshold")]
-
-
-def _systems_table(systems: dict[str, list[Resamples]], figures: list[str]) -> str:
+def _systems_table(systems: dict[str, list[Resamples]], figures: list[Figure]) -> str:
     """A line a figure, a column a system: the mean over its runs, its interval, and the deviation of the runs."""
     rows = []
     for figure in figures:
-        cells = [figure]
+        cells = [figure.name]
         for runs in systems.values():
             each = spread(figure, runs)
             cell = show_figure(figure, each.estimate, each.reason if each.reason else each.interval())

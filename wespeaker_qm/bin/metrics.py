@@ -5,10 +5,12 @@ import logging
 from pathlib import Path
 
 from wespeaker_qm.bin.resampling import add_labels, add_resampling
-from wespeaker_qm.evaluate.bootstrap import FigureSet
-from wespeaker_qm.evaluate.metrics import ListResult, Resampling, evaluate_systems, figures_table
+from wespeaker_qm.evaluate.figures import wanted_figures
+from wespeaker_qm.evaluate.metrics import evaluate_systems
 from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS
-from wespeaker_qm.report.markdown import counts, intervals_note
+from wespeaker_qm.evaluate.results import ListResult, Resampling
+from wespeaker_qm.report.tables import figures_table
+from wespeaker_qm.report.text import counts, intervals_note
 from wespeaker_qm.trials.systems import read_systems
 from wespeaker_qm.utils.arguments import RATE, true_or_false
 from wespeaker_qm.utils.errors import RecipeError
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     if len(set(names)) < len(names):
         raise RecipeError("a score file stands twice on the command line, expected each once")
     trials, scores, speakers = read_systems(dict(zip(names, args.scores, strict=True)), args.trials, args.utt2spk)
-    wanted = FigureSet(fars=tuple(args.far), tars=tuple(args.tar), p_targets=tuple(args.p_target), is_llr=args.llr)
+    wanted = wanted_figures(fars=args.far, tars=args.tar, p_targets=args.p_target, is_llr=args.llr)
     resampling = None
     if args.num_resamples and (speakers is not None or args.by == "trial"):
         resampling = Resampling(args.by, args.num_resamples, args.seed)
@@ -76,10 +78,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _draw(result: ListResult, path: Path) -> None:
-    from wespeaker_qm.report.det import det_figure, save_figure
+    from wespeaker_qm.report.det_plot import det_plot
+    from wespeaker_qm.report.plotting import save_plot
 
     curves = {name: system.roc for name, system in result.systems.items()}
     bands = {name: system.band for name, system in result.systems.items()}
     refuse_figures(Path(f"{path}.{suffix}") for suffix in ("png", "pdf"))
-    files = save_figure(det_figure(curves, path.name, counts(result), bands), path)
+    files = save_plot(det_plot(curves, path.name, counts(result), bands), path)
     logger.info("DET curves: %s", ", ".join(map(str, files)))

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wespeaker_qm.bin.resampling import add_resampling
-from wespeaker_qm.report.table5 import read_table
+from wespeaker_qm.report.table5_rows import read_table
 from wespeaker_qm.stages.table5 import TABLE, collect_table5
 from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.errors import RecipeError

@@ -7,17 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 
 from wespeaker_qm.bin.resampling import add_labels, add_resampling
-from wespeaker_qm.evaluate.bootstrap import FigureSet
-from wespeaker_qm.evaluate.metrics import (
-    NOT_MEASURABLE,
-    Resampling,
-    evaluate_systems,
-    markdown_table,
-    per_cent,
-    show_tar,
-)
-from wespeaker_qm.evaluate.operating_points import far_name, trials_to_measure
-from wespeaker_qm.report.markdown import counts, intervals_note, show_threshold
+from wespeaker_qm.evaluate.figure import Figure
+from wespeaker_qm.evaluate.figures import TAR_AT_FAR, THRESHOLD_AT_FAR, wanted_figures
+from wespeaker_qm.evaluate.metrics import evaluate_systems
+from wespeaker_qm.evaluate.operating_points import OperatingPoint, trials_to_measure
+from wespeaker_qm.evaluate.results import Resampling
+from wespeaker_qm.report.tables import markdown_table
+from wespeaker_qm.report.text import counts, intervals_note, per_cent, show_figure
 from wespeaker_qm.trials.systems import read_systems
 from wespeaker_qm.utils.arguments import RATE
 
@@ -41,24 +37,26 @@ def run(args: argparse.Namespace) -> None:
     result = evaluate_systems(
         trials,
         scores,
-        {"scores": FigureSet(fars=tuple(args.far), tars=(), p_targets=())},
+        {"scores": wanted_figures(fars=args.far, tars=(), p_targets=())},
         speakers,
         resampling=resampling,
         progress="intervals",
     )
     system = result.systems["scores"]
     rows = []
-    for far, point in system.tar_at_far.items():
-        name = far_name(far)
-        if point is None:
-            rows.append([name, NOT_MEASURABLE, "", "", f"takes {trials_to_measure(far):,} non-target trials"])
+    for far in dict.fromkeys(args.far):
+        figure, threshold = Figure(TAR_AT_FAR, far), Figure(THRESHOLD_AT_FAR, far)
+        point = system.readings[figure]
+        tar = show_figure(figure, system.value(figure), system.sureness(figure))
+        if not isinstance(point, OperatingPoint):
+            rows.append([figure.rate_name, tar, "", "", f"takes {trials_to_measure(far):,} non-target trials"])
             continue
         rows.append(
             [
-                name,
-                show_threshold(point.threshold, system.sureness(f"threshold@FAR {name}")),
+                figure.rate_name,
+                show_figure(threshold, point.threshold, system.sureness(threshold)),
                 _far_per_cent(point.far, far),
-                show_tar(point, system.sureness(f"TAR@FAR {name}")),
+                tar,
                 f"{point.false_accepts:,} of {result.num_nontargets:,}",
             ]
         )

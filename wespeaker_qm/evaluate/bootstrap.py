@@ -24,70 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wespeaker_qm.evaluate.log_likelihood import act_dcf, bayes_threshold, cllr_costs, min_cllr
-from wespeaker_qm.evaluate.operating_points import (
-    FARS,
-    P_TARGETS,
-    TARS,
-    RocSteps,
-    best_at_far,
-    convex_hull,
-    equal_error_rate,
-    far_at_tar,
-    far_name,
-    min_dcf,
-    number_name,
-)
+from wespeaker_qm.evaluate.figure import Curves, Figure
+from wespeaker_qm.evaluate.figures import wanted_figures
+from wespeaker_qm.evaluate.influence import Influence
+from wespeaker_qm.evaluate.log_likelihood import cllr_costs
+from wespeaker_qm.evaluate.operating_points import RocSteps, convex_hull
 from wespeaker_qm.trials.speakers import EffectiveSpeakers, TrialSpeakers, effective_speakers
 from wespeaker_qm.utils.errors import RecipeError
 
 NUM_RESAMPLES = 1000
 _STREAM = 0xB007
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FigureSet:
-    """Which figures are computed; a rate that stands twice is computed once."""
-
-    fars: tuple[float, ...] = FARS
-    tars: tuple[float, ...] = TARS
-    p_targets: tuple[float, ...] = P_TARGETS
-    is_llr: bool = False
-    """Scores are log-likelihood ratios: Cllr and actDCF make sense."""
-
-    def __post_init__(self) -> None:
-        """Keep each rate once, as a float."""
-        for name in ("fars", "tars", "p_targets"):
-            object.__setattr__(self, name, tuple(dict.fromkeys(map(float, getattr(self, name)))))
-
-    def names(self) -> list[str]:
-        """The names of the M figures, in the order of :func:`figures`.
-
-        >>> FigureSet().names()[:3]
-        ['EER', 'EER hull', 'minCllr']
-        """
-        names = ["EER", "EER hull", "minCllr"]
-        names += [f"minDCF {number_name(p_target)}" for p_target in self.p_targets]
-        names += [f"TAR@FAR {far_name(far)}" for far in self.fars]
-        names += [f"threshold@FAR {far_name(far)}" for far in self.fars]
-        names += [f"FAR@TAR {number_name(tar)}" for tar in self.tars]
-        if self.is_llr:
-            names += ["Cllr", *(f"actDCF {number_name(p_target)}" for p_target in self.p_targets)]
-        return names
-
-
-def canonical_name(text: str) -> str:
-    """The name that :class:`FigureSet` gives to a figure, however its rate is spelt in ``text``.
-
-    >>> canonical_name("TAR@FAR 0.0010"), canonical_name("minDCF 1e-2"), canonical_name("EER hull")
-    ('TAR@FAR 1e-3', 'minDCF 0.01', 'EER hull')
-    """
-    kind, _, argument = text.partition(" ")
-    try:
-        rate = float(argument)
-    except ValueError:
-        return text
-    return f"{kind} {far_name(rate) if kind.endswith('@FAR') else number_name(rate)}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,7 +44,8 @@ class SortedTrials:
     """(N,) in the order of the list."""
     is_target: NDArray[np.bool_]
     """(N,) in the order of the list."""
-    wanted: FigureSet
+    wanted: tuple[Figure, ...]
+    """M figures."""
     order: NDArray[np.int64]
     """(N,) trials, score falling."""
     run_start: NDArray[np.int64]
@@ -107,16 +54,26 @@ class SortedTrials:
     """(J + 1,) lowest score of each run, after a value above all."""
 
     @functools.cached_property
+    def curves(self) -> Curves:
+        """The curves of the trials themselves, each counted once."""
+        return self.weighted(np.ones(len(self.scores), np.int32))
+
+    @functools.cached_property
+    def influence(self) -> Influence:
+        """The parts of the figures' influence functions."""
+        return Influence(self.scores, self.is_target, self.curves.hull)
+
+    @functools.cached_property
     def costs(self) -> NDArray[np.float64]:
         """(N,) of Cllr, which no resample changes."""
         return cllr_costs(self.scores, self.is_target)
 
     @classmethod
     def of(
-        cls, scores: NDArray[np.float64], is_target: NDArray[np.bool_], wanted: FigureSet | None = None
+        cls, scores: NDArray[np.float64], is_target: NDArray[np.bool_], wanted: Sequence[Figure] | None = None
     ) -> "SortedTrials":
-        """Sort ``scores`` (N,), which are finite, with their labels (N,)."""
-        wanted = FigureSet() if wanted is None else wanted
+        """Sort ``scores`` (N,), which are finite, with their labels (N,); all figures at the usual rates by default."""
+        wanted = wanted_figures() if wanted is None else tuple(wanted)
         order = np.argsort(-scores, kind="stable")
         falling, targets = scores[order], is_target[order]
         ends_tie = np.append(falling[1:] != falling[:-1], True)
@@ -128,19 +85,30 @@ class SortedTrials:
         kind = np.where(tie_targets == tie_size, 1, np.where(tie_targets == 0, -1, 0))
         begins = np.ones(num_ties, dtype=np.bool_)
         begins[1:] = (kind[1:] != kind[:-1]) | (kind[1:] == 0)
-        if wanted.is_llr:
-            lowest = falling[np.flatnonzero(ends_tie)]
-            for p_target in wanted.p_targets:  # where decisions are made is the end of a run
-                first_rejected = int((lowest >= bayes_threshold(p_target)).sum())
+        lowest = falling[np.flatnonzero(ends_tie)]
+        for figure in wanted:
+            if (threshold := figure.fixed_threshold) is not None:  # where decisions are made is the end of a run
+                first_rejected = int((lowest >= threshold).sum())
                 begins[first_rejected : first_rejected + 1] = True
         tie_start = np.concatenate(([0], np.flatnonzero(ends_tie)[:-1] + 1))
         run_start = tie_start[begins]
         last = np.append(run_start[1:], len(scores)) - 1
-        threshold = np.concatenate(([np.nextafter(falling[0], np.inf)], falling[last]))
-        return cls(scores, is_target, wanted, order, run_start, threshold)
+        run_threshold = np.concatenate(([np.nextafter(falling[0], np.inf)], falling[last]))
+        return cls(scores, is_target, wanted, order, run_start, run_threshold)
 
-    def curve(self, weights: NDArray[np.int32]) -> RocSteps:
-        """Operating points at the ends of the runs, each trial counted ``weights`` (N,), in the list's order, times."""
+    def weighted(self, weights: NDArray[np.int32]) -> Curves:
+        """The curves of the trials, each counted ``weights`` (N,), in the list's order, times."""
+        roc = self._roc(weights)
+        hull = convex_hull(roc)
+        needs_llr = any(figure.kind.needs_llr for figure in self.wanted)
+        return Curves(roc, hull, cost_points=hull, cllr=self._cllr(weights) if needs_llr else None)
+
+    def values(self, curves: Curves) -> list[float]:
+        """The M figures, read from curves of these trials."""
+        return [figure.value_of(figure.read(curves)) for figure in self.wanted]
+
+    def _roc(self, weights: NDArray[np.int32]) -> RocSteps:
+        """Operating points at the ends of the runs."""
         falling = weights[self.order]
         accepted = np.add.reduceat(falling, self.run_start, dtype=np.int64)
         falling *= self.is_target[self.order]
@@ -151,23 +119,9 @@ class SortedTrials:
             true_accepts=np.concatenate(([0], true_accepts)),
         )
 
-
-def figures(trials: SortedTrials, weights: NDArray[np.int32]) -> tuple[list[float], RocSteps]:
-    """Every figure of the weighted trials, in the order of their names, and their operating points."""
-    wanted = trials.wanted
-    roc = trials.curve(weights)
-    hull = convex_hull(roc)
-    values = [equal_error_rate(roc).rate, equal_error_rate(hull).rate, min_cllr(hull)]
-    values += [min_dcf(hull, p_target).cost for p_target in wanted.p_targets]
-    points = [best_at_far(roc, far) for far in wanted.fars]
-    values += [point.tar for point in points]
-    values += [point.threshold for point in points]
-    values += [far_at_tar(roc, tar).far for tar in wanted.tars]
-    if wanted.is_llr:
-        costs = trials.costs
-        per_kind = [weights[kind] @ costs[kind] / weights[kind].sum() for kind in (trials.is_target, ~trials.is_target)]
-        values += [float(sum(per_kind) / 2), *(act_dcf(roc, p_target) for p_target in wanted.p_targets)]
-    return values, roc
+    def _cllr(self, weights: NDArray[np.int32]) -> float:
+        kinds = (self.is_target, ~self.is_target)
+        return float(sum(weights[kind] @ self.costs[kind] / weights[kind].sum() for kind in kinds) / 2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -179,10 +133,8 @@ class Resamples:
     """None where trials were drawn."""
     effective: EffectiveSpeakers | None
     """Number of speakers, by their shares of the trials; None likewise."""
-    names: list[str]
-    """M figures."""
     estimates: NDArray[np.float64]
-    """(M,) on the trials themselves."""
+    """(M,) the figures that are wanted of the system, on the trials themselves."""
     values: NDArray[np.float64]
     """(R, M) on the resamples."""
     grid: NDArray[np.float64]
@@ -190,13 +142,13 @@ class Resamples:
     frr: NDArray[np.float64]
     """(R, G) miss rate at each of them."""
 
-    def column(self, name: str) -> NDArray[np.float64]:
+    def column(self, figure: Figure) -> NDArray[np.float64]:
         """(R,) one figure on the resamples."""
-        return self.values[:, self.names.index(name)]
+        return self.values[:, self.system.wanted.index(figure)]
 
-    def estimate(self, name: str) -> float:
+    def estimate(self, figure: Figure) -> float:
         """One figure on the trials themselves."""
-        return float(self.estimates[self.names.index(name)])
+        return float(self.estimates[self.system.wanted.index(figure)])
 
 
 def resample(
@@ -223,21 +175,21 @@ def resample(
     """
     grid = np.empty(0) if far_grid is None else far_grid
     num_trials, is_target = len(systems[0].order), systems[0].is_target
-    names = [system.wanted.names() for system in systems]
-    once = np.ones(num_trials, np.int32)
-    estimates = [np.array(figures(system, once)[0]) for system in systems]
-    values = [np.empty((num_resamples, len(each))) for each in names]
+    estimates = [np.array(system.values(system.curves)) for system in systems]
+    values = [np.empty((num_resamples, len(system.wanted))) for system in systems]
     frr = [np.empty((num_resamples, len(grid))) for _ in systems]
     draws = _usable(_draws(num_trials, speakers, seed), _weigher(speakers), is_target)
     for r in tqdm(range(num_resamples), desc=progress, unit="resample", disable=progress is None):
         weights = next(draws)
         for position, system in enumerate(systems):
-            values[position][r], roc = figures(system, weights)
+            curves = system.weighted(weights)
+            values[position][r] = system.values(curves)
             if len(grid):
+                roc = curves.roc
                 frr[position][r] = roc.frr[np.searchsorted(roc.far, grid, side="right") - 1]
     effective = None if speakers is None else effective_speakers(speakers, is_target)
     return [
-        Resamples(system, speakers, effective, names[number], estimates[number], values[number], grid, frr[number])
+        Resamples(system, speakers, effective, estimates[number], values[number], grid, frr[number])
         for number, system in enumerate(systems)
     ]
 

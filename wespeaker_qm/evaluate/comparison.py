@@ -6,9 +6,11 @@ the p-values of one figure are corrected by Holm's method (1979): the chance of 
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from wespeaker_qm.evaluate.bootstrap import Resamples
+from wespeaker_qm.evaluate.figure import Figure
 from wespeaker_qm.evaluate.intervals import spread
 
 LEVEL = 0.05
@@ -19,7 +21,7 @@ LEVEL = 0.05
 class Comparison:
     """The difference of two systems in one figure."""
 
-    figure: str
+    figure: Figure
     one: str
     two: str
     difference: float
@@ -34,8 +36,12 @@ class Comparison:
     reason: str | None = None
     """Why there is neither interval nor p-value; None where there are."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the figure by its name."""
+        return {**vars(self), "figure": self.figure.name}
 
-def compare_all(systems: Mapping[str, Sequence[Resamples]], figures: Sequence[str]) -> list[Comparison]:
+
+def compare_all(systems: Mapping[str, Sequence[Resamples]], figures: Iterable[Figure]) -> list[Comparison]:
     """Compare all pairs of ``systems`` (name -> its runs, which differ in seed) in each of ``figures``."""
     comparisons: list[Comparison] = []
     for figure in figures:

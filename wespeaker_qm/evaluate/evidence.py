@@ -18,11 +18,16 @@ did would let pass the lists that happen to lack the rare speakers, which are th
 """
 
 from wespeaker_qm.evaluate.bootstrap import Resamples
-from wespeaker_qm.evaluate.influence import influence_of
+from wespeaker_qm.evaluate.figure import Figure
 from wespeaker_qm.trials.speakers import EffectiveSpeakers
 
 LEAST_SPEAKERS = 5
 LEAST_ERRORS = 10
+_OUTCOMES = {
+    "non_target": (("false accept", "FAR"), ("correct rejection", "1 - FAR")),
+    "target": (("accepted target", "TAR"), ("miss", "FRR")),
+}
+"""Kind of trials -> what an accepted and a rejected one is, and the rate of those."""
 
 
 def list_reason(effective: EffectiveSpeakers) -> str | None:
@@ -36,26 +41,25 @@ def list_reason(effective: EffectiveSpeakers) -> str | None:
     return None
 
 
-def figure_reason(name: str, run: Resamples) -> str | None:
-    """Why the figure ``name`` gets no interval, in a few words such as "3 misses"; None where it gets one.
+def figure_reason(figure: Figure, run: Resamples) -> str | None:
+    """Why a figure gets no interval, in a few words such as "3 misses"; None where it gets one.
 
     Where trials were drawn, only the errors are counted.
     """
     if run.effective is not None and list_reason(run.effective) is not None:
         return "too few speakers"
-    threshold = influence_of(run.system).threshold(name)
+    threshold = figure.threshold(run.system.curves)
     if threshold is None:
         return None
     accepted, is_target = run.system.scores >= threshold, run.system.is_target
-    sides = [(~is_target, "non_target", (("false accept", "FAR"), ("correct rejection", "1 - FAR")))]
-    if not name.startswith("threshold@"):
-        sides.append((is_target, "target", (("accepted target", "TAR"), ("miss", "FRR"))))
-    for chosen, kind, outcomes in sides:
+    for kind in figure.kind.rests_on:
+        chosen = is_target if kind == "target" else ~is_target
         total, count = int(chosen.sum()), int((accepted & chosen).sum())
         is_rejection = 2 * count > total
-        (what, rate), few = outcomes[is_rejection], total - count if is_rejection else count
+        outcome, rate = _OUTCOMES[kind][is_rejection]
+        few = total - count if is_rejection else count
         if few < LEAST_ERRORS:
-            return f"{few} {what}" + ("" if few == 1 else "es" if what == "miss" else "s")
+            return f"{few} {outcome}" + ("" if few == 1 else "es" if outcome == "miss" else "s")
         if run.effective is not None and few * getattr(run.effective, kind) < total:
             return f"{rate} below 1/{getattr(run.effective, kind):.0f}"
     return None

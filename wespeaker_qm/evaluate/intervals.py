@@ -30,18 +30,19 @@ README.md has its table.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit, logit, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from wespeaker_qm.evaluate.bootstrap import Resamples
 from wespeaker_qm.evaluate.evidence import figure_reason
-from wespeaker_qm.evaluate.influence import influence_of
-from wespeaker_qm.evaluate.operating_points import best_at_far
+from wespeaker_qm.evaluate.figure import Figure
+from wespeaker_qm.evaluate.figures import TAR_AT_FAR
+from wespeaker_qm.evaluate.scales import LINEAR, LOGIT, Scale
 from wespeaker_qm.trials.speakers import TrialSpeakers
 
 CONFIDENCE = 0.95
@@ -53,32 +54,6 @@ _MOST_LEVERAGE = 0.75
 """Of w_a in jack_a: beyond it a figure is one speaker's."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """A scale on which a figure is nearly normal."""
-
-    forward: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-    inverse: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-    slope: Callable[[float], float]
-    """Derivative of ``forward``."""
-    low: float
-    """Figures lie between it ..."""
-    high: float
-    """... and this."""
-
-
-RATE = Scale(logit, expit, lambda x: 1 / (x * (1 - x)), 0.0, 1.0)
-COST = Scale(np.log, lambda x: np.exp(np.minimum(x, 700.0)), lambda x: 1 / x, 0.0, math.inf)
-PLAIN = Scale(lambda x: x, lambda x: x, lambda x: 1.0, -math.inf, math.inf)
-
-
-def scale_of(figure: str) -> Scale:
-    """The scale of the figure of that name."""
-    if figure.startswith("threshold@"):
-        return PLAIN
-    return COST if figure.startswith(("Cllr", "actDCF")) else RATE
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spread:
     """A figure, or a difference of two, and how sure it is."""
@@ -88,7 +63,7 @@ class Spread:
     """The estimate on the scale, free of bias."""
     errors: tuple["Error", ...] = ()
     """Of the estimate, on the scale: that of the speakers and that of the seeds, where there are several."""
-    scale: Scale = PLAIN
+    scale: Scale = LINEAR
     reason: str | None = None
     """Why there is neither interval nor p-value; None where there are."""
 
@@ -142,12 +117,12 @@ class Band(NamedTuple):
 
 
 def spread(
-    name: str, runs: Sequence[Resamples], against: Sequence[Resamples] = (), *, even_unsupported: bool = False
+    figure: Figure, runs: Sequence[Resamples], against: Sequence[Resamples] = (), *, even_unsupported: bool = False
 ) -> Spread:
     """The spread of a figure, or of a difference, all from one call of ``resample``.
 
     Args:
-        name: of the figure.
+        figure: one of those that are wanted of all the runs.
         runs: one, or several that differ in their seed, whose mean is taken.
         against: likewise, of the system whose figure is subtracted.
         even_unsupported: whatever the evidence; for simulations that measure what that would be worth.
@@ -159,26 +134,29 @@ def spread(
     or three runs that happen to agree make it look as if their variance were well known.
     """
     sides = [(1.0, runs), *([(-1.0, against)] if against else [])]
-    estimate = sum(sign * float(np.mean([run.estimate(name) for run in side])) for sign, side in sides)
-    values = np.sum([sign * np.mean([run.column(name) for run in side], axis=0) for sign, side in sides], axis=0)
-    reasons = [figure_reason(name, run) for _, side in sides for run in side]
+    estimate = sum(sign * float(np.mean([run.estimate(figure) for run in side])) for sign, side in sides)
+    values = np.sum([sign * np.mean([run.column(figure) for run in side], axis=0) for sign, side in sides], axis=0)
+    reasons = [figure_reason(figure, run) for _, side in sides for run in side]
     reason = next(filter(None, reasons), None)
     if reason is not None and not even_unsupported:
         return Spread(estimate=estimate, reason=reason)
     influence = None
     if runs[0].speakers is not None:
-        influence = np.sum(
-            [sign / len(side) * influence_of(run.system).of(name) for sign, side in sides for run in side], axis=0
-        )
-    scale = scale_of(name)
+        parts = [
+            sign / len(side) * figure.influence(run.system.influence, run.system.curves)
+            for sign, side in sides
+            for run in side
+        ]
+        influence = np.sum(parts, axis=0)
+    scale = figure.kind.scale
     if against:
         reach = scale.high - scale.low
-        scale = dataclasses.replace(PLAIN, low=-reach, high=reach)
+        scale = dataclasses.replace(LINEAR, low=-reach, high=reach)
     speakers_part = _spread(estimate, values, influence, runs[0], scale)
-    seeds = seed_error([[run.estimate(name) for run in side] for _, side in sides])
+    seeds = seed_error([[run.estimate(figure) for run in side] for _, side in sides])
     if speakers_part.reason is not None or seeds is None:
         return speakers_part
-    slope = 1.0 if against else scale.slope(float(np.clip(estimate, 1e-9, 1 - 1e-9 if scale is RATE else None)))
+    slope = 1.0 if against else scale.slope(float(np.clip(estimate, 1e-9, 1 - 1e-9 if scale is LOGIT else None)))
     return dataclasses.replace(speakers_part, errors=(*speakers_part.errors, Error(slope * seeds.size, seeds.degrees)))
 
 
@@ -198,19 +176,17 @@ def seed_error(sides: Sequence[Sequence[float]]) -> Error | None:
 def band(resamples: Resamples, confidence: float = CONFIDENCE) -> Band | None:
     """The interval of the miss rate along the DET curve, one FAR at a time, where the trials support one."""
     system = resamples.system
-    roc = system.curve(np.ones(len(system.scores), np.int32))
-    influence = influence_of(system)
     rows = []
     for point, far in enumerate(resamples.grid.tolist()):
-        name = f"TAR@FAR {far!r}"
-        if figure_reason(name, resamples) is not None:
+        figure = Figure(TAR_AT_FAR, far)
+        if figure_reason(figure, resamples) is not None:
             continue
         each = _spread(
-            1 - best_at_far(roc, far).tar,
+            1 - figure.value_of(figure.read(system.curves)),
             resamples.frr[:, point],
-            None if resamples.speakers is None else -influence.of(name),
+            None if resamples.speakers is None else -figure.influence(system.influence, system.curves),
             resamples,
-            RATE,
+            LOGIT,
         )
         ends = each.interval(confidence)
         if ends is not None:

@@ -1,4 +1,4 @@
-"""The figures of the report, as data for plotly: built by its Python library, drawn by its JavaScript in the page."""
+"""The charts of the page, as data for plotly: built by its Python library, drawn by its JavaScript in the page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,9 @@ from scipy.special import ndtri
 
 from wespeaker_qm.evaluate.intervals import Band
 from wespeaker_qm.evaluate.operating_points import RocSteps
-from wespeaker_qm.report.det import COLOURS, FAR_LIMITS, FRR_LIMITS, TICKS, det_curve
-from wespeaker_qm.report.training import TrainingLog
+from wespeaker_qm.report.det_plot import FAR_LIMITS, FRR_LIMITS, TICKS, det_curve
+from wespeaker_qm.report.plotting import COLOURS
+from wespeaker_qm.report.training_history import TrainingHistory
 
 NUM_BINS = 80
 MAX_POINTS = 6000
@@ -29,40 +30,40 @@ def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None])
     """DET curves on normal-deviate axes; a curve's band is a trace of its own, in the curve's group of the legend."""
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    chart = go.Figure()
     for position, (label, roc) in enumerate(systems.items()):
         colour = COLOURS[position % len(COLOURS)]
         band = bands.get(label)
         if band is not None:
             far = np.concatenate([band.far, band.far[::-1]])
             frr = np.clip(np.concatenate([band.low, band.high[::-1]]), *FRR_LIMITS)
-            figure.add_scatter(
+            chart.add_scatter(
                 x=_short(ndtri(far)), y=_short(ndtri(frr)), fill="toself", mode="none", fillcolor=_faint(colour),
                 legendgroup=label, showlegend=False, hoverinfo="skip", name=f"{label}, band", meta="band",
             )  # fmt: skip
         far, frr = det_curve(roc)
-        figure.add_scatter(
+        chart.add_scatter(
             x=_short(ndtri(far)), y=_short(ndtri(frr)), mode="lines", name=label, legendgroup=label,
             line={"color": colour, "width": 2, "shape": "hv"}, meta="curve",
             customdata=np.round(np.stack([100 * far, 100 * frr], axis=1), 4).tolist(),
             hovertemplate="FAR %{customdata[0]} %<br>FRR %{customdata[1]} %<extra>" + label + "</extra>",
         )  # fmt: skip
     diagonal = ndtri([FRR_LIMITS[0], FAR_LIMITS[1]]).tolist()
-    figure.add_scatter(
+    chart.add_scatter(
         x=diagonal, y=diagonal, mode="lines", line={"color": "#999", "dash": "dash", "width": 1}, hoverinfo="skip",
         showlegend=False, meta="diagonal",
     )  # fmt: skip
-    figure.update_layout(**_LAYOUT, height=560)
+    chart.update_layout(**_LAYOUT, height=560)
     for update, limits, title in (
-        (figure.update_xaxes, FAR_LIMITS, "false-accept rate FAR (%)"),
-        (figure.update_yaxes, FRR_LIMITS, "miss rate FRR = 1 − TAR (%)"),
+        (chart.update_xaxes, FAR_LIMITS, "false-accept rate FAR (%)"),
+        (chart.update_yaxes, FRR_LIMITS, "miss rate FRR = 1 − TAR (%)"),
     ):
         ticks = {rate: label for rate, label in TICKS.items() if limits[0] <= rate <= limits[1]}
         update(
             title=title, range=ndtri(limits).tolist(), tickvals=ndtri(list(ticks)).tolist(),
             ticktext=list(ticks.values()), zeroline=False,
         )  # fmt: skip
-    return _plain(figure)
+    return _plain(chart)
 
 
 def histogram_chart(scores: NDArray[np.float64], is_target: NDArray[np.bool_]) -> dict[str, Any]:
@@ -70,21 +71,21 @@ def histogram_chart(scores: NDArray[np.float64], is_target: NDArray[np.bool_]) -
     import plotly.graph_objects as go
 
     edges = np.histogram_bin_edges(scores, NUM_BINS)
-    figure = go.Figure()
+    chart = go.Figure()
     for name, kind, colour in (("non-target", ~is_target, COLOURS[1]), ("target", is_target, COLOURS[0])):
         density, _ = np.histogram(scores[kind], edges, density=True)
-        figure.add_bar(
+        chart.add_bar(
             x=_short((edges[1:] + edges[:-1]) / 2), y=_short(density), width=float(edges[1] - edges[0]), name=name,
             marker={"color": colour, "opacity": 0.55, "line": {"width": 0}},
         )  # fmt: skip
-    figure.update_layout(**_LAYOUT, barmode="overlay", height=360)
-    figure.update_xaxes(title="score")
-    figure.update_yaxes(title="density")
-    return _plain(figure)
+    chart.update_layout(**_LAYOUT, barmode="overlay", height=360)
+    chart.update_xaxes(title="score")
+    chart.update_yaxes(title="density")
+    return _plain(chart)
 
 
-def training_charts(logs: Mapping[str, TrainingLog]) -> dict[str, dict[str, Any]]:
-    """Learning curves: title -> figure, a curve a run, over thousands of training samples."""
+def training_charts(histories: Mapping[str, TrainingHistory]) -> dict[str, dict[str, Any]]:
+    """Learning curves: title -> chart, a curve a run, over thousands of training samples."""
     import plotly.graph_objects as go
 
     charts = {}
@@ -94,21 +95,21 @@ def training_charts(logs: Mapping[str, TrainingLog]) -> dict[str, dict[str, Any]
         ("eer", "validations", "EER on held-out speakers"),
         ("support", "epochs", "classes with a posterior above 0"),
     ):
-        figure = go.Figure()
-        for position, (name, log) in enumerate(logs.items()):
-            records = [record for record in getattr(log, kind) if field in record]
-            thousands = log.num_samples / log.epochs[-1]["step"] / 1000
+        chart = go.Figure()
+        for position, (name, history) in enumerate(histories.items()):
+            records = [record for record in getattr(history, kind) if field in record]
+            thousands = history.num_samples / history.epochs[-1]["step"] / 1000
             if records:
-                figure.add_scatter(
+                chart.add_scatter(
                     x=[round(record["step"] * thousands, 3) for record in records],
                     y=[float(f"{record[field]:.5g}") for record in records],
                     mode="lines+markers", name=name, marker={"size": 4},
                     line={"color": COLOURS[position % len(COLOURS)]},
                 )  # fmt: skip
-        if figure.data:
-            figure.update_layout(**_LAYOUT, height=300, showlegend=len(logs) > 1)
-            figure.update_xaxes(title="thousand training samples")
-            charts[title] = _plain(figure)
+        if chart.data:
+            chart.update_layout(**_LAYOUT, height=300, showlegend=len(histories) > 1)
+            chart.update_xaxes(title="thousand training samples")
+            charts[title] = _plain(chart)
     return charts
 
 
@@ -139,7 +140,7 @@ def _faint(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.13)"
 
 
-def _plain(figure: Any) -> dict[str, Any]:
-    content: dict[str, Any] = figure.to_plotly_json()
+def _plain(chart: Any) -> dict[str, Any]:
+    content: dict[str, Any] = chart.to_plotly_json()
     content["layout"]["template"] = None  # 7 kB that repeat the library's defaults
     return content

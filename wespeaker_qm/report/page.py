@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.figure import Compared, Figure
+from wespeaker_qm.evaluate.figures import figure_named, in_table_order, values_from_json
 from wespeaker_qm.evaluate.intervals import Band
-from wespeaker_qm.evaluate.metrics import NOT_MEASURABLE, show_figure, show_p_value
 from wespeaker_qm.report.charts import det_chart, explorer_points, histogram_chart, training_charts
-from wespeaker_qm.report.errors import HardErrors, hard_errors
-from wespeaker_qm.report.markdown import TRAINED
+from wespeaker_qm.report.evaluation import TRAINED
+from wespeaker_qm.report.hardest_errors import HardErrors, hard_errors
 from wespeaker_qm.report.runs import Run, config_differences, distinct, flat, read_run
 from wespeaker_qm.report.table5 import read_written
+from wespeaker_qm.report.text import show_figure, show_p_value
 from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -69,7 +71,7 @@ def _content(runs: list[Run], data: Path, base: Path, table5: Path | None) -> di
         if len(runs) == 1 or name == TRAINED
     }
     errors = hard_errors(runs[0].systems[TRAINED], data, corpus["headline"]) if len(runs) == 1 else HardErrors([], [])
-    logs = {run.name: run.log for run in runs if run.log is not None}
+    histories = {run.name: run.history for run in runs if run.history is not None}
     header, rows = config_differences(runs, flat(read_yaml_mapping(base)) if base.is_file() else {})
     plots = {
         "det": det_chart(
@@ -80,7 +82,7 @@ def _content(runs: list[Run], data: Path, base: Path, table5: Path | None) -> di
             label: histogram_chart(system.scores, system.trials.is_target) for label, (_, _, system) in labelled.items()
         },
         "explorer": {label: explorer_points(system.roc) for label, (_, _, system) in labelled.items()},
-        "training": training_charts(logs),
+        "training": training_charts(histories),
     }
     return {
         "title": f"{runs[0].name} on {corpus['name']}" if len(runs) == 1 else f"{len(runs)} runs on {corpus['name']}",
@@ -126,29 +128,22 @@ def _array(values: list[float]) -> Any:
 
 def _list_table(runs: list[Run], trial_list: str) -> Table:
     """A line a figure, a column a system."""
-    columns: dict[str, dict[str, str]] = {}
+    columns: dict[str, dict[Figure, str]] = {}
     for run in runs:
         for name, system in run.metrics["trial_lists"][trial_list]["systems"].items():
             if len(runs) == 1 or name == TRAINED:
                 columns[_label(runs, run, name)] = _figures(system)
-    names = list(dict.fromkeys(name for cells in columns.values() for name in cells))
-    return Table(["figure", *columns], [[name, *(cells.get(name, "") for cells in columns.values())] for name in names])
+    figures = in_table_order(figure for cells in columns.values() for figure in cells)
+    rows = [[figure.name, *(cells.get(figure, "") for cells in columns.values())] for figure in figures]
+    return Table(["figure", *columns], rows)
 
 
-def _figures(system: dict[str, Any]) -> dict[str, str]:
+def _figures(system: dict[str, Any]) -> dict[Figure, str]:
     """Figure -> value and interval, from ``metrics.json``."""
-    values: dict[str, float | None] = {"EER": system["eer"]}
-    values |= {f"TAR@FAR {far}": None if point is None else point["tar"] for far, point in system["tar_at_far"].items()}
-    values |= {f"FAR@TAR {tar}": point["far"] for tar, point in system["far_at_tar"].items()}
-    values |= {f"minDCF {p_target}": result["cost"] for p_target, result in system["min_dcf"].items()}
-    values["minCllr"] = system["min_cllr"]
-    if "cllr" in system:
-        values["Cllr"] = system["cllr"]
-        values |= {f"actDCF {p_target}": cost for p_target, cost in system["act_dcf"].items()}
     sureness = system["intervals"] | system["no_interval"]
     return {
-        name: NOT_MEASURABLE if value is None else show_figure(name, value, sureness.get(name))
-        for name, value in values.items()
+        figure: show_figure(figure, value, sureness.get(figure.name))
+        for figure, value in values_from_json(system).items()
     }
 
 
@@ -158,16 +153,18 @@ def _comparisons(runs: list[Run]) -> Table | None:
 
 
 def _comparison_table(comparisons: list[dict[str, Any]]) -> Table | None:
-    rows = [
-        [
-            f"{each['figure']}: {each['two']} less {each['one']}",
-            show_figure(each["figure"], each["difference"], each["reason"] or (each["low"], each["high"])),
-            show_p_value(each["p_value"]),
-            show_p_value(each["p_holm"]),
-        ]
-        for each in comparisons
-        if each["figure"].startswith(("EER", "TAR@FAR"))
-    ]
+    rows = []
+    for each in comparisons:
+        figure = figure_named(each["figure"])
+        if figure is not None and figure.kind.compared is Compared.REPORTED:
+            rows.append(
+                [
+                    f"{figure.name}: {each['two']} less {each['one']}",
+                    show_figure(figure, each["difference"], each["reason"] or (each["low"], each["high"])),
+                    show_p_value(each["p_value"]),
+                    show_p_value(each["p_holm"]),
+                ]
+            )
     return Table(["difference", "estimate and interval", "p", "p, all pairs (Holm)"], rows) if rows else None
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, roc_steps
-from wespeaker_qm.report.markdown import TRAINED
-from wespeaker_qm.report.training import TrainingLog, read_training_log
+from wespeaker_qm.report.evaluation import TRAINED
+from wespeaker_qm.report.training_history import TrainingHistory, read_training_history
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.score_paths import VARIANTS, exists
 from wespeaker_qm.trials.table import TrialTable
@@ -41,7 +41,7 @@ class Run:
     """``metrics.json``."""
     config: dict[str, str]
     """Dotted key -> value of ``config.yaml``; empty where nothing was trained."""
-    log: TrainingLog | None
+    history: TrainingHistory | None
     systems: dict[str, ScoredSystem]
     """On the headline list: ``trained``, what stages 6 and 7 made of it, and the baselines."""
 
@@ -100,7 +100,7 @@ def read_run(folder: Path) -> Run:
         name=str(metrics["run"]),
         metrics=metrics,
         config=flat(read_yaml_mapping(config_path)) if config_path.is_file() else {},
-        log=read_training_log(log_path) if log_path.is_file() else None,
+        history=read_training_history(log_path) if log_path.is_file() else None,
         systems=systems,
     )
 

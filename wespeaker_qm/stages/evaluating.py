@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
-from wespeaker_qm.evaluate.metrics import ListResult, evaluate_list
-from wespeaker_qm.report.markdown import TRAINED, CorpusCard, Evaluation, Training, list_table, write_evaluation
-from wespeaker_qm.report.training import loss_card, read_training_log
+from wespeaker_qm.evaluate.metrics import evaluate_list
+from wespeaker_qm.evaluate.results import ListResult
+from wespeaker_qm.report.evaluation import TRAINED, CorpusCard, Evaluation, Training
+from wespeaker_qm.report.evaluation_files import write_evaluation
+from wespeaker_qm.report.loss_card import loss_card
+from wespeaker_qm.report.markdown import list_table
+from wespeaker_qm.report.training_history import read_training_history
 from wespeaker_qm.score.calibration import load as load_calibration
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
 from wespeaker_qm.trials.lists import read_trial_table
@@ -161,4 +165,4 @@ def _training(run: RunFolder) -> Training | None:
     """None where the run was not trained here."""
     if not run.training_log.is_file():
         return None
-    return Training(loss=loss_card(load_config([run.config])), log=read_training_log(run.training_log))
+    return Training(loss=loss_card(load_config([run.config])), history=read_training_history(run.training_log))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
-from wespeaker_qm.evaluate.metrics import Resampling
-from wespeaker_qm.report.markdown import CorpusCard
-from wespeaker_qm.report.table5 import collect, read_table, write_table5
+from wespeaker_qm.evaluate.results import Resampling
+from wespeaker_qm.report.evaluation import CorpusCard
+from wespeaker_qm.report.table5 import write_table5
+from wespeaker_qm.report.table5_rows import collect, read_table
 from wespeaker_qm.score.upstream import refuse_stale
 from wespeaker_qm.utils.layout import DataFolder, ExpRoot
 from wespeaker_qm.utils.stage import alone, reads_data

@@ -1,12 +1,11 @@
-"""The detection-error trade-off (DET) figure: misses against false accepts on normal-deviate (probit) axes.
+"""The detection-error trade-off (DET) plot: misses against false accepts on normal-deviate (probit) axes.
 
 On these axes the curve of a system with normally distributed scores is a straight line, and the corner where banks
 live, a false-accept rate of 1e-4, has as much room as the equal error rate. The axes reach 1e-5 whatever the list;
 a curve is drawn only as far as its trials can show, one false accept in N non-target trials.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,7 @@ from scipy.special import ndtr, ndtri
 
 from wespeaker_qm.evaluate.intervals import Band
 from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, far_name, tar_at_far
-from wespeaker_qm.utils.files import atomic_path
-from wespeaker_qm.utils.ownership import FIGURE_MARK
+from wespeaker_qm.report.plotting import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +29,6 @@ TICKS = {
 """Rate -> its label in per cent."""
 MARKED_FARS = (1e-3, 1e-4)
 """The operating points of the paper's Table 5."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette: distinct for colour-blind readers and, with the line styles, in grey."""
 LINE_STYLES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2, 1)))
 RESOLUTION = 2e-3
 """Probits; a curve is thinned to this, about a third of a pixel."""
@@ -41,7 +37,7 @@ RESOLUTION = 2e-3
 def det_curve(roc: RocSteps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The part of a DET curve that can be measured: FAR rising, FRR falling, both strictly inside (0, 1).
 
-    Points that a figure cannot tell apart are left out, so that a million trials make a small file.
+    Points that a plot cannot tell apart are left out, so that a million trials make a small file.
     """
     inside = (roc.false_accepts > 0) & (roc.false_accepts < roc.num_nontargets)
     inside &= (roc.true_accepts > 0) & (roc.true_accepts < roc.num_targets)
@@ -52,19 +48,23 @@ def det_curve(roc: RocSteps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return far[moves], frr[moves]
 
 
-def det_figure(
+def det_plot(
     systems: Mapping[str, RocSteps], title: str, subtitle: str = "", bands: Mapping[str, Band | None] | None = None
 ) -> "Figure":
-    """Draw the DET curves of ``systems`` (label -> operating points), overlaid in the order given.
+    """Draw the DET curves of several systems over each other, in the order given.
 
-    ``bands`` (label -> interval of the miss rate at each FAR) are drawn faintly behind them.
+    Args:
+        systems: label -> operating points.
+        title: above the curves.
+        subtitle: below the title, in small print.
+        bands: label -> interval of the miss rate at each FAR, drawn faintly behind the curve.
 
     Filled circles lie on the equal-error diagonal; hollow ones are the measured misses at FAR 1e-3 and 1e-4.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 8.4), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    plot = Figure(figsize=(7.2, 8.4), dpi=150, layout="constrained")
+    axes = plot.add_subplot()
     _draw_frame(axes)
     for position, (label, roc) in enumerate(systems.items()):
         _draw_system(axes, position, label, roc)
@@ -77,8 +77,8 @@ def det_figure(
         subtitle, (0.5, 1), xycoords="axes fraction", color="0.35", fontsize=9, ha="center",
         xytext=(0, 24), textcoords="offset points",
     )  # fmt: skip
-    figure.legend(loc="outside lower center", ncols=min(2, len(systems)), fontsize=9, frameon=False, handlelength=3.4)
-    return figure
+    plot.legend(loc="outside lower center", ncols=min(2, len(systems)), fontsize=9, frameon=False, handlelength=3.4)
+    return plot
 
 
 def _draw_frame(axes: "Axes") -> None:
@@ -129,15 +129,3 @@ def _draw_system(axes: "Axes", position: int, label: str, roc: RocSteps) -> None
             *zip(*marks, strict=True), "o", color=colour, markerfacecolor="white", markeredgewidth=1.5, markersize=6,
             zorder=4,
         )  # fmt: skip
-
-
-def save_figure(figure: "Figure", path: Path | str, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Write ``figure`` as ``path.png`` and ``path.pdf``, atomically and without a time stamp; returns the files."""
-    files = [Path(f"{path}.{suffix}") for suffix in formats]
-    for file in files:
-        with atomic_path(file) as temporary:
-            # matplotlib picks the Agg or PDF backend by the format; a pyplot window is never involved.
-            is_pdf = file.suffix == ".pdf"
-            by = {"Creator": FIGURE_MARK, "CreationDate": None} if is_pdf else {"Software": FIGURE_MARK}
-            figure.savefig(temporary, metadata=by)
-    return files

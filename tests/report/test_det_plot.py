@@ -1,11 +1,12 @@
-"""The DET figure: its axes, its curves, its files."""
+"""The DET plot: its axes, its curves, its files."""
 
 import numpy as np
 import pytest
 from scipy.special import ndtri
 
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
-from wespeaker_qm.report.det import FRR_LIMITS, MARKED_FARS, RESOLUTION, det_curve, det_figure, save_figure
+from wespeaker_qm.report.det_plot import FRR_LIMITS, MARKED_FARS, RESOLUTION, det_curve, det_plot
+from wespeaker_qm.report.plotting import save_plot
 
 
 def simulate(num_trials, separation, seed=0):
@@ -14,15 +15,15 @@ def simulate(num_trials, separation, seed=0):
     return roc_steps(rng.standard_normal(num_trials) + separation * is_target, is_target)
 
 
-def curve_of(figure, label):
-    return next(line for line in figure.axes[0].lines if line.get_label().startswith(label))
+def curve_of(plot, label):
+    return next(line for line in plot.axes[0].lines if line.get_label().startswith(label))
 
 
 def test_axes_reach_1e5_whatever_the_list():
     for num_trials in (100, 10_000):
-        figure = det_figure({"a": simulate(num_trials, 2)}, "title")
-        figure.draw_without_rendering()
-        axes = figure.axes[0]
+        plot = det_plot({"a": simulate(num_trials, 2)}, "title")
+        plot.draw_without_rendering()
+        axes = plot.axes[0]
         assert axes.get_xlim() == pytest.approx((1e-5, 0.6))
         assert axes.get_ylim() == pytest.approx(FRR_LIMITS)
         # probit scale: 2.5 % and 97.5 % are as far from the middle
@@ -36,9 +37,9 @@ def test_axes_reach_1e5_whatever_the_list():
 
 def test_curves_are_the_operating_points_where_they_can_be_measured():
     systems = {"good": simulate(2000, 3), "bad": simulate(2000, 1)}
-    figure = det_figure(systems, "title", "subtitle")
+    plot = det_plot(systems, "title", "subtitle")
     for label, roc in systems.items():
-        line = curve_of(figure, label)
+        line = curve_of(plot, label)
         far, frr = line.get_data()
         points = set(zip(roc.far, roc.frr, strict=True))
         assert set(zip(far, frr, strict=True)) <= points
@@ -48,14 +49,14 @@ def test_curves_are_the_operating_points_where_they_can_be_measured():
         assert line.get_drawstyle() == "steps-post"
         assert f"EER {100 * equal_error_rate(roc).rate:.2f} %" in line.get_label()
         assert (far >= 1e-3).all(), "1e-4 cannot be measured with 1000 non-target trials"
-    assert len({curve_of(figure, label).get_color() for label in systems}) == 2
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len({curve_of(plot, label).get_color() for label in systems}) == 2
+    texts = [text.get_text() for text in plot.legends[0].get_texts()]
     assert [text.split()[0] for text in texts] == ["good", "bad"]
 
 
 def test_markers_stand_at_eer_and_at_measurable_fars():
     roc = simulate(4000, 2)
-    markers = [line.get_xydata() for line in det_figure({"a": roc}, "title").axes[0].lines if line.get_marker() == "o"]
+    markers = [line.get_xydata() for line in det_plot({"a": roc}, "title").axes[0].lines if line.get_marker() == "o"]
     eer = equal_error_rate(roc).rate
     assert markers[0].tolist() == [[eer, eer]]
     assert markers[1].tolist() == [[1e-3, 1 - tar_at_far(roc, 1e-3).tar]]
@@ -75,17 +76,17 @@ def test_thinning_moves_no_point_by_more_than_the_resolution():
 @pytest.mark.parametrize("scores", [[3, 2, 1, 0], [0, 1, 2, 3], [1, 1, 1, 1]], ids=["perfect", "inverted", "constant"])
 def test_extreme_systems_can_be_drawn(tmp_path, scores):
     roc = roc_steps(scores, [True, True, False, False])
-    save_figure(det_figure({"extreme": roc}, "title"), tmp_path / "det")
+    save_plot(det_plot({"extreme": roc}, "title"), tmp_path / "det")
 
 
 def test_files_are_whole_and_the_same_twice(tmp_path):
     systems = {"a": simulate(500, 2)}
-    files = save_figure(det_figure(systems, "title"), tmp_path / "det")
+    files = save_plot(det_plot(systems, "title"), tmp_path / "det")
     assert [file.name for file in files] == ["det.png", "det.pdf"]
     first = [file.read_bytes() for file in files]
     assert first[0].startswith(b"\x89PNG")
     assert first[1].startswith(b"%PDF")
-    save_figure(det_figure(systems, "title"), tmp_path / "det")
+    save_plot(det_plot(systems, "title"), tmp_path / "det")
     assert [file.read_bytes() for file in files] == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["det.pdf", "det.png"]
 

@@ -1,0 +1,77 @@
+"""All there is to say about one experiment, and the content of its ``metrics.json``."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wespeaker_qm.evaluate.results import ListResult
+from wespeaker_qm.report.loss_card import LossCard
+from wespeaker_qm.report.training_history import TrainingHistory
+
+TRAINED = "trained"
+"""The name of the evaluated system in ``metrics.json``; the others are baselines."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusCard:
+    """What must stand beside every figure."""
+
+    name: str
+    description: str
+    caveat: str
+    """What the figures must not be taken for, or nothing."""
+    headline: str
+    """The trial list that counts."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """How the evaluated system was trained."""
+
+    loss: LossCard
+    history: TrainingHistory
+
+    def to_json(self) -> dict[str, Any]:
+        """Loss and amounts as plain values."""
+        return {
+            "loss": dataclasses.asdict(self.loss),
+            "num_epochs": self.history.num_epochs,
+            "num_samples": self.history.num_samples,
+            "minutes": self.history.minutes,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """All there is to say about one experiment."""
+
+    run: str
+    """Name of the run, i.e. of its folder."""
+    corpus: CorpusCard
+    lists: dict[str, ListResult]
+    """Trial list -> figures, for each of its systems; the headline is one of them."""
+    training: Training | None
+    """None when the embeddings come from elsewhere."""
+    notes: list[str]
+    """What must not be overlooked, e.g. of the calibration; one paragraph each."""
+    baselines: Mapping[str, Path]
+    """Baseline -> its folder."""
+    provenance: Mapping[str, object]
+    """Command, commit, versions."""
+
+    def label(self, system: str) -> str:
+        """What tables and plots call a system."""
+        return f"{self.run} ({TRAINED})" if system == TRAINED and self.training is not None else system
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``metrics.json``. Rates are fractions; null is a figure that the list cannot measure."""
+        return {
+            "run": self.run,
+            "corpus": dataclasses.asdict(self.corpus),
+            "trial_lists": {name: result.to_json() for name, result in self.lists.items()},
+            "training": None if self.training is None else self.training.to_json(),
+            "baselines": {name: str(folder) for name, folder in self.baselines.items()},
+            "provenance": dict(self.provenance),
+            **({"notes": self.notes} if self.notes else {}),
+        }

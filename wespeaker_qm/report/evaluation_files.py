@@ -1,0 +1,29 @@
+"""The files that an evaluation leaves in the folder of a run."""
+
+import json
+from pathlib import Path
+
+from wespeaker_qm.report.det_plot import det_plot
+from wespeaker_qm.report.evaluation import Evaluation
+from wespeaker_qm.report.latex import latex_rows
+from wespeaker_qm.report.markdown import markdown_report
+from wespeaker_qm.report.plotting import save_plot
+from wespeaker_qm.report.text import counts
+from wespeaker_qm.report.training_plot import training_plot
+from wespeaker_qm.utils.checksums import write_checked_text
+from wespeaker_qm.utils.files import write_text
+
+
+def write_evaluation(evaluation: Evaluation, exp_dir: Path) -> None:
+    """Write ``det.png``, ``det.pdf``, ``training.png``, ``metrics.json``, ``report.md`` and ``report.tex``."""
+    headline = evaluation.lists[evaluation.corpus.headline]
+    systems = {evaluation.label(name): system.roc for name, system in headline.systems.items()}
+    title = f"{evaluation.corpus.name}: {evaluation.corpus.headline}"
+    bands = {evaluation.label(name): system.band for name, system in headline.systems.items()}
+    save_plot(det_plot(systems, title, counts(headline), bands), exp_dir / "det")
+    if evaluation.training is not None:
+        plot = training_plot(evaluation.training.history, f"{evaluation.corpus.name}: {evaluation.training.loss}")
+        save_plot(plot, exp_dir / "training", formats=["png"])
+    write_checked_text(exp_dir / "metrics.json", json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n")
+    write_text(exp_dir / "report.md", markdown_report(evaluation))
+    write_text(exp_dir / "report.tex", latex_rows(evaluation.lists, evaluation.label))

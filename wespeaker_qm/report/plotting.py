@@ -1,0 +1,26 @@
+"""What all plots share: colours, and how they are written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.ownership import FIGURE_MARK
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette: distinct for colour-blind readers and, with the line styles, in grey."""
+
+
+def save_plot(plot: "Figure", path: Path | str, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """Write ``plot`` as ``path.png`` and ``path.pdf``, atomically and without a time stamp; returns the files."""
+    files = [Path(f"{path}.{suffix}") for suffix in formats]
+    for file in files:
+        with atomic_path(file) as temporary:
+            # matplotlib picks the Agg or PDF backend by the format; a pyplot window is never involved.
+            is_pdf = file.suffix == ".pdf"
+            by = {"Creator": FIGURE_MARK, "CreationDate": None} if is_pdf else {"Software": FIGURE_MARK}
+            plot.savefig(temporary, metadata=by)
+    return files
