@@ -115,30 +115,6 @@ def refuse(marker: DoneMarker) -> None:
     refuse_foreign(_folder(marker), marker.outputs, made_before=marker.path.is_file())
 
 
-def begin(marker: DoneMarker, stage: str, *, others: Iterable[Path] = (), task: str = "") -> bool:
-    """What :func:`stage` does at first, for the stages that do not use it yet."""
-    changes = marker.changes()
-    if changes:
-        if marker.path.is_file():
-            logger.info("stage %s: done again, because %s", stage, "; ".join(changes[:5]) + " ..." * (len(changes) > 5))
-        written = [*marker.outputs, *others]
-        refuse_foreign(_folder(marker), written, made_before=marker.path.is_file())
-        lock_for_writing(_folder(marker), task)
-        if not marker.is_current():  # it may be by now
-            claim(_folder(marker), written, made_before=marker.path.is_file())
-            marker.clear()
-            return True
-        unlock(_folder(marker), writer=True)
-    logger.info("stage %s: nothing changed since the last run, skipped (delete %s to force)", stage, marker.path)
-    return False
-
-
-def finish(marker: DoneMarker) -> None:
-    """What :func:`stage` does at last, for the stages that do not use it yet."""
-    marker.write()
-    unlock(_folder(marker), writer=True)
-
-
 def _folder(marker: DoneMarker) -> Path:
     """The folder that the stage writes into: the one that holds ``.done``."""
     return marker.path.parent.parent if marker.path.parent.name == ".done" else marker.path.parent
