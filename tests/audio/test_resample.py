@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from wespeaker_qm.audio.resample import resample_audio
 
@@ -24,3 +25,21 @@ def test_resampling_keeps_what_fits_and_removes_what_would_alias(orig_sr: int) -
     if orig_sr > 16000:
         high = resample_audio(tone(orig_sr, frequency_hz=9000.0), orig_sr, 16000)
         assert 20 * np.log10(np.abs(high[2000:-2000]).max()) < -80
+
+
+@pytest.mark.parametrize("orig_sr", [8000, 11025, 22050, 44100, 48000])
+def test_torchaudio_with_the_same_filter_gives_the_same_samples(torchaudio, orig_sr: int) -> None:
+    """A sinc of 93 zero crossings, cut off at 97 % of the lower Nyquist frequency, under a Kaiser window of beta 9."""
+    waveform = 0.2 * np.random.default_rng(0).standard_normal(orig_sr).astype(np.float32)
+    expected = torchaudio.functional.resample(
+        torch.from_numpy(waveform),
+        orig_sr,
+        16000,
+        lowpass_filter_width=93,
+        rolloff=0.97,
+        resampling_method="sinc_interp_kaiser",
+        beta=9.0,
+    ).numpy()
+    found = resample_audio(waveform, orig_sr, 16000)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() < 1e-4

@@ -12,12 +12,11 @@ with a help text is an option of ``wespeaker-qm prepare``, too, which overrides 
 import dataclasses
 import typing
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from wespeaker_qm.utils.arguments import BadValueError
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, nearest
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 Settings = TypeVar("Settings")
@@ -129,8 +128,7 @@ def _converted(settings: type, given: Mapping[str, Any], source: Path | str) -> 
     values = {}
     for name, value in given.items():
         if name not in known:
-            nearest = ", ".join(get_close_matches(str(name), known, 3, 0))
-            raise RecipeError(f"{source}: unknown key {name!r}; nearest: {nearest}")
+            raise RecipeError(f"{source}: unknown key {name!r}; nearest: {nearest(name, known)}")
         try:
             values[name] = None if value is None and name in unset else known[name].read(value)
         except BadValueError as error:

@@ -11,14 +11,13 @@ from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.archives import is_locator, open_recording
 from wespeaker_qm.corpus.segments import read_span, split_segment
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.tables import write_rows
 
 logger = logging.getLogger(__name__)
 
 # Speech whose largest swing around its mean stays below this level has drowned in the quantisation of 16-bit audio.
 SILENCE_PEAK_DB = -60.0
-_NUM_SHOWN = 5
 
 
 class BadAudio(NamedTuple):
@@ -85,11 +84,10 @@ def refuse_bad_audio(bad: Sequence[BadAudio], num_files: int, max_bad_fraction: 
     write_rows(list_path, [("key", "path", "reason"), *bad], separator="\t")
     fraction = len(bad) / num_files
     if is_too_much(len(bad), num_files, max_bad_fraction):
-        shown = "".join(f"\n  {entry.key} ({entry.path}): {entry.reason}" for entry in bad[:_NUM_SHOWN])
-        more = f"\n  ... and {len(bad) - _NUM_SHOWN} more" if len(bad) > _NUM_SHOWN else ""
+        shown = first_few([f"{entry.key} ({entry.path}): {entry.reason}" for entry in bad])
         raise RecipeError(
             f"{list_path}: {len(bad)} of {num_files} recordings cannot be used "
-            f"(fraction {fraction:.4g}, allowed {max_bad_fraction:g}):{shown}{more}\n"
+            f"(fraction {fraction:.4g}, allowed {max_bad_fraction:g}):{shown}\n"
             f"Mend or remove them, or leave them out with --max_bad_fraction {_round_up(fraction):g}"
         )
     logger.warning("%d of %d recordings are left out, listed with their reasons in %s", len(bad), num_files, list_path)

@@ -2,13 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
 
 from wespeaker_qm.trials.score_paths import VARIANTS
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, nearest
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
@@ -60,7 +59,7 @@ class CorpusInfo:
         """Read ``corpus.yaml``, or the one in the folder ``path``.
 
         Raises:
-            RecipeError: no such file, not a mapping, an unknown or missing key.
+            RecipeError: no such file, not a mapping, an unknown or missing key, or a value that is no text.
         """
         path = Path(path)
         if path.is_dir():
@@ -69,14 +68,21 @@ class CorpusInfo:
             raise RecipeError(f"{path}: no such file; prepare the data first (run.sh --stage 1)")
         values = read_yaml_mapping(path)
         names = [entry.name for entry in dataclasses.fields(cls)]
+        optional = [entry.name for entry in dataclasses.fields(cls) if entry.default is None]
         for key in values:
             if key not in names:
-                raise RecipeError(
-                    f"{path}: unknown key {key!r}; nearest: {', '.join(get_close_matches(str(key), names, 3, 0))}"
-                )
+                raise RecipeError(f"{path}: unknown key {key!r}; nearest: {nearest(key, names)}")
         for key in ("name", "headline", "trials"):
             if key not in values:
                 raise RecipeError(f"{path}: key {key!r} is missing; prepare the data again (run.sh --stage 1)")
+        for key, value in values.items():
+            is_right = isinstance(value, str) or (value is None and key in optional)
+            expected = "text"
+            if key == "trials":
+                is_right = isinstance(value, dict) and all(isinstance(text, str) for text in (*value, *value.values()))
+                expected = "trial lists, each with the name of its Kaldi directory"
+            if not is_right:
+                raise RecipeError(f"{path}: {key}: found {value!r}, expected {expected}")
         return cls(**values)
 
     def save(self, path: Path | str) -> None:

@@ -7,15 +7,16 @@ from typing import Any
 from wespeaker_qm.corpora.settings import read_settings
 from wespeaker_qm.corpora.table import CORPORA, corpus_kind
 from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.shipped import shipped
 
 
 def prepare(
-    *, recipe_dir: Path, data: DataFolder, num_workers: int = 1, options: Mapping[str, Any] | None = None
+    *, recipe_dir: Path | str, data: DataFolder, num_workers: int = 1, options: Mapping[str, Any] | None = None
 ) -> None:
     """Write the Kaldi directories, trial lists, noises and impulse responses of a corpus, last its ``corpus.yaml``.
 
     Args:
-        recipe_dir: a recipe with a ``corpus.yaml``, e.g. ``egs/mini``.
+        recipe_dir: a recipe with a ``corpus.yaml``, e.g. ``egs/mini``, here or as the package brings it.
         data: folder to write, e.g. ``data/mini``.
         num_workers: processes; the result does not depend on them.
         options: name -> value of settings that override ``corpus.yaml``: the options of ``wespeaker-qm prepare``.
@@ -23,6 +24,7 @@ def prepare(
     Raises:
         RecipeError: no such recipe, an unknown option, a value that means nothing, or as the corpus says.
     """
+    recipe_dir = shipped(recipe_dir)
     corpus = CORPORA[corpus_kind(recipe_dir)]
     settings: Any = read_settings(corpus.settings, recipe_dir, options)
     corpus.prepare(settings, data=data, recipe_dir=recipe_dir, num_workers=num_workers)

@@ -1,6 +1,7 @@
 """The one exception that a user is meant to read, and how it lists what is wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 NUM_SHOWN = 5
 
@@ -19,3 +20,12 @@ def first_few(items: Sequence[str]) -> str:
     if len(items) > NUM_SHOWN:
         lines.append(f"\n  ... and {len(items) - NUM_SHOWN} more")
     return "".join(lines)
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The up to three of the ``known`` names that are most like ``name``, for the message that there is no such name.
+
+    >>> nearest("num_room", ["name", "num_rooms", "seed", "num_babble"])
+    'num_rooms, num_babble, name'
+    """
+    return ", ".join(get_close_matches(str(name), list(known), 3, 0))

@@ -14,13 +14,11 @@ from tqdm import tqdm
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpora.folder.tree import Recording
 from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio, refuse_bad_audio
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.parallel import ordered_map
 from wespeaker_qm.utils.tables import write_rows
 
 logger = logging.getLogger(__name__)
-
-_NUM_SHOWN = 5
 
 
 class Facts(NamedTuple):
@@ -96,9 +94,8 @@ def _refuse_shared(shared: Sequence[tuple[str, str, str, str]], list_path: Path)
         list_path.unlink(missing_ok=True)
         return
     write_rows(list_path, [("speaker", "path", "other_speaker", "other_path"), *shared], separator="\t")
-    shown = "".join(f"\n  {path} = {other_path}" for _, path, _, other_path in shared[:_NUM_SHOWN])
-    more = f"\n  ... and {len(shared) - _NUM_SHOWN} more" if len(shared) > _NUM_SHOWN else ""
+    shown = first_few([f"{path} = {other_path}" for _, path, _, other_path in shared])
     raise RecipeError(
-        f"{list_path}: {len(shared)} pair(s) of files hold the same audio under two speakers:{shown}{more}\n"
+        f"{list_path}: {len(shared)} pair(s) of files hold the same audio under two speakers:{shown}\n"
         "One of each pair has the wrong speaker, or the two folders are one person: remove the file or join the folders"
     )

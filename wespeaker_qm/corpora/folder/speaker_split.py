@@ -3,11 +3,10 @@
 import os
 import random
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, nearest
 
 MIN_SPEAKERS = 2
 """Fewer cannot be told apart: neither a class to learn nor an impostor to refuse."""
@@ -119,10 +118,9 @@ def _draw_validation(eligible: list[str], num_rest: int, fraction: float, rng: r
 def _check_names(evaluation: Sequence[str], speakers: Sequence[str], single: Sequence[str]) -> None:
     unknown = [name for name in evaluation if name not in set(speakers)]
     if unknown:
-        nearest = get_close_matches(unknown[0], speakers, 3, 0)
         raise RecipeError(
             f"--eval_speakers: {_names(unknown)} is not among the {len(speakers)} speakers with recordings; "
-            f"nearest to {unknown[0]}: {', '.join(nearest)}"
+            f"nearest to {unknown[0]}: {nearest(unknown[0], speakers)}"
         )
     alone = [name for name in evaluation if name in set(single)]
     if alone:

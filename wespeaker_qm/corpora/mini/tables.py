@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 from wespeaker_qm.corpora.debian.packages import Package
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, nearest
 from wespeaker_qm.utils.tables import read_rows, read_tsv
 
 logger = logging.getLogger(__name__)
@@ -47,8 +46,9 @@ def choose_packages(pinned: Mapping[str, Package], names: str | None, without_tu
     wanted = list(pinned) if names is None else [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in pinned:
-            nearest = ", ".join(get_close_matches(name, pinned, 3, 0))
-            raise RecipeError(f"--packages: {name!r} is none of the recipe's packages.tsv; nearest: {nearest}")
+            raise RecipeError(
+                f"--packages: {name!r} is none of the recipe's packages.tsv; nearest: {nearest(name, pinned)}"
+            )
     return [name for name in pinned if name in wanted and not (without_tuxpaint and name == _TUXPAINT)]
 
 
