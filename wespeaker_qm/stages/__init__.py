@@ -1,4 +1,4 @@
-"""The stages of run.sh as functions::
+"""The stages of run.sh, and the programs beside them, as functions::
 
     from wespeaker_qm import stages
     from wespeaker_qm.utils.layout import DataFolder, RunFolder

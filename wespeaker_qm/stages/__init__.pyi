@@ -1,11 +1,14 @@
 from .averaging import average as average
 from .calibrating import calibrate as calibrate
+from .comparing import compare as compare
 from .evaluating import evaluate as evaluate
 from .extracting import extract as extract
+from .measuring import measure as measure
 from .normalising import normalise as normalise
 from .packing import pack as pack
 from .preparing import prepare as prepare
 from .reporting import report as report
 from .scoring import score as score
 from .table5 import collect_table5 as collect_table5
+from .thresholds import find_thresholds as find_thresholds
 from .training import train as train

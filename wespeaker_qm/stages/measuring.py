@@ -1,0 +1,85 @@
+"""Beside the stages: figures of score files of any origin."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
+from wespeaker_qm.evaluate.figures import wanted_figures
+from wespeaker_qm.evaluate.metrics import evaluate_systems
+from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS
+from wespeaker_qm.evaluate.results import ListResult, Resampling
+from wespeaker_qm.report.tables import figures_table
+from wespeaker_qm.report.text import counts, intervals_note
+from wespeaker_qm.trials.systems import read_systems
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.ownership import refuse_figures, write_json
+
+logger = logging.getLogger(__name__)
+
+
+def measure(
+    *,
+    score_files: Sequence[Path],
+    trials: Path | None = None,
+    utt2spk: Path | None = None,
+    fars: Sequence[float] = FARS,
+    tars: Sequence[float] = TARS,
+    p_targets: Sequence[float] = P_TARGETS,
+    are_llrs: bool = False,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+    by: Literal["speaker", "trial"] = "speaker",
+    det: Path | None = None,
+    json: Path | None = None,
+) -> ListResult:
+    """Measure systems on the same trials, and log the table.
+
+    Args:
+        score_files: of each system.
+        trials: the list that was scored; None takes trials and labels from the first score file.
+        utt2spk: utterance and speaker a line; None takes the speakers from the folders in the names, if there are any,
+            and goes without intervals otherwise.
+        fars: false-accept rates of TAR@FAR, between 0 and 1.
+        tars: true-accept rates of FAR@TAR, between 0 and 1.
+        p_targets: priors of the detection cost, between 0 and 1.
+        are_llrs: whether scores are natural log-likelihood ratios; adds Cllr and actDCF.
+        num_resamples: for the intervals; 0 for none, or at least 2.
+        seed: of the resamples.
+        by: what is drawn; intervals over trials are too narrow, and there to show it.
+        det: draw the DET curves into ``<det>.png`` and ``<det>.pdf``.
+        json: write all figures to this file, rates as fractions.
+
+    Raises:
+        RecipeError: a score file is broken or stands twice, they do not hold the same trials, an utterance has no
+            speaker; ``det`` or ``json`` name files that are not of this program.
+    """
+    names = [str(path) for path in score_files]
+    if len(set(names)) < len(names):
+        raise RecipeError("a score file stands twice on the command line, expected each once")
+    table, scores, speakers = read_systems(dict(zip(names, score_files, strict=True)), trials, utt2spk)
+    wanted = wanted_figures(fars=fars, tars=tars, p_targets=p_targets, is_llr=are_llrs)
+    resampling = None
+    if num_resamples and (speakers is not None or by == "trial"):
+        resampling = Resampling(by, num_resamples, seed)
+    result = evaluate_systems(
+        table, scores, dict.fromkeys(scores, wanted), speakers, resampling=resampling, progress="intervals"
+    )
+    logger.info("%s.\n\n%s\n\n%s", counts(result), figures_table(result.systems), intervals_note(result))
+    if json is not None:
+        write_json(json, result.to_json())
+    if det is not None:
+        _draw(result, det)
+    return result
+
+
+def _draw(result: ListResult, path: Path) -> None:
+    from wespeaker_qm.report.det_plot import det_plot
+    from wespeaker_qm.report.plotting import save_plot
+
+    curves = {name: system.roc for name, system in result.systems.items()}
+    bands = {name: system.band for name, system in result.systems.items()}
+    refuse_figures(Path(f"{path}.{suffix}") for suffix in ("png", "pdf"))
+    files = save_plot(det_plot(curves, path.name, counts(result), bands), path)
+    logger.info("DET curves: %s", ", ".join(map(str, files)))
