@@ -44,7 +44,7 @@ class PackOptions(NamedTuple):
     silence_peak_db: float
 
 
-class Source(NamedTuple):
+class PlannedRecording(NamedTuple):
     """A recording to be packed; ``is_gone`` says that its file is not there."""
 
     key: str
@@ -56,7 +56,7 @@ class Source(NamedTuple):
 class Encoded(NamedTuple):
     """One recording ready for the tar; ``fault`` says why it was refused instead."""
 
-    source: Source
+    source: PlannedRecording
     data: bytes
     num_samples: int
     fault: str | None
@@ -66,7 +66,7 @@ class Shard(NamedTuple):
     """A tar, what goes into it, and the marker that says that it is complete."""
 
     tar: Path
-    sources: list[Source]
+    sources: list[PlannedRecording]
     marker: DoneMarker
 
     @property
@@ -105,7 +105,7 @@ def plan_shards(
     for first in range(0, len(keys), utterances_per_shard):
         tar = data_dir / "shards" / f"shards_{first // utterances_per_shard:06d}.tar"
         sources = [
-            Source(key, data.speaker[key], data.wav[key], stamps[key].endswith(" absent"))
+            PlannedRecording(key, data.speaker[key], data.wav[key], stamps[key].endswith(" absent"))
             for key in keys[first : first + utterances_per_shard]
         ]
         inputs = [options, [(source.key, source.speaker, stamps[source.key]) for source in sources]]
@@ -131,7 +131,7 @@ class PackBar(tqdm):  # type: ignore[type-arg]
         self.update()
 
 
-def encode(source: Source, options: PackOptions) -> Encoded:
+def encode(source: PlannedRecording, options: PackOptions) -> Encoded:
     """Decode, check and encode one recording: all the work of a worker."""
     try:
         waveform, native_rate = read_checked_audio(source.path, options.min_duration_s, options.silence_peak_db)

@@ -9,7 +9,7 @@ from wespeaker_qm.corpora.debian.packages import read_packages
 from wespeaker_qm.utils.tables import read_tsv
 
 
-def noise_clips(recipe_dir: Path, downloads: Path) -> dict[str, list[Path]]:
+def fetch_noise_clips(recipe_dir: Path, downloads: Path) -> dict[str, list[Path]]:
     """Fetch only the packages that hold noise or music, and list it as :func:`read_noise_clips` does.
 
     Raises:

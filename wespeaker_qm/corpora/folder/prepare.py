@@ -16,16 +16,16 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wespeaker_qm.corpora.debian.noise import noise_clips as debian_noise_clips
+from wespeaker_qm.corpora.debian.noise import fetch_noise_clips
 from wespeaker_qm.corpora.folder.examination import Facts, examine, refuse_unusable
 from wespeaker_qm.corpora.folder.settings import FolderSettings
 from wespeaker_qm.corpora.folder.speaker_split import SpeakerSplit, parse_eval_speakers, split_speakers
 from wespeaker_qm.corpora.folder.tree import (
     Recording,
     count_by_speaker,
+    list_noises,
     list_recordings,
-    noise_clips,
-    report,
+    log_listing,
     safe_key,
 )
 from wespeaker_qm.corpora.folder.trials import draw_trials
@@ -63,14 +63,14 @@ def prepare(settings: FolderSettings, *, data: DataFolder, recipe_dir: Path, num
     root = _audio_root(settings.audio_root, recipe_dir)
     _refuse_overlap(settings, root, data.path)
     listing = list_recordings(root)
-    report(listing, root)
+    log_listing(listing, root)
     eval_speakers = parse_eval_speakers(settings.eval_speakers)
     if not isinstance(eval_speakers, float):
         eval_speakers = [safe_key([name]) for name in eval_speakers]
     # A split that cannot be is told before hours of decoding.
     split_speakers(count_by_speaker(listing.recordings), eval_speakers, settings.valid_speakers, settings.seed)
 
-    noise_tree = {} if settings.noise in _NOISE_SOURCES else noise_clips(Path(settings.noise))
+    noise_tree = {} if settings.noise in _NOISE_SOURCES else list_noises(Path(settings.noise))
     inputs = [
         [(recording, file_stamp(recording.path)) for recording in listing.recordings],
         {kind: [file_stamp(path) for path in paths] for kind, paths in noise_tree.items()},
@@ -140,7 +140,7 @@ def _write_set(
 def _debian_clips(downloads: Path) -> dict[str, list[Path]]:
     """Noise and music that ``egs/mini`` names, from the two packages that hold them."""
     try:
-        return debian_noise_clips(shipped(_DEBIAN), downloads)
+        return fetch_noise_clips(shipped(_DEBIAN), downloads)
     except RecipeError as error:
         raise RecipeError(
             f"noises for augmentation cannot be had: {error}\nHere, choose --noise babble (no download) or --noise "

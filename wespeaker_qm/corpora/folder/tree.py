@@ -71,7 +71,7 @@ def safe_key(parts: Iterable[str]) -> str:
     return re.sub(r"[^\w.+=@-]", "_", "-".join(parts))
 
 
-def report(listing: Listing, root: Path) -> None:
+def log_listing(listing: Listing, root: Path) -> None:
     """Log what a tree holds, and warn of files and folders that are left alone."""
     speakers = count_by_speaker(listing.recordings)
     logger.info("%s: %d recordings in %d speakers' folders", root, len(listing.recordings), len(speakers))
@@ -89,7 +89,7 @@ def count_by_speaker(recordings: Iterable[Recording]) -> Counter[str]:
     return Counter(recording.speaker for recording in recordings)
 
 
-def noise_clips(root: Path) -> dict[str, list[Path]]:
+def list_noises(root: Path) -> dict[str, list[Path]]:
     """Category (``noise``, ``music``) -> audio files below ``root``; a folder ``music`` holds music.
 
     Raises:
