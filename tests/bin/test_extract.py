@@ -19,6 +19,7 @@ from wespeaker_qm.network import build, checkpoint
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
 
 
 def call(module, *arguments):
@@ -70,12 +71,12 @@ def replaced(path: Path, change) -> None:
 
 def test_checkpoints_and_weights_count_by_content(run_dir: Path, tiny_corpus: Path, tmp_path: Path, caplog) -> None:
     call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
-    average_path, scp = checkpoint.average_path(run_dir), run_dir / "embeddings" / "eval" / "xvector.scp"
+    average_path, scp = RunFolder(run_dir).average, run_dir / "embeddings" / "eval" / "xvector.scp"
     before, embedding = checkpoint.load(average_path), kaldiio.load_scp(str(scp))["e0-0"]
-    other = checkpoint.load(checkpoint.model_path(run_dir, 1))
+    other = checkpoint.load(RunFolder(run_dir).model(1))
     checkpoint.save(other, tmp_path / "model_3.pt")  # the same name, of which the zip holds a part
     content = (tmp_path / "model_3.pt").read_bytes()
-    replaced(checkpoint.model_path(run_dir, 3), lambda old: content)
+    replaced(RunFolder(run_dir).model(3), lambda old: content)
     with caplog.at_level(logging.INFO, "wespeaker_qm"):
         call(average, "--exp_dir", run_dir)
         call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
@@ -88,8 +89,8 @@ def test_checkpoints_and_weights_count_by_content(run_dir: Path, tiny_corpus: Pa
 def test_embeddings_of_older_weights_are_not_scored(run_dir: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
     call(score, "--data", tiny_corpus, "--exp_dir", run_dir)
-    shutil.copy(checkpoint.model_path(run_dir, 1), checkpoint.model_path(run_dir, 3))
-    checksum_path(checkpoint.model_path(run_dir, 3)).unlink()
+    shutil.copy(RunFolder(run_dir).model(1), RunFolder(run_dir).model(3))
+    checksum_path(RunFolder(run_dir).model(3)).unlink()
     with pytest.raises(RecipeError, match="stage average must run again"):
         call(score, "--data", tiny_corpus, "--exp_dir", run_dir)
     call(average, "--exp_dir", run_dir)
@@ -98,12 +99,12 @@ def test_embeddings_of_older_weights_are_not_scored(run_dir: Path, tiny_corpus: 
     call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
     call(score, "--data", tiny_corpus, "--exp_dir", run_dir)
     for epoch in (2, 3):  # to save space: what is gone tells nothing against the average
-        checkpoint.model_path(run_dir, epoch).unlink()
+        RunFolder(run_dir).model(epoch).unlink()
     call(score, "--data", tiny_corpus, "--exp_dir", run_dir)
 
 
 def test_an_average_that_somebody_replaced_is_neither_kept_in_silence_nor_overwritten(run_dir: Path) -> None:
-    path = checkpoint.average_path(run_dir)
+    path = RunFolder(run_dir).average
     replaced(path, lambda old: old[:-1] + bytes([old[-1] ^ 1]))
     before = path.read_bytes()
     with pytest.raises(RecipeError, match=r"avg_model\.pt: not what was averaged here"):

@@ -20,6 +20,7 @@ from wespeaker_qm.trials.score_files import read_scores, write_scores
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import checked_path, checksum_path
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
 
 NUM_FLIPS = 200
@@ -97,7 +98,7 @@ def _write_config(folder: Path, seed: int) -> None:
 
 
 def _write_log(folder: Path, seed: int) -> None:
-    with contextlib.closing(LogWriter(folder, 0)) as log:
+    with contextlib.closing(LogWriter(RunFolder(folder), 0)) as log:
         for epoch in range(1, 6):
             log.write("step", epoch=epoch, step=10 * epoch, loss=4.5 / epoch + seed)
             log.write("epoch", epoch=epoch, step=10 * epoch, loss=4.25 / epoch + seed, samples=640 * epoch, minutes=0.5)

@@ -14,7 +14,7 @@ from wespeaker_qm.bench.memory import MIB, status_bytes
 from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.dataset.chunks import Batch, read_tiled
-from wespeaker_qm.dataset.draws import KEEP, NOISE, REVERB, SPEEDS, Draws, Sampler
+from wespeaker_qm.dataset.draws import KEEP, NOISE, REVERB, SPEEDS, Draws, DrawSource
 from wespeaker_qm.dataset.frontend import RIR_CACHE_BYTES, TrainingFrontend
 from wespeaker_qm.dataset.loader import FrontendPlace, TrainingBatch, TrainingLoader
 from wespeaker_qm.dataset.plan import BatchId, BatchPlan
@@ -54,7 +54,7 @@ def load(training: TrainingSet, num_workers: int = 0, **options: Any) -> list[Tr
 
 def everything(training: TrainingSet) -> tuple[Batch, Draws]:
     """All 24 utterances as one batch, in their order, and what was drawn for them."""
-    return training.chunks[BatchId(1, 0, np.arange(24))], training.chunks.sampler.draw(1, 0, 24)
+    return training.chunks[BatchId(1, 0, np.arange(24))], training.chunks.draw_source.draw(1, 0, 24)
 
 
 def source_rows(batch: Batch) -> dict[int, np.ndarray]:
@@ -97,7 +97,7 @@ def test_every_chunk_of_an_utterance_is_equally_likely(training_set: TrainingSet
     chunks = training_set.chunks
     needed = chunks.num_samples
     first = np.array(
-        [int(start * (needed + 1000 + 1 - needed)) for start in chunks.sampler.draw(1, 0, 5000).chunk_start]
+        [int(start * (needed + 1000 + 1 - needed)) for start in chunks.draw_source.draw(1, 0, 5000).chunk_start]
     )
     assert first.min() == 0
     assert first.max() == 1000
@@ -195,7 +195,7 @@ def test_a_batch_agrees_with_a_slow_oracle(
 ) -> None:
     monkeypatch.setattr("wespeaker_qm.dataset.frontend.RIR_CACHE_BYTES", cache_bytes)
     chunks = training_set.chunks
-    chunks.sampler = Sampler(dataclasses.replace(chunks.sampler.settings, channel_prob=0.0))
+    chunks.draw_source = DrawSource(dataclasses.replace(chunks.draw_source.settings, channel_prob=0.0))
     batch, draws = everything(training_set)
     assert set(draws.augmentation) == {KEEP, REVERB, NOISE}
     frontend = TrainingFrontend(

@@ -17,7 +17,7 @@ from wespeaker_qm.dataset.draws import (
     TILT_DEVIATION_DB,
     Draws,
     DrawSettings,
-    Sampler,
+    DrawSource,
     _spans,
 )
 
@@ -41,7 +41,7 @@ NUM_DRAWS = 4000
 
 @pytest.fixture(scope="module")
 def draws() -> Draws:
-    return Sampler(SETTINGS).draw(1, 0, NUM_DRAWS)
+    return DrawSource(SETTINGS).draw(1, 0, NUM_DRAWS)
 
 
 def uniform_p_value(values: np.ndarray, low: float, high: float) -> float:
@@ -53,22 +53,22 @@ def share(condition: np.ndarray) -> float:
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_position(draws: Draws) -> None:
-    sampler = Sampler(SETTINGS)
+    source = DrawSource(SETTINGS)
     for first, count in ((0, 1), (7, 1), (100, 37), (NUM_DRAWS - 2, 2)):
-        for together, alone in zip(draws, sampler.draw(1, first, count), strict=True):
+        for together, alone in zip(draws, source.draw(1, first, count), strict=True):
             np.testing.assert_array_equal(together[first : first + count], alone)
     others = [
-        sampler.draw(1, 8, 1),
-        sampler.draw(2, 7, 1),
-        Sampler(dataclasses.replace(SETTINGS, seed=4)).draw(1, 7, 1),
+        source.draw(1, 8, 1),
+        source.draw(2, 7, 1),
+        DrawSource(dataclasses.replace(SETTINGS, seed=4)).draw(1, 7, 1),
     ]
     assert len({draws.chunk_start[7], *(other.chunk_start[0] for other in others)}) == 4
 
 
 def test_far_positions_and_late_epochs_are_drawn_like_near_ones() -> None:
-    far = Sampler(SETTINGS).draw(150, 10**9, 2000)
+    far = DrawSource(SETTINGS).draw(150, 10**9, 2000)
     assert uniform_p_value(far.chunk_start, 0, 1) > 0.001
-    np.testing.assert_array_equal(far.chunk_start[5:6], Sampler(SETTINGS).draw(150, 10**9 + 5, 1).chunk_start)
+    np.testing.assert_array_equal(far.chunk_start[5:6], DrawSource(SETTINGS).draw(150, 10**9 + 5, 1).chunk_start)
 
 
 def test_speeds_and_augmentations_have_the_stated_chances(draws: Draws) -> None:
@@ -129,22 +129,22 @@ def test_masks_lie_within_the_features(draws: Draws) -> None:
 
 
 def test_without_rirs_every_augmentation_is_noise() -> None:
-    without = Sampler(dataclasses.replace(SETTINGS, num_rirs=0)).draw(1, 0, 200)
+    without = DrawSource(dataclasses.replace(SETTINGS, num_rirs=0)).draw(1, 0, 200)
     assert set(without.augmentation) == {KEEP, NOISE}
-    without = Sampler(dataclasses.replace(SETTINGS, noise_categories=())).draw(1, 0, 200)
+    without = DrawSource(dataclasses.replace(SETTINGS, noise_categories=())).draw(1, 0, 200)
     assert set(without.augmentation) == {KEEP, REVERB}
     assert set(without.choice[without.augmentation == REVERB]) == set(range(5))
 
 
 def test_switched_off_means_off() -> None:
     settings = dataclasses.replace(SETTINGS, speed_perturb=False, aug_prob=0.0, channel_prob=0.0, spec_aug_prob=0.0)
-    draws = Sampler(settings).draw(1, 0, 50)
+    draws = DrawSource(settings).draw(1, 0, 50)
     for values in (draws.speed_index, draws.augmentation, draws.has_tilt, draws.has_band_limit, draws.is_masked):
         assert not values.any()
 
 
 def test_a_switch_changes_no_other_draw(draws: Draws) -> None:
-    clean = Sampler(dataclasses.replace(SETTINGS, aug_prob=0.0, spec_aug_prob=0.0)).draw(1, 0, NUM_DRAWS)
+    clean = DrawSource(dataclasses.replace(SETTINGS, aug_prob=0.0, spec_aug_prob=0.0)).draw(1, 0, NUM_DRAWS)
     np.testing.assert_array_equal(clean.chunk_start, draws.chunk_start)
     np.testing.assert_array_equal(clean.speed_index, draws.speed_index)
     np.testing.assert_array_equal(clean.tilt_db, draws.tilt_db)

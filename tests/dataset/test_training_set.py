@@ -43,7 +43,7 @@ def test_every_setting_goes_where_its_name_says(open_with) -> None:
     """All values differ, so that no two can be mistaken for each other."""
     masks = SpecAugArgs(num_t_mask=2, num_f_mask=3, max_t=5, max_f=7, prob=0.25)
     training = open_with(aug_prob=0.75, channel_prob=0.125, num_frms=33, spec_aug=True, spec_aug_args=masks)
-    assert training.chunks.sampler.settings == DrawSettings(
+    assert training.chunks.draw_source.settings == DrawSettings(
         seed=11,
         speed_perturb=True,
         aug_prob=0.75,
@@ -71,7 +71,7 @@ def test_every_setting_goes_where_its_name_says(open_with) -> None:
 
 def test_without_masks_speeds_and_noise_nothing_of_them_is_drawn(open_with) -> None:
     training = open_with(spec_aug=False, speed_perturb=False, aug_prob=0.0)
-    settings = training.chunks.sampler.settings
+    settings = training.chunks.draw_source.settings
     assert (settings.spec_aug_prob, settings.num_rirs, settings.noise_categories) == (0.0, 0, ())
     assert (training.chunks.noise, training.chunks.rirs) == (None, None)
     assert training.num_classes == 4
@@ -81,7 +81,7 @@ def test_noise_alone_is_enough(open_with) -> None:
     training = open_with({"rirs": None})
     assert training.chunks.rirs is None
     assert training.chunks.noise is not None
-    assert training.chunks.sampler.settings.num_rirs == 0
+    assert training.chunks.draw_source.settings.num_rirs == 0
 
 
 def test_augmentation_without_anything_to_augment_with_is_refused(open_with) -> None:
@@ -90,7 +90,7 @@ def test_augmentation_without_anything_to_augment_with_is_refused(open_with) -> 
 
 
 def test_rirs_alone_are_enough(open_with) -> None:
-    assert open_with({"noise": None}, aug_prob=0.5).chunks.sampler.settings.noise_categories == ()
+    assert open_with({"noise": None}, aug_prob=0.5).chunks.draw_source.settings.noise_categories == ()
 
 
 def test_one_speaker_is_nothing_to_train_on(open_with, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_batch_holds_what_was_drawn_for_its_rows(open_with) -> None:
     training = open_with(spec_aug=True, aug_prob=1.0, channel_prob=0.5, num_frms=90)
     chunks = training.chunks
     utterances = np.arange(24)[::-1].copy()
-    batch, draws = chunks[BatchId(2, 36, utterances)], chunks.sampler.draw(2, 36, 24)
+    batch, draws = chunks[BatchId(2, 36, utterances)], chunks.draw_source.draw(2, 36, 24)
     assert (batch.epoch, batch.position) == (2, 36)
     assert batch.utterance.tolist() == utterances.tolist()
     for row, label in enumerate(batch.label.tolist()):

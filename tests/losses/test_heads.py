@@ -22,7 +22,7 @@ from wespeaker_qm.losses.heads import (
     reinitialised_prototypes,
 )
 from wespeaker_qm.losses.margins import angular_margin, angular_slope
-from wespeaker_qm.losses.shards import ClassShards
+from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.utils.errors import RecipeError
 
 ORACLE = Path(__file__).parents[1] / "oracles_data" / "arc_margin.npz"  # WeSpeaker dfa7419, ArcMarginProduct
@@ -160,7 +160,7 @@ def test_prototypes_start_as_xavier_uniform(sizes: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3, 5])
 @pytest.mark.parametrize("block_rows", [1, 4, 1000])
-def test_shards_start_as_rows_of_the_undivided_head_without_drawing_it_at_once(
+def test_parts_start_as_rows_of_the_undivided_head_without_drawing_it_at_once(
     world_size: int, block_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = AngularMarginHead(5, 23, scale=10.0).weight
@@ -175,7 +175,7 @@ def test_shards_start_as_rows_of_the_undivided_head_without_drawing_it_at_once(
     parts = []
     for rank in range(world_size):
         torch.manual_seed(0)
-        head = AngularMarginHead(5, 23, scale=10.0, shards=ClassShards(23, rank, world_size))
+        head = AngularMarginHead(5, 23, scale=10.0, partition=ClassPartition(23, rank, world_size))
         parts.append(head.weight)
         after = torch.rand(1)
     assert torch.equal(torch.cat(parts), expected)
@@ -186,11 +186,11 @@ def test_shards_start_as_rows_of_the_undivided_head_without_drawing_it_at_once(
 
 
 @every_head
-def test_the_loss_is_computed_with_the_heads_shards(
+def test_the_loss_is_computed_with_the_heads_partition(
     make_head: Callable[..., CosineHead], batch: tuple[Tensor, Tensor]
 ) -> None:
     head = make_head(16, 7)
-    head.shards = ClassShards(14, 0, 2)  # its seven classes are the first of 14
+    head.partition = ClassPartition(14, 0, 2)  # its seven classes are the first of 14
     with pytest.raises(ValueError, match=r"12 targets such as .* are no class in 0 to 13"):
         head(batch[0], batch[1] + 14, 0.1)
 

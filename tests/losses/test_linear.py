@@ -16,7 +16,7 @@ from wespeaker_qm.losses.alpha import alpha_divergence_loss, alpha_softargmax, t
 from wespeaker_qm.losses.gradients import in_range
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType, angular_margin
-from wespeaker_qm.losses.shards import ClassShards
+from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.train.figures import batch_figures
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.precision import exact_float32
@@ -739,7 +739,7 @@ def test_solved_and_dropped_samples(always_sparse: None) -> None:
         ({"embedding": torch.zeros(4, 2)}, ValueError, r"embedding has shape \(4, 2\), expected \(B, 3\)"),
         ({"prototypes": torch.zeros(0, 3)}, ValueError, "expected at least one"),
         ({"prototypes": torch.zeros(5)}, ValueError, r"prototypes have shape \(5,\), expected \(C, D\)"),
-        ({"shards": ClassShards(7)}, ValueError, r"prototypes have shape \(5, 3\), expected \(C, D\)"),
+        ({"partition": ClassPartition(7)}, ValueError, r"prototypes have shape \(5, 3\), expected \(C, D\)"),
     ],
 )
 def test_wrong_input(change: dict[str, object], error: type[Exception], message: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from wespeaker_qm.config import Config
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.train.distributed import Processes
+from wespeaker_qm.utils.layout import RunFolder
 
 MAIN = ["-m", "wespeaker_qm.bin.main", "train"]
 
@@ -74,7 +75,7 @@ def test_one_folder_under_two_names_is_shared_and_a_finished_run_is_skipped_by_a
     (tmp_path / "two").symlink_to(tmp_path / "one")
     commands = train("one"), train("two")
     assert [result.code for result in start(*commands)] == [0, 0]
-    model = checkpoint.model_path(tmp_path / "one", 2)
+    model = RunFolder(tmp_path / "one").model(2)
     before = model.stat().st_mtime_ns
     first, second = start(*commands)
     assert (first.code, second.code) == (0, 0)
@@ -91,8 +92,8 @@ def test_processes_that_would_go_on_from_other_epochs_are_refused(train, tmp_pat
     start(train("one"), train("one"))
     (tmp_path / "one" / ".done" / "train").unlink()
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    state = checkpoint.load(checkpoint.resume_path(tmp_path / "two"))
-    checkpoint.save({**state, "epoch": 1}, checkpoint.resume_path(tmp_path / "two"))
+    state = checkpoint.load(RunFolder(tmp_path / "two").resume)
+    checkpoint.save({**state, "epoch": 1}, RunFolder(tmp_path / "two").resume)
     before = {path: path.read_bytes() for path in tmp_path.glob("*/models/*")}
     for result in start(train("one"), train("two")):
         assert result.code == 1
@@ -135,7 +136,6 @@ import torch
 from wespeaker_qm.bin import main
 from wespeaker_qm.train import loop
 from wespeaker_qm.train.distributed import Processes
-
 step = loop.Trainer._step
 figures = loop.batch_figures
 local = []

@@ -79,7 +79,7 @@ def test_a_loss(base: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pyte
     assert str(loss_card(config)) == "Half (α 1.5, s 10, m 0.1)"
     parts = build_training(config, tiny_corpus, ALONE)
     assert (parts.model.projection.alpha, parts.model.projection.margin_type) == (1.5, "reference")
-    Trainer(config, parts, tmp_path / "exp").run()
+    Trainer(config, parts, RunFolder(tmp_path / "exp")).run()
     epoch = json.loads(RunFolder(tmp_path / "exp").training_log.read_text().splitlines()[-1])
     assert epoch["type"] == "epoch"
     assert epoch["support"] > 1
@@ -107,7 +107,7 @@ def test_a_network(base: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: p
     # The check embeds utterances of unequal lengths.
     check = validation_check(tiny_corpus, build_fbank(config, dither=0.0), torch.device("cpu"))
     run = RunFolder(tmp_path / "exp")
-    Trainer(config, build_training(config, tiny_corpus, ALONE), run.path, check).run()
+    Trainer(config, build_training(config, tiny_corpus, ALONE), run, check).run()
     weights = checkpoint.load(run.model(1))
     assert {name: tuple(value.shape) for name, value in weights.items()} == {
         "seg_1.weight": (8, 16),

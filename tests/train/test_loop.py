@@ -14,25 +14,27 @@ import pytest
 import torch
 
 from wespeaker_qm.config import AlphaArcMarginArgs, Config
+from wespeaker_qm.dataset.loader import TrainingBatch
 from wespeaker_qm.losses.linear import LinearLoss, Sparsity
-from wespeaker_qm.losses.shards import ClassShards
+from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.score.validation import validation_check
 from wespeaker_qm.train.build import build_head, build_training
 from wespeaker_qm.train.distributed import ALONE
 from wespeaker_qm.train.figures import batch_figures
-from wespeaker_qm.train.log import log_path
 from wespeaker_qm.train.loop import NonFiniteLossError, Trainer
+from wespeaker_qm.train.model import EncoderWithHead
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
 
 
 def trainer(config: Config, corpus: Path, exp_dir: Path) -> Trainer:
-    return Trainer(config, build_training(config, corpus, ALONE), exp_dir)
+    return Trainer(config, build_training(config, corpus, ALONE), RunFolder(exp_dir))
 
 
 def weights(exp_dir: Path, epoch: int) -> checkpoint.State:
-    state: checkpoint.State = checkpoint.load(checkpoint.model_path(exp_dir, epoch))
+    state: checkpoint.State = checkpoint.load(RunFolder(exp_dir).model(epoch))
     return state
 
 
@@ -68,7 +70,7 @@ def test_interrupted_run_ends_with_the_weights_of_a_straight_one(
     trainer(tiny_config, tiny_corpus, tmp_path / "straight").run()
     for epoch in (1, 2, 3):
         run = trainer(tiny_config, tiny_corpus, tmp_path / "killed")
-        if checkpoint.resume_path(tmp_path / "killed").is_file():
+        if RunFolder(tmp_path / "killed").resume.is_file():
             run.resume()
         stop_in_epoch(epoch)(run)
         with pytest.raises(Killed):
@@ -81,7 +83,7 @@ def test_interrupted_run_ends_with_the_weights_of_a_straight_one(
     straight, killed = (
         [
             {key: record[key] for key in ("type", "epoch", "step", "loss", "accuracy", "margin", "learning_rate")}
-            for record in map(json.loads, log_path(tmp_path / name).read_text().splitlines())
+            for record in map(json.loads, RunFolder(tmp_path / name).training_log.read_text().splitlines())
         ]
         for name in ("straight", "killed")
     )
@@ -99,8 +101,8 @@ def test_training_learns_and_logs(tiny_config: Config, tiny_corpus: Path, tmp_pa
         scheduler_args=dataclasses.replace(tiny_config.scheduler_args, initial_lr=0.8, final_lr=0.05),
     )
     check = validation_check(tiny_corpus, build_fbank(config, dither=0.0), torch.device("cpu"))
-    Trainer(config, build_training(config, tiny_corpus, ALONE), tmp_path, check).run()
-    records = [json.loads(line) for line in log_path(tmp_path).read_text().splitlines()]
+    Trainer(config, build_training(config, tiny_corpus, ALONE), RunFolder(tmp_path), check).run()
+    records = [json.loads(line) for line in RunFolder(tmp_path).training_log.read_text().splitlines()]
     epochs = [record for record in records if record["type"] == "epoch"]
     assert [record["epoch"] for record in epochs] == list(range(1, 26))
     assert epochs[-1]["accuracy"] >= 0.7  # chance is 0.25
@@ -113,6 +115,72 @@ def test_training_learns_and_logs(tiny_config: Config, tiny_corpus: Path, tmp_pa
     assert [record["epoch"] for record in checks] == [*range(3, 25, 3), 25]
     assert all(0 <= record["eer"] <= 1 for record in checks)
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+class NearestMean(torch.nn.Module):
+    """A head that pulls embeddings towards the one-hot vector of their class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.eye(8)[:5])
+        self.partition = ClassPartition(5)
+
+    def forward(self, embedding: torch.Tensor, target: torch.Tensor, margin: float) -> LinearLoss:
+        distance = torch.cdist(embedding, self.weight)
+        loss = (embedding - self.weight[target]).square().sum(dim=1)
+        return LinearLoss(loss, distance.argmin(dim=1) == target, None)
+
+
+def test_data_and_head_may_be_others_than_those_of_the_configuration(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """Features instead of audio, and a head that no configuration names: class c has its energy in band c."""
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for _ in range(3):
+        label = torch.randint(5, (8,), generator=generator)
+        features = 0.1 * torch.randn(8, 12, 16, generator=generator)
+        features[torch.arange(8), :, label] += 3 * torch.randn(8, 12, generator=generator)
+        batches.append(TrainingBatch(utterance=label, label=label, features=features, wait_s=0.0))
+    config = dataclasses.replace(tiny_config, num_epochs=6)
+    parts = build_training(config, tiny_corpus, ALONE)
+    model = EncoderWithHead(parts.model.encoder, NearestMean(), None)
+    parts = dataclasses.replace(
+        parts,
+        data=dataclasses.replace(parts.data, num_classes=5),
+        loader=batches,
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters()),
+        learning_rate=lambda step: 0.01,
+    )
+    run = RunFolder(tmp_path)
+    Trainer(config, parts, run).run()
+    records = [json.loads(line) for line in run.training_log.read_text().splitlines()]
+    losses = [record["loss"] for record in records if record["type"] == "epoch"]
+    assert losses[-1] < 0.5 * losses[0]
+    assert weights(tmp_path, 6)["projection.weight"].shape == (5, 8)
+
+
+def test_an_encoder_must_leave_the_heads_name_to_the_head(tiny_config: Config) -> None:
+    encoder = build_encoder(tiny_config)
+    encoder.add_module("projection", torch.nn.Linear(8, 8))
+    with pytest.raises(ValueError, match="encoder has a part called projection"):
+        EncoderWithHead(encoder, NearestMean(), None)
+
+
+def test_a_checkpoint_is_what_an_encoder_that_holds_its_head_would_give(tiny_config: Config) -> None:
+    """As WeSpeaker's does, and this project's did: names, their order, and the versions of modules beside them."""
+    encoder = build_encoder(tiny_config)
+    model = EncoderWithHead(encoder, build_head(tiny_config, ClassPartition(5)), None)
+    state = model.checkpoint_state()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    order = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    encoder.add_module("projection", model.projection)
+    expected = encoder.state_dict()
+    assert list(state) == list(expected)
+    assert state._metadata == expected._metadata  # type: ignore[attr-defined]
+    assert_equal_states(state, expected)
+    assert order == [id(parameter) for parameter in encoder.parameters()]
 
 
 def test_figures_of_a_batch() -> None:
@@ -186,9 +254,9 @@ def test_a_margin_that_no_loss_can_bear_is_refused_before_training(tiny_config: 
     projection = dataclasses.replace(tiny_config.projection_args, alpha=2.0, scale=65.0)
     config = dataclasses.replace(tiny_config, margin_update=margin, projection_args=projection)
     with pytest.raises(RecipeError, match="scale margin is 65, expected at most 64"):
-        build_head(config, ClassShards(5))
+        build_head(config, ClassPartition(5))
     start = dataclasses.replace(margin, update_margin=False)
-    build_head(dataclasses.replace(config, margin_update=start), ClassShards(5))
+    build_head(dataclasses.replace(config, margin_update=start), ClassPartition(5))
 
 
 def test_prototypes_are_reinitialised_at_the_chosen_epoch(
@@ -243,7 +311,7 @@ def test_training_within_a_window_of_shards(tiny_config: Config, tiny_corpus: Pa
     assert len(set(shards.tolist())) > 1
     assert np.count_nonzero(np.diff(shards)) == len(set(shards.tolist())) - 1  # one shard after another
     run.run()
-    assert checkpoint.model_path(tmp_path, 1).is_file()
+    assert RunFolder(tmp_path).model(1).is_file()
 
 
 def test_two_processes_train_together(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
@@ -259,5 +327,5 @@ def test_two_processes_train_together(tiny_config: Config, tiny_corpus: Path, tm
     name = "seg_1.weight"
     moved, apart = ((other[name] - one[name]).norm().item() for other in (start, two))
     assert apart < 0.5 * moved
-    records = [json.loads(line) for line in log_path(tmp_path / "two").read_text().splitlines()]
+    records = [json.loads(line) for line in RunFolder(tmp_path / "two").training_log.read_text().splitlines()]
     assert [record["samples"] for record in records if record["type"] == "epoch"] == [24, 48, 72]

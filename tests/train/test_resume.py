@@ -14,6 +14,7 @@ from wespeaker_qm.network import build, checkpoint
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.train import resume
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.lock import LOCK
 
 
@@ -57,10 +58,10 @@ def change_set(folder: Path) -> None:
 def interrupt(exp: Path) -> None:
     """Make a finished run one that stopped after its first epoch."""
     (exp / ".done" / "train").unlink()
-    state = checkpoint.load(checkpoint.resume_path(exp))
-    checkpoint.save({**state, "epoch": 1}, checkpoint.resume_path(exp))
+    state = checkpoint.load(RunFolder(exp).resume)
+    checkpoint.save({**state, "epoch": 1}, RunFolder(exp).resume)
     for epoch in (2, 3):
-        checkpoint.model_path(exp, epoch).unlink()
+        RunFolder(exp).model(epoch).unlink()
 
 
 CHANGES = [
@@ -129,9 +130,9 @@ def test_another_version_of_the_code_is_named(run, monkeypatch) -> None:
 
 def test_a_run_of_an_earlier_version_is_refused_with_the_reason(run) -> None:
     exp = run()
-    state = checkpoint.load(checkpoint.resume_path(exp))
+    state = checkpoint.load(RunFolder(exp).resume)
     del state["made_from"], state["validation"]
-    checkpoint.save(state, checkpoint.resume_path(exp))
+    checkpoint.save(state, RunFolder(exp).resume)
     (exp / ".done" / "train").write_text('{"key": "0123", "outputs": []}')
     with pytest.raises(RecipeError, match="an earlier version wrote it, which did not note what data"):
         run()
@@ -139,7 +140,7 @@ def test_a_run_of_an_earlier_version_is_refused_with_the_reason(run) -> None:
 
 def test_a_finished_run_without_its_state_is_not_overwritten_by_another(run, data: Path) -> None:
     exp = run()
-    checkpoint.resume_path(exp).unlink()
+    RunFolder(exp).resume.unlink()
     run()
     change_set(data / "train")
     before = contents(exp)
@@ -151,21 +152,21 @@ def test_a_finished_run_without_its_state_is_not_overwritten_by_another(run, dat
 def test_weights_alone_are_no_state_of_a_training(run) -> None:
     exp = run()
     (exp / ".done" / "train").unlink()
-    checkpoint.save(checkpoint.load(checkpoint.model_path(exp, 3)), checkpoint.resume_path(exp))
+    checkpoint.save(checkpoint.load(RunFolder(exp).model(3)), RunFolder(exp).resume)
     before = contents(exp)
     with pytest.raises(RecipeError, match=r"resume\.pt: found no epoch, .* expected the state of a training"):
         run()
     assert contents(exp) == before
-    checkpoint.save([1], checkpoint.resume_path(exp))
+    checkpoint.save([1], RunFolder(exp).resume)
     with pytest.raises(RecipeError, match=r"resume\.pt: found no epoch"):
         run()
-    checkpoint.resume_path(exp).unlink()  # as the message says
+    RunFolder(exp).resume.unlink()  # as the message says
     run()
 
 
 def test_models_that_a_finished_run_has_lost_are_not_marked_as_there(run) -> None:
     exp = run()
-    model = checkpoint.model_path(exp, 3)
+    model = RunFolder(exp).model(3)
     content = model.read_bytes()
     model.unlink()
     with pytest.raises(RecipeError, match=r"model_3\.pt: missing"):
@@ -179,7 +180,7 @@ def test_models_that_a_finished_run_has_lost_are_not_marked_as_there(run) -> Non
 
 def test_another_validation_set_is_told_but_changes_no_weight(run, data: Path, caplog) -> None:
     exp = run()
-    path = checkpoint.model_path(exp, 3)
+    path = RunFolder(exp).model(3)
     before = checkpoint.load(path)
     interrupt(exp)
     without_last_line(data / "trials" / "eval")

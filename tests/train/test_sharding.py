@@ -10,6 +10,7 @@ import torch
 
 from wespeaker_qm.config import Config
 from wespeaker_qm.network import checkpoint
+from wespeaker_qm.utils.layout import RunFolder
 
 THREE_STEPS = ("dataloader_args.batch_size=8", "dataset_args.sample_num_per_epoch=48")
 TRAIN = ["-m", "wespeaker_qm.bin.main", "train"]
@@ -20,11 +21,12 @@ from wespeaker_qm.config import load_config
 from wespeaker_qm.train.build import build_training
 from wespeaker_qm.train.distributed import joined_processes
 from wespeaker_qm.train.loop import Trainer
+from wespeaker_qm.utils.layout import RunFolder
 
 config, data, exp_dir, *overrides = sys.argv[1:]
 config = load_config([Path(config)], overrides)
 with joined_processes("cpu") as processes:
-    trainer = Trainer(config, build_training(config, Path(data), processes), Path(exp_dir))
+    trainer = Trainer(config, build_training(config, Path(data), processes), RunFolder(exp_dir))
     step = trainer._step
     def dying_step(index, batch):
         if index == trainer.steps_per_epoch + 1:
@@ -50,7 +52,7 @@ def train(tiny_config: Config, tiny_corpus: Path, tmp_path: Path):
         options = ["--data", str(tiny_corpus), "--exp_dir", str(tmp_path / name)]
         options += ["--config", str(tmp_path / "conf.yaml"), "--set", *overrides]
         torchrun(num_processes, *TRAIN, *options)
-        return checkpoint.load(checkpoint.model_path(tmp_path / name, epoch))
+        return checkpoint.load(RunFolder(tmp_path / name).model(epoch))
 
     return run
 
@@ -76,12 +78,12 @@ def test_divided_prototypes_train_to_the_same_weights_and_go_on_after_a_death(
     torchrun(
         2, str(script), str(tmp_path / "conf.yaml"), str(tiny_corpus), str(tmp_path / "killed"), *overrides, code=7
     )
-    state = checkpoint.load(checkpoint.resume_path(tmp_path / "killed"))
+    state = checkpoint.load(RunFolder(tmp_path / "killed").resume)
     assert state["epoch"] == 1
     assert state["model"]["projection.weight"].shape == (12, 8)
     momenta = [value["momentum_buffer"] for value in state["optimizer"]["state"].values()]
     assert any(momentum.shape == (12, 8) for momentum in momenta)
-    last = checkpoint.load(checkpoint.model_path(tmp_path / "divided", 3))
+    last = checkpoint.load(RunFolder(tmp_path / "divided").model(3))
     assert distance(train("killed", 2, *overrides, epoch=3), last) == 0
 
 
@@ -104,4 +106,4 @@ def test_fewer_classes_than_processes_are_refused(tiny_config: Config) -> None:
 
     config = replace(tiny_config, projection_args=replace(tiny_config.projection_args, shard_classes=True))
     with pytest.raises(RecipeError, match=r"projection_args\.shard_classes: found true with 3 classes and 4 processes"):
-        build.build_shards(config, 3, Processes(rank=0, world_size=4, device=torch.device("cpu")))
+        build.build_partition(config, 3, Processes(rank=0, world_size=4, device=torch.device("cpu")))

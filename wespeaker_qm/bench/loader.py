@@ -28,7 +28,7 @@ from wespeaker_qm.config import Config
 from wespeaker_qm.dataset.loader import TrainingLoader
 from wespeaker_qm.dataset.plan import BatchId, BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
-from wespeaker_qm.losses.shards import ClassShards
+from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.network.device import choose_device
 from wespeaker_qm.report.tables import markdown_table
@@ -195,7 +195,7 @@ def _training_step(plan: Plan, num_classes: int, *, channels_last: bool) -> Call
     device = choose_device(plan.config.device)
     encoder = build_encoder(plan.config).to(device)
     encoder = encoder.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    head = build.build_head(plan.config, ClassShards(num_classes)).to(device)
+    head = build.build_head(plan.config, ClassPartition(num_classes)).to(device)
     amp_dtype = build.amp_dtype(plan.config)
     if plan.config.compile:
         encoder.compile()

@@ -2,7 +2,7 @@
 
 ::
 
-    BatchId -> Sampler.draw -> chunks, noise chunks, impulse responses, all int16 as stored -> Batch
+    BatchId -> DrawSource.draw -> chunks, noise chunks, impulse responses, all int16 as stored -> Batch
 
 Augmentation and features come after, batched (:mod:`wespeaker_qm.dataset.frontend`).
 """
@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from wespeaker_qm.audio.speed import speed_input_length
-from wespeaker_qm.dataset.draws import NOISE, REVERB, SPEEDS, Draws, DrawSettings, Sampler
+from wespeaker_qm.dataset.draws import NOISE, REVERB, SPEEDS, Draws, DrawSettings, DrawSource
 from wespeaker_qm.dataset.plan import BatchId
 from wespeaker_qm.packing.reader import ShardReader
 
@@ -69,7 +69,14 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def read_tiled(reader: ShardReader, index: int, start: float, pcm: np.ndarray) -> None:
-    """Fill ``pcm``, int16 (S,), from a place of an utterance given as a fraction; a shorter one is repeated."""
+    """Read a chunk of an utterance; one that is shorter is repeated.
+
+    Args:
+        reader: the packed set.
+        index: of the utterance in it.
+        start: where the chunk begins, as a fraction in [0, 1) of the places where it can.
+        pcm: (S,) int16, to be filled.
+    """
     available = int(reader.num_samples[index])
     if available >= len(pcm):
         reader.read_pcm(index, int(start * (available - len(pcm) + 1)), pcm)
@@ -109,7 +116,7 @@ class ChunkDataset(Dataset[Batch]):
         self.labels = labels
         self.num_speakers = num_speakers
         self.num_samples = num_samples
-        self.sampler = Sampler(settings)
+        self.draw_source = DrawSource(settings)
         self.noise = noise
         self.rirs = rirs
 
@@ -123,7 +130,7 @@ class ChunkDataset(Dataset[Batch]):
 
     def __getitem__(self, batch: BatchId) -> Batch:
         """Read a batch: its chunks, noises and impulse responses."""
-        draws = self.sampler.draw(batch.epoch, batch.position, len(batch.utterances))
+        draws = self.draw_source.draw(batch.epoch, batch.position, len(batch.utterances))
         speed_rows = [np.flatnonzero(draws.speed_index == index) for index in range(len(SPEEDS))]
         noise_rows = np.flatnonzero(draws.augmentation == NOISE)
         rir_rows = np.flatnonzero(draws.augmentation == REVERB)

@@ -95,7 +95,7 @@ class Draws(NamedTuple):
     """(B,) fractions: where in the bank of dither a sample's begins."""
 
 
-class Sampler:
+class DrawSource:
     """Draws for any samples of a run."""
 
     def __init__(self, settings: DrawSettings) -> None:

@@ -106,7 +106,7 @@ class _RirSpectra:
             return rir_spectrum(rir.float(), self.num_samples, self.size)
         for position, row in zip(index, rir, strict=True):
             if position not in self.kept:
-                # Alone, though together is faster: the last bits depend on the company, and a run that goes on after an
-                # interruption meets each response in another batch.
+                # One by one, though several at once are faster: the last digits of a spectrum depend on which others
+                # are transformed with it, and after an interruption a response first appears in another batch.
                 self.kept[position] = rir_spectrum(row.float()[None], self.num_samples, self.size)[0]
         return torch.stack([self.kept[position] for position in index])

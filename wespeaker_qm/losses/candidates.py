@@ -25,7 +25,7 @@ GROUP = 16  # classes whose maximum is looked at before they are
 _NUM_LEADERS = 32  # maxima over the classes of earlier chunks that the bound remembers
 _FIRST_STEPS, _STEPS = 3, 1  # of Newton's method in the first chunk, and in each later one
 _CHUNK_LOGITS = 2**19  # of a batch in a chunk: what stays in a core's cache
-_DENSE = 0.12  # of the classes of a chunk survive: then the dense computation is the cheaper one
+_DENSE = 0.12  # where the filter leaves this share of a chunk's classes, the dense computation is cheaper
 
 
 class Problem(NamedTuple):
@@ -115,7 +115,9 @@ def find_candidates(problem: Problem) -> tuple[Candidates | None, Tensor]:
         bound.update(maxima - slack)
         threshold = bound.threshold() - slack
         row, group = (maxima > threshold).nonzero(as_tuple=True)
-        if len(row) > (1 - (1 - _DENSE) ** GROUP) * maxima.numel():  # as many if survivors lie anywhere
+        if (
+            len(row) > (1 - (1 - _DENSE) ** GROUP) * maxima.numel()
+        ):  # groups of which a class is left, if that share is left at random
             return None, bound.tau
         members = groups[row, :, group]
         hit, lane = (members > threshold[row]).nonzero(as_tuple=True)

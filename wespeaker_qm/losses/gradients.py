@@ -85,7 +85,14 @@ class Entries(NamedTuple):
 
 
 def entries_of(others: Tensor, classes: Tensor, target_value: Tensor, target: Tensor) -> Entries:
-    """Entries from a padded matrix (B, K) of g and its classes, and the targets' g; target -1 is another process's."""
+    """List the g that are not zero.
+
+    Args:
+        others: (B, K) g of classes that are not the target, padded with 0.
+        classes: (B, K) which classes.
+        target_value: (B,) g of the target.
+        target: (B,) its class, or -1 where another process holds it.
+    """
     own = torch.where(target >= 0, target_value, 0.0)
     matrix = torch.cat([others, own[:, None]], dim=1)
     index = torch.cat([classes, target.clamp(min=0)[:, None]], dim=1)
@@ -94,7 +101,14 @@ def entries_of(others: Tensor, classes: Tensor, target_value: Tensor, target: Te
 
 
 def matrix_of(chunks: list[Tensor], scale: float, target_value: Tensor, target: Tensor) -> list[Tensor]:
-    """Turn chunks of posteriors (B, width) into g, in place; target -1 is another process's."""
+    """Turn posteriors into g, in place.
+
+    Args:
+        chunks: (B, width) each, posteriors of one range of classes after another.
+        scale: s; of classes that are not the target, g is s times the posterior.
+        target_value: (B,) g of the target.
+        target: (B,) its class, or -1 where another process holds it.
+    """
     start = 0
     for chunk in chunks:
         stop = start + chunk.shape[1]
@@ -108,7 +122,14 @@ def matrix_of(chunks: list[Tensor], scale: float, target_value: Tensor, target: 
 def of_entries(
     entries: Entries, factor: Tensor, unit: Tensor, prototypes: Vectors, *, sparse: bool
 ) -> tuple[Tensor, Tensor]:
-    """From g in entries, times ``factor`` (B,) of its row.
+    """Gradients from g in entries.
+
+    Args:
+        entries: the g that are not zero.
+        factor: (B,) what each row's g is multiplied by.
+        unit: (B, D) unit embeddings.
+        prototypes: n of them.
+        sparse: make the prototypes' gradient a sparse tensor.
 
     Returns:
         sum_j g_bj w-hat_j (B, D), and the prototypes' gradient (n, D), coalesced sparse if ``sparse``.
@@ -131,7 +152,14 @@ def of_entries(
 
 
 def of_matrix(chunks: list[Tensor], factor: Tensor, unit: Tensor, prototypes: Vectors) -> tuple[Tensor, Tensor]:
-    """As `of_entries`, from g in chunks (B, width)."""
+    """As `of_entries`, from all g.
+
+    Args:
+        chunks: (B, width) each, g of one range of classes after another.
+        factor: (B,) what each row's g is multiplied by.
+        unit: (B, D) unit embeddings.
+        prototypes: n of them.
+    """
     towards = torch.zeros_like(unit)
     grad = torch.empty_like(prototypes.rows)
     weighted = unit * factor[:, None]

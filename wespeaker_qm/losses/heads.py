@@ -29,7 +29,7 @@ from wespeaker_qm.losses.alpha import check_alpha
 from wespeaker_qm.losses.gradients import unit_rows
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
-from wespeaker_qm.losses.shards import ClassShards
+from wespeaker_qm.losses.partition import ClassPartition
 
 _BLOCK_ROWS = 4096  # prototypes drawn together
 
@@ -42,8 +42,8 @@ class CosineHead(nn.Module):
         num_classes: C, over all processes.
         scale: s > 0; logits are s times cosines.
         alpha: divergence of (6), in [1, 2]; 1 is cross-entropy.
-        shards: classes divided over processes; ``weight`` then has those of this process, which start as the same rows
-            of an undivided head would.
+        partition: classes divided over processes; ``weight`` then has those of this process, which start as the same
+            rows of an undivided head would.
 
     Raises:
         RecipeError: alpha outside [1, 2].
@@ -58,14 +58,14 @@ class CosineHead(nn.Module):
         *,
         scale: float,
         alpha: float = 1.0,
-        shards: ClassShards | None = None,
+        partition: ClassPartition | None = None,
     ) -> None:
         super().__init__()
         check_alpha(alpha)
         self.scale = scale
         self.alpha = alpha
-        self.shards = shards or ClassShards(num_classes)
-        self.weight = nn.Parameter(_xavier_rows(self.shards, embed_dim))
+        self.partition = partition or ClassPartition(num_classes)
+        self.weight = nn.Parameter(_xavier_rows(self.partition, embed_dim))
 
     def forward(self, embedding: Tensor, target: Tensor, margin: float) -> LinearLoss:
         """Loss of a batch; see `alpha_margin_linear`.
@@ -83,30 +83,30 @@ class CosineHead(nn.Module):
             self.scale,
             margin,
             margin_type=self.margin_type,
-            shards=self.shards,
+            partition=self.partition,
         )
 
     def extra_repr(self) -> str:
         """Sizes and constants, for ``print(head)``."""
         embed_dim = self.weight.shape[1]
-        constants = f"embed_dim={embed_dim}, num_classes={self.shards.num_classes}, scale={self.scale}"
+        constants = f"embed_dim={embed_dim}, num_classes={self.partition.num_classes}, scale={self.scale}"
         return f"{constants}, alpha={self.alpha}, margin_type={self.margin_type}"
 
 
-def _xavier_rows(shards: ClassShards, embed_dim: int) -> Tensor:
+def _xavier_rows(partition: ClassPartition, embed_dim: int) -> Tensor:
     """This process's rows of ``nn.init.xavier_uniform_(torch.empty(C, D))``, and the generator in the same state.
 
     All values are drawn, as each depends on how many came before, but only a block at a time is held.
     """
-    bound = math.sqrt(3) * math.sqrt(2 / (shards.num_classes + embed_dim))  # to the last digit
-    weight = torch.empty(shards.stop - shards.start, embed_dim)
-    if shards.world_size == 1:
+    bound = math.sqrt(3) * math.sqrt(2 / (partition.num_classes + embed_dim))  # to the last digit
+    weight = torch.empty(partition.stop - partition.start, embed_dim)
+    if partition.world_size == 1:
         return weight.uniform_(-bound, bound)
-    for start in range(0, shards.num_classes, _BLOCK_ROWS):
-        block = torch.empty(min(_BLOCK_ROWS, shards.num_classes - start), embed_dim).uniform_(-bound, bound)
-        first, last = max(start, shards.start), min(start + len(block), shards.stop)
+    for start in range(0, partition.num_classes, _BLOCK_ROWS):
+        block = torch.empty(min(_BLOCK_ROWS, partition.num_classes - start), embed_dim).uniform_(-bound, bound)
+        first, last = max(start, partition.start), min(start + len(block), partition.stop)
         if first < last:
-            weight[first - shards.start : last - shards.start] = block[first - start : last - start]
+            weight[first - partition.start : last - partition.start] = block[first - start : last - start]
     return weight
 
 
@@ -127,6 +127,14 @@ class AngularMarginHead(CosineHead):
     Limits: alpha 1 is ArcFace, alpha 2 SparseMax; margin 0 is entmax of scaled cosines. Where angle + m would pass pi
     the penalty continues linearly, as in WeSpeaker; with ``easy_margin`` it holds for angles below 90 degrees only.
     See `angular_margin`.
+
+    Args:
+        embed_dim: D.
+        num_classes: C, over all processes.
+        scale: s > 0; logits are s times cosines.
+        alpha: divergence of (6), in [1, 2]; 1 is cross-entropy.
+        easy_margin: penalise angles below 90 degrees only.
+        partition: as for :class:`CosineHead`.
     """
 
     def __init__(
@@ -137,9 +145,9 @@ class AngularMarginHead(CosineHead):
         scale: float,
         alpha: float = 1.0,
         easy_margin: bool = False,
-        shards: ClassShards | None = None,
+        partition: ClassPartition | None = None,
     ) -> None:
-        super().__init__(embed_dim, num_classes, scale=scale, alpha=alpha, shards=shards)
+        super().__init__(embed_dim, num_classes, scale=scale, alpha=alpha, partition=partition)
         self.margin_type = "easy_angular" if easy_margin else "angular"
 
 

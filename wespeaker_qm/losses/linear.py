@@ -14,7 +14,7 @@ need only the support, which for alpha > 1 is a handful of classes: the others' 
                                          +--> logits (B, n) --> root or softmax --> loss, g (B, n) in place
 
 Both ways compute the same, exactly; the number of classes that the filter leaves decides. No normalised prototypes are
-stored. With classes divided over processes (`shards`), sums over classes are sums over processes too.
+stored. With classes divided over processes (`partition`), sums over classes are sums over processes too.
 
 Products are IEEE float32 (float64 for float64 input), forward and backward, whatever autocast and the switches for TF32
 say; the target's cosine, the root and the value are float64. Under autocast the filter alone works in its precision,
@@ -32,6 +32,7 @@ from wespeaker_qm.losses import gradients
 from wespeaker_qm.losses.alpha import check_alpha, class_indices, first_derivative_only
 from wespeaker_qm.losses.candidates import Problem, all_logits, find_candidates
 from wespeaker_qm.losses.margins import MarginType, TargetLogit, target_logit
+from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.losses.root import (
     Root,
     Sums,
@@ -43,7 +44,6 @@ from wespeaker_qm.losses.root import (
     posterior_of,
     with_class,
 )
-from wespeaker_qm.losses.shards import ClassShards
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.precision import exact_float32
 
@@ -84,7 +84,7 @@ class _Settings(NamedTuple):
     margin: float
     margin_type: MarginType
     sparse_gradient: bool
-    shards: ClassShards
+    partition: ClassPartition
     filter_dtype: torch.dtype | None
 
 
@@ -98,7 +98,7 @@ def alpha_margin_linear(
     *,
     margin_type: MarginType = "reference",
     sparse_gradient: bool = False,
-    shards: ClassShards | None = None,
+    partition: ClassPartition | None = None,
 ) -> LinearLoss:
     """The alpha-divergence loss of cosines to prototypes: Q-Margin, EntMax, A3M; at alpha 1 CosFace and ArcFace.
 
@@ -111,7 +111,7 @@ def alpha_margin_linear(
 
     Args:
         embedding: (B, D), of any norm; B may be 0.
-        prototypes: (C, D), of any norms; with ``shards``, those of this process.
+        prototypes: (C, D), of any norms; with ``partition``, those of this process.
         target: (B,) class indices in 0 to C - 1, over all processes, of any integer type.
         alpha: in [1, 2].
         scale: s > 0; logits are s times cosines.
@@ -119,7 +119,7 @@ def alpha_margin_linear(
         margin_type: where it goes; see `margins`.
         sparse_gradient: give the prototypes a coalesced sparse gradient of the rows that are not zero, wherever the
             computation is sparse. Without effect at alpha 1.
-        shards: classes divided over processes, each of which calls this with as many embeddings of its own. The
+        partition: classes divided over processes, each of which calls this with as many embeddings of its own. The
             prototypes' gradient is then that of the mean over the processes of what they backpropagate, as
             ``DistributedDataParallel`` averages that of other parameters.
 
@@ -134,12 +134,12 @@ def alpha_margin_linear(
     """
     check_alpha(alpha)
     check_scale_and_margin(alpha, scale, margin, margin_type)
-    shards = shards or ClassShards(len(prototypes))
-    _check_shapes(embedding, prototypes, target, shards)
-    target = class_indices(target, shards.num_classes)
+    partition = partition or ClassPartition(len(prototypes))
+    _check_shapes(embedding, prototypes, target, partition)
+    target = class_indices(target, partition.num_classes)
     device = embedding.device.type
     filter_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    settings = _Settings(alpha, scale, margin, margin_type, sparse_gradient, shards, filter_dtype)
+    settings = _Settings(alpha, scale, margin, margin_type, sparse_gradient, partition, filter_dtype)
     dtype = torch.promote_types(torch.promote_types(embedding.dtype, prototypes.dtype), torch.float32)
     with torch.autocast(device, enabled=False):
         loss, correct, *sparsity = _AlphaMarginLinear.apply(embedding.to(dtype), prototypes.to(dtype), target, settings)
@@ -148,6 +148,12 @@ def alpha_margin_linear(
 
 def check_scale_and_margin(alpha: float, scale: float, margin: float, margin_type: MarginType) -> None:
     """Refuse what no loss can be computed with.
+
+    Args:
+        alpha: in [1, 2].
+        scale: s.
+        margin: m, the largest that will be asked for.
+        margin_type: where it goes.
 
     Raises:
         RecipeError: names the value and the range.
@@ -170,8 +176,8 @@ def check_scale_and_margin(alpha: float, scale: float, margin: float, margin_typ
         )
 
 
-def _check_shapes(embedding: Tensor, prototypes: Tensor, target: Tensor, shards: ClassShards) -> None:
-    expected = shards.stop - shards.start
+def _check_shapes(embedding: Tensor, prototypes: Tensor, target: Tensor, partition: ClassPartition) -> None:
+    expected = partition.stop - partition.start
     if prototypes.dim() != 2 or len(prototypes) != expected or expected == 0:
         raise ValueError(f"prototypes have shape {tuple(prototypes.shape)}, expected (C, D), at least one class")
     if embedding.dim() != 2 or embedding.shape[1] != prototypes.shape[1]:
@@ -187,14 +193,14 @@ class _AlphaMarginLinear(torch.autograd.Function):
     def forward(
         ctx: Any, embedding: Tensor, prototypes: Tensor, target: Tensor, settings: _Settings
     ) -> tuple[Tensor, ...]:
-        shards = settings.shards
-        embeddings, vectors = gradients.in_range(shards.gather_rows(embedding)), gradients.in_range(prototypes)
+        partition = settings.partition
+        embeddings, vectors = gradients.in_range(partition.gather_rows(embedding)), gradients.in_range(prototypes)
         unit = gradients.unit_rows(embeddings.rows)
-        local = shards.gather_rows(target) - shards.start
+        local = partition.gather_rows(target) - partition.start
         owned = (local >= 0) & (local < len(prototypes))
         index = torch.where(owned, local, 0)
         unit_targets = gradients.unit_rows(vectors.rows.index_select(0, index).double())
-        cosine = shards.sum((unit.double() * unit_targets).sum(1) * owned)
+        cosine = partition.sum((unit.double() * unit_targets).sum(1) * owned)
         cosine.clamp_(-1, 1)
         marked = target_logit(cosine, settings.scale, settings.margin, settings.margin_type)
         problem = Problem(
@@ -208,14 +214,16 @@ class _AlphaMarginLinear(torch.autograd.Function):
             filter_dtype=settings.filter_dtype,
         )
         with exact_float32():
-            solved = _softmax(problem, marked, shards) if settings.alpha == 1 else _divergence(problem, marked, shards)
+            solved = (
+                _softmax(problem, marked, partition) if settings.alpha == 1 else _divergence(problem, marked, partition)
+            )
         ctx.settings, ctx.entries = settings, solved.entries is not None
         kept = solved.entries if solved.entries is not None else solved.matrix
         ctx.save_for_backward(unit, *embeddings[1:], *vectors, solved.row_factor.to(unit), *kept)
         roundoff = (unit.shape[1] + 8) * torch.finfo(unit.dtype).eps / 2
         # The filter leaves nothing of a NaN but its loss.
         correct = (settings.scale * (cosine + roundoff) >= solved.best_other) & ~solved.loss.isnan()
-        outputs = tuple(shards.own_rows(rows) for rows in (solved.loss.to(unit), correct, *(solved.sparsity or ())))
+        outputs = tuple(partition.own_rows(rows) for rows in (solved.loss.to(unit), correct, *(solved.sparsity or ())))
         ctx.mark_non_differentiable(*outputs[1:])
         return outputs
 
@@ -224,8 +232,8 @@ class _AlphaMarginLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         unit, inverse_norm, exponents, *vectors, row_factor = ctx.saved_tensors[:7]
         kept = ctx.saved_tensors[7:]
-        shards: ClassShards = ctx.settings.shards
-        factor = shards.gather_rows(grad_loss) * row_factor
+        partition: ClassPartition = ctx.settings.partition
+        factor = partition.gather_rows(grad_loss) * row_factor
         args = (factor, unit, gradients.Vectors(*vectors))
         with exact_float32():
             if ctx.entries:
@@ -233,13 +241,15 @@ class _AlphaMarginLinear(torch.autograd.Function):
                 towards, grad = gradients.of_entries(entries, *args, sparse=ctx.settings.sparse_gradient)
             else:
                 towards, grad = gradients.of_matrix(list(kept), *args)
-        towards, unit, inverse_norm = (shards.own_rows(rows) for rows in (shards.sum(towards), unit, inverse_norm))
+        towards, unit, inverse_norm = (
+            partition.own_rows(rows) for rows in (partition.sum(towards), unit, inverse_norm)
+        )
         grad_embedding = (towards - unit * (unit * towards).sum(1, keepdim=True)) * inverse_norm[:, None]
         grad_embedding = gradients.at_own_norms(
-            grad_embedding, None if exponents is None else shards.own_rows(exponents)
+            grad_embedding, None if exponents is None else partition.own_rows(exponents)
         )
-        if shards.world_size > 1:
-            grad.div_(shards.world_size)
+        if partition.world_size > 1:
+            grad.div_(partition.world_size)
         if grad.is_sparse:  # one that nobody else holds is taken apart to be stored, and forgotten to be coalesced
             ctx.gradient = grad
         return grad_embedding, grad, None, None
@@ -259,20 +269,22 @@ class _Solved(NamedTuple):
     matrix: list[Tensor]
 
 
-def _softmax(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _Solved:
+def _softmax(problem: Problem, marked: TargetLogit, partition: ClassPartition) -> _Solved:
     """Cross-entropy of the logits tilted by log q: -log p_y = log(1 + sum_{j != y} exp(theta_j - theta_y))."""
     chunks = all_logits(problem)
-    best_other = shards.max(_row_max(chunks))
+    best_other = partition.max(_row_max(chunks))
     tilted = problem.target_logit + problem.log_q
     top = torch.maximum(best_other, tilted).to(problem.unit)
-    others = shards.sum(reduce(torch.add, [chunk.sub_(top).exp_().sum(1, keepdim=True).double() for chunk in chunks]))
+    others = partition.sum(
+        reduce(torch.add, [chunk.sub_(top).exp_().sum(1, keepdim=True).double() for chunk in chunks])
+    )
     own = (tilted - top).exp()
     loss = torch.where(own < 1 / 2, (others + own).log() - (tilted - top), (others / own).log1p())
     matrix = gradients.matrix_of(chunks, problem.scale, -others[:, 0] * marked.slope, problem.target)
     return _Solved(loss[:, 0], best_other[:, 0], None, 1 / (others + own)[:, 0], None, matrix)
 
 
-def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _Solved:
+def _divergence(problem: Problem, marked: TargetLogit, partition: ClassPartition) -> _Solved:
     """The loss for alpha > 1, on the candidates, or on all classes if those are few or most are candidates."""
     a, target_logit, log_q = problem.a, problem.target_logit, problem.log_q
     candidates, tau = None, torch.full_like(target_logit, -torch.inf)
@@ -280,7 +292,7 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
         candidates, tau = find_candidates(problem)
     # Candidates are few: float64 costs nothing, and spares differences of logits their round-off.
     chunks = all_logits(problem) if candidates is None else [candidates.logits.double()]
-    best_other, tau = torch.split(shards.max(torch.cat([_row_max(chunks), tau], dim=1)), 1, dim=1)
+    best_other, tau = torch.split(partition.max(torch.cat([_row_max(chunks), tau], dim=1)), 1, dim=1)
 
     top = torch.maximum(best_other, target_logit).to(problem.unit).double()  # exact in every chunk's type
     target_gap = (top - target_logit) * a
@@ -290,7 +302,7 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
 
     def sums(height: Tensor) -> Sums:
         others = reduce(add_sums, [_sums_by_rows(gap, a, height.to(gap)) for gap in gaps])
-        others = shards.sum_sums(Sums(*(part.double() for part in others)))
+        others = partition.sum_sums(Sums(*(part.double() for part in others)))
         return with_class(others, target_gap, a, height, log_q)
 
     root = newton_root(sums, a, height, torch.finfo(problem.unit.dtype).eps, at_most=alone)
@@ -303,7 +315,7 @@ def _divergence(problem: Problem, marked: TargetLogit, shards: ClassShards) -> _
         gap.copy_(posterior)
     # The candidates are without the target, which one process holds.
     count += len(problem.prototypes.rows) if candidates is None else candidates.number + (problem.target >= 0)
-    off_target, energy, support, count = shards.sum(torch.stack([off_target, energy, support, count]))
+    off_target, energy, support, count = partition.sum(torch.stack([off_target, energy, support, count]))
     loss = loss_value(root, TargetTerms(target_gap[:, 0], marked.log_q), off_target, energy, a)
     target_posterior, target_share = (part[:, 0] for part in posterior_of(target_gap, a, root, log_q))
     is_solved = (support == 0) & (off_target == 0)  # the latter for NaN

@@ -20,7 +20,14 @@ class TargetLogit(NamedTuple):
 
 
 def target_logit(cosine: Tensor, scale: float, margin: float, margin_type: MarginType) -> TargetLogit:
-    """What a margin makes of the targets' cosines, which are in [-1, 1]."""
+    """What a margin makes of the targets' cosines.
+
+    Args:
+        cosine: of any shape, in [-1, 1].
+        scale: s.
+        margin: m; radians where it goes into the angle.
+        margin_type: where it goes.
+    """
     if margin_type == "reference":
         return TargetLogit(scale * cosine, torch.full_like(cosine, scale), torch.full_like(cosine, -scale * margin))
     easy_margin = margin_type == "easy_angular"

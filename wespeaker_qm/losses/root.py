@@ -44,7 +44,14 @@ class Sums(NamedTuple):
 
 
 def class_sums(gap: Tensor, a: float, height: Tensor, log_q: Tensor | None = None) -> Sums:
-    """Sums of classes with gaps (B, N), +inf for no class, at ``height`` (B, 1); log_q broadcasts to (B, N)."""
+    """Sums over classes.
+
+    Args:
+        gap: (B, N) their gaps, +inf for no class.
+        a: alpha - 1.
+        height: (B, 1) where to take the sums.
+        log_q: their references, broadcast to (B, N); None: all are 1.
+    """
     power = _small_integer(1 / a)
     if power is not None and log_q is None:
         share = _share(gap, height)
@@ -68,7 +75,15 @@ def class_sums(gap: Tensor, a: float, height: Tensor, log_q: Tensor | None = Non
 
 
 def with_class(sums: Sums, gap: Tensor, a: float, height: Tensor, log_q: Tensor) -> Sums:
-    """Sums with one more class, of gap (B, 1) and log_q (B, 1): `add_sums` of its `class_sums`."""
+    """Sums with one more class: `add_sums` of its `class_sums`.
+
+    Args:
+        sums: over the other classes, at ``height``.
+        gap: (B, 1) of the class.
+        a: alpha - 1.
+        height: (B, 1) where to take the sums.
+        log_q: (B, 1) reference of the class.
+    """
     log_weight, share = _log_weight(gap, a, height, log_q)
     log_unit = torch.maximum(sums.log_unit, log_weight)
     here = in_unit(sums, log_unit)
@@ -98,11 +113,20 @@ class Root(NamedTuple):
 
 
 def newton_root(sums: Callable[[Tensor], Sums], a: float, height: Tensor, eps: float, at_most: Tensor) -> Root:
-    """Descend from ``height`` (B, 1), where Phi >= 1, to the root; a row stops by itself, and a NaN row stays NaN.
+    """Descend from a height where Phi >= 1 to the root; a row stops by itself, and a NaN row stays NaN.
 
-    ``eps`` is the round-off of the sums. Convergence is quadratic: a step below eps^(3/4) leaves less than eps to go.
-    ``at_most`` (B, 1) is the height at which some class alone holds all the mass: where one does, the root lies exactly
-    there, and round-off must not let in the classes that lie on it.
+    Convergence is quadratic: a step below eps^(3/4) leaves less than eps to go.
+
+    Args:
+        sums: from a height (B, 1) to the sums over all classes there.
+        a: alpha - 1.
+        height: (B, 1) where to begin.
+        eps: the round-off of the sums.
+        at_most: (B, 1) the height at which some class alone holds all the mass: where one does, the root lies exactly
+            there, and round-off must not let in the classes that lie on it.
+
+    Raises:
+        ArithmeticError: no root within more iterations than Newton can need.
     """
     for _ in range(_MAX_ITERATIONS):
         at = sums(height)
@@ -125,7 +149,14 @@ def newton_step(at: Sums, a: float, height: Tensor) -> Tensor:
 
 
 def posterior_of(gap: Tensor, a: float, root: Root, log_q: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Posterior and share, (B, N) each, of classes with gaps (B, N) at the root."""
+    """Posterior and share of classes, (B, N) each.
+
+    Args:
+        gap: (B, N) their gaps.
+        a: alpha - 1.
+        root: of all classes.
+        log_q: their references, broadcast to (B, N); None: all are 1.
+    """
     power = _small_integer(1 / a)
     if power is not None and log_q is None:
         share = _share(gap, root.height)

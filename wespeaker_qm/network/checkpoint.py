@@ -26,21 +26,6 @@ _REMEDIES = {
 _ELSE = "put back a copy of it, or train again into another --exp_dir"
 
 
-def model_path(exp_dir: Path, epoch: int) -> Path:
-    """``exp_dir/models/model_<epoch>.pt``."""
-    return exp_dir / "models" / f"model_{epoch}.pt"
-
-
-def average_path(exp_dir: Path) -> Path:
-    """``exp_dir/models/avg_model.pt``."""
-    return exp_dir / "models" / "avg_model.pt"
-
-
-def resume_path(exp_dir: Path) -> Path:
-    """``exp_dir/models/resume.pt``."""
-    return exp_dir / "models" / "resume.pt"
-
-
 def save(value: Any, path: Path) -> None:
     """Write tensors and plain Python values atomically, and their checksum."""
     with checked_path(path) as temporary:

@@ -70,7 +70,7 @@ def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processe
         continues = processes.first_decides(lambda: _continues(run, marker, may_resume))
         parts = processes.together(lambda: build_training(config, data.path, processes))
         validate = processes.together(lambda: _validation(data, config, processes))
-        trainer = Trainer(config, parts, run.path, validate)
+        trainer = Trainer(config, parts, run, validate)
         if continues:
             trainer.resume()
             processes.together(lambda: _refuse_lost_models(trainer, run, marker))

@@ -15,7 +15,7 @@ from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.losses.heads import AngularMarginHead, CosineHead, QMarginHead
 from wespeaker_qm.losses.linear import check_scale_and_margin
-from wespeaker_qm.losses.shards import ClassShards
+from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.model import EncoderWithHead
@@ -85,7 +85,7 @@ def build_training(config: Config, data_dir: Path, processes: Processes) -> Trai
         loader=loader,
         model=model,
         optimizer=build_optimizer(config, list(model.parameters())),
-        scaler=build_scaler(config, model.projection.shards, processes),
+        scaler=build_scaler(config, model.projection.partition, processes),
         learning_rate=build_learning_rate(config, len(plan), processes.world_size),
         margin=build_margin(config, len(plan)),
         reinit_epoch=config.projection_args.definition.reinit_epoch,
@@ -114,7 +114,14 @@ def build_plan(config: Config, data: TrainingSet, processes: Processes) -> Batch
 
 
 def build_loader(config: Config, data: TrainingSet, plan: BatchPlan, device: torch.device) -> TrainingLoader:
-    """The batches of ``plan`` on ``device``."""
+    """The batches of a plan, with their features.
+
+    Args:
+        config: of the run.
+        data: that it trains on.
+        plan: which utterances make a batch.
+        device: of the training.
+    """
     args = config.dataloader_args
     return TrainingLoader(
         data.chunks,
@@ -132,7 +139,7 @@ def build_model(config: Config, num_classes: int, processes: Processes) -> Encod
     """The network and its head on the device of the training, with random weights or those of ``model_init``.
 
     Raises:
-        RecipeError: training chunks are too short for the network; or as :func:`build_encoder`, :func:`build_shards`
+        RecipeError: training chunks are too short for the network; or as :func:`build_encoder`, :func:`build_partition`
             and :func:`build_head`.
     """
     encoder = build_encoder(config)
@@ -141,7 +148,7 @@ def build_model(config: Config, num_classes: int, processes: Processes) -> Encod
             f"dataset_args.num_frms: found {config.dataset_args.num_frms}, expected at least {encoder.min_frames}, the "
             f"fewest frames that {config.model} can embed"
         )
-    head = build_head(config, build_shards(config, num_classes, processes))
+    head = build_head(config, build_partition(config, num_classes, processes))
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     model = EncoderWithHead(encoder, head, amp_dtype(config)).to(processes.device).to(memory_format=memory_format)
     if config.compile:
@@ -149,24 +156,24 @@ def build_model(config: Config, num_classes: int, processes: Processes) -> Encod
     return model
 
 
-def build_shards(config: Config, num_classes: int, processes: Processes) -> ClassShards:
+def build_partition(config: Config, num_classes: int, processes: Processes) -> ClassPartition:
     """The classes that this process holds: all, or with ``projection_args.shard_classes`` its part.
 
     Raises:
         RecipeError: fewer classes than processes.
     """
     if not config.projection_args.shard_classes:
-        return ClassShards(num_classes)
+        return ClassPartition(num_classes)
     if num_classes < processes.world_size:
         raise RecipeError(
             f"projection_args.shard_classes: found true with {num_classes} classes and {processes.world_size} "
             "processes, expected at least one class for each; set it to false or start fewer processes"
         )
-    return ClassShards(num_classes, processes.rank, processes.world_size)
+    return ClassPartition(num_classes, processes.rank, processes.world_size)
 
 
-def build_head(config: Config, shards: ClassShards) -> CosineHead:
-    """The projection head of ``projection_args``, for the classes of ``shards``.
+def build_head(config: Config, partition: ClassPartition) -> CosineHead:
+    """The projection head of ``projection_args``, for the classes of ``partition``.
 
     Raises:
         RecipeError: it cannot compute a loss with the margins of ``margin_update``.
@@ -174,10 +181,10 @@ def build_head(config: Config, shards: ClassShards) -> CosineHead:
     args, loss = config.projection_args, config.projection_args.definition
     head = HEADS[loss.margin_type](
         config.model_args.embed_dim,
-        shards.num_classes,
+        partition.num_classes,
         scale=args.scale,
         alpha=1.0 if loss.alpha is None else loss.alpha,
-        shards=shards,
+        partition=partition,
     )
     margin = config.margin_update
     largest = margin.final_margin if margin.update_margin else margin.initial_margin
@@ -202,11 +209,11 @@ def amp_dtype(config: Config) -> torch.dtype | None:
     return {"fp16": torch.float16, "bf16": torch.bfloat16}[config.amp_dtype] if config.enable_amp else None
 
 
-def build_scaler(config: Config, shards: ClassShards, processes: Processes) -> torch.amp.GradScaler:
+def build_scaler(config: Config, partition: ClassPartition, processes: Processes) -> torch.amp.GradScaler:
     """The loss scaling of fp16; otherwise it does nothing."""
     device = processes.device.type
     enabled = config.enable_amp and config.amp_dtype == "fp16"
-    if shards.world_size == 1:
+    if partition.world_size == 1:
         return torch.amp.GradScaler(device, enabled=enabled)
     # Averaged gradients are the same everywhere, an infinite one too; those of divided prototypes are not, and all
     # processes must skip the same steps. Imported here because it takes a second.

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -11,16 +10,12 @@ from wespeaker_qm.config import Config
 from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.figures import Means
 from wespeaker_qm.utils.checksums import GrowingText, verify
+from wespeaker_qm.utils.layout import RunFolder
 
 logger = logging.getLogger(__name__)
 
 # Scripts read bars through a pipe, where a line a second would drown the log.
 _SECONDS_BETWEEN_LINES = 30.0
-
-
-def log_path(exp_dir: Path) -> Path:
-    """``exp_dir/train_log.jsonl``."""
-    return exp_dir / "train_log.jsonl"
 
 
 class LogWriter:
@@ -30,17 +25,17 @@ class LogWriter:
     (held-out verification). A resumed run drops the records of the epochs that it repeats.
 
     Args:
-        exp_dir: of the run.
+        run: where the log goes.
         last_epoch: the last finished epoch; 0 for a new run, which starts an empty log.
 
     Raises:
         RecipeError: the log to be continued is not what was written.
     """
 
-    def __init__(self, exp_dir: Path, last_epoch: int) -> None:
+    def __init__(self, run: RunFolder, last_epoch: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path = log_path(exp_dir)
+        path = run.training_log
         kept = []
         if path.is_file() and last_epoch:
             verify(path, "put back a copy of it, or delete it: its curves will begin at this epoch", grows=True)
@@ -50,7 +45,7 @@ class LogWriter:
             kept = [record for record in records if record["epoch"] <= last_epoch]
         self._file = GrowingText(path, "".join(json.dumps(record) + "\n" for record in kept))
         purge_step = kept[-1]["step"] + 1 if kept else 0
-        self._board = SummaryWriter(str(exp_dir / "tensorboard"), purge_step=purge_step)
+        self._board = SummaryWriter(str(run.tensorboard), purge_step=purge_step)
 
     def write(self, kind: str, *, epoch: int, step: int, **values: float | None) -> None:
         """Append a record; ``None`` stands for a figure that cannot be measured."""
@@ -72,7 +67,7 @@ class Journal:
     The other processes call it likewise, and nothing comes of it.
 
     Args:
-        exp_dir: of the run.
+        run: where the log goes.
         config: of the run.
         processes: this process among those that train.
         steps_per_epoch: updates an epoch.
@@ -83,13 +78,13 @@ class Journal:
     """
 
     def __init__(
-        self, exp_dir: Path, config: Config, processes: Processes, *, steps_per_epoch: int, last_epoch: int
+        self, run: RunFolder, config: Config, processes: Processes, *, steps_per_epoch: int, last_epoch: int
     ) -> None:
         self.config = config
         self.world_size = processes.world_size
         self.batch_size = config.dataloader_args.batch_size
         self.samples_per_epoch = steps_per_epoch * self.batch_size * self.world_size
-        self._writer = LogWriter(exp_dir, last_epoch) if processes.is_first else None
+        self._writer = LogWriter(run, last_epoch) if processes.is_first else None
         self._bar = _progress_bar(
             total=config.num_epochs * self.samples_per_epoch,
             initial=last_epoch * self.samples_per_epoch,
@@ -144,6 +139,8 @@ class Journal:
 
     def add_validation(self, step: int, figures: dict[str, float | None], elapsed_s: float) -> None:
         """Tell of a held-out check, whose figures may be None: not measurable."""
+        if self._writer is None:
+            return
         self._write("valid", step, minutes=elapsed_s / 60, **figures)
         shown = ", ".join(
             f"{name} {'not measurable' if value is None else f'{100 * value:.2f} %'}" for name, value in figures.items()

@@ -13,7 +13,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from wespeaker_qm.train.log import Journal
 from wespeaker_qm.train.reinit import reinitialise_head
 from wespeaker_qm.train.resume import read_state
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,16 @@ class Trainer:
     Args:
         config: of the run.
         parts: of the training; see :func:`wespeaker_qm.train.build.build_training`.
-        exp_dir: where checkpoints and logs go.
+        folder: where checkpoints and logs go.
         validate: the held-out check, or None.
     """
 
-    def __init__(self, config: Config, parts: TrainingParts, exp_dir: Path, validate: Validation | None = None) -> None:
+    def __init__(
+        self, config: Config, parts: TrainingParts, folder: RunFolder, validate: Validation | None = None
+    ) -> None:
         self.config = config
         self.parts = parts
-        self.exp_dir = exp_dir
+        self.folder = folder
         self.validate = validate
         self.last_epoch = 0
         self.elapsed_s = 0.0
@@ -75,7 +77,7 @@ class Trainer:
         )
         self.network = parts.model.across(parts.processes)
         with Journal(
-            self.exp_dir,
+            self.folder,
             config,
             parts.processes,
             steps_per_epoch=self.steps_per_epoch,
@@ -132,7 +134,7 @@ class Trainer:
         raise NonFiniteLossError(
             f"step {step} (epoch {step // self.steps_per_epoch + 1}): the loss of {len(bad)} of {num_utterances} "
             f"utterances is not finite: {', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}. No update was made; the "
-            f"last finished epoch is in {checkpoint.resume_path(self.exp_dir)}. Check that audio, lower "
+            f"last finished epoch is in {self.folder.resume}. Check that audio, lower "
             f"scheduler_args.initial_lr ({self.config.scheduler_args.initial_lr}), or set enable_amp=false"
         )
 
@@ -158,9 +160,9 @@ class Trainer:
     def _save(self, epoch: int, state: dict[str, Any]) -> None:
         config = self.config
         if epoch % config.save_epoch_interval == 0 or epoch > config.num_epochs - config.num_avg:
-            checkpoint.save(state["model"], checkpoint.model_path(self.exp_dir, epoch))
+            checkpoint.save(state["model"], self.folder.model(epoch))
         # Last: a resume file that says "epoch done" must find that epoch's model beside it.
-        checkpoint.save(state, checkpoint.resume_path(self.exp_dir))
+        checkpoint.save(state, self.folder.resume)
 
     def state(self) -> dict[str, Any]:
         """Everything that resuming needs, as tensors and plain values.
@@ -169,7 +171,7 @@ class Trainer:
         """
         parts = self.parts
         model, optimizer = parts.model.checkpoint_state(), parts.optimizer.state_dict()
-        parts.model.change_class_rows(model, optimizer, parts.model.projection.shards.gather_classes)
+        parts.model.change_class_rows(model, optimizer, parts.model.projection.partition.gather_classes)
         return {
             "epoch": self.last_epoch,
             "elapsed_s": self.elapsed_s,
@@ -192,7 +194,7 @@ class Trainer:
                 not read the same; on all of them.
         """
         parts, processes = self.parts, self.parts.processes
-        path = checkpoint.resume_path(self.exp_dir)
+        path = self.folder.resume
         state = processes.together(
             lambda: read_state(
                 path,
@@ -205,7 +207,7 @@ class Trainer:
         processes.agree({"epoch": state["epoch"], "content": checkpoint.state_digest(state)}, str(path))
         if state.get("validation") != parts.validation_digest:
             logger.warning("the validation set has changed: the log's earlier checks are of another one")
-        parts.model.change_class_rows(state["model"], state["optimizer"], parts.model.projection.shards.own_classes)
+        parts.model.change_class_rows(state["model"], state["optimizer"], parts.model.projection.partition.own_classes)
         parts.model.load_checkpoint_state(state["model"])
         parts.optimizer.load_state_dict(state["optimizer"])
         parts.scaler.load_state_dict(state["scaler"])

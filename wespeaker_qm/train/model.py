@@ -31,10 +31,15 @@ class EncoderWithHead(nn.Module):
         encoder: features to embeddings.
         projection: embeddings to losses; it holds the prototypes.
         amp_dtype: the low precision that the encoder computes in, or None.
+
+    Raises:
+        ValueError: the encoder has a part of the head's name, so that a checkpoint could not tell them apart.
     """
 
     def __init__(self, encoder: SpeakerEncoder, projection: CosineHead, amp_dtype: torch.dtype | None) -> None:
         super().__init__()
+        if any(name.startswith(HEAD) for name in encoder.state_dict()):
+            raise ValueError("the encoder has a part called projection, expected that name for the head alone")
         self.encoder = encoder
         self.projection = projection
         self.amp_dtype = amp_dtype
@@ -83,7 +88,7 @@ class EncoderWithHead(nn.Module):
         """
         if processes.world_size == 1:
             return self
-        if self.projection.shards.world_size > 1:
+        if self.projection.partition.world_size > 1:
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [_PROTOTYPES])
         device_ids = [processes.device] if processes.device.type == "cuda" else None
         return DistributedDataParallel(self, device_ids=device_ids)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 def without_augmentation(chunks: ChunkDataset) -> ChunkDataset:
     """The same chunks at the same speeds (a speed is a class), without noise, reverberation or masks."""
-    clean = dataclasses.replace(chunks.sampler.settings, aug_prob=0.0, channel_prob=0.0, spec_aug_prob=0.0)
+    clean = dataclasses.replace(chunks.draw_source.settings, aug_prob=0.0, channel_prob=0.0, spec_aug_prob=0.0)
     return ChunkDataset(
         chunks.reader,
         utterances=chunks.utterances,
@@ -46,7 +46,7 @@ def reinitialise_head(model: EncoderWithHead, data: TrainingSet, plan: BatchPlan
         plan: of the training, at the epoch to pass over.
         processes: this process among those that train.
     """
-    encoder, weight, shards = model.encoder, model.projection.weight, model.projection.shards
+    encoder, weight, partition = model.encoder, model.projection.weight, model.projection.partition
     total = torch.zeros_like(weight)
     count = torch.zeros(len(weight), device=weight.device)
     was_training = encoder.training
@@ -56,14 +56,14 @@ def reinitialise_head(model: EncoderWithHead, data: TrainingSet, plan: BatchPlan
     for batch in loader:
         with exact_float32():
             unit = unit_rows(encoder(batch.features))
-        unit, index = shards.gather_rows(unit), shards.gather_rows(batch.label) - shards.start
+        unit, index = partition.gather_rows(unit), partition.gather_rows(batch.label) - partition.start
         owned = (index >= 0) & (index < len(weight))
         total.index_add_(0, index[owned], unit[owned])
         count.index_add_(0, index[owned], count.new_ones(len(index))[owned])
     encoder.train(was_training)
-    if shards.world_size == 1:  # otherwise the samples of all processes are in the sums already
+    if partition.world_size == 1:  # otherwise the samples of all processes are in the sums already
         total, count = processes.sum(total), processes.sum(count)
     result = reinitialised_prototypes(total / count.clamp(min=1).unsqueeze(1), weight)
     weight.copy_(result.prototypes)
-    num_kept = int(shards.sum(count.new_tensor(len(result.kept))))
-    logger.info("prototypes re-initialised (A3M-I); %d of %d classes had no sample", num_kept, shards.num_classes)
+    num_kept = int(partition.sum(count.new_tensor(len(result.kept))))
+    logger.info("prototypes re-initialised (A3M-I); %d of %d classes had no sample", num_kept, partition.num_classes)

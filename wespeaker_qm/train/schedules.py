@@ -29,6 +29,15 @@ def exponential_decrease(
                    1 + (k - 1) * step / W           otherwise,      step < W and k > 1 (from the unscaled rate)
                    k                                else
 
+    Args:
+        initial_lr: at the start, before the weight.
+        final_lr: at the end, before the weight.
+        warm_up_epoch: epochs of warm-up; 0 is none.
+        warm_from_zero: warm up from 0, otherwise from the unscaled rate.
+        num_epochs: of the training.
+        steps_per_epoch: n.
+        scale_ratio: k.
+
     >>> rate = exponential_decrease(initial_lr=0.1, final_lr=5e-5, warm_up_epoch=6, warm_from_zero=True,
     ...                             num_epochs=150, steps_per_epoch=4265, scale_ratio=4.0)
     >>> [round(rate(step), 6) for step in (0, 12795, 25590, 319875)]
@@ -65,6 +74,14 @@ def annealed_margin(
 
         exp:    initial + (final - initial) * (1 - (1e-3 / (1 + 1e-6)) ** x)
         linear: initial + (final - initial) * x
+
+    Args:
+        initial_margin: before it grows.
+        final_margin: after it.
+        increase_start_epoch: at whose start it begins to grow.
+        fix_start_epoch: at whose start it is final.
+        increase_type: ``exp`` or ``linear``.
+        steps_per_epoch: of the training.
 
     >>> margin = annealed_margin(initial_margin=0.0, final_margin=0.2, increase_start_epoch=20, fix_start_epoch=40,
     ...                          increase_type="exp", steps_per_epoch=10)

@@ -17,8 +17,8 @@ from torch import Tensor
 from wespeaker_qm.losses import linear
 from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
+from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.losses.root import Sums
-from wespeaker_qm.losses.shards import ClassShards
 
 WORLD_SIZES = (3, 2)
 BATCH, DIM = 5, 12  # of each process
@@ -104,7 +104,7 @@ def make_batch(case: Case, world_size: int) -> Batch:
     """
     generator = torch.Generator().manual_seed(case.num_classes + world_size)
     total = 0 if case.variant == "empty" else world_size * BATCH
-    last = ClassShards(case.num_classes, world_size - 1, world_size)
+    last = ClassPartition(case.num_classes, world_size - 1, world_size)
     first_target = last.start if case.variant in ("one_owner", "far_classes") else 0
     target = torch.randint(first_target, case.num_classes, (total,), generator=generator)
     prototypes = torch.randn(case.num_classes, DIM, generator=generator, dtype=torch.float64)
@@ -130,11 +130,11 @@ def make_batch(case: Case, world_size: int) -> Batch:
     return Batch(embedding.to(case.dtype), target, prototypes.to(case.dtype), upstream.to(case.dtype))
 
 
-def compute(case: Case, batch: Batch, shards: ClassShards) -> Output:
+def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
     """The call of one process, and its backward pass."""
-    own = slice(shards.rank * BATCH, (shards.rank + 1) * BATCH) if shards.world_size > 1 else slice(None)
+    own = slice(partition.rank * BATCH, (partition.rank + 1) * BATCH) if partition.world_size > 1 else slice(None)
     embedding = batch.embedding[own].clone().requires_grad_()
-    prototypes = batch.prototypes[shards.start : shards.stop].clone().requires_grad_()
+    prototypes = batch.prototypes[partition.start : partition.stop].clone().requires_grad_()
     alpha, scale, margin, margin_type = case.head
     output = alpha_margin_linear(
         embedding,
@@ -145,7 +145,7 @@ def compute(case: Case, batch: Batch, shards: ClassShards) -> Output:
         margin,
         margin_type=margin_type,
         sparse_gradient=case.sparse_gradient,
-        shards=shards,
+        partition=partition,
     )
     gradients = torch.autograd.grad(output.loss, (embedding, prototypes), batch.upstream[own])
     is_sparse = gradients[1].is_sparse and gradients[1].is_coalesced()
@@ -172,12 +172,14 @@ def run_process(rank: int, folder: Path) -> None:
         results: dict[str, Any] = {}
         for name, case in CASES.items():
             linear._FEW_CLASSES = case.few_classes[min(rank, len(case.few_classes) - 1)]
-            shards = ClassShards(case.num_classes, rank, world_size)
-            results[name] = compute(case, make_batch(case, world_size), shards)
-        shards = ClassShards(7, rank, world_size)
-        results["gathered"] = shards.gather_classes(shards.own_classes(ROWS), block_rows=2)
+            partition = ClassPartition(case.num_classes, rank, world_size)
+            results[name] = compute(case, make_batch(case, world_size), partition)
+        partition = ClassPartition(7, rank, world_size)
+        results["gathered"] = partition.gather_classes(partition.own_classes(ROWS), block_rows=2)
         inf, nan = torch.inf, torch.nan
-        results["largest"] = shards.max(torch.tensor([inf if rank == 0 else 0, -inf, nan if rank == 1 else inf, rank]))
+        results["largest"] = partition.max(
+            torch.tensor([inf if rank == 0 else 0, -inf, nan if rank == 1 else inf, rank])
+        )
         torch.save(results, folder / f"{world_size}.{rank}.pt")
         dist.destroy_process_group()
 
@@ -204,8 +206,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str
 
 
 def alone(case: Case, world_size: int) -> Output:
-    """One process with everything; its gradient of the prototypes is a sum, that of shards a mean over processes."""
-    output = compute(case, make_batch(case, world_size), ClassShards(case.num_classes))
+    """One process with everything; its gradient of the prototypes is a sum, that of partition a mean over processes."""
+    output = compute(case, make_batch(case, world_size), ClassPartition(case.num_classes))
     output["weight_gradient"] /= world_size
     return output
 
@@ -230,7 +232,7 @@ several = pytest.mark.parametrize("world_size", WORLD_SIZES)
 
 @several
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.variant.startswith("nan")])
-def test_shards_compute_what_one_process_does(
+def test_parts_compute_what_one_process_does(
     name: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
 ) -> None:
     case = CASES[name]
@@ -259,7 +261,7 @@ def test_ties_with_classes_of_other_processes_are_correct(
 
 
 @several
-def test_sparse_shards_are_sparse(world_size: int, outputs: dict[int, list[dict[str, Any]]]) -> None:
+def test_sparse_parts_are_sparse(world_size: int, outputs: dict[int, list[dict[str, Any]]]) -> None:
     """The cases above are no test of the filter if it gives up."""
     for name in ("q_margin_1.5-3001-float64-sparse", "sparsemax-3001-float32-sparse"):
         actual = together(name, outputs[world_size])
@@ -271,7 +273,7 @@ def test_sparse_shards_are_sparse(world_size: int, outputs: dict[int, list[dict[
 @pytest.mark.parametrize("head", ["q_margin_1.5", "sparsemax"])
 def test_candidates_are_counted_once(head: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]) -> None:
     """The first process, dense, counts all of its classes; the others' are candidates only where they matter."""
-    dense = ClassShards(300, 0, world_size).stop
+    dense = ClassPartition(300, 0, world_size).stop
     actual = together(f"{head}-far_classes-mixed", outputs[world_size])
     sparse = together(f"{head}-far_classes-sparse", outputs[world_size])
     assert (sparse["candidates"] < dense).all()
@@ -322,19 +324,19 @@ def test_the_largest_may_be_infinite_and_a_nan_is_never_lost(
 
 
 def test_alone_every_operation_is_free() -> None:
-    shards, sums = ClassShards(7), Sums(torch.zeros(2, 1), torch.ones(2, 1), torch.ones(2, 1))
-    assert (shards.start, shards.stop) == (0, 7)
-    free = (shards.gather_rows, shards.own_rows, shards.sum, shards.max, shards.gather_classes)
+    partition, sums = ClassPartition(7), Sums(torch.zeros(2, 1), torch.ones(2, 1), torch.ones(2, 1))
+    assert (partition.start, partition.stop) == (0, 7)
+    free = (partition.gather_rows, partition.own_rows, partition.sum, partition.max, partition.gather_classes)
     assert all(operation(ROWS) is ROWS for operation in free)
-    assert torch.equal(shards.own_classes(ROWS), ROWS)
-    assert shards.sum_sums(sums) is sums
+    assert torch.equal(partition.own_classes(ROWS), ROWS)
+    assert partition.sum_sums(sums) is sums
 
 
 def test_parts_are_contiguous_and_differ_by_one_class_at_most() -> None:
-    parts = [ClassShards(8, rank, 3) for rank in range(3)]
+    parts = [ClassPartition(8, rank, 3) for rank in range(3)]
     assert [(part.start, part.stop) for part in parts] == [(0, 3), (3, 6), (6, 8)]
     with pytest.raises(ValueError, match="found 2 classes, expected at least one for each of 3"):
-        ClassShards(2, 0, 3)
+        ClassPartition(2, 0, 3)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from wespeaker_qm.losses.root import Sums, in_unit
 
 
 @dataclass(frozen=True)
-class ClassShards:
+class ClassPartition:
     """The part of ``num_classes`` classes that process ``rank`` of ``world_size`` holds.
 
     Parts differ by at most one class; the first ones are larger. All processes call the same methods in the same

@@ -1,0 +1,67 @@
+"""The journal of a training: its records, what it warns of, and that processes but the first are silent."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from wespeaker_qm.config import Config
+from wespeaker_qm.train.distributed import ALONE, Processes
+from wespeaker_qm.train.log import Journal
+from wespeaker_qm.utils.layout import RunFolder
+
+SCHEDULED = {"margin": 0.1, "learning_rate": 0.5}
+
+
+def train(config: Config, folder: Path, processes: Processes, dropped: tuple[float, ...]) -> list[dict[str, float]]:
+    """The records of epochs of two steps, of which ``dropped`` says the share of dropped samples."""
+    run = RunFolder(folder)
+    with Journal(run, config, processes, steps_per_epoch=2, last_epoch=0) as journal:
+        for epoch, share in enumerate(dropped, start=1):
+            journal.start_epoch(epoch)
+            for step in (2 * epoch - 1, 2 * epoch):
+                figures = {"loss": float(step), "accuracy": 0.5, "dropped": share}
+                journal.add_step(step, figures, wait_s=0.25, scheduled=SCHEDULED)
+            journal.end_epoch(2 * epoch, SCHEDULED, elapsed_s=90.0 * epoch)
+        journal.add_validation(4, {"eer": 0.25, "tar": None}, elapsed_s=180.0)
+    path = run.training_log
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def test_records_are_means_since_the_last_one_and_over_the_epoch(tiny_config: Config, tmp_path: Path, caplog) -> None:
+    config = dataclasses.replace(tiny_config, num_epochs=2, log_batch_interval=3)
+    with caplog.at_level(logging.INFO, "wespeaker_qm"):
+        records = train(config, tmp_path, ALONE, (0.75, 0.5))
+    assert [(record["type"], record["epoch"], record["step"]) for record in records] == [
+        ("epoch", 1, 2),
+        ("step", 2, 3),
+        ("epoch", 2, 4),
+        ("valid", 2, 4),
+    ]
+    first, step, second, valid = records
+    assert [record["loss"] for record in (first, step, second)] == [1.5, 3.0, 3.5]
+    assert [record["wait_s"] for record in (first, step, second)] == [0.5, 0.25, 0.5]
+    assert {name: first[name] for name in SCHEDULED} == SCHEDULED
+    assert [(record["samples"], record["minutes"]) for record in (first, second)] == [(16, 1.5), (32, 3.0)]
+    assert (valid["eer"], valid["tar"], valid["minutes"]) == (0.25, None, 3.0)
+    assert "epoch 2: held-out verification eer 25.00 %, tar not measurable" in caplog.text
+    assert "too sparse" not in caplog.text
+
+
+def test_a_last_epoch_that_drops_most_samples_is_told(tiny_config: Config, tmp_path: Path, caplog) -> None:
+    train(dataclasses.replace(tiny_config, num_epochs=2), tmp_path, ALONE, (0.0, 0.625))
+    assert "in the last epoch 62 % of the samples gave their own class a posterior of exactly 0" in caplog.text
+
+
+def test_other_processes_than_the_first_write_nothing(
+    tiny_config: Config, tmp_path: Path, caplog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = Processes(rank=1, world_size=2, device=torch.device("cpu"))
+    with caplog.at_level(logging.INFO, "wespeaker_qm"):
+        assert train(dataclasses.replace(tiny_config, num_epochs=2), tmp_path / "exp", second, (1.0, 1.0)) == []
+    assert not (tmp_path / "exp").exists()
+    assert not caplog.text
+    assert capsys.readouterr().err == ""
