@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wespeaker_qm.bench import head
+from wespeaker_qm.bench.cases import Case, HeadInput, simulate
+from wespeaker_qm.bench.head import head_report
+from wespeaker_qm.bench.head_plans import COSFACE, DENSE, FULL, QUICK, TOP_BISECTION, Contest, HeadPlan
 from wespeaker_qm.bench.memory import MIB, peak_in_child
 from wespeaker_qm.bench.opponents import arcface, bisection, cosface, top_bisection
-from wespeaker_qm.bench.problems import Case, Problem, simulate
 from wespeaker_qm.bench.timing import in_turn, paired_ratios
 from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.utils.errors import RecipeError
@@ -18,12 +19,14 @@ from wespeaker_qm.utils.errors import RecipeError
 TINY = Case(8, 16, 120, alpha=1.5, scale=10, margin=0.1, trained=False)
 
 
-def in_float64(case: Case) -> Problem:
+def in_float64(case: Case) -> HeadInput:
     embedding, prototypes, target = simulate(case)
-    return Problem(embedding.detach().double().requires_grad_(), prototypes.detach().double().requires_grad_(), target)
+    return HeadInput(
+        embedding.detach().double().requires_grad_(), prototypes.detach().double().requires_grad_(), target
+    )
 
 
-def assert_same(problem: Problem, loss: torch.Tensor, expected: torch.Tensor) -> None:
+def assert_same(problem: HeadInput, loss: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-10)
     leaves = (problem.embedding, problem.prototypes)
     gradients, wanted_gradients = (torch.autograd.grad(each, leaves, retain_graph=True) for each in (loss, expected))
@@ -83,27 +86,27 @@ def test_the_child_measures_an_allocation() -> None:
 
 def test_the_report_has_every_row_and_bound() -> None:
     huge = TINY._replace(num_classes=300)
-    plan = head.Plan(
-        rows=(head.Row(TINY, {head.COSFACE: math.inf, head.DENSE: 0.0, head.TOP_BISECTION: None}),),
+    plan = HeadPlan(
+        contests=(Contest(TINY, {COSFACE: math.inf, DENSE: 0.0, TOP_BISECTION: None}),),
         memory=(huge,),
         growth=(TINY, huge),
     )
-    report = head.head_report(plan, rounds=1)
-    (met,) = [line for line in report.splitlines() if head.COSFACE in line and " inf " in line]
+    report = head_report(plan, rounds=1)
+    (met,) = [line for line in report.splitlines() if COSFACE in line and " inf " in line]
     assert met.rstrip("| ").endswith("met") and "NOT" not in met
-    (missed,) = [line for line in report.splitlines() if head.DENSE in line]
+    (missed,) = [line for line in report.splitlines() if DENSE in line]
     assert "NOT met" in missed
-    assert head.TOP_BISECTION in report
+    assert TOP_BISECTION in report
     assert "peak MiB" in report
     assert report.count("8, 16, 300") >= 1
 
 
 def test_the_plans_have_the_bounds_of_the_table() -> None:
-    bounds = [bound for row in head.FULL.rows for bound in row.bounds.values() if bound is not None]
+    bounds = [bound for contest in FULL.contests for bound in contest.bounds.values() if bound is not None]
     assert sorted(bounds) == sorted([0.65, 0.85, 0.1, 0.5, 0.4, 0.5, 0.06, 0.25, 0.55, 0.4, 0.45, 0.35, 1.4, 1.4, 1.4])
-    assert [case.num_classes for case in head.FULL.growth] == [10_000, 100_000, 1_000_000]
+    assert [case.num_classes for case in FULL.growth] == [10_000, 100_000, 1_000_000]
 
 
 def test_no_rounds_are_refused() -> None:
     with pytest.raises(RecipeError, match="--rounds: found 0, expected at least 1"):
-        head.head_report(head.QUICK, 0)
+        head_report(QUICK, 0)

@@ -10,7 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wespeaker_qm.bench.problems import Case, simulate
+from wespeaker_qm.bench.cases import Case, simulate
 from wespeaker_qm.losses import candidates, linear
 from wespeaker_qm.losses.alpha import alpha_divergence_loss, alpha_softargmax, target_log_reference
 from wespeaker_qm.losses.gradients import in_range

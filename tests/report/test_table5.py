@@ -13,7 +13,7 @@ from wespeaker_qm.evaluate.results import Resampling
 from wespeaker_qm.report.evaluation import CorpusCard
 from wespeaker_qm.report.loss_card import LossCard
 from wespeaker_qm.report.table5 import conclusion, measure, read_written, table5, table5_rows, write_table5
-from wespeaker_qm.report.table5_rows import Row, Table, collect, read_run, read_table
+from wespeaker_qm.report.table5_rows import Table5, Table5Row, collect, read_measured, read_table
 from wespeaker_qm.utils.checksums import ChecksumError, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -94,12 +94,12 @@ CARDS = {
     "good": LossCard(name="ArcFace", alpha=None, scale=32.0, margin=0.2),
     "bad": LossCard(name="Q-Margin", alpha=1.5, scale=10.0, margin=0.1),
 }
-TABLE = Table(
+TABLE = Table5(
     paper="The paper",
     training_set="Theirs",
     test_set="Hard",
     rows=[
-        Row(
+        Table5Row(
             card=card, loss=Path(f"conf/loss/{run}.yaml"), paper_tar=dict.fromkeys((1e-3, 1e-4), 0.8662 - position / 10)
         )
         for position, (run, card) in enumerate(CARDS.items())
@@ -138,7 +138,7 @@ def runs(tmp_path):
 
 
 def test_a_run_is_its_scores_and_its_training(runs):
-    run = read_run(runs / "bad", CORPUS)
+    run = read_measured(runs / "bad", CORPUS)
     assert run.trained == LossCard(name="Q-Margin", alpha=1.5, scale=16.0, margin=0.1)
     assert run.amount == "12,345 samples, 6.8 minutes"
     assert len(run.trials) == len(run.scores) == 45
@@ -157,7 +157,7 @@ def test_a_run_is_its_scores_and_its_training(runs):
 def test_a_run_of_something_else_is_refused(runs, changes, message):
     write_run(runs, "bad", CARDS["bad"], **changes)
     with pytest.raises(RecipeError, match=rf"bad/metrics\.json: {message}"):
-        read_run(runs / "bad", CORPUS)
+        read_measured(runs / "bad", CORPUS)
 
 
 def test_missing_rows_are_named_or_left_out(runs):

@@ -39,7 +39,7 @@ from wespeaker_qm.utils.errors import RecipeError
 STAGES = ("read", "change speed", "augment", "fbank")
 
 
-class Plan(NamedTuple):
+class LoaderPlan(NamedTuple):
     """What is measured.
 
     Attributes:
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
     num_workers: int
 
 
-def loader_report(plan: Plan) -> str:
+def loader_report(plan: LoaderPlan) -> str:
     """Measure, each table in a process of its own, and say how it went, in Markdown.
 
     Raises:
@@ -119,7 +119,7 @@ def _cells(ratio: Quartiles | None) -> list[str]:
     return [f"{ratio.median:.2f}", f"{ratio.lower:.2f} to {ratio.upper:.2f}"]
 
 
-def _open(plan: Plan) -> tuple[TrainingSet, BatchPlan]:
+def _open(plan: LoaderPlan) -> tuple[TrainingSet, BatchPlan]:
     fbank = build_fbank(plan.config, dither=plan.config.dataset_args.fbank_args.dither)
     training = open_training_set(plan.config, plan.data_dir, fbank)
     batches = BatchPlan(
@@ -134,7 +134,7 @@ def _open(plan: Plan) -> tuple[TrainingSet, BatchPlan]:
     return training, batches
 
 
-def time_stages(plan: Plan) -> tuple[dict[str, float], Quartiles]:
+def time_stages(plan: LoaderPlan) -> tuple[dict[str, float], Quartiles]:
     """Stage -> median milliseconds a sample; and torchaudio's time for features over ours. Changes the process."""
     import torchaudio.compliance.kaldi as kaldi  # type: ignore[import-untyped]
 
@@ -189,7 +189,7 @@ def _stage_times(training: TrainingSet, identifier: BatchId) -> list[float]:
     return [1e3 * (end - start) for start, end in itertools.pairwise(clock)]
 
 
-def _training_step(plan: Plan, num_classes: int, *, channels_last: bool) -> Callable[[Tensor, Tensor], object]:
+def _training_step(plan: LoaderPlan, num_classes: int, *, channels_last: bool) -> Callable[[Tensor, Tensor], object]:
     """Forward, backward and update of a new network on the device of the training."""
     torch.manual_seed(plan.config.seed)
     device = choose_device(plan.config.device)
@@ -212,7 +212,7 @@ def _training_step(plan: Plan, num_classes: int, *, channels_last: bool) -> Call
     return step
 
 
-def time_network(plan: Plan) -> tuple[float, Quartiles | None, Quartiles]:
+def time_network(plan: LoaderPlan) -> tuple[float, Quartiles | None, Quartiles]:
     """Samples a second of training; contiguous / channels-last time; batch norm / folded time. Changes the process."""
     args = plan.config.dataset_args
     if plan.config.num_threads is not None:
@@ -243,7 +243,7 @@ def time_network(plan: Plan) -> tuple[float, Quartiles | None, Quartiles]:
     return consumed, step_ratio, paired_ratios(compared["norm"], compared["folded"])
 
 
-def wait_for_data(plan: Plan) -> tuple[float, float, int | None]:
+def wait_for_data(plan: LoaderPlan) -> tuple[float, float, int | None]:
     """Mean seconds waited in a step, mean seconds of a step, and the most private bytes of a loader process."""
     if plan.config.num_threads is not None:
         torch.set_num_threads(plan.config.num_threads)

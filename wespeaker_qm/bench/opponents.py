@@ -2,8 +2,8 @@
 
 Legend: B embeddings, C classes, D dimensions, theta logits, y target, q_y = exp(-s m), a = alpha - 1.
 
-All take embedding (B, D), prototypes (C, D) of any norms and target (B,), hold the normalised prototypes and the logits
-(B, C), as nearly all published code does, and return the mean loss.
+All take prototypes of any norms, hold the normalised prototypes and the logits (B, C), as nearly all published code
+does, and return the mean loss.
 """
 
 import math
@@ -19,7 +19,15 @@ TOP_SHARE = 0.05  # of the classes that the paper keeps
 
 
 def cosface(embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float, margin: float) -> Tensor:
-    """CosFace (Wang et al., 2018) as commonly written: cross-entropy of s (cos - m onehot)."""
+    """CosFace (Wang et al., 2018) as commonly written: cross-entropy of s (cos - m onehot).
+
+    Args:
+        embedding: (B, D).
+        prototypes: (C, D).
+        target: (B,).
+        scale: s.
+        margin: m.
+    """
     cosine = F.linear(F.normalize(embedding), F.normalize(prototypes))
     cosine[torch.arange(len(target)), target] -= margin
     return F.cross_entropy(scale * cosine, target)
@@ -29,6 +37,13 @@ def arcface(embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float,
     """ArcFace (Deng et al., 2019) in the steps of WeSpeaker's ``ArcMarginProduct``.
 
     The margin is computed for all classes and chosen by a one-hot matrix; below cos = -cos(m) the penalty is linear.
+
+    Args:
+        embedding: (B, D).
+        prototypes: (C, D).
+        target: (B,).
+        scale: s.
+        margin: m, an angle.
     """
     cosine = F.linear(F.normalize(embedding), F.normalize(prototypes))
     sine = torch.sqrt(1.0 - torch.pow(cosine, 2))
@@ -74,6 +89,14 @@ def top_bisection(
 
     The target is one of them always. Exact where the support fits into 5 % (the paper's Proposition 1). The paper sorts
     in half precision, which a CPU does more slowly: here the logits are ranked as they are.
+
+    Args:
+        embedding: (B, D).
+        prototypes: (C, D).
+        target: (B,).
+        alpha: above 1.
+        scale: s.
+        margin: m.
     """
     logits = scale * F.linear(F.normalize(embedding), F.normalize(prototypes))
     ranked = logits.detach().scatter(1, target[:, None], torch.inf)

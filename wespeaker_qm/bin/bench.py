@@ -4,7 +4,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from wespeaker_qm.bench import head, loader
+from wespeaker_qm.bench.head import head_report
+from wespeaker_qm.bench.head_plans import FULL, QUICK
+from wespeaker_qm.bench.loader import LoaderPlan, loader_report
 from wespeaker_qm.config import load_config
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.layout import DataFolder
@@ -63,14 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _head_report(args: argparse.Namespace) -> str:
-    return head.head_report(head.QUICK if args.quick else head.FULL, args.rounds, keep_pages=args.keep_pages)
+    return head_report(QUICK if args.quick else FULL, args.rounds, keep_pages=args.keep_pages)
 
 
 def _loader_report(args: argparse.Namespace) -> str:
     config = load_config(args.config, args.set)
-    plan = loader.Plan(config, args.data.path, args.batch_size, args.rounds, args.steps, args.num_workers)
+    plan = LoaderPlan(config, args.data.path, args.batch_size, args.rounds, args.steps, args.num_workers)
     with reading(args.data):
-        return loader.loader_report(plan)
+        return loader_report(plan)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -232,6 +232,7 @@ def in_table_order(figures: Iterable[Figure]) -> list[Figure]:
 def readings_to_json(readings: Mapping[Figure, Reading | None]) -> dict[str, Any]:
     """Readings as plain values, those at rates by rate; None for what is not measurable.
 
+    >>> from wespeaker_qm.evaluate.operating_points import EqualErrorRate
     >>> readings_to_json({Figure(EER): EqualErrorRate(0.25, 0.5), Figure(ACT_DCF, 0.01): 0.75})
     {'eer': 0.25, 'eer_threshold': 0.5, 'act_dcf': {'0.01': 0.75}}
     """

@@ -52,7 +52,14 @@ def bayes_threshold(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> 
 
 
 def act_dcf(roc: RocSteps, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> float:
-    """The normalised detection cost of deciding at :func:`bayes_threshold`: minDCF and the loss by miscalibration."""
+    """The normalised detection cost of deciding at :func:`bayes_threshold`: minDCF and the loss by miscalibration.
+
+    Args:
+        roc: operating points; thresholds are log-likelihood ratios.
+        p_target: prior probability of a target, in (0, 1).
+        c_miss: cost of a miss.
+        c_fa: cost of a false accept.
+    """
     # Accepted are scores >= the threshold; the thresholds of the points fall.
     point = int(np.searchsorted(-roc.threshold, -bayes_threshold(p_target, c_miss, c_fa), side="right")) - 1
     point = max(point, 0)

@@ -179,7 +179,14 @@ def tar_at_far(roc: RocSteps, far: float) -> OperatingPoint | None:
 
 
 def best_at_far(roc: RocSteps, far: float) -> OperatingPoint:
-    """The same, measurable or not."""
+    """The largest TAR at any threshold whose FAR is at most ``far``, also where so few trials cannot measure it.
+
+    With fewer than 1/far non-target trials it is the TAR without a single false accept, which says little of ``far``.
+    What needs a number for every draw of the trials, as the bootstrap does, takes this one.
+
+    >>> best_at_far(roc_steps([0.9, 0.5, 0.5, 0.1], [True, True, False, False]), 0.1)
+    OperatingPoint(threshold=0.9, far=0.0, tar=0.5, false_accepts=0)
+    """
     highest = int(np.searchsorted(roc.far, far, side="right")) - 1
     best = int(np.searchsorted(roc.true_accepts, roc.true_accepts[highest], side="left"))
     return OperatingPoint(
@@ -246,6 +253,12 @@ def min_dcf(roc: RocSteps, p_target: float, c_miss: float = 1.0, c_fa: float = 1
     """The smallest cost c_miss p_target FRR + c_fa (1 - p_target) FAR over all thresholds.
 
     Normalised by the cost of the better of "accept everything" and "reject everything" (NIST SRE 2016), so in [0, 1].
+
+    Args:
+        roc: operating points; the vertices of the convex hull have the same smallest cost.
+        p_target: prior probability of a target, in (0, 1).
+        c_miss: cost of a miss.
+        c_fa: cost of a false accept.
     """
     cost = c_miss * p_target * roc.frr + c_fa * (1 - p_target) * roc.far
     best = int(np.argmin(cost))

@@ -24,7 +24,7 @@ from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class PageTable:
     """A table of text; the first cell of a row is its heading."""
 
     header: list[str]
@@ -103,7 +103,7 @@ def _content(runs: list[Run], data: Path, base: Path, table5: Path | None) -> di
             {"name": run.name, "training": run.metrics["training"], "provenance": run.metrics["provenance"]}
             for run in runs
         ],
-        "config": Table(header, rows),
+        "config": PageTable(header, rows),
         "sets": _sets(data),
         "errors": errors,
         "plots": plots,
@@ -126,7 +126,7 @@ def _array(values: list[float]) -> Any:
     return np.array(values)
 
 
-def _list_table(runs: list[Run], trial_list: str) -> Table:
+def _list_table(runs: list[Run], trial_list: str) -> PageTable:
     """A line a figure, a column a system."""
     columns: dict[str, dict[Figure, str]] = {}
     for run in runs:
@@ -135,7 +135,7 @@ def _list_table(runs: list[Run], trial_list: str) -> Table:
                 columns[_label(runs, run, name)] = _figures(system)
     figures = in_table_order(figure for cells in columns.values() for figure in cells)
     rows = [[figure.name, *(cells.get(figure, "") for cells in columns.values())] for figure in figures]
-    return Table(["figure", *columns], rows)
+    return PageTable(["figure", *columns], rows)
 
 
 def _figures(system: dict[str, Any]) -> dict[Figure, str]:
@@ -147,12 +147,12 @@ def _figures(system: dict[str, Any]) -> dict[Figure, str]:
     }
 
 
-def _comparisons(runs: list[Run]) -> Table | None:
+def _comparisons(runs: list[Run]) -> PageTable | None:
     """Of the systems of one run."""
     return _comparison_table(runs[0].headline["comparisons"]) if len(runs) == 1 else None
 
 
-def _comparison_table(comparisons: list[dict[str, Any]]) -> Table | None:
+def _comparison_table(comparisons: list[dict[str, Any]]) -> PageTable | None:
     rows = []
     for each in comparisons:
         figure = figure_named(each["figure"])
@@ -165,19 +165,19 @@ def _comparison_table(comparisons: list[dict[str, Any]]) -> Table | None:
                     show_p_value(each["p_holm"]),
                 ]
             )
-    return Table(["difference", "estimate and interval", "p", "p, all pairs (Holm)"], rows) if rows else None
+    return PageTable(["difference", "estimate and interval", "p", "p, all pairs (Holm)"], rows) if rows else None
 
 
-def _table5_comparisons(path: Path) -> Table | None:
+def _table5_comparisons(path: Path) -> PageTable | None:
     return _comparison_table(read_written(path)["comparisons"])
 
 
-def _table5(path: Path) -> Table:
+def _table5(path: Path) -> PageTable:
     content = read_written(path)
-    return Table(content["header"], content["rows"])
+    return PageTable(content["header"], content["rows"])
 
 
-def _sets(data: Path) -> Table:
+def _sets(data: Path) -> PageTable:
     """Utterances, speakers and hours of the sets of the corpus."""
     info = CorpusInfo.load(data)
     rows = []
@@ -190,7 +190,7 @@ def _sets(data: Path) -> Table:
         rows.append(
             [name, f"{len(speaker):,}", f"{len(set(speaker.values())):,}", "" if hours is None else f"{hours:,.2f}"]
         )
-    return Table(["set", "recordings", "speakers or kinds", "hours"], rows)
+    return PageTable(["set", "recordings", "speakers or kinds", "hours"], rows)
 
 
 def _render(content: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from wespeaker_qm.report.det_plot import det_plot
 from wespeaker_qm.report.evaluation import CorpusCard
 from wespeaker_qm.report.latex import latex_text
 from wespeaker_qm.report.plotting import save_plot
-from wespeaker_qm.report.table5_rows import Measured, Row, Table
+from wespeaker_qm.report.table5_rows import Measured, Table5, Table5Row
 from wespeaker_qm.report.tables import comparison_table, markdown_table
 from wespeaker_qm.report.text import counts, intervals_note, per_cent, show_figure
 from wespeaker_qm.trials.speakers import trial_speakers
@@ -43,7 +43,7 @@ def read_written(path: Path) -> dict[str, Any]:
 
 
 def measure(
-    results: list[Measured | None], rows: list[Row], speaker: Mapping[str, str], resampling: Resampling | None
+    results: list[Measured | None], rows: list[Table5Row], speaker: Mapping[str, str], resampling: Resampling | None
 ) -> ListResult:
     """Figures, intervals and differences of all rows that were trained, on the same resamples; by name of the run.
 
@@ -66,7 +66,7 @@ def measure(
 
 
 def table5_rows(
-    table: Table, results: list[Measured | None], measured: ListResult, corpus: CorpusCard
+    table: Table5, results: list[Measured | None], measured: ListResult, corpus: CorpusCard
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows, every column under the name of its corpus.
 
@@ -92,7 +92,7 @@ def table5_rows(
     return header, rows
 
 
-def table5(table: Table, results: list[Measured | None], measured: ListResult, corpus: CorpusCard) -> str:
+def table5(table: Table5, results: list[Measured | None], measured: ListResult, corpus: CorpusCard) -> str:
     """The table in Markdown, with the corpus in its title, its columns and its notes.
 
     Args:
@@ -149,7 +149,7 @@ def _measured_cells(system: SystemResult) -> list[str]:
     return [show_figure(figure, system.value(figure), system.sureness(figure)) for figure in figures]
 
 
-def _notes(table: Table, results: list[Measured | None]) -> str:
+def _notes(table: Table5, results: list[Measured | None]) -> str:
     """One line for each run: amount of training, and where its settings differ from the paper's."""
     lines = []
     for row, result in zip(table.rows, results, strict=True):
@@ -159,13 +159,13 @@ def _notes(table: Table, results: list[Measured | None]) -> str:
     return "Training here:\n\n" + "\n".join(lines)
 
 
-def _differs(row: Row, result: Measured | None) -> bool:
+def _differs(row: Table5Row, result: Measured | None) -> bool:
     """Whether the run was trained with other settings than the paper's."""
     return result is not None and result.trained != row.card
 
 
 def write_table5(
-    table: Table,
+    table: Table5,
     results: list[Measured | None],
     corpus: CorpusCard,
     folder: Path,

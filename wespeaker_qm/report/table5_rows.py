@@ -23,7 +23,7 @@ from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class Table5Row:
     """One loss of the table."""
 
     card: LossCard
@@ -40,13 +40,13 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
+class Table5:
     """``conf/table5.yaml``."""
 
     paper: str
     training_set: str
     test_set: str
-    rows: list[Row]
+    rows: list[Table5Row]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +63,7 @@ class Measured:
     """(N,) of the trained system."""
 
 
-def read_table(path: Path | str) -> Table:
+def read_table(path: Path | str) -> Table5:
     """Read the rows and the paper's values.
 
     Raises:
@@ -72,14 +72,14 @@ def read_table(path: Path | str) -> Table:
     content = read_yaml_mapping(shipped(path))
     try:
         rows = [
-            Row(
+            Table5Row(
                 card=LossCard(name=row["name"], alpha=row["alpha"], scale=row["scale"], margin=row["margin"]),
                 loss=Path(row["loss"]),
                 paper_tar={float(far): value / 100 for far, value in row["paper_tar_per_cent"].items()},
             )
             for row in content["rows"]
         ]
-        table = Table(
+        table = Table5(
             paper=content["paper"],
             training_set=content["paper_training_set"],
             test_set=content["paper_test_set"],
@@ -99,7 +99,7 @@ def read_table(path: Path | str) -> Table:
     return table
 
 
-def read_run(exp_dir: Path, corpus: CorpusCard) -> Measured:
+def read_measured(exp_dir: Path, corpus: CorpusCard) -> Measured:
     """Read what an evaluated run achieved on the headline list of ``corpus``.
 
     Raises:
@@ -132,7 +132,7 @@ def read_run(exp_dir: Path, corpus: CorpusCard) -> Measured:
     )
 
 
-def collect(table: Table, exp_root: Path, corpus: CorpusCard, partial: bool = False) -> list[Measured | None]:
+def collect(table: Table5, exp_root: Path, corpus: CorpusCard, partial: bool = False) -> list[Measured | None]:
     """Read the run of every row.
 
     Args:
@@ -153,7 +153,7 @@ def collect(table: Table, exp_root: Path, corpus: CorpusCard, partial: bool = Fa
             f"{len(missing)} of {len(table.rows)} rows of Table 5 have no metrics.json. Train and evaluate them "
             f"(`./run.sh --table5 true` does all), or give --partial true for the table without them:{commands}"
         )
-    results = [None if row in missing else read_run(exp_root / row.run, corpus) for row in table.rows]
+    results = [None if row in missing else read_measured(exp_root / row.run, corpus) for row in table.rows]
     first, *others = [result.trials for result in results if result is not None]
     for trials in others:
         if not trials.same_trials(first):

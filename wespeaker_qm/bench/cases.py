@@ -31,7 +31,7 @@ class Case(NamedTuple):
     margin_type: MarginType = "reference"
 
 
-class Problem(NamedTuple):
+class HeadInput(NamedTuple):
     """embedding (B, D), prototypes (C, D), both leaves that require gradients, and target (B,)."""
 
     embedding: Tensor
@@ -39,7 +39,7 @@ class Problem(NamedTuple):
     target: Tensor
 
 
-def simulate(case: Case, seed: int = 0) -> Problem:
+def simulate(case: Case, seed: int = 0) -> HeadInput:
     """Draw a batch and prototypes; the same ones for the same case and seed.
 
     At the start prototypes are Xavier-uniform and embeddings normal. Trained is simulated: a target's cosine is
@@ -56,7 +56,7 @@ def simulate(case: Case, seed: int = 0) -> Problem:
         embedding = _near(F.normalize(prototypes[target]), embedding, generator)
     else:
         torch.nn.init.xavier_uniform_(prototypes, generator=generator)
-    return Problem(embedding.requires_grad_(), prototypes.requires_grad_(), target)
+    return HeadInput(embedding.requires_grad_(), prototypes.requires_grad_(), target)
 
 
 def _fill_trained(prototypes: Tensor, generator: torch.Generator) -> None:
