@@ -13,7 +13,9 @@ import torch
 from wespeaker_qm.config import load_config
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.report.training_history import read_training_history
-from wespeaker_qm.score.calibration import Calibration, EerCheck, load, save
+from wespeaker_qm.score.calibration import Calibration
+from wespeaker_qm.score.calibration_check import EerCheck
+from wespeaker_qm.score.calibration_file import load_calibration, save_calibration
 from wespeaker_qm.score.cosine import load_mean
 from wespeaker_qm.train.log import LogWriter
 from wespeaker_qm.trials.score_files import read_scores, write_scores
@@ -90,7 +92,7 @@ def _write_calibration(folder: Path, seed: int) -> None:
         measures=[], low=[], high=[], centre=[], target_mean=float(seed), nontarget_mean=-1.25, target_slope=[],
         nontarget_slope=[], deviation=3.5, base=(1.0, -0.75), full=(1.0, -0.75),
     )  # fmt: skip
-    save(folder / "calibration.json", model, {"all": EerCheck(0.1, 0.1, 1e-9, 0.5)})
+    save_calibration(folder / "calibration.json", model, {"all": EerCheck(0.1, 0.1, 1e-9, 0.5)})
 
 
 def _write_config(folder: Path, seed: int) -> None:
@@ -130,7 +132,7 @@ CASES = {
     "scores": Case(_write_text_score, ("x.score", "x.score.npz"), _read_score),
     "scores without a text": Case(_write_lone_cache, ("x.score.npz",), _read_score),
     "calibration.json": Case(
-        _write_calibration, ("calibration.json",), lambda folder: load(folder / "calibration.json")
+        _write_calibration, ("calibration.json",), lambda folder: load_calibration(folder / "calibration.json")
     ),
     "train_log.jsonl": Case(
         _write_log, ("train_log.jsonl",), lambda folder: vars(read_training_history(folder / "train_log.jsonl"))

@@ -12,7 +12,9 @@ import pytest
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
 from wespeaker_qm.report.table5_rows import read_table
-from wespeaker_qm.score.calibration import CalibrationError, EerCheck, load, save
+from wespeaker_qm.score.calibration_check import EerCheck
+from wespeaker_qm.score.calibration_file import load_calibration, save_calibration
+from wespeaker_qm.score.calibration_fit import CalibrationError
 from wespeaker_qm.stages import calibrating
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.score_files import read_scores
@@ -507,13 +509,13 @@ def calibrated():
 
 def test_a_calibration_that_invents_is_told_beside_the_figures(calibrated):
     path = RUN / "scores" / "calibration.json"
-    model, checks = load(path)
+    model, checks = load_calibration(path)
     assert set(checks) == {"near", "all"}
     assert not any(check.notes() for check in checks.values())
     assert main(EVALUATE) == 0
     assert "notes" not in metrics_of(RUN)
     assert "EER 17.50 %" not in (RUN / "report.md").read_text()
-    save(path, model, checks | {"near": EerCheck(0.175, 0.0115, 0.01, 0.5)})
+    save_calibration(path, model, checks | {"near": EerCheck(0.175, 0.0115, 0.01, 0.5)})
     assert main(EVALUATE) == 0
     (note,) = metrics_of(RUN)["notes"]
     assert note.startswith("List near: EER 17.50 % before calibration and 1.15 % after it")
@@ -553,7 +555,7 @@ def test_calibrated_scores_of_earlier_versions_are_left_out_and_made_anew(calibr
     monkeypatch.setitem(STAGE_VERSIONS, "calibrate", 7)  # as a run of an earlier version: its marker has another
     assert main(["calibrate", *calibrated]) == 0
     assert "skipped" not in capsys.readouterr().out
-    assert load(path)
+    assert load_calibration(path)
     assert main(EVALUATE) == 0
     assert list(metrics_of(RUN)["trial_lists"]["near"]["systems"]) == ["trained", "asnorm", "calibrated"]
 
@@ -562,7 +564,7 @@ def test_calibration_by_the_score_alone_leaves_the_order_of_trials(calibrated):
     assert main(["calibrate", *calibrated, "--quality", "false"]) == 0
     before, after = (read_scores(RUN / "scores" / f"near.{name}.score").scores for name in ("asnorm", "calibrated"))
     np.testing.assert_array_equal(np.argsort(before, kind="stable"), np.argsort(after, kind="stable"))
-    assert load(RUN / "scores" / "calibration.json")[0].measures == []
+    assert load_calibration(RUN / "scores" / "calibration.json")[0].measures == []
 
 
 def test_a_calibration_that_fails_leaves_no_scores_of_another(calibrated, capsys, monkeypatch):

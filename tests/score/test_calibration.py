@@ -1,7 +1,6 @@
 """Calibration: log-likelihood ratios where they are known; measures that help where they do, and never decide."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -9,21 +8,12 @@ from sklearn.linear_model import LogisticRegression
 
 from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
-from wespeaker_qm.score import calibration
-from wespeaker_qm.score.calibration import (
-    RIDGE,
-    CalibrationError,
-    EerCheck,
-    check_eer,
-    choose,
-    fit,
-    load,
-    quality,
-    save,
-)
+from wespeaker_qm.score import calibration_fit
+from wespeaker_qm.score.calibration import quality
+from wespeaker_qm.score.calibration_check import EerCheck, check_eer
+from wespeaker_qm.score.calibration_fit import RIDGE, CalibrationError, choose, fit
 from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 
 def normal_scores(count, distance=2.0, seed=0):
@@ -170,7 +160,7 @@ def test_what_measures_may_change_is_bounded():
     np.testing.assert_array_equal(both, model.apply(line, edge))
     assert (anywhere != edge).any(axis=(1, 2)).mean() > 0.9
     steep = dataclasses.replace(model, target_slope=[50.0, 0.0, 0.0])
-    separation = steep._conditional(anywhere)[0]
+    separation = steep.conditional(anywhere)[0]
     assert (separation.min(), separation.max()) == (0.5, 2.0)
     inside = rng.uniform(model.low, model.high, (200, 2, 3)).transpose(0, 2, 1)
     equal = np.repeat(inside.mean(axis=2, keepdims=True), 2, axis=2)
@@ -272,7 +262,7 @@ def test_speakers_whom_measures_only_name_leave_the_score_alone():
 )
 def test_measures_must_help_by_more_than_a_standard_error(monkeypatch, falls, chosen):
     costs = iter([0.5 - fall for fold in zip([0.0] * 5, *falls, strict=True) for fall in fold])
-    monkeypatch.setattr(calibration, "cllr", lambda *_: next(costs))
+    monkeypatch.setattr(calibration_fit, "cllr", lambda *_: next(costs))
     choice = choose(*pieces(10, num_speakers=20, cut=False))
     assert choice.num_measures == chosen
     assert choice.cllr == pytest.approx({0: 0.5, 1: 0.5 - np.mean(falls[0]), 3: 0.5 - np.mean(falls[1])})
@@ -306,29 +296,10 @@ def test_a_constant_measure_changes_nothing():
     )
 
 
-def test_saves_what_it_is(tmp_path):
+def test_measures_that_the_model_needs_must_be_there():
     scores, q, is_target, _ = pieces(8, num_speakers=20, cut=False)
-    path = tmp_path / "calibration.json"
-    checks = {"all": EerCheck(0.1, 0.11, 0.02, 0.5)}
-    for each in (q, alone(scores)):
-        model = fit(scores, each, is_target)
-        save(path, model, checks)
-        assert load(path) == (model, checks)
     with pytest.raises(ValueError, match="1 quality measures, expected 3"):
         fit(scores, q, is_target).apply(scores, q[:, :1])
-
-
-def test_refuses_files_of_earlier_versions(tmp_path):
-    path, version = tmp_path / "calibration.json", STAGE_VERSIONS["calibrate"]
-    with pytest.raises(RecipeError, match="no such file; calibrate the run again"):
-        load(path)
-    path.write_text(json.dumps({"features": ["score"], "mean": [0], "deviation": [1], "weight": [1], "bias": 0}))
-    with pytest.raises(RecipeError, match=rf"found version 1, expected {version}.*could decide alone.*--stage 7"):
-        load(path)
-    for content in ({"version": version}, {"version": version, "model": {}, "lists": {}}, []):
-        path.write_text(json.dumps(content))
-        with pytest.raises(RecipeError, match="not a calibration"):
-            load(path)
 
 
 def test_scores_that_only_quality_explains_are_refused():

@@ -9,7 +9,7 @@ from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.lock import LOCK, unlock_all
 from wespeaker_qm.utils.ownership import claim
-from wespeaker_qm.utils.stage import alone, refuse, stage
+from wespeaker_qm.utils.stage import alone, refuse_foreign_outputs, stage
 
 
 @pytest.fixture
@@ -107,12 +107,12 @@ def test_a_file_of_somebody_else_is_refused_and_nothing_touched(marker, tmp_path
 
 
 def test_what_would_be_refused_is_refused_ahead_of_other_stages(marker, tmp_path):
-    refuse(marker)
+    refuse_foreign_outputs(marker)
     (tmp_path / "out").write_text("mine")
     with pytest.raises(RecipeError, match=r"(?s)nothing has been touched:.*out"):
-        refuse(marker)
+        refuse_foreign_outputs(marker)
     marker.write()  # so it is the stage's own
-    refuse(marker)
+    refuse_foreign_outputs(marker)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".done", "out"]
 
 

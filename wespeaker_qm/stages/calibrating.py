@@ -9,16 +9,10 @@ from numpy.typing import NDArray
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.packing.reader import ShardReader
-from wespeaker_qm.score.calibration import (
-    Calibration,
-    CalibrationError,
-    EerCheck,
-    check_eer,
-    choose,
-    fit,
-    quality,
-    save,
-)
+from wespeaker_qm.score.calibration import Calibration, quality
+from wespeaker_qm.score.calibration_check import EerCheck, check_eer
+from wespeaker_qm.score.calibration_file import save_calibration
+from wespeaker_qm.score.calibration_fit import CalibrationError, choose, fit
 from wespeaker_qm.score.cohort import check_apart, cohort_sources, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import cohort_statistics, normalised_scores, quality_measures
@@ -100,7 +94,7 @@ def calibrate(
                 remove(path)
             model = _fit(data, run, info, info.validation, num_nearest, with_quality)
             checks = {name: _apply(model, data, run, info, name, scores) for name in info.trials}
-            save(run.calibration, model, checks)
+            save_calibration(run.calibration, model, checks)
     except CalibrationError as error:
         logger.warning("stage calibrate: skipped, because %s", error)
 

@@ -13,7 +13,7 @@ from wespeaker_qm.report.evaluation_files import write_evaluation
 from wespeaker_qm.report.loss_card import loss_card
 from wespeaker_qm.report.markdown import list_table
 from wespeaker_qm.report.training_history import read_training_history
-from wespeaker_qm.score.calibration import load as load_calibration
+from wespeaker_qm.score.calibration_file import load_calibration
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_paths import CALIBRATED, VARIANTS, present_variants

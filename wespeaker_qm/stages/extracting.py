@@ -22,7 +22,7 @@ from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
-from wespeaker_qm.utils.stage import reads_data, refuse, stage
+from wespeaker_qm.utils.stage import reads_data, refuse_foreign_outputs, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.vectors import write_vectors
 
@@ -79,7 +79,7 @@ def extract(*, data: DataFolder, run: RunFolder, system: SystemName | int = "ave
             version=STAGE_VERSIONS["extract"],
             checks_outputs=True,
         )
-        refuse(jobs[name])  # of the last set, too, before hours go into the first
+        refuse_foreign_outputs(jobs[name])  # of the last set, too, before hours go into the first
     if embedding.absent is not None:
         _keep_or_leave_out(embedding.absent, embedding.run, jobs)
         return

@@ -106,7 +106,7 @@ def reads_data(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
     return reader
 
 
-def refuse(marker: DoneMarker) -> None:
+def refuse_foreign_outputs(marker: DoneMarker) -> None:
     """Only look, ahead of several stages: raise what :func:`stage` would raise of files that no stage made.
 
     Raises:
