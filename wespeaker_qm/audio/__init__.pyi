@@ -5,5 +5,11 @@ from .augment import reverberate as reverberate
 from .augment import spec_augment as spec_augment
 from .fbank import Fbank as Fbank
 from .fbank import normalise_mean as normalise_mean
+from .io import audio_info as audio_info
+from .io import read_audio as read_audio
+from .io import read_audio_at as read_audio_at
+from .io import write_wav as write_wav
+from .resample import resample_audio as resample_audio
 from .rir import simulate_rirs as simulate_rirs
+from .source import AudioError as AudioError
 from .speed import change_speed as change_speed

@@ -1,0 +1,5 @@
+"""Trial lists, their speakers and score files, as arrays."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+from .lists import Trial as Trial
+from .lists import make_trials as make_trials
+from .lists import read_trial_table as read_trial_table
+from .lists import write_trials as write_trials
+from .score_files import read_scores as read_scores
+from .score_files import write_scores as write_scores
+from .speakers import TrialSpeakers as TrialSpeakers
+from .speakers import speakers_by_folder as speakers_by_folder
+from .speakers import trial_speakers as trial_speakers
+from .systems import read_systems as read_systems
+from .table import ScoredTrials as ScoredTrials
+from .table import TrialTable as TrialTable
