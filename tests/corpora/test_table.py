@@ -61,7 +61,7 @@ def recipe_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_registered_corpus_is_prepared_and_packed_by_functions(recipe_dir: Path, tmp_path: Path, caplog: Any) -> None:
     caplog.set_level("INFO")
     data = DataFolder(tmp_path / "data")
-    stages.prepare(recipe_dir=recipe_dir, data=data, options={"pitch_hz": 200})
+    stages.prepare(recipe_dir=str(recipe_dir), data=data, options={"pitch_hz": 200})
     stages.pack(data=data, sample_rate=8000)
     assert CorpusInfo.load(data.info).name == "Tones"
     assert len(ShardReader(data.set("eval").shard_list)) == 6

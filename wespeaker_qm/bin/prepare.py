@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from wespeaker_qm.corpora.settings import declared, option_defaults
+from wespeaker_qm.corpora.settings import Setting, declared, option_defaults
 from wespeaker_qm.corpora.table import CORPORA, corpus_kind
 from wespeaker_qm.stages.preparing import prepare
 from wespeaker_qm.utils.arguments import PROCESSES
@@ -42,20 +43,16 @@ def add_dependent_arguments(parser: argparse.ArgumentParser, arguments: Sequence
     group = parser.add_argument_group(f"corpus {kind}")
     for name, setting in declared(CORPORA[kind].settings).items():
         if name in defaults:
-            default = defaults[name]
-            if setting.is_flag:
-                group.add_argument(f"--{name}", action="store_true", default=default, help=setting.help)
-                continue
-            shown = str(default).lower() if isinstance(default, bool) else default
-            # A default of no value, or one that the text itself gives, is not shown.
-            ending = "" if default is None or "(default" in setting.help else f" (default {shown})".replace("%", "%%")
-            group.add_argument(
-                f"--{name}",
-                type=setting.convert,
-                default=default,
-                metavar=setting.metavar,
-                help=f"{setting.help}{ending}",
-            )
+            how = {"action": "store_true"} if setting.is_flag else {"type": setting.convert, "metavar": setting.metavar}
+            group.add_argument(f"--{name}", default=defaults[name], help=_help(setting, defaults[name]), **how)
+
+
+def _help(setting: Setting, default: Any) -> str:
+    """The text of an option, with its default unless there is none or the text tells it."""
+    if default is None or setting.is_flag or "(default" in setting.help:
+        return setting.help
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    return f"{setting.help} (default {shown.replace('%', '%%')})"
 
 
 def _add_corpus_option(parser: argparse.ArgumentParser) -> None:

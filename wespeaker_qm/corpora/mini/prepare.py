@@ -33,8 +33,8 @@ from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 logger = logging.getLogger(__name__)
 
-_PLACES = ("downloads", "deb_dir", "packages", "without_tuxpaint")
-"""Settings that say where the packages are, and which; the others say what is made of them."""
+_NO_RECIPE = ("downloads", "deb_dir", "packages", "without_tuxpaint", "expected")
+"""Settings that say where the packages are, which, and what should come out; the others say what is made of them."""
 
 
 def prepare(settings: MiniSettings, *, data: DataFolder, recipe_dir: Path, num_workers: int) -> None:
@@ -102,8 +102,8 @@ def _write_augmentation(
 
 
 def _recipe(settings: MiniSettings) -> dict[str, Any]:
-    """What is made of the packages, wherever they are."""
-    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in _PLACES}
+    """The settings that say what is made of the packages."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in _NO_RECIPE}
 
 
 def _done_marker(

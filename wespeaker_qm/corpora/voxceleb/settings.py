@@ -46,7 +46,7 @@ class VoxcelebSettings:
         ),
     ] = True
     name: Annotated[str, Setting(str)]
-    """Name of the corpus."""
+    """Name of the corpus, for readers of the file: reports take that of the data folder."""
     description: Annotated[str, Setting(str)]
     """One line for reports."""
     sources: Annotated[dict[str, list[str]], Setting(str, from_yaml=lists_by_name(str))]
