@@ -18,7 +18,7 @@ from wespeaker_qm.score.calibration_fit import CalibrationError
 from wespeaker_qm.stages import calibrating
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.score_files import read_scores
-from wespeaker_qm.trials.score_paths import present_variants
+from wespeaker_qm.trials.variants import present_variants
 from wespeaker_qm.utils.checksums import checksum_path, remove_checked, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder

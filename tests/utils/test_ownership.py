@@ -5,7 +5,7 @@ import json
 import pytest
 
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.ownership import FIGURE_MARK, LEDGER, claim, refuse_figures, take_folder, write_json
+from wespeaker_qm.utils.ownership import LEDGER, PLOT_MARK, claim, refuse_plots, take_folder, write_json
 
 
 def test_what_was_claimed_may_be_replaced_and_nothing_else(tmp_path):
@@ -97,9 +97,9 @@ def test_a_list_of_results_replaces_an_empty_one_or_one_of_such_results(tmp_path
         write_json(path, [{"eer": 0.3}])
 
 
-def test_only_figures_of_ours_are_drawn_over(tmp_path):
-    (tmp_path / "ours.png").write_bytes(b"\x89PNG Software " + FIGURE_MARK.encode() + b" 1")
+def test_only_plots_of_ours_are_drawn_over(tmp_path):
+    (tmp_path / "ours.png").write_bytes(b"\x89PNG Software " + PLOT_MARK.encode() + b" 1")
     (tmp_path / "theirs.png").write_bytes(b"\x89PNG Software other 1")
-    refuse_figures([tmp_path / "ours.png", tmp_path / "none.png"])
+    refuse_plots([tmp_path / "ours.png", tmp_path / "none.png"])
     with pytest.raises(RecipeError, match=r"theirs\.png: exists, and is no figure of this program"):
-        refuse_figures([tmp_path / "ours.png", tmp_path / "theirs.png"])
+        refuse_plots([tmp_path / "ours.png", tmp_path / "theirs.png"])

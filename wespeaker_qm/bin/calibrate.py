@@ -3,7 +3,7 @@
 import argparse
 
 from wespeaker_qm.stages.calibrating import calibrate
-from wespeaker_qm.trials.score_paths import NORMALISED
+from wespeaker_qm.trials.variants import NORMALISED
 from wespeaker_qm.utils.arguments import true_or_false, whole_number
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 

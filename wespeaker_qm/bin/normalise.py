@@ -4,7 +4,7 @@ import argparse
 
 from wespeaker_qm.score.normalisation import TOP_N
 from wespeaker_qm.stages.normalising import normalise
-from wespeaker_qm.trials.score_paths import NORMALISED
+from wespeaker_qm.trials.variants import NORMALISED
 from wespeaker_qm.utils.arguments import whole_number
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from wespeaker_qm.trials.score_paths import VARIANTS
+from wespeaker_qm.trials.variants import VARIANTS
 from wespeaker_qm.utils.errors import RecipeError, nearest
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping

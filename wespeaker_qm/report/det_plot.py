@@ -1,8 +1,8 @@
 """The detection-error trade-off (DET) plot: misses against false accepts on normal-deviate (probit) axes.
 
-On these axes the curve of a system with normally distributed scores is a straight line, and the corner where banks
-live, a false-accept rate of 1e-4, has as much room as the equal error rate. The axes reach 1e-5 whatever the list;
-a curve is drawn only as far as its trials can show, one false accept in N non-target trials.
+On these axes the curve of a system with normally distributed scores is a straight line, and a false-accept rate of 1e-4
+(at which a bank would decide) has as much room as the equal error rate. The axes reach 1e-5 whatever the list; a curve
+is drawn only as far as its trials can show, one false accept in N non-target trials.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wespeaker_qm.utils.files import atomic_path
-from wespeaker_qm.utils.ownership import FIGURE_MARK
+from wespeaker_qm.utils.ownership import PLOT_MARK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +21,6 @@ def save_plot(plot: "Figure", path: Path | str, formats: Sequence[str] = ("png",
         with atomic_path(file) as temporary:
             # matplotlib picks the Agg or PDF backend by the format; a pyplot window is never involved.
             is_pdf = file.suffix == ".pdf"
-            by = {"Creator": FIGURE_MARK, "CreationDate": None} if is_pdf else {"Software": FIGURE_MARK}
+            by = {"Creator": PLOT_MARK, "CreationDate": None} if is_pdf else {"Software": PLOT_MARK}
             plot.savefig(temporary, metadata=by)
     return files

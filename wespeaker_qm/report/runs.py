@@ -12,8 +12,8 @@ from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, r
 from wespeaker_qm.report.evaluation import TRAINED
 from wespeaker_qm.report.training_history import TrainingHistory, read_training_history
 from wespeaker_qm.trials.score_files import read_scores
-from wespeaker_qm.trials.score_paths import VARIANTS, exists
 from wespeaker_qm.trials.table import TrialTable
+from wespeaker_qm.trials.variants import VARIANTS, exists
 from wespeaker_qm.utils.checksums import read_checked_json
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder

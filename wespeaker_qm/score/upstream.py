@@ -17,7 +17,7 @@ from pathlib import Path
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.trials.cache import cache_path
-from wespeaker_qm.trials.score_paths import CALIBRATED, NORMALISED
+from wespeaker_qm.trials.variants import CALIBRATED, NORMALISED
 from wespeaker_qm.utils.done import ABSENT, differences, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder

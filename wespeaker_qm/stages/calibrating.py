@@ -21,9 +21,9 @@ from wespeaker_qm.stages.normalising import Method
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores, write_scores
-from wespeaker_qm.trials.score_paths import CALIBRATED, discard_variant, remove
 from wespeaker_qm.trials.speakers import trial_speakers
 from wespeaker_qm.trials.table import TrialTable
+from wespeaker_qm.trials.variants import CALIBRATED, discard_variant, remove
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder

@@ -16,7 +16,7 @@ from wespeaker_qm.report.training_history import read_training_history
 from wespeaker_qm.score.calibration_file import load_calibration
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
 from wespeaker_qm.trials.lists import read_trial_table
-from wespeaker_qm.trials.score_paths import CALIBRATED, VARIANTS, present_variants
+from wespeaker_qm.trials.variants import CALIBRATED, VARIANTS, present_variants
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder

@@ -14,7 +14,7 @@ from wespeaker_qm.report.tables import figures_table
 from wespeaker_qm.report.text import counts, intervals_note
 from wespeaker_qm.trials.systems import read_systems
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.ownership import refuse_figures, write_json
+from wespeaker_qm.utils.ownership import refuse_plots, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,6 @@ def _draw(result: ListResult, path: Path) -> None:
 
     curves = {name: system.roc for name, system in result.systems.items()}
     bands = {name: system.band for name, system in result.systems.items()}
-    refuse_figures(Path(f"{path}.{suffix}") for suffix in ("png", "pdf"))
+    refuse_plots(Path(f"{path}.{suffix}") for suffix in ("png", "pdf"))
     files = save_plot(det_plot(curves, path.name, counts(result), bands), path)
     logger.info("DET curves: %s", ", ".join(map(str, files)))

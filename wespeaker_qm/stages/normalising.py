@@ -11,7 +11,7 @@ from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores, write_scores
-from wespeaker_qm.trials.score_paths import CALIBRATED, discard_variant
+from wespeaker_qm.trials.variants import CALIBRATED, discard_variant
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import reads_data, stage

@@ -9,7 +9,7 @@ from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import write_scores
-from wespeaker_qm.trials.score_paths import VARIANTS, discard_variant
+from wespeaker_qm.trials.variants import VARIANTS, discard_variant
 from wespeaker_qm.utils.done import DoneMarker, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder

@@ -24,7 +24,7 @@ from wespeaker_qm.utils.errors import RecipeError, first_few
 LABELS = {b"target": 1, b"nontarget": 0, b"tgt": 1, b"imp": 0, b"1": 1, b"0": 0}
 BLOCK_BYTES = 1 << 22
 _LINE_END = b" \0 "
-"""A token of its own, which shows that every line has the same number of fields."""
+"""Stands for the line ends while a block is split: where it is every n-th token, all lines have as many fields."""
 
 
 class Layout(NamedTuple):

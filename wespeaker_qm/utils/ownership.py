@@ -15,8 +15,8 @@ from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.files import write_text
 
 LEDGER = ".wespeaker_qm"
-FIGURE_MARK = "wespeaker-qm"
-"""What a figure names as the program that drew it."""
+PLOT_MARK = "wespeaker-qm"
+"""What a plot names as the program that drew it."""
 
 _HEADER = "Made by wespeaker-qm, which may replace these:"
 
@@ -82,14 +82,14 @@ def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def refuse_figures(paths: Iterable[Path]) -> None:
-    """Refuse to draw over files that are no figures of ours.
+def refuse_plots(paths: Iterable[Path]) -> None:
+    """Refuse to draw over files that are no plots of ours.
 
     Raises:
         RecipeError: there is one.
     """
     for path in paths:
-        if path.is_file() and FIGURE_MARK.encode() not in path.read_bytes():
+        if path.is_file() and PLOT_MARK.encode() not in path.read_bytes():
             raise RecipeError(f"{path}: exists, and is no figure of this program; choose another name, or move it away")
 
 

@@ -1,4 +1,4 @@
-"""The score files of a run and what stages 6 and 7 make of them: which are there, and how they go."""
+"""The variants of a run's scores that stages 6 and 7 make: which were made, and how they are removed."""
 
 from collections.abc import Iterable
 from pathlib import Path
