@@ -35,7 +35,7 @@ from wespeaker_qm.train.build import build_training
 from wespeaker_qm.train.distributed import ALONE
 from wespeaker_qm.train.loop import Trainer
 from wespeaker_qm.utils.arguments import COUNT
-from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 1e-4
@@ -112,7 +112,7 @@ def train(config: Config, data: Path, steps: int, dtype: torch.dtype, compute: C
         mock.patch.object(candidates, "_DENSE", 1.0),
         suppress(FinishedError),
     ):
-        trainer = Trainer(config, build_training(config, data, ALONE), RunFolder(exp_dir))
+        trainer = Trainer(config, build_training(config, DataFolder(data), ALONE), RunFolder(exp_dir))
         trainer.parts.model.to(dtype)
         one_step = trainer._step
 

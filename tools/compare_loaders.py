@@ -41,6 +41,7 @@ from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.arguments import COUNT
+from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.ownership import take_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,7 +152,7 @@ class Wespeaker:
 def open_ours(folder: Path) -> tuple[TrainingSet, BatchPlan]:
     """The paper's front end on the comparison's audio."""
     config = load_config([ROOT / "conf" / "resnet34.yaml"], [])
-    training = open_training_set(config, folder, build_fbank(config, dither=1.0))
+    training = open_training_set(config, DataFolder(folder), build_fbank(config, dither=1.0))
     plan = BatchPlan(
         training.labels, sampler="utterance", samples_per_epoch=10**6, batch_size=BATCH, seed=1, rank=0, world_size=1
     )

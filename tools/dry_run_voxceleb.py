@@ -35,6 +35,7 @@ from wespeaker_qm.packing.scan import Coding, IndexRow
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.ownership import take_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,7 +103,7 @@ def start(folder: Path, rank: int, ranks: int, workers: int) -> Start:
     clock = [time.perf_counter()]
     config = load_config([ROOT / "conf" / "resnet34.yaml"], ["dataset_args.aug_prob=0"])
     loading = config.dataloader_args
-    training = open_training_set(config, folder, build_fbank(config, dither=1.0))
+    training = open_training_set(config, DataFolder(folder), build_fbank(config, dither=1.0))
     clock.append(time.perf_counter())
     plan = BatchPlan(
         training.labels,

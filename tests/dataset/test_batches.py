@@ -22,11 +22,12 @@ from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.network.build import build_fbank
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder
 
 
 @pytest.fixture
 def training_set(tiny_config: Config, tiny_corpus: Path) -> TrainingSet:
-    return open_training_set(tiny_config, tiny_corpus, build_fbank(tiny_config, dither=1.0))
+    return open_training_set(tiny_config, DataFolder(tiny_corpus), build_fbank(tiny_config, dither=1.0))
 
 
 def plan(training: TrainingSet) -> BatchPlan:
@@ -229,7 +230,7 @@ def test_a_sample_does_not_depend_on_its_batch(training_set: TrainingSet) -> Non
 def test_plain_rows_pass_untouched(tiny_config: Config, tiny_corpus: Path) -> None:
     args = dataclasses.replace(tiny_config.dataset_args, speed_perturb=False, aug_prob=0.0, channel_prob=0.0)
     config = dataclasses.replace(tiny_config, dataset_args=args)
-    training = open_training_set(config, tiny_corpus, build_fbank(config, dither=0.0))
+    training = open_training_set(config, DataFolder(tiny_corpus), build_fbank(config, dither=0.0))
     batch = training.chunks[BatchId(1, 0, np.arange(4))]
     augmented = training.frontend.augment(training.frontend.at_speed(batch), batch)
     np.testing.assert_array_equal(augmented.numpy() * 32768, batch.waveform[0].numpy())
@@ -239,7 +240,7 @@ def test_features_have_the_configured_shape_and_zero_mean(tiny_config: Config, t
     config = dataclasses.replace(
         tiny_config, dataset_args=dataclasses.replace(tiny_config.dataset_args, spec_aug=False)
     )
-    training = open_training_set(config, tiny_corpus, build_fbank(config, dither=1.0))
+    training = open_training_set(config, DataFolder(tiny_corpus), build_fbank(config, dither=1.0))
     batch = batches(training)[0]
     features = training.frontend(batch)
     assert features.shape == (8, 40, 16)
@@ -264,7 +265,7 @@ def test_short_utterances_are_left_out_and_all_of_them_is_an_error(tiny_config: 
         bounds = dataclasses.replace(tiny_config.dataset_args.filter_args, min_num_frames=min_num_frames)
         args = dataclasses.replace(tiny_config.dataset_args, filter_args=bounds)
         config = dataclasses.replace(tiny_config, dataset_args=args)
-        return open_training_set(config, tiny_corpus, build_fbank(config, dither=1.0))
+        return open_training_set(config, DataFolder(tiny_corpus), build_fbank(config, dither=1.0))
 
     fewer = opened(150)
     assert 0 < len(fewer.labels) < 24
@@ -279,7 +280,7 @@ def test_wrong_sample_rate_is_refused(tiny_config: Config, tiny_corpus: Path) ->
         tiny_config, dataset_args=dataclasses.replace(tiny_config.dataset_args, resample_rate=8000)
     )
     with pytest.raises(RecipeError, match=r"sample rate 16000 Hz, but dataset_args.resample_rate is 8000"):
-        open_training_set(config, tiny_corpus, build_fbank(config, dither=1.0))
+        open_training_set(config, DataFolder(tiny_corpus), build_fbank(config, dither=1.0))
 
 
 def test_unknown_noise_categories_are_refused(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
@@ -292,4 +293,4 @@ def test_unknown_noise_categories_are_refused(tiny_config: Config, tiny_corpus: 
     with pytest.raises(
         RecipeError, match=r"noise categories \['e0', 'e1', 'e2'\], expected \['music', 'noise', 'speech'\]"
     ):
-        open_training_set(tiny_config, tmp_path, build_fbank(tiny_config, dither=1.0))
+        open_training_set(tiny_config, DataFolder(tmp_path), build_fbank(tiny_config, dither=1.0))

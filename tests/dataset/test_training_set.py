@@ -17,6 +17,7 @@ from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.network.build import build_fbank
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def open_with(tiny_config: Config, tiny_corpus: Path, tmp_path: Path):
             dataclasses.replace(CorpusInfo.load(tiny_corpus), **corpus).save(data / "corpus.yaml")
         args = dataclasses.replace(tiny_config.dataset_args, **changes)
         config = dataclasses.replace(tiny_config, dataset_args=args, seed=11)
-        return open_training_set(config, data, build_fbank(config, dither=1.0))
+        return open_training_set(config, DataFolder(data), build_fbank(config, dither=1.0))
 
     return opened
 

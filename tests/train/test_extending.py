@@ -22,7 +22,7 @@ from wespeaker_qm.train.build import build_training
 from wespeaker_qm.train.distributed import ALONE
 from wespeaker_qm.train.loop import Trainer
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -77,7 +77,7 @@ def test_a_loss(base: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(LOSSES, "half", HalfArgs)
     config = load_config([base, overlay], ["num_epochs=1"])
     assert str(loss_card(config)) == "Half (α 1.5, s 10, m 0.1)"
-    parts = build_training(config, tiny_corpus, ALONE)
+    parts = build_training(config, DataFolder(tiny_corpus), ALONE)
     assert (parts.model.projection.alpha, parts.model.projection.margin_type) == (1.5, "reference")
     Trainer(config, parts, RunFolder(tmp_path / "exp")).run()
     epoch = json.loads(RunFolder(tmp_path / "exp").training_log.read_text().splitlines()[-1])
@@ -105,9 +105,9 @@ def test_a_network(base: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: p
         load_config([base], ["model=Mean", "model_args.m_channels=4"])
 
     # The check embeds utterances of unequal lengths.
-    check = validation_check(tiny_corpus, build_fbank(config, dither=0.0), torch.device("cpu"))
+    check = validation_check(DataFolder(tiny_corpus), build_fbank(config, dither=0.0), torch.device("cpu"))
     run = RunFolder(tmp_path / "exp")
-    Trainer(config, build_training(config, tiny_corpus, ALONE), run, check).run()
+    Trainer(config, build_training(config, DataFolder(tiny_corpus), ALONE), run, check).run()
     weights = checkpoint.load(run.model(1))
     assert {name: tuple(value.shape) for name, value in weights.items()} == {
         "seg_1.weight": (8, 16),
@@ -129,6 +129,6 @@ def test_every_network_that_a_configuration_may_name_can_be_made() -> None:
 
 def test_chunks_too_short_for_the_network_are_refused_before_training(base: Path, tiny_corpus: Path) -> None:
     overrides = ["dataset_args.spec_aug=false", "dataset_args.num_frms"]
-    build_training(load_config([base], [overrides[0], f"{overrides[1]}=9"]), tiny_corpus, ALONE)
+    build_training(load_config([base], [overrides[0], f"{overrides[1]}=9"]), DataFolder(tiny_corpus), ALONE)
     with pytest.raises(RecipeError, match=r"num_frms: found 8, expected at least 9, the fewest frames that"):
-        build_training(load_config([base], [overrides[0], f"{overrides[1]}=8"]), tiny_corpus, ALONE)
+        build_training(load_config([base], [overrides[0], f"{overrides[1]}=8"]), DataFolder(tiny_corpus), ALONE)

@@ -26,11 +26,11 @@ from wespeaker_qm.train.figures import batch_figures
 from wespeaker_qm.train.loop import NonFiniteLossError, Trainer
 from wespeaker_qm.train.model import EncoderWithHead
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
 
 def trainer(config: Config, corpus: Path, exp_dir: Path) -> Trainer:
-    return Trainer(config, build_training(config, corpus, ALONE), RunFolder(exp_dir))
+    return Trainer(config, build_training(config, DataFolder(corpus), ALONE), RunFolder(exp_dir))
 
 
 def weights(exp_dir: Path, epoch: int) -> checkpoint.State:
@@ -100,8 +100,8 @@ def test_training_learns_and_logs(tiny_config: Config, tiny_corpus: Path, tmp_pa
         ),
         scheduler_args=dataclasses.replace(tiny_config.scheduler_args, initial_lr=0.8, final_lr=0.05),
     )
-    check = validation_check(tiny_corpus, build_fbank(config, dither=0.0), torch.device("cpu"))
-    Trainer(config, build_training(config, tiny_corpus, ALONE), RunFolder(tmp_path), check).run()
+    check = validation_check(DataFolder(tiny_corpus), build_fbank(config, dither=0.0), torch.device("cpu"))
+    Trainer(config, build_training(config, DataFolder(tiny_corpus), ALONE), RunFolder(tmp_path), check).run()
     records = [json.loads(line) for line in RunFolder(tmp_path).training_log.read_text().splitlines()]
     epochs = [record for record in records if record["type"] == "epoch"]
     assert [record["epoch"] for record in epochs] == list(range(1, 26))
@@ -143,7 +143,7 @@ def test_data_and_head_may_be_others_than_those_of_the_configuration(
         features[torch.arange(8), :, label] += 3 * torch.randn(8, 12, generator=generator)
         batches.append(TrainingBatch(utterance=label, label=label, features=features, wait_s=0.0))
     config = dataclasses.replace(tiny_config, num_epochs=6)
-    parts = build_training(config, tiny_corpus, ALONE)
+    parts = build_training(config, DataFolder(tiny_corpus), ALONE)
     model = EncoderWithHead(parts.model.encoder, NearestMean(), None)
     parts = dataclasses.replace(
         parts,

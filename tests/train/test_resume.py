@@ -12,10 +12,10 @@ from wespeaker_qm.bin import train
 from wespeaker_qm.config import Config
 from wespeaker_qm.network import build, checkpoint
 from wespeaker_qm.packing.pack import pack_data_dir
-from wespeaker_qm.train import resume
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.lock import LOCK
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 
 @pytest.fixture
@@ -123,8 +123,9 @@ def test_initial_weights_count_by_content(run, tiny_config: Config, tmp_path: Pa
 
 def test_another_version_of_the_code_is_named(run, monkeypatch) -> None:
     run()
-    monkeypatch.setattr(resume, "VERSION", resume.VERSION + 1)
-    with pytest.raises(RecipeError, match=f"training code: was {resume.VERSION - 1}, now {resume.VERSION}"):
+    before = STAGE_VERSIONS["train"]
+    monkeypatch.setitem(STAGE_VERSIONS, "train", before + 1)
+    with pytest.raises(RecipeError, match=f"training code: was {before}, now {before + 1}"):
         run()
 
 

@@ -21,12 +21,12 @@ from wespeaker_qm.config import load_config
 from wespeaker_qm.train.build import build_training
 from wespeaker_qm.train.distributed import joined_processes
 from wespeaker_qm.train.loop import Trainer
-from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
 config, data, exp_dir, *overrides = sys.argv[1:]
 config = load_config([Path(config)], overrides)
 with joined_processes("cpu") as processes:
-    trainer = Trainer(config, build_training(config, Path(data), processes), RunFolder(exp_dir))
+    trainer = Trainer(config, build_training(config, DataFolder(data), processes), RunFolder(exp_dir))
     step = trainer._step
     def dying_step(index, batch):
         if index == trainer.steps_per_epoch + 1:

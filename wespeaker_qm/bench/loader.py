@@ -12,7 +12,6 @@ import functools
 import itertools
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -35,6 +34,7 @@ from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder
 
 STAGES = ("read", "change speed", "augment", "fbank")
 
@@ -44,7 +44,7 @@ class LoaderPlan(NamedTuple):
 
     Attributes:
         config: front end, network and loss.
-        data_dir: a packed corpus.
+        data: a packed corpus.
         batch_size: samples of a batch.
         rounds: times that each is timed.
         steps: training steps for the time waited.
@@ -52,7 +52,7 @@ class LoaderPlan(NamedTuple):
     """
 
     config: Config
-    data_dir: Path
+    data: DataFolder
     batch_size: int
     rounds: int
     steps: int
@@ -121,7 +121,7 @@ def _cells(ratio: Quartiles | None) -> list[str]:
 
 def _open(plan: LoaderPlan) -> tuple[TrainingSet, BatchPlan]:
     fbank = build_fbank(plan.config, dither=plan.config.dataset_args.fbank_args.dither)
-    training = open_training_set(plan.config, plan.data_dir, fbank)
+    training = open_training_set(plan.config, plan.data, fbank)
     batches = BatchPlan(
         training.labels,
         sampler=plan.config.dataset_args.sampler,

@@ -70,7 +70,7 @@ def _head_report(args: argparse.Namespace) -> str:
 
 def _loader_report(args: argparse.Namespace) -> str:
     config = load_config(args.config, args.set)
-    plan = LoaderPlan(config, args.data.path, args.batch_size, args.rounds, args.steps, args.num_workers)
+    plan = LoaderPlan(config, args.data, args.batch_size, args.rounds, args.steps, args.num_workers)
     with reading(args.data):
         return loader_report(plan)
 

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from wespeaker_qm.dataset.draws import SNR_RANGES_DB, SPEEDS, DrawSettings
 from wespeaker_qm.dataset.frontend import TrainingFrontend
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder
 
 logger = logging.getLogger(__name__)
 
@@ -39,32 +39,32 @@ class TrainingSet:
     frontend: TrainingFrontend
 
 
-def _open_if(path: Path, wanted: bool) -> ShardReader | None:
-    return ShardReader(path / "shard.list") if wanted else None
+def _open_if(wanted: bool, data: DataFolder, name: str | None) -> ShardReader | None:
+    return ShardReader(data.set(name).shard_list) if wanted and name is not None else None
 
 
-def open_training_set(config: Config, data_dir: Path, fbank: Fbank) -> TrainingSet:
-    """Open the packed training, noise and impulse-response sets of ``data_dir``.
+def open_training_set(config: Config, data: DataFolder, fbank: Fbank) -> TrainingSet:
+    """Open the packed training, noise and impulse-response sets of a corpus.
 
     Args:
         config: of the run.
-        data_dir: e.g. ``data/mini``.
+        data: e.g. ``data/mini``.
         fbank: the filter bank, with the dither of the training.
 
     Raises:
         RecipeError: sets are not packed, have another sample rate, or lack what the configuration asks for.
     """
-    corpus = CorpusInfo.load(data_dir)
+    corpus = CorpusInfo.load(data.info)
     args = config.dataset_args
-    reader = ShardReader(data_dir / corpus.train / "shard.list")
+    reader = ShardReader(data.set(corpus.train).shard_list)
     augment = args.aug_prob > 0
     if augment and corpus.noise is None and corpus.rirs is None:
         raise RecipeError(
-            f"dataset_args.aug_prob is {args.aug_prob}, but {data_dir}/corpus.yaml names neither noise nor rirs; "
+            f"dataset_args.aug_prob is {args.aug_prob}, but {data.info} names neither noise nor rirs; "
             "prepare them (stage 1) or set dataset_args.aug_prob=0"
         )
-    noise = _open_if(data_dir / str(corpus.noise), augment and corpus.noise is not None)
-    rirs = _open_if(data_dir / str(corpus.rirs), augment and corpus.rirs is not None)
+    noise = _open_if(augment, data, corpus.noise)
+    rirs = _open_if(augment, data, corpus.rirs)
     for opened in (reader, noise, rirs):
         if opened is not None and opened.sample_rate != args.resample_rate:
             raise RecipeError(
@@ -75,7 +75,7 @@ def open_training_set(config: Config, data_dir: Path, fbank: Fbank) -> TrainingS
     unknown = sorted(set(noise.speakers) - SNR_RANGES_DB.keys()) if noise is not None else []
     if unknown:
         raise RecipeError(
-            f"{data_dir / str(corpus.noise)}/utt2spk: noise categories {unknown}, expected {sorted(SNR_RANGES_DB)}, "
+            f"{data.set(str(corpus.noise)).utt2spk}: noise categories {unknown}, expected {sorted(SNR_RANGES_DB)}, "
             "which decide the signal-to-noise ratio; correct utt2spk and pack again (run.sh --stage 2)"
         )
     speakers = reader.index.speaker_names

@@ -1,7 +1,6 @@
 """The held-out verification check that runs while a model trains."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -15,10 +14,11 @@ from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.score.cosine import Directions
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder
 
 
 def validation_check(
-    data_dir: Path, fbank: Fbank, device: torch.device
+    data: DataFolder, fbank: Fbank, device: torch.device
 ) -> Callable[[SpeakerEncoder], dict[str, float | None]] | None:
     """The check of a corpus, or None where it names no validation list.
 
@@ -26,18 +26,18 @@ def validation_check(
     training set each time. So it tells how a run develops; the figures to quote come from stage 5.
 
     Args:
-        data_dir: prepared and packed corpus.
+        data: prepared and packed corpus.
         fbank: the filter bank of evaluation (dither 0).
         device: where the network is.
 
     Raises:
         RecipeError: the list names utterances that are not packed.
     """
-    corpus = CorpusInfo.load(data_dir)
+    corpus = CorpusInfo.load(data.info)
     if corpus.validation is None:
         return None
-    trials = read_trial_table(data_dir / "trials" / corpus.validation)
-    reader = ShardReader(data_dir / corpus.validation / "shard.list")
+    trials = read_trial_table(data.trials(corpus.validation))
+    reader = ShardReader(data.set(corpus.validation).shard_list)
     row_of = {key: row for row, key in enumerate(reader.keys)}
     missing = [key for key in trials.utterances if key not in row_of]
     if missing:

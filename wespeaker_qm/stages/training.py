@@ -58,7 +58,7 @@ def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processe
     processes.together(lambda: refuse_missing_gpus(config.gpus, config.device))
     kept = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
     outputs = [run.model(epoch) for epoch in kept]
-    inputs = processes.together(lambda: {**resume.settings_of(config), **resume.made_from(config, data.path)})
+    inputs = processes.together(lambda: {**resume.settings_of(config), **resume.made_from(config, data)})
     marker = DoneMarker(run.marker("train"), inputs, outputs, version=STAGE_VERSIONS["train"], checks_outputs=True)
     if processes.first_decides(marker.is_current):
         logger.info("stage train: nothing changed since the last run, skipped (delete %s to force)", marker.path)
@@ -68,7 +68,7 @@ def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processe
         processes.check_shared(run.path)
         processes.agree(inputs, "what is trained on")
         continues = processes.first_decides(lambda: _continues(run, marker, may_resume))
-        parts = processes.together(lambda: build_training(config, data.path, processes))
+        parts = processes.together(lambda: build_training(config, data, processes))
         validate = processes.together(lambda: _validation(data, config, processes))
         trainer = Trainer(config, parts, run, validate)
         if continues:
@@ -126,7 +126,7 @@ def _validation(data: DataFolder, config: Config, processes: Processes) -> Valid
     """The held-out check, which the first process makes for all."""
     if not processes.is_first:
         return None
-    return validation_check(data.path, build_fbank(config, dither=0.0), processes.device)
+    return validation_check(data, build_fbank(config, dither=0.0), processes.device)
 
 
 def _refuse_lost_models(trainer: Trainer, run: RunFolder, marker: DoneMarker) -> None:

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from wespeaker_qm.train.model import EncoderWithHead
 from wespeaker_qm.train.resume import made_from, validation_digest
 from wespeaker_qm.train.schedules import Schedule, annealed_margin, exponential_decrease
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder
 
 HEADS: Mapping[str, Callable[..., CosineHead]] = {
     "none": QMarginHead,
@@ -60,12 +60,12 @@ class TrainingParts:
     """Of what the held-out check is made from."""
 
 
-def build_training(config: Config, data_dir: Path, processes: Processes) -> TrainingParts:
+def build_training(config: Config, data: DataFolder, processes: Processes) -> TrainingParts:
     """All parts of a training, with the weights that it begins with. Seeds PyTorch and sets its number of threads.
 
     Args:
         config: of the run.
-        data_dir: prepared and packed corpus, e.g. ``data/mini``.
+        data: prepared and packed corpus, e.g. ``data/mini``.
         processes: this process among those that train.
 
     Raises:
@@ -73,14 +73,15 @@ def build_training(config: Config, data_dir: Path, processes: Processes) -> Trai
     """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    data = open_training_set(config, data_dir, build_fbank(config, dither=config.dataset_args.fbank_args.dither))
-    plan = build_plan(config, data, processes)
-    loader = build_loader(config, data, plan, processes.device)
+    dither = config.dataset_args.fbank_args.dither
+    training = open_training_set(config, data, build_fbank(config, dither=dither))
+    plan = build_plan(config, training, processes)
+    loader = build_loader(config, training, plan, processes.device)
     torch.manual_seed(config.seed)
-    model = build_model(config, data.num_classes, processes)
+    model = build_model(config, training.num_classes, processes)
     return TrainingParts(
         processes=processes,
-        data=data,
+        data=training,
         plan=plan,
         loader=loader,
         model=model,
@@ -89,8 +90,8 @@ def build_training(config: Config, data_dir: Path, processes: Processes) -> Trai
         learning_rate=build_learning_rate(config, len(plan), processes.world_size),
         margin=build_margin(config, len(plan)),
         reinit_epoch=config.projection_args.definition.reinit_epoch,
-        made_from=made_from(config, data_dir),
-        validation_digest=validation_digest(data_dir),
+        made_from=made_from(config, data),
+        validation_digest=validation_digest(data),
     )
 
 

@@ -11,9 +11,8 @@ from wespeaker_qm.network import checkpoint
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.utils.done import differences, file_digest, value_digest
 from wespeaker_qm.utils.errors import RecipeError
-
-VERSION = 1
-"""Of the training code; raised when a run with the same settings and inputs gets other weights."""
+from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -41,30 +40,30 @@ def settings_of(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
 
 
-def made_from(config: Config, data_dir: Path) -> dict[str, Any]:
+def made_from(config: Config, data: DataFolder) -> dict[str, Any]:
     """What, beside the settings, the weights are made from: a digest of the content of each, by name.
 
     Raises:
         RecipeError: a set is not packed.
     """
-    corpus = CorpusInfo.load(data_dir)
+    corpus = CorpusInfo.load(data.info)
     augments = config.dataset_args.aug_prob > 0
     return {
-        "training code": VERSION,
-        "training audio": packed_digest(data_dir / corpus.train),
-        "noise": packed_digest(data_dir / corpus.noise) if augments and corpus.noise else _NONE,
-        "room impulse responses": packed_digest(data_dir / corpus.rirs) if augments and corpus.rirs else _NONE,
+        "training code": STAGE_VERSIONS["train"],
+        "training audio": packed_digest(data.set(corpus.train).path),
+        "noise": packed_digest(data.set(corpus.noise).path) if augments and corpus.noise else _NONE,
+        "room impulse responses": packed_digest(data.set(corpus.rirs).path) if augments and corpus.rirs else _NONE,
         "initial weights": "random" if config.model_init is None else file_digest(config.model_init),
     }
 
 
-def validation_digest(data_dir: Path) -> str:
+def validation_digest(data: DataFolder) -> str:
     """Of the audio and the trials of the check while training, which no weight depends on, but the log does."""
-    corpus = CorpusInfo.load(data_dir)
+    corpus = CorpusInfo.load(data.info)
     if corpus.validation is None:
         return _NONE
-    trials = file_digest(data_dir / "trials" / corpus.validation)
-    return value_digest([packed_digest(data_dir / corpus.validation), trials])
+    trials = file_digest(data.trials(corpus.validation))
+    return value_digest([packed_digest(data.set(corpus.validation).path), trials])
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
