@@ -9,6 +9,7 @@ import yaml
 from wespeaker_qm.trials.variants import VARIANTS
 from wespeaker_qm.utils.errors import RecipeError, nearest
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 
@@ -63,7 +64,7 @@ class CorpusInfo:
         """
         path = Path(path)
         if path.is_dir():
-            path /= "corpus.yaml"
+            path = DataFolder(path).info
         if not path.is_file():
             raise RecipeError(f"{path}: no such file; prepare the data first (run.sh --stage 1)")
         values = read_yaml_mapping(path)
@@ -97,9 +98,9 @@ class CorpusInfo:
 
 def prepared_files(data_dir: Path) -> list[Path]:
     """What must lie in a prepared corpus: ``corpus.yaml`` and, once it is there, the tables of the sets in it."""
-    path = data_dir / "corpus.yaml"
+    data = DataFolder(data_dir)
     try:
-        sets = CorpusInfo.load(path).sets()
+        sets = [data.set(name) for name in CorpusInfo.load(data.info).sets()]
     except RecipeError:  # not there, or not ours
         sets = []
-    return [path, *(data_dir / name / table for name in sets for table in ("wav.scp", "utt2spk"))]
+    return [data.info, *(table for each in sets for table in (each.wav_scp, each.utt2spk))]

@@ -46,6 +46,7 @@ from wespeaker_qm.packing.index_files import (
 )
 from wespeaker_qm.packing.scan import Coding, IndexRow, scan_tar
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import SetFolder
 from wespeaker_qm.utils.ownership import claim
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def packed_digest(set_dir: Path) -> str:
     Raises:
         RecipeError: the set is not packed, or its index is damaged or of other tars.
     """
-    facts, _ = _facts(set_dir / "shard.list")
+    facts, _ = _facts(SetFolder(set_dir).shard_list)
     held = {name: facts[name] for name in ("sample_rate", "speakers", "records_sha256")}
     return hashlib.sha256(canonical(held)).hexdigest()
 

@@ -26,6 +26,7 @@ from wespeaker_qm.packing.shard import (
 )
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.layout import SetFolder
 from wespeaker_qm.utils.lock import lock_for_writing, unlock
 from wespeaker_qm.utils.ownership import claim, refuse_foreign
 from wespeaker_qm.utils.parallel import ordered_map
@@ -70,31 +71,31 @@ def pack_data_dir(
         RecipeError: inconsistent data directory, a command in ``wav.scp``, or too much bad audio, which is then listed
             in ``<data_dir>/bad_audio.tsv``.
     """
-    data_dir = Path(data_dir)
+    folder = SetFolder(data_dir)
     if codec not in CODECS:
         raise RecipeError(f"codec {codec!r} is not known; expected one of {', '.join(CODECS)}")
-    data = DataDir.read(data_dir)
+    data = DataDir.read(folder.path)
     options = PackOptions(sample_rate, codec, min_duration_s, silence_peak_db)
-    shards = plan_shards(data_dir, data, utterances_per_shard, seed if shuffle else None, options)
-    if not _is_packed(data_dir, shards, max_bad_fraction):
-        _refuse(data_dir, shards)
-        lock_for_writing(data_dir)
+    shards = plan_shards(folder, data, utterances_per_shard, seed if shuffle else None, options)
+    if not _is_packed(folder, shards, max_bad_fraction):
+        _refuse(folder, shards)
+        lock_for_writing(folder.path)
         try:
-            if not _is_packed(data_dir, shards, max_bad_fraction):  # another process may have done it meanwhile
-                _pack(data_dir, shards, options, num_workers, max_bad_fraction)
+            if not _is_packed(folder, shards, max_bad_fraction):  # another process may have done it meanwhile
+                _pack(folder, shards, options, num_workers, max_bad_fraction)
                 return
         finally:
-            unlock(data_dir, writer=True)
+            unlock(folder.path, writer=True)
     logger.info(
         "stage pack: %s: nothing changed since the last run, skipped (delete %s to force)",
-        data_dir.name,
-        data_dir / "shards",
+        folder.path.name,
+        folder.shards,
     )
 
 
-def _is_packed(data_dir: Path, shards: Sequence[Shard], max_bad_fraction: float) -> bool:
+def _is_packed(folder: SetFolder, shards: Sequence[Shard], max_bad_fraction: float) -> bool:
     """Whether all is there, and the limit of bad audio, which may be stricter this time, is kept."""
-    shard_list = data_dir / "shard.list"
+    shard_list = folder.shard_list
     if not shard_list.is_file() or shard_list.read_text(encoding="utf-8") != _list_text(shards):
         return False
     if not all(shard.marker.is_current() for shard in shards):
@@ -106,70 +107,70 @@ def _is_packed(data_dir: Path, shards: Sequence[Shard], max_bad_fraction: float)
 
 
 def _pack(
-    data_dir: Path, shards: Sequence[Shard], options: PackOptions, num_workers: int, max_bad_fraction: float
+    folder: SetFolder, shards: Sequence[Shard], options: PackOptions, num_workers: int, max_bad_fraction: float
 ) -> None:
-    shard_list = data_dir / "shard.list"
+    shard_list = folder.shard_list
     damaged = damaged_tars(shard_list)
     pending = [shard for shard in shards if shard.tar in damaged or not shard.marker.is_current()]
     complete = [shard for shard in shards if shard not in pending]
     num_files = sum(len(shard.sources) for shard in shards)
     num_gone = sum(source.is_gone for shard in shards for source in shard.sources)
-    for folder, paths, was_packed in _outputs(data_dir, shards):
-        claim(folder, paths, made_before=was_packed)
+    for place, paths, was_packed in _outputs(folder, shards):
+        claim(place, paths, made_before=was_packed)
     shard_list.unlink(missing_ok=True)
     remove_index(shard_list)
     add_checksums(complete)
     if complete:
-        logger.info("%s: %d of %d shards are complete and kept", data_dir, len(complete), len(shards))
+        logger.info("%s: %d of %d shards are complete and kept", folder, len(complete), len(shards))
     encoded = ordered_map(
         partial(encode, options=options), (source for shard in pending for source in shard.sources), num_workers
     )
     # What was packed of recordings that are gone may be their only copy: then it is not replaced, only judged.
     is_refused = is_too_much(num_gone, num_files, max_bad_fraction)
     bad: list[BadAudio] = []
-    with PackBar(data_dir.name, sum(len(shard.sources) for shard in pending)) as bar:
+    with PackBar(folder.path.name, sum(len(shard.sources) for shard in pending)) as bar:
         for shard in pending:
             if is_refused:
                 bad += faults(shard, encoded, bar)
             else:
                 write_shard(shard, encoded, options, bar)
     bad += bad_audio(complete if is_refused else shards)
-    refuse_bad_audio(bad, num_files, max_bad_fraction, data_dir / "bad_audio.tsv")
-    _remove_strays(data_dir / "shards", shards)
+    refuse_bad_audio(bad, num_files, max_bad_fraction, folder.bad_audio)
+    _remove_strays(folder.shards, shards)
     write_index(shard_list, ((shard.tar, index_rows(shard)) for shard in shards))
     write_text(shard_list, _list_text(shards))
-    logger.info("%s: packed %d recordings into %d shard(s)", data_dir, num_files - len(bad), len(shards))
+    logger.info("%s: packed %d recordings into %d shard(s)", folder, num_files - len(bad), len(shards))
 
 
-def _refuse(data_dir: Path, shards: Sequence[Shard]) -> None:
+def _refuse(folder: SetFolder, shards: Sequence[Shard]) -> None:
     """Refuse to pack what is not there, or over what another program has packed, before anything is touched."""
     sources = [source for shard in shards for source in shard.sources]
     if all(source.is_gone for source in sources):
         raise RecipeError(
-            f"{data_dir}/wav.scp: none of the {len(sources)} recordings is there, e.g. {sources[0].path}; nothing has "
+            f"{folder.wav_scp}: none of the {len(sources)} recordings is there, e.g. {sources[0].path}; nothing has "
             "been touched, and what is packed already can be used (leave stage 2 out). Put the audio back to pack it"
         )
-    shard_list = data_dir / "shard.list"
+    shard_list = folder.shard_list
     listed = read_shard_list(shard_list) if shard_list.is_file() else []
     foreign = [tar for tar in listed if tar.exists() and not is_ours(tar)]
     if foreign:
         raise RecipeError(
             f"{shard_list}: {len(foreign)} of its {len(listed)} tars, e.g. {foreign[0]}, were packed by another "
             "program; nothing has been touched. Training and extraction read this list as it is (leave stage 2 out); "
-            f"to pack {data_dir}/wav.scp instead, move {shard_list.name} away first"
+            f"to pack {folder.wav_scp} instead, move {shard_list.name} away first"
         )
-    for folder, paths, was_packed in _outputs(data_dir, shards):
-        refuse_foreign(folder, paths, made_before=was_packed)
+    for place, paths, was_packed in _outputs(folder, shards):
+        refuse_foreign(place, paths, made_before=was_packed)
 
 
-def _outputs(data_dir: Path, shards: Sequence[Shard]) -> Iterator[tuple[Path, list[Path], bool]]:
+def _outputs(folder: SetFolder, shards: Sequence[Shard]) -> Iterator[tuple[Path, list[Path], bool]]:
     """What packing writes, by folder, and whether it is known to have made what lies there."""
-    shard_list = data_dir / "shard.list"
+    shard_list = folder.shard_list
     was_packed = any(is_ours(shard.tar) for shard in shards)
-    yield data_dir, [shard_list, *index_paths(shard_list), data_dir / "bad_audio.tsv"], was_packed
+    yield folder.path, [shard_list, *index_paths(shard_list), folder.bad_audio], was_packed
     for is_known in (False, True):
         paths = [path for shard in shards if is_ours(shard.tar) == is_known for path in shard.marker.outputs]
-        yield data_dir / "shards", paths, is_known
+        yield folder.shards, paths, is_known
 
 
 def _list_text(shards: Sequence[Shard]) -> str:

@@ -32,6 +32,7 @@ from wespeaker_qm.packing.scan import Coding, IndexRow, scan_tar
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.layout import SetFolder
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 
@@ -81,12 +82,12 @@ class Shard(NamedTuple):
 
 
 def plan_shards(
-    data_dir: Path, data: DataDir, utterances_per_shard: int, seed: int | None, options: PackOptions
+    folder: SetFolder, data: DataDir, utterances_per_shard: int, seed: int | None, options: PackOptions
 ) -> list[Shard]:
     """Divide the recordings of a set among shards.
 
     Args:
-        data_dir: of the set.
+        folder: of the set.
         data: its tables.
         utterances_per_shard: recordings a tar.
         seed: of the order; None is that of the sorted keys.
@@ -97,13 +98,13 @@ def plan_shards(
     """
     keys = sorted(data.wav)
     if not keys:
-        raise RecipeError(f"{data_dir}/wav.scp: no entries; expected at least one recording")
+        raise RecipeError(f"{folder.wav_scp}: no entries; expected at least one recording")
     if seed is not None:
         random.Random(seed).shuffle(keys)
     stamps = dict(zip(keys, recording_stamps(data.wav[key] for key in keys), strict=True))
     shards: list[Shard] = []
     for first in range(0, len(keys), utterances_per_shard):
-        tar = data_dir / "shards" / f"shards_{first // utterances_per_shard:06d}.tar"
+        tar = folder.shards / f"shards_{first // utterances_per_shard:06d}.tar"
         sources = [
             PlannedRecording(key, data.speaker[key], data.wav[key], stamps[key].endswith(" absent"))
             for key in keys[first : first + utterances_per_shard]

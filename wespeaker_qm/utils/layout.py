@@ -67,7 +67,7 @@ class SetFolder(Folder):
 
     @property
     def bad_audio(self) -> Path:
-        """Recordings that were left out, with reasons."""
+        """Recordings that packing left out, with reasons."""
         return self.path / "bad_audio.tsv"
 
     @property
@@ -88,6 +88,11 @@ class DataFolder(Folder):
     def info(self) -> Path:
         """``corpus.yaml`` (:class:`wespeaker_qm.corpus.info.CorpusInfo`)."""
         return self.path / "corpus.yaml"
+
+    @property
+    def bad_audio(self) -> Path:
+        """Recordings that the preparation left out, with reasons."""
+        return self.path / "bad_audio.tsv"
 
     def trials(self, trial_list: str) -> Path:
         """A trial list."""

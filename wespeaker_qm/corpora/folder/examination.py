@@ -15,6 +15,7 @@ from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpora.folder.tree import Recording
 from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio, refuse_bad_audio
 from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import ordered_map
 from wespeaker_qm.utils.tables import write_rows
 
@@ -85,7 +86,7 @@ def refuse_unusable(
         else:
             shared.append((first.speaker, first.path, recording.speaker, recording.path))
     _refuse_shared(shared, data_dir / "shared_audio.tsv")
-    refuse_bad_audio(bad, len(recordings), max_bad_fraction, data_dir / "bad_audio.tsv")
+    refuse_bad_audio(bad, len(recordings), max_bad_fraction, DataFolder(data_dir).bad_audio)
     return usable
 
 

@@ -102,7 +102,7 @@ def _build(
     num_workers: int,
 ) -> tuple[dict[str, DataDir], SpeakerSplit]:
     """Write the sets of speech and their trial lists."""
-    (data_dir / "corpus.yaml").unlink(missing_ok=True)
+    DataFolder(data_dir).info.unlink(missing_ok=True)
     facts = examine(recordings, settings.min_duration, num_workers)
     usable = refuse_unusable(recordings, facts, settings.max_bad_fraction, data_dir)
     split = split_speakers(count_by_speaker(usable), eval_speakers, settings.valid_speakers, settings.seed)
@@ -115,7 +115,7 @@ def _build(
     for name in [name for name in directories if name != "train"]:
         trials = draw_trials(directories[name].speaker, settings.max_trials, settings.seed)
         list_name = "all" if name == "eval" else name
-        write_trials(data_dir / "trials" / list_name, trials)
+        write_trials(DataFolder(data_dir).trials(list_name), trials)
         num_targets = sum(trial.is_target for trial in trials)
         logger.info("trials %s: %d targets, %d non-targets", list_name, num_targets, len(trials) - num_targets)
     return directories, split

@@ -71,7 +71,7 @@ def _build(
     sessions = read_sessions(recipe_dir, roots)
     members = split_sessions(sessions, settings.validation_speakers)
 
-    (data_dir / "corpus.yaml").unlink(missing_ok=True)
+    DataFolder(data_dir).info.unlink(missing_ok=True)
     earlier = _checked_audio(data_dir)
     utterances = build_utterances(data_dir, members, settings, num_workers)
     directories = {name: write_set(data_dir / name, made, sessions) for name, made in utterances.items() if made}
@@ -89,7 +89,7 @@ def _build(
         validation="valid" if "valid" in directories else None,
         noise="noise",
         rirs="rirs",
-    ).save(data_dir / "corpus.yaml")
+    ).save(DataFolder(data_dir).info)
     return directories
 
 
@@ -124,7 +124,7 @@ def _others(data_dir: Path) -> list[Path]:
     """All that is written, beside the marker's outputs."""
     sets = [data_dir / name for name in (*SETS, "noise", "rirs")]
     tables = [table for path in sets for table in (*DataDir.tables(path), path / "utt2package")]
-    return [*tables, *list_paths(data_dir), data_dir / "wav", data_dir / "bad_audio.tsv"]
+    return [*tables, *list_paths(data_dir), data_dir / "wav", DataFolder(data_dir).bad_audio]
 
 
 def write_checksums(data_dir: Path, sets: Sequence[DataDir]) -> None:

@@ -8,6 +8,7 @@ from wespeaker_qm.corpora.mini.tables import UNKNOWN_GENDER
 from wespeaker_qm.corpora.mini.utterances import Utterance
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.trials.lists import Trial, make_trials, write_trials
+from wespeaker_qm.utils.layout import DataFolder
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ HEADLINES = ("same_package_gender", "same_gender", "all")
 
 def list_paths(data_dir: Path) -> list[Path]:
     """The lists that :func:`write_trial_lists` may write."""
-    return [data_dir / "trials" / name for name in (*HEADLINES, "cross_session", "valid")]
+    return [DataFolder(data_dir).trials(name) for name in (*HEADLINES, "cross_session", "valid")]
 
 
 def write_trial_lists(
@@ -77,6 +78,6 @@ def _same_gender(directory: DataDir, a: str, b: str) -> bool:
 
 
 def _write_list(data_dir: Path, name: str, trials: Sequence[Trial]) -> None:
-    write_trials(data_dir / "trials" / name, trials)
+    write_trials(DataFolder(data_dir).trials(name), trials)
     num_targets = sum(trial.is_target for trial in trials)
     logger.info("trials %s: %d targets, %d non-targets", name, num_targets, len(trials) - num_targets)

@@ -16,6 +16,7 @@ from wespeaker_qm.corpora.mini.settings import MiniSettings
 from wespeaker_qm.corpora.mini.tables import Session
 from wespeaker_qm.corpus.bad_audio import BadAudio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import ordered_map
 from wespeaker_qm.utils.tables import write_rows
 
@@ -80,7 +81,7 @@ def build_utterances(
             continue
         utterances[name] += made.utterances
     num_clips = sum(len(session.clips) for _, _, own in jobs for session in own)
-    refuse_bad_audio(bad, num_clips, _MAX_BAD_CLIPS, data_dir / "bad_audio.tsv")
+    refuse_bad_audio(bad, num_clips, _MAX_BAD_CLIPS, DataFolder(data_dir).bad_audio)
     return utterances
 
 

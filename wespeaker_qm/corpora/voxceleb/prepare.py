@@ -75,7 +75,7 @@ def prepare(settings: VoxcelebSettings, *, data: DataFolder, recipe_dir: Path, n
 
 
 def _build(settings: VoxcelebSettings, data_dir: Path, findings: Findings, is_subset: bool) -> None:
-    (data_dir / "corpus.yaml").unlink(missing_ok=True)
+    DataFolder(data_dir).info.unlink(missing_ok=True)
 
     counts = _Counts(settings.expected, is_subset)
     for name in ("vox2_dev", "vox1"):
@@ -88,7 +88,7 @@ def _build(settings: VoxcelebSettings, data_dir: Path, findings: Findings, is_su
         trials = read_published_trials(path)
         kept = known_trials(trials, findings.recordings["vox1"], path, is_subset)
         counts.check(name, [len(trials)], path)
-        write_trials(data_dir / "trials" / name, kept)
+        write_trials(DataFolder(data_dir).trials(name), kept)
     counts.finish()
     for name in TRIAL_LISTS.keys() - findings.trial_files.keys():
         logger.warning("%s: no %s, so there will be no figures for %s", settings.vox_root, TRIAL_LISTS[name], name)
@@ -106,7 +106,7 @@ def _build(settings: VoxcelebSettings, data_dir: Path, findings: Findings, is_su
         validation=validation,
         noise="musan" if settings.augmentation else None,
         rirs="rirs" if settings.augmentation else None,
-    ).save(data_dir / "corpus.yaml")
+    ).save(DataFolder(data_dir).info)
 
 
 def _stated(settings: VoxcelebSettings) -> dict[str, object]:

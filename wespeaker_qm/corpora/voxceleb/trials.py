@@ -7,6 +7,7 @@ from pathlib import Path
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.trials.lists import Trial, make_trials, write_trials
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder
 
 logger = logging.getLogger(__name__)
 
@@ -75,5 +76,5 @@ def write_validation(data_dir: Path, recordings: Mapping[str, str]) -> str | Non
         speaker |= {keys[len(keys) * number // count]: name for number in range(count)}
     DataDir(wav={key: recordings[key] for key in speaker}, speaker=speaker).write(data_dir / "vox2_test")
     trials = make_trials(speaker, max_targets=_VALID_TARGETS, max_nontargets=_VALID_NONTARGETS)
-    write_trials(data_dir / "trials" / "vox2_test", trials)
+    write_trials(DataFolder(data_dir).trials("vox2_test"), trials)
     return "vox2_test"
