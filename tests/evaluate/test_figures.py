@@ -146,6 +146,13 @@ def test_other_names_are_none(text):
     assert figure_named(text) is None
 
 
+def test_a_figure_has_a_rate_where_it_is_read_at_one():
+    with pytest.raises(ValueError, match="TAR@FAR: found rate None, expected far"):
+        Figure(TAR_AT_FAR)
+    with pytest.raises(ValueError, match=r"EER: found rate 0\.1, expected none"):
+        Figure(EER, 0.1)
+
+
 def test_names_and_titles():
     wanted = wanted_figures(fars=(1e-3,), tars=(0.9,), p_targets=(0.01,), is_llr=True)
     assert {figure.name: figure.title for figure in in_table_order(wanted)} == {

@@ -12,7 +12,7 @@ from wespeaker_qm.evaluate.figures import figure_named
 from wespeaker_qm.evaluate.results import Resampling
 from wespeaker_qm.report.evaluation import CorpusCard
 from wespeaker_qm.report.loss_card import LossCard
-from wespeaker_qm.report.table5 import conclusion, measure, read_written, table5, table5_rows, write_table5
+from wespeaker_qm.report.table5 import conclusion, evaluate_rows, read_written, table5, table5_rows, write_table5
 from wespeaker_qm.report.table5_rows import Table5, Table5Row, collect, read_measured, read_table
 from wespeaker_qm.utils.checksums import ChecksumError, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
@@ -186,7 +186,7 @@ def test_runs_on_other_trials_are_refused(runs):
 def test_rows_by_hand(runs):
     """As many misses as false accepts, a fifth, between 0 and 0.5; no false accept, and a miss, above 0.5."""
     results = collect(TABLE, runs, CORPUS)
-    header, rows = table5_rows(TABLE, results, measure(results, TABLE.rows, SPEAKER, None), CORPUS)
+    header, rows = table5_rows(TABLE, results, evaluate_rows(results, TABLE.rows, SPEAKER, None), CORPUS)
     assert header == [
         *("loss", "α", "s", "m", "tiny_corpus: EER", *(f"tiny_corpus: TAR@1e-{power}" for power in range(1, 6))),
         *("paper, Hard: TAR@1e-3", "paper, Hard: TAR@1e-4"),
@@ -197,13 +197,13 @@ def test_rows_by_hand(runs):
         ["Q-Margin †", "1.5", "10", "0.1", "20.00", "80.00", *none, "76.62", "76.62"],
     ]
     partial = [results[0], None]
-    _, rows = table5_rows(TABLE, partial, measure(partial, TABLE.rows, SPEAKER, None), CORPUS)
+    _, rows = table5_rows(TABLE, partial, evaluate_rows(partial, TABLE.rows, SPEAKER, None), CORPUS)
     assert rows[1] == ["Q-Margin", "1.5", "10", "0.1", *["not trained"] * 6, "76.62", "76.62"]
 
 
 def test_the_text_says_what_was_trained_and_on_what(runs):
     results = collect(TABLE, runs, CORPUS)
-    measured = measure(results, TABLE.rows, SPEAKER, None)
+    measured = evaluate_rows(results, TABLE.rows, SPEAKER, None)
     text = table5(TABLE, results, measured, CORPUS)
     paragraphs = text.split("\n\n")
     assert paragraphs[:3] == ["# The losses of Table 5 on tiny_corpus", "Simulated.", "> **Mind:** No voices."]
@@ -224,7 +224,7 @@ def test_the_text_says_what_was_trained_and_on_what(runs):
 def test_differences_are_those_of_error_rates_that_were_tested(runs):
     results = collect(TABLE, runs, CORPUS)
     measured = dataclasses.replace(
-        measure(results, TABLE.rows, SPEAKER, None),
+        evaluate_rows(results, TABLE.rows, SPEAKER, None),
         comparisons=[
             difference("EER", "good", "bad", 0.2, 0.01),
             difference("minDCF 0.01", "good", "bad", 0.2, 0.01),
@@ -246,7 +246,7 @@ def test_files_hold_the_same_table(runs):
     resampling = Resampling("speaker", 20, 0)
     text = write_table5(TABLE, results, CORPUS, runs, speaker=SPEAKER, resampling=resampling)
     assert (runs / "table5.md").read_text() == text
-    measured = measure(results, TABLE.rows, SPEAKER, resampling)
+    measured = evaluate_rows(results, TABLE.rows, SPEAKER, resampling)
     assert measured.resampling == resampling
     header, rows = table5_rows(TABLE, results, measured, CORPUS)
     content = read_written(runs / "table5.json")

@@ -99,7 +99,7 @@ class FigureKind:
     in_papers: bool = False
     """Whether the rows for LaTeX have a column of it."""
     digits: int
-    """Decimals in tables; of a rate they are those of per cents."""
+    """Decimals in tables: of rates in per cent, of costs and thresholds as they are."""
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -107,15 +107,24 @@ class FigureKind:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure at its rate: ``Figure(EER)``, ``Figure(TAR_AT_FAR, 0.001)``."""
+    """A figure at its rate: ``Figure(EER)``, ``Figure(TAR_AT_FAR, 0.001)``.
+
+    Raises:
+        ValueError: a rate is missing, or there is one that the figure is not read at.
+    """
 
     kind: FigureKind
     rate: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what is no figure."""
+        if (self.rate is None) != (self.kind.rate_of is None):
+            raise ValueError(f"{self.kind.name}: found rate {self.rate}, expected {self.kind.rate_of or 'none'}")
+
     @property
     def rate_name(self) -> str:
         """The rate as it is written; nothing where there is none."""
-        return "" if self.kind.rate_of is None or self.rate is None else RATE_NAMES[self.kind.rate_of](self.rate)
+        return "" if self.kind.rate_of is None else RATE_NAMES[self.kind.rate_of](self._rate)
 
     @property
     def name(self) -> str:
@@ -142,7 +151,7 @@ class Figure:
 
     @property
     def fixed_threshold(self) -> float | None:
-        """The same, where no scores are needed to tell it; None where they are."""
+        """The threshold whose errors the figure counts, where it is the same for all scores; None where it is not."""
         return None if self.kind.fixed_threshold is None else self.kind.fixed_threshold(self._rate)
 
     def influence(self, parts: Influence, curves: Curves) -> NDArray[np.float64]:

@@ -42,7 +42,7 @@ def read_written(path: Path) -> dict[str, Any]:
     return content
 
 
-def measure(
+def evaluate_rows(
     results: list[Measured | None], rows: list[Table5Row], speaker: Mapping[str, str], resampling: Resampling | None
 ) -> ListResult:
     """Figures, intervals and differences of all rows that were trained, on the same resamples; by name of the run.
@@ -183,7 +183,7 @@ def write_table5(
         speaker: utterance -> speaker of the headline list.
         resampling: for intervals; None for none.
     """
-    measured = measure(results, table.rows, speaker, resampling)
+    measured = evaluate_rows(results, table.rows, speaker, resampling)
     text = table5(table, results, measured, corpus)
     header, rows = table5_rows(table, results, measured, corpus)
     labels = {

@@ -41,26 +41,26 @@ def show_figure(figure: Figure, value: float | None, sureness: Sureness = None) 
     """
     if value is None:
         return NOT_MEASURABLE
-    if figure.kind.quantity is Quantity.THRESHOLD:
-        return show_threshold(value, sureness)
     digits = figure.kind.digits
+    if figure.kind.quantity is Quantity.THRESHOLD:
+        return show_threshold(value, sureness, digits)
     if figure.kind.quantity is Quantity.RATE:
         return with_sureness(lambda rate: per_cent(rate, digits), value, sureness)
     return with_sureness(lambda cost: f"{cost:.{digits}f}", value, sureness)
 
 
-def show_threshold(threshold: float, sureness: Sureness) -> str:
-    """A threshold with its interval: six decimals, more where fewer would be another threshold.
+def show_threshold(threshold: float, sureness: Sureness, digits: int = 6) -> str:
+    """A threshold with its interval: so many decimals, and more where these would be another threshold.
 
     Scores are compared with it, so that what is shown must accept the very trials that were counted.
 
     >>> show_threshold(0.5, (0.4, 0.6)), show_threshold(0.123456789, None)
     ('0.500000 (0.400000 to 0.600000)', '0.123456789')
     """
-    text = f"{threshold:.6f}"
+    text = f"{threshold:.{digits}f}"
     if float(text) != threshold:
         text = repr(threshold)
-    return with_sureness(lambda end: text if end == threshold else f"{end:.6f}", threshold, sureness)
+    return with_sureness(lambda end: text if end == threshold else f"{end:.{digits}f}", threshold, sureness)
 
 
 def with_sureness(show: Callable[[float], str], value: float, sureness: Sureness) -> str:
