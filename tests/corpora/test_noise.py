@@ -8,6 +8,7 @@ import pytest
 from wespeaker_qm.audio.io import read_audio, write_wav
 from wespeaker_qm.corpora.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.utils.layout import DataFolder
 
 RATE = 16000
 FREQUENCIES_HZ = (500, 1000, 1500, 2000)
@@ -27,7 +28,7 @@ def train(tmp_path):
 
 
 def test_babble_mixes_three_or_more_training_voices(train, tmp_path):
-    babble = build_noise_set(tmp_path, {}, train, num_babble=5)
+    babble = build_noise_set(DataFolder(tmp_path), {}, train, num_babble=5)
     assert DataDir.read(tmp_path / "noise") == babble
     assert set(babble.speaker.values()) == {"speech"} and len(babble) == 5
     for key, path in babble.wav.items():
@@ -41,7 +42,7 @@ def test_babble_mixes_three_or_more_training_voices(train, tmp_path):
 
 def test_babble_is_seeded_and_more_of_it_appends(train, tmp_path):
     def contents(name, count, seed):
-        babble = build_noise_set(tmp_path / name, {}, train, num_babble=count, seed=seed)
+        babble = build_noise_set(DataFolder(tmp_path / name), {}, train, num_babble=count, seed=seed)
         return [Path(babble.wav[key]).read_bytes() for key in sorted(babble.wav)]
 
     first = contents("a", 5, 3)
@@ -53,14 +54,14 @@ def test_clips_become_pieces_of_their_category(train, tmp_path):
     for name in ("noise", "music"):
         write_wav(tmp_path / f"{name}.wav", 0.1 * rng.standard_normal(26 * RATE), RATE)
     clips = {name: [tmp_path / f"{name}.wav"] for name in ("noise", "music")}
-    noise = build_noise_set(tmp_path, clips, train, num_babble=1)
+    noise = build_noise_set(DataFolder(tmp_path), clips, train, num_babble=1)
     lengths_s = {kind: [noise.duration_s[key] for key in noise.wav if noise.speaker[key] == kind] for kind in clips}
     assert all(3 <= length <= 20 for length in lengths_s["noise"]) and lengths_s["noise"]
     assert all(10 <= length <= 15 for length in lengths_s["music"]) and lengths_s["music"]
 
 
 def test_rooms(tmp_path):
-    rooms = build_rirs(tmp_path, 4)
+    rooms = build_rirs(DataFolder(tmp_path), 4)
     assert DataDir.read(tmp_path / "rirs").wav == rooms.wav
     assert len(set(rooms.speaker.values())) == 4
     for key, path in rooms.wav.items():

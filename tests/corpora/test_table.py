@@ -30,9 +30,9 @@ class ToneSettings:
 
 
 def prepare_tones(settings: ToneSettings, *, data: DataFolder, recipe_dir: Path, num_workers: int) -> None:
-    marker = DoneMarker(data.marker("prepare"), {"pitch_hz": settings.pitch_hz}, prepared_files(data.path))
+    marker = DoneMarker(data.marker("prepare"), {"pitch_hz": settings.pitch_hz}, prepared_files(data))
     sets = [data.set(name).path for name in ("train", "eval")]
-    others = [data.trials("all"), data.path / "wav", *(table for one in sets for table in DataDir.tables(one))]
+    others = [data.trials("all"), data.wav, *(table for one in sets for table in DataDir.tables(one))]
     with stage("prepare", marker, others=others) as is_due:
         if not is_due:
             return
@@ -41,7 +41,7 @@ def prepare_tones(settings: ToneSettings, *, data: DataFolder, recipe_dir: Path,
             for number in range(3):
                 for take in range(2):
                     key = f"{path.name}{number}-{take}"
-                    wav[key], speaker[key] = str(data.path / "wav" / f"{key}.wav"), f"{path.name}{number}"
+                    wav[key], speaker[key] = str(data.wav / f"{key}.wav"), f"{path.name}{number}"
                     tone = 0.5 * np.sin(settings.pitch_hz * (1 + number + take / 9) * np.arange(8000) / 1000)
                     write_wav(wav[key], tone.astype(np.float32), 8000)
             DataDir(wav=wav, speaker=speaker).write(path)

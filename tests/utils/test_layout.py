@@ -32,8 +32,9 @@ def test_systems_beside_a_run_are_runs():
 
 
 def test_a_corpus():
-    found = within(DATA, DATA.info, DATA.trials("all"), DATA.marker("prepare"), DATA.bad_audio)
-    assert found == ["corpus.yaml", "trials/all", ".done/prepare", "bad_audio.tsv"]
+    found = within(DATA, DATA.info, DATA.trials("all"), DATA.marker("prepare"), DATA.wav)
+    assert found == ["corpus.yaml", "trials/all", ".done/prepare", "wav"]
+    assert within(DATA, DATA.bad_audio) == ["bad_audio.tsv"]
     train = DATA.set("train")
     assert within(DATA, train) == ["train"]
     found = within(train, train.wav_scp, train.segments, train.utt2spk, train.utt2dur, train.bad_audio)

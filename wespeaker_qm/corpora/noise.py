@@ -17,6 +17,7 @@ from tqdm import tqdm
 from wespeaker_qm.audio.io import read_audio, read_audio_at, write_wav
 from wespeaker_qm.corpora.joining import join_pieces, plan_utterances, sound_pieces
 from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.utils.layout import DataFolder
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ BABBLE_PEAK = 0.5
 
 
 def build_noise_set(
-    data_dir: Path,
+    data: DataFolder,
     clips: Mapping[str, Sequence[Path]],
     train: DataDir,
     *,
@@ -40,10 +41,10 @@ def build_noise_set(
     sample_rate: int = 16000,
     seed: int = 42,
 ) -> DataDir:
-    """Write ``noise/`` (a Kaldi directory whose ``utt2spk`` holds the category) and ``wav/noise/`` below ``data_dir``.
+    """Write ``noise/`` (a Kaldi directory whose ``utt2spk`` holds the category) and ``wav/noise/`` of the corpus.
 
     Args:
-        data_dir: e.g. ``data/mini``.
+        data: e.g. ``data/mini``.
         clips: category (``noise`` or ``music``) -> audio files, in order. Short noises are joined to pieces of 3 to
             20 s and music is cut into pieces of 10 to 15 s: training draws among the pieces, of which none should be
             much longer or shorter than the others.
@@ -57,19 +58,19 @@ def build_noise_set(
     duration_s: dict[str, float] = {}
     pieces = itertools.chain(_clip_pieces(clips, sample_rate), _babble(train, num_babble, sample_rate, seed))
     for key, kind, waveform in pieces:
-        path = data_dir / "wav" / "noise" / kind / f"{key}.wav"
+        path = data.wav / "noise" / kind / f"{key}.wav"
         write_wav(path, waveform, sample_rate)
         waves[key], category[key], duration_s[key] = str(path), kind, len(waveform) / sample_rate
     directory = DataDir(wav=waves, speaker=category, duration_s=duration_s)
-    directory.write(data_dir / "noise")
+    directory.write(data.set("noise").path)
     return directory
 
 
-def build_rirs(data_dir: Path, num_rooms: int, *, sample_rate: int = 16000, seed: int = 42) -> DataDir:
+def build_rirs(data: DataFolder, num_rooms: int, *, sample_rate: int = 16000, seed: int = 42) -> DataDir:
     """Write ``rirs/`` (a Kaldi directory, the room in ``utt2spk``) and ``wav/rirs/``: one simulated RIR a room.
 
     Args:
-        data_dir: e.g. ``data/mini``.
+        data: e.g. ``data/mini``.
         num_rooms: number of rooms, and of RIRs.
         sample_rate: in Hz.
         seed: of the rooms.
@@ -80,11 +81,11 @@ def build_rirs(data_dir: Path, num_rooms: int, *, sample_rate: int = 16000, seed
     room: dict[str, str] = {}
     duration_s: dict[str, float] = {}
     for key, room_id, rir in tqdm(simulate_rirs(num_rooms, seed, sample_rate), total=num_rooms, desc="rooms"):
-        path = data_dir / "wav" / "rirs" / f"{key}.wav"
+        path = data.wav / "rirs" / f"{key}.wav"
         write_wav(path, rir, sample_rate)
         waves[key], room[key], duration_s[key] = str(path), room_id, len(rir) / sample_rate
     directory = DataDir(wav=waves, speaker=room, duration_s=duration_s)
-    directory.write(data_dir / "rirs")
+    directory.write(data.set("rirs").path)
     return directory
 
 

@@ -64,7 +64,7 @@ class CorpusInfo:
         """
         path = Path(path)
         if path.is_dir():
-            path = DataFolder(path).info
+            path /= "corpus.yaml"
         if not path.is_file():
             raise RecipeError(f"{path}: no such file; prepare the data first (run.sh --stage 1)")
         values = read_yaml_mapping(path)
@@ -96,11 +96,10 @@ class CorpusInfo:
         return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def prepared_files(data_dir: Path) -> list[Path]:
+def prepared_files(data: DataFolder) -> list[Path]:
     """What must lie in a prepared corpus: ``corpus.yaml`` and, once it is there, the tables of the sets in it."""
-    data = DataFolder(data_dir)
     try:
-        sets = [data.set(name) for name in CorpusInfo.load(data.info).sets()]
+        sets = CorpusInfo.load(data.info).sets()
     except RecipeError:  # not there, or not ours
         sets = []
-    return [data.info, *(table for each in sets for table in (each.wav_scp, each.utt2spk))]
+    return [data.info, *(path for name in sets for path in (data.set(name).wav_scp, data.set(name).utt2spk))]

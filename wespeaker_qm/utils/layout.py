@@ -90,6 +90,11 @@ class DataFolder(Folder):
         return self.path / "corpus.yaml"
 
     @property
+    def wav(self) -> Path:
+        """Folder of the audio that preparing made."""
+        return self.path / "wav"
+
+    @property
     def bad_audio(self) -> Path:
         """Recordings that the preparation left out, with reasons."""
         return self.path / "bad_audio.tsv"

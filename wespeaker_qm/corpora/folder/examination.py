@@ -54,7 +54,7 @@ def _examine_file(recording: Recording, min_duration_s: float) -> Facts:
 
 
 def refuse_unusable(
-    recordings: Sequence[Recording], facts: Mapping[str, Facts], max_bad_fraction: float, data_dir: Path
+    recordings: Sequence[Recording], facts: Mapping[str, Facts], max_bad_fraction: float, data: DataFolder
 ) -> list[Recording]:
     """Return the recordings to use.
 
@@ -65,7 +65,7 @@ def refuse_unusable(
         recordings: all of the tree.
         facts: key -> what decoding told.
         max_bad_fraction: largest fraction (0 to 1) that may be left out.
-        data_dir: receives the lists of what is left out or refused.
+        data: receives the lists of what is left out or refused.
 
     Raises:
         RecipeError: too much bad audio (listed in ``bad_audio.tsv``), or shared audio (listed in ``shared_audio.tsv``).
@@ -85,8 +85,8 @@ def refuse_unusable(
             bad.append(BadAudio(recording.key, recording.path, f"the same audio as {first.path}"))
         else:
             shared.append((first.speaker, first.path, recording.speaker, recording.path))
-    _refuse_shared(shared, data_dir / "shared_audio.tsv")
-    refuse_bad_audio(bad, len(recordings), max_bad_fraction, DataFolder(data_dir).bad_audio)
+    _refuse_shared(shared, data.path / "shared_audio.tsv")
+    refuse_bad_audio(bad, len(recordings), max_bad_fraction, data.bad_audio)
     return usable
 
 

@@ -61,7 +61,7 @@ def prepare(settings: FolderSettings, *, data: DataFolder, recipe_dir: Path, num
         RecipeError: see ``egs/folder/README.md`` for what is refused.
     """
     root = _audio_root(settings.audio_root, recipe_dir)
-    _refuse_overlap(settings, root, data.path)
+    _refuse_overlap(settings, root, data)
     listing = list_recordings(root)
     log_listing(listing, root)
     eval_speakers = parse_eval_speakers(settings.eval_speakers)
@@ -79,43 +79,43 @@ def prepare(settings: FolderSettings, *, data: DataFolder, recipe_dir: Path, num
     ]
     if settings.noise == "debian":
         inputs.append([file_digest(shipped(_DEBIAN) / table) for table in ("packages.tsv", "noise.tsv")])
-    outputs = prepared_files(data.path)
+    outputs = prepared_files(data)
     marker = DoneMarker(data.marker("prepare"), inputs, outputs, version=STAGE_VERSIONS["prepare"])
     sets = ("train", "valid", "eval", "noise", "rirs")
     tables = [table for name in sets for table in DataDir.tables(data.path / name)]
     others = ["trials/all", "trials/valid", "wav/noise", "wav/rirs", "bad_audio.tsv", "shared_audio.tsv"]
     with stage("prepare", marker, others=[*tables, *(data.path / name for name in others)]) as is_due:
         if is_due:
-            directories, split = _build(settings, data.path, listing.recordings, eval_speakers, num_workers)
+            directories, split = _build(settings, data, listing.recordings, eval_speakers, num_workers)
             clips = _debian_clips(settings.downloads) if settings.noise == "debian" else noise_tree
             num_babble, seed = settings.num_babble, settings.seed
-            build_noise_set(data.path, clips, directories["train"], num_babble=num_babble, seed=seed)
-            build_rirs(data.path, settings.num_rooms, seed=seed)
-            _corpus_info(data.path, root, directories, split).save(data.info)
+            build_noise_set(data, clips, directories["train"], num_babble=num_babble, seed=seed)
+            build_rirs(data, settings.num_rooms, seed=seed)
+            _corpus_info(data, root, directories, split).save(data.info)
 
 
 def _build(
     settings: FolderSettings,
-    data_dir: Path,
+    data: DataFolder,
     recordings: Sequence[Recording],
     eval_speakers: float | Sequence[str],
     num_workers: int,
 ) -> tuple[dict[str, DataDir], SpeakerSplit]:
     """Write the sets of speech and their trial lists."""
-    DataFolder(data_dir).info.unlink(missing_ok=True)
+    data.info.unlink(missing_ok=True)
     facts = examine(recordings, settings.min_duration, num_workers)
-    usable = refuse_unusable(recordings, facts, settings.max_bad_fraction, data_dir)
+    usable = refuse_unusable(recordings, facts, settings.max_bad_fraction, data)
     split = split_speakers(count_by_speaker(usable), eval_speakers, settings.valid_speakers, settings.seed)
     members = {"train": split.train, "valid": split.valid, "eval": split.evaluation}
     directories = {
-        name: _write_set(data_dir / name, speakers, usable, facts) for name, speakers in members.items() if speakers
+        name: _write_set(data.set(name).path, speakers, usable, facts) for name, speakers in members.items() if speakers
     }
     if not split.valid:
         logger.info("too few speakers to set some aside: no check while training (--valid_speakers)")
     for name in [name for name in directories if name != "train"]:
         trials = draw_trials(directories[name].speaker, settings.max_trials, settings.seed)
         list_name = "all" if name == "eval" else name
-        write_trials(DataFolder(data_dir).trials(list_name), trials)
+        write_trials(data.trials(list_name), trials)
         num_targets = sum(trial.is_target for trial in trials)
         logger.info("trials %s: %d targets, %d non-targets", list_name, num_targets, len(trials) - num_targets)
     return directories, split
@@ -164,13 +164,13 @@ def _audio_root(root: Path | None, recipe_dir: Path) -> Path:
     return root
 
 
-def _refuse_overlap(settings: FolderSettings, root: Path, data_dir: Path) -> None:
+def _refuse_overlap(settings: FolderSettings, root: Path, data: DataFolder) -> None:
     """Refuse folders within each other: what this corpus writes would be a speaker, or a noise, of its next run.
 
     Raises:
         RecipeError: so they are; links are followed.
     """
-    made = {"--data": data_dir}
+    made = {"--data": data.path}
     read = {"--audio_root": root}
     if settings.noise == "debian":
         made["--downloads"] = settings.downloads
@@ -187,11 +187,11 @@ def _refuse_overlap(settings: FolderSettings, root: Path, data_dir: Path) -> Non
             )
 
 
-def _corpus_info(data_dir: Path, root: Path, directories: Mapping[str, DataDir], split: SpeakerSplit) -> CorpusInfo:
+def _corpus_info(data: DataFolder, root: Path, directories: Mapping[str, DataDir], split: SpeakerSplit) -> CorpusInfo:
     num_speakers = sum(map(len, split))
     hours = sum(sum(directory.duration_s.values()) for directory in directories.values()) / 3600
     return CorpusInfo(
-        name=data_dir.name,
+        name=data.path.name,
         description=f"own recordings in {root}: {num_speakers} speakers, {hours:.2f} h",
         caveat=(
             f"{len(split.evaluation)} evaluation speakers of one's own recordings: where each speaker has a room or "

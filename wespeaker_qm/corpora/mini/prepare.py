@@ -54,31 +54,31 @@ def prepare(settings: MiniSettings, *, data: DataFolder, recipe_dir: Path, num_w
     pinned = read_packages(recipe_dir / "packages.tsv")
     names = choose_packages(pinned, settings.packages, settings.without_tuxpaint)
     marker = _done_marker(settings, names, data, recipe_dir)
-    with stage("prepare", marker, others=_others(data.path)) as is_due:
+    with stage("prepare", marker, others=_others(data)) as is_due:
         if not is_due:
             return
         packages = [package for name, package in pinned.items() if names is None or name in names]
         roots = unpack_packages(packages, settings.downloads, settings.deb_dir)
-        directories = _build(settings, data.path, recipe_dir, roots, num_workers)
+        directories = _build(settings, data, recipe_dir, roots, num_workers)
         if names is None and _recipe(settings) == _recipe(read_settings(MiniSettings, recipe_dir)):
             check_counts(settings.expected, directories)
 
 
 def _build(
-    settings: MiniSettings, data_dir: Path, recipe_dir: Path, roots: Mapping[str, Path], num_workers: int
+    settings: MiniSettings, data: DataFolder, recipe_dir: Path, roots: Mapping[str, Path], num_workers: int
 ) -> dict[str, DataDir]:
     """Make the corpus of the packages that are unpacked in ``roots``; returns its sets of speech."""
     sessions = read_sessions(recipe_dir, roots)
     members = split_sessions(sessions, settings.validation_speakers)
 
-    DataFolder(data_dir).info.unlink(missing_ok=True)
-    earlier = _checked_audio(data_dir)
-    utterances = build_utterances(data_dir, members, settings, num_workers)
-    directories = {name: write_set(data_dir / name, made, sessions) for name, made in utterances.items() if made}
-    lists = write_trial_lists(data_dir, directories, utterances)
-    noise, rirs = _write_augmentation(data_dir, read_noise_clips(recipe_dir, roots), directories["train"], settings)
-    write_checksums(data_dir, [*directories.values(), noise, rirs])
-    for path in earlier - _checked_audio(data_dir):
+    data.info.unlink(missing_ok=True)
+    earlier = _checked_audio(data)
+    utterances = build_utterances(data, members, settings, num_workers)
+    directories = {name: write_set(data.set(name).path, made, sessions) for name, made in utterances.items() if made}
+    lists = write_trial_lists(data, directories, utterances)
+    noise, rirs = _write_augmentation(data, read_noise_clips(recipe_dir, roots), directories["train"], settings)
+    write_checksums(data, [*directories.values(), noise, rirs])
+    for path in earlier - _checked_audio(data):
         path.unlink(missing_ok=True)
     CorpusInfo(
         name=settings.name,
@@ -89,16 +89,16 @@ def _build(
         validation="valid" if "valid" in directories else None,
         noise="noise",
         rirs="rirs",
-    ).save(DataFolder(data_dir).info)
+    ).save(data.info)
     return directories
 
 
 def _write_augmentation(
-    data_dir: Path, clips: Mapping[str, Sequence[Path]], train: DataDir, settings: MiniSettings
+    data: DataFolder, clips: Mapping[str, Sequence[Path]], train: DataDir, settings: MiniSettings
 ) -> tuple[DataDir, DataDir]:
     rate, seed = settings.sample_rate, settings.seed
-    noise = build_noise_set(data_dir, clips, train, num_babble=settings.num_babble, sample_rate=rate, seed=seed)
-    return noise, build_rirs(data_dir, settings.num_rooms, sample_rate=rate, seed=seed)
+    noise = build_noise_set(data, clips, train, num_babble=settings.num_babble, sample_rate=rate, seed=seed)
+    return noise, build_rirs(data, settings.num_rooms, sample_rate=rate, seed=seed)
 
 
 def _recipe(settings: MiniSettings) -> dict[str, Any]:
@@ -116,29 +116,29 @@ def _done_marker(
         packages,
         [file_stamp(deb) for deb in sorted(settings.deb_dir.glob("*.deb"))] if settings.deb_dir else None,
     ]
-    outputs = [*prepared_files(data.path), data.path / "audio.sha256"]
+    outputs = [*prepared_files(data), data.path / "audio.sha256"]
     return DoneMarker(data.marker("prepare"), inputs, outputs, version=STAGE_VERSIONS["prepare"])
 
 
-def _others(data_dir: Path) -> list[Path]:
+def _others(data: DataFolder) -> list[Path]:
     """All that is written, beside the marker's outputs."""
-    sets = [data_dir / name for name in (*SETS, "noise", "rirs")]
+    sets = [data.set(name).path for name in (*SETS, "noise", "rirs")]
     tables = [table for path in sets for table in (*DataDir.tables(path), path / "utt2package")]
-    return [*tables, *list_paths(data_dir), data_dir / "wav", DataFolder(data_dir).bad_audio]
+    return [*tables, *list_paths(data), data.wav, data.bad_audio]
 
 
-def write_checksums(data_dir: Path, sets: Sequence[DataDir]) -> None:
-    """Write ``audio.sha256`` (as sha256sum does, paths below ``data_dir``): equal files mean equal audio."""
+def write_checksums(data: DataFolder, sets: Sequence[DataDir]) -> None:
+    """Write ``audio.sha256`` as sha256sum does, paths from ``data`` on: equal files mean equal audio."""
     paths = sorted((Path(path) for each in sets for path in each.wav.values()), key=lambda path: path.as_posix())
-    lines = [f"{sha256_of(path)}  {path.relative_to(data_dir).as_posix()}\n" for path in paths]
-    write_text(data_dir / "audio.sha256", "".join(lines))
+    lines = [f"{sha256_of(path)}  {path.relative_to(data.path).as_posix()}\n" for path in paths]
+    write_text(data.path / "audio.sha256", "".join(lines))
 
 
-def _checked_audio(data_dir: Path) -> set[Path]:
+def _checked_audio(data: DataFolder) -> set[Path]:
     """The files that ``audio.sha256`` names: those, and no others, were made here."""
-    path = data_dir / "audio.sha256"
+    path = data.path / "audio.sha256"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return {data_dir / line.partition("  ")[2] for line in lines}
+    return {data.path / line.partition("  ")[2] for line in lines}
 
 
 def check_counts(expected: Mapping[str, Sequence[int]], directories: Mapping[str, DataDir]) -> None:

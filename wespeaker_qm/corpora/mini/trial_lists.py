@@ -16,13 +16,13 @@ HEADLINES = ("same_package_gender", "same_gender", "all")
 """In this order the first list with both kinds of trials is the headline (a subset of packages may lack some)."""
 
 
-def list_paths(data_dir: Path) -> list[Path]:
+def list_paths(data: DataFolder) -> list[Path]:
     """The lists that :func:`write_trial_lists` may write."""
-    return [DataFolder(data_dir).trials(name) for name in (*HEADLINES, "cross_session", "valid")]
+    return [data.trials(name) for name in (*HEADLINES, "cross_session", "valid")]
 
 
 def write_trial_lists(
-    data_dir: Path, directories: Mapping[str, DataDir], utterances: Mapping[str, Sequence[Utterance]]
+    data: DataFolder, directories: Mapping[str, DataDir], utterances: Mapping[str, Sequence[Utterance]]
 ) -> dict[str, list[Trial]]:
     """Write the evaluation lists and ``valid``; a list without both target and non-target trials is left out.
 
@@ -53,14 +53,14 @@ def write_trial_lists(
         "all": None,
         "cross_session": across_sessions,
     }
-    for path in list_paths(data_dir):
+    for path in list_paths(data):
         path.unlink(missing_ok=True)
     lists = {}
     for name, rule in rules.items():
         trials = make_trials(directory.speaker, accept=rule)
         if {trial.is_target for trial in trials} == {True, False}:
             lists[name] = trials
-            _write_list(data_dir, name, trials)
+            _write_list(data, name, trials)
         else:
             logger.info("trials %s: left out, the chosen packages hold no such targets and impostors", name)
     if "valid" in directories:
@@ -68,7 +68,7 @@ def write_trial_lists(
         trials = make_trials(
             valid.speaker, accept=lambda a, b: valid.speaker[a] == valid.speaker[b] or _same_gender(valid, a, b)
         )
-        _write_list(data_dir, "valid", trials)
+        _write_list(data, "valid", trials)
     return lists
 
 
@@ -77,7 +77,7 @@ def _same_gender(directory: DataDir, a: str, b: str) -> bool:
     return gender != UNKNOWN_GENDER and gender == directory.gender[directory.speaker[b]]
 
 
-def _write_list(data_dir: Path, name: str, trials: Sequence[Trial]) -> None:
-    write_trials(DataFolder(data_dir).trials(name), trials)
+def _write_list(data: DataFolder, name: str, trials: Sequence[Trial]) -> None:
+    write_trials(data.trials(name), trials)
     num_targets = sum(trial.is_target for trial in trials)
     logger.info("trials %s: %d targets, %d non-targets", name, num_targets, len(trials) - num_targets)

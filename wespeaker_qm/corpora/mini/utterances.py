@@ -47,12 +47,12 @@ class BuiltSpeaker(NamedTuple):
 
 
 def build_utterances(
-    data_dir: Path, members: Mapping[str, Sequence[Session]], settings: MiniSettings, num_workers: int
+    data: DataFolder, members: Mapping[str, Sequence[Session]], settings: MiniSettings, num_workers: int
 ) -> dict[str, list[Utterance]]:
-    """Write all utterances to ``data_dir/wav/<set>/<speaker>/``, each speaker in one of ``num_workers`` processes.
+    """Write all utterances to ``wav/<set>/<speaker>/``, each speaker in one of ``num_workers`` processes.
 
     Args:
-        data_dir: folder of the corpus.
+        data: folder of the corpus.
         members: set -> its sessions.
         settings: lengths and numbers of utterances.
         num_workers: processes; the result does not depend on them.
@@ -67,7 +67,7 @@ def build_utterances(
     for name, sessions in members.items():
         for speaker in sorted({session.speaker for session in sessions}):
             own = [session for session in sessions if session.speaker == speaker]
-            jobs.append((name, data_dir / "wav" / name / speaker, own))
+            jobs.append((name, data.wav / name / speaker, own))
     # The longest first, so that no worker is left with much to do at the end.
     jobs.sort(key=lambda job: (-sum(len(session.clips) for session in job[2]), job[1]))
     build = partial(_build_speaker, settings=settings)
@@ -81,7 +81,7 @@ def build_utterances(
             continue
         utterances[name] += made.utterances
     num_clips = sum(len(session.clips) for _, _, own in jobs for session in own)
-    refuse_bad_audio(bad, num_clips, _MAX_BAD_CLIPS, DataFolder(data_dir).bad_audio)
+    refuse_bad_audio(bad, num_clips, _MAX_BAD_CLIPS, data.bad_audio)
     return utterances
 
 

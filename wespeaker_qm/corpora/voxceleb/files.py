@@ -16,6 +16,7 @@ from wespeaker_qm.corpus.archives import Member, is_locator, list_lmdb, list_tar
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.tables import read_tsv
 
@@ -57,12 +58,12 @@ class Findings(NamedTuple):
     rirs: dict[str, str]
 
 
-def find(root: Path, data_dir: Path, augmentation: bool) -> Findings:
+def find(root: Path, data: DataFolder, augmentation: bool) -> Findings:
     """Look for everything below ``root``; an utterance that is there several times is taken once, the best copy.
 
     Args:
         root: any layout; folders ``id?????`` are speakers wherever they lie.
-        data_dir: receives ``archives/musan.tar`` where MUSAN comes as ``musan.tar.gz``, which gives no random access.
+        data: receives ``archives/musan.tar`` where MUSAN comes as ``musan.tar.gz``, which gives no random access.
         augmentation: look for MUSAN and RIRS_NOISES too.
 
     Raises:
@@ -81,8 +82,8 @@ def find(root: Path, data_dir: Path, augmentation: bool) -> Findings:
         for member in list_zip(archive):
             speech.take(f"{folder_name}/{member.name}", member.locator)
     speech.report(root)
-    noise = _augmentation(places, "musan", data_dir) if augmentation else {}
-    rirs = _augmentation(places, "rirs", data_dir) if augmentation else {}
+    noise = _augmentation(places, "musan", data) if augmentation else {}
+    rirs = _augmentation(places, "rirs", data) if augmentation else {}
     trial_files = {name: places.files[file] for name, file in TRIAL_LISTS.items() if file in places.files}
     return Findings(speech.recordings(), trial_files, noise, rirs)
 
@@ -176,7 +177,7 @@ def _vox2_test_speakers(meta: Path | None) -> frozenset[str]:
     return frozenset(row[0] for row in rows if row and row[-1] == "test")
 
 
-def _augmentation(places: _Places, kind: str, data_dir: Path) -> dict[str, str]:
+def _augmentation(places: _Places, kind: str, data: DataFolder) -> dict[str, str]:
     """Key -> path or locator of ``musan`` or ``rirs``: the first of tree, archive and LMDB that is there."""
     trees = {"musan": places.musan, "rirs": places.rirs}[kind]
     members: Iterable[Member]
@@ -185,7 +186,7 @@ def _augmentation(places: _Places, kind: str, data_dir: Path) -> dict[str, str]:
     elif kind == "musan" and "musan.tar" in places.files:
         members = list_tar(places.files["musan.tar"])
     elif kind == "musan" and "musan.tar.gz" in places.files:
-        members = list_tar(_decompressed(places.files["musan.tar.gz"], data_dir / "archives" / "musan.tar"))
+        members = list_tar(_decompressed(places.files["musan.tar.gz"], data.path / "archives" / "musan.tar"))
     elif kind == "rirs" and "rirs_noises.zip" in places.archives:
         members = [entry for entry in list_zip(places.archives["rirs_noises.zip"]) if "/simulated_rirs/" in entry.name]
     elif kind in places.lmdb:

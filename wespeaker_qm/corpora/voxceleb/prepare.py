@@ -52,7 +52,7 @@ def prepare(settings: VoxcelebSettings, *, data: DataFolder, recipe_dir: Path, n
         raise RecipeError(
             f"--vox_root {root}: no such folder; name the one that holds VoxCeleb, or give --download true"
         )
-    findings = find(root, data.path, settings.augmentation)
+    findings = find(root, data, settings.augmentation)
     missing = _missing(findings, settings.augmentation)
     if missing:
         raise RecipeError(f"--vox_root {root}: found no {', no '.join(missing)}; add them, or give --download true")
@@ -64,31 +64,31 @@ def prepare(settings: VoxcelebSettings, *, data: DataFolder, recipe_dir: Path, n
         [content_stamp(path) for path in findings.trial_files.values()],
         [_stated(settings), is_subset, settings.augmentation],
     ]
-    outputs = prepared_files(data.path)
+    outputs = prepared_files(data)
     marker = DoneMarker(data.marker("prepare"), inputs, outputs, version=STAGE_VERSIONS["prepare"])
     sets = ("vox2_dev", "vox1", "vox2_test", "musan", "rirs")
     tables = [table for name in sets for table in DataDir.tables(data.path / name)]
     lists = [data.trials(name) for name in (*TRIAL_LISTS, "vox2_test")]
     with stage("prepare", marker, others=[*tables, *lists]) as is_due:
         if is_due:
-            _build(settings, data.path, findings, is_subset)
+            _build(settings, data, findings, is_subset)
 
 
-def _build(settings: VoxcelebSettings, data_dir: Path, findings: Findings, is_subset: bool) -> None:
-    DataFolder(data_dir).info.unlink(missing_ok=True)
+def _build(settings: VoxcelebSettings, data: DataFolder, findings: Findings, is_subset: bool) -> None:
+    data.info.unlink(missing_ok=True)
 
     counts = _Counts(settings.expected, is_subset)
     for name in ("vox2_dev", "vox1"):
-        _write_speech(data_dir / name, findings.recordings[name], counts)
-    validation = write_validation(data_dir, findings.recordings["vox2_test"])
+        _write_speech(data.set(name).path, findings.recordings[name], counts)
+    validation = write_validation(data, findings.recordings["vox2_test"])
     if settings.augmentation:
-        _write_set(data_dir / "musan", findings.noise, lambda key: key.split("/")[0], counts)
-        _write_set(data_dir / "rirs", findings.rirs, lambda key: "-".join(key.split("/")[:2]), counts)
+        _write_set(data.set("musan").path, findings.noise, lambda key: key.split("/")[0], counts)
+        _write_set(data.set("rirs").path, findings.rirs, lambda key: "-".join(key.split("/")[:2]), counts)
     for name, path in findings.trial_files.items():
         trials = read_published_trials(path)
         kept = known_trials(trials, findings.recordings["vox1"], path, is_subset)
         counts.check(name, [len(trials)], path)
-        write_trials(DataFolder(data_dir).trials(name), kept)
+        write_trials(data.trials(name), kept)
     counts.finish()
     for name in TRIAL_LISTS.keys() - findings.trial_files.keys():
         logger.warning("%s: no %s, so there will be no figures for %s", settings.vox_root, TRIAL_LISTS[name], name)
@@ -97,7 +97,7 @@ def _build(settings: VoxcelebSettings, data_dir: Path, findings: Findings, is_su
         speakers = f"{counts.found['vox2_dev'][0]} training and {counts.found['vox1'][0]} evaluation speakers"
         caveat = f"A subset of VoxCeleb ({speakers}): not comparable with published figures."
     CorpusInfo(
-        name=data_dir.name,
+        name=data.path.name,
         description=settings.description,
         caveat=caveat,
         train="vox2_dev",
@@ -106,7 +106,7 @@ def _build(settings: VoxcelebSettings, data_dir: Path, findings: Findings, is_su
         validation=validation,
         noise="musan" if settings.augmentation else None,
         rirs="rirs" if settings.augmentation else None,
-    ).save(DataFolder(data_dir).info)
+    ).save(data.info)
 
 
 def _stated(settings: VoxcelebSettings) -> dict[str, object]:

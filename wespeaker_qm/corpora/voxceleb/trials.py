@@ -62,7 +62,7 @@ def known_trials(trials: Sequence[Trial], known: Mapping[str, str], path: Path, 
     return kept
 
 
-def write_validation(data_dir: Path, recordings: Mapping[str, str]) -> str | None:
+def write_validation(data: DataFolder, recordings: Mapping[str, str]) -> str | None:
     """Of VoxCeleb2 test, whose speakers are in no other set, some utterances of each: the check while training."""
     if not recordings:
         logger.info("no VoxCeleb2 test (vox2_test_aac.zip): no check on held-out speakers while training")
@@ -74,7 +74,7 @@ def write_validation(data_dir: Path, recordings: Mapping[str, str]) -> str | Non
     for name, keys in by_speaker.items():
         count = min(len(keys), _VALID_UTTERANCES_PER_SPEAKER)
         speaker |= {keys[len(keys) * number // count]: name for number in range(count)}
-    DataDir(wav={key: recordings[key] for key in speaker}, speaker=speaker).write(data_dir / "vox2_test")
+    DataDir(wav={key: recordings[key] for key in speaker}, speaker=speaker).write(data.set("vox2_test").path)
     trials = make_trials(speaker, max_targets=_VALID_TARGETS, max_nontargets=_VALID_NONTARGETS)
-    write_trials(DataFolder(data_dir).trials("vox2_test"), trials)
+    write_trials(data.trials("vox2_test"), trials)
     return "vox2_test"
