@@ -49,7 +49,7 @@ Stages:
   5  score      score the trials
   6  normalise  normalise the scores against the training speakers (AS-norm)
   7  calibrate  turn them into log-likelihood ratios, where the corpus has a list to calibrate on
-  Each of 5 to 7 ends with the evaluation: TAR@FAR, EER, minDCF with intervals, DET figure, report.md, report.html
+  Each of 5 to 7 ends with the evaluation: TAR@FAR, EER, minDCF with intervals, DET plot, report.md, report.html
 
 Options (default in brackets; paths are relative to the folder of run.sh; the entries of STR, FILES and LIST stand apart by
 spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \"--audio_root '/my recordings'\"):

@@ -135,7 +135,7 @@ def main() -> None:
             "score, cache alone": lambda: ours("score", *here, "--text", "false"),
             "score": lambda: ours("score", *here),
             "metrics, from the cache": lambda: ours("metrics", str(scores), "--num_resamples", "0"),
-            "metrics and DET figure": lambda: ours("metrics", str(scores), "--num_resamples", "0", "--det", "det"),
+            "metrics and DET plot": lambda: ours("metrics", str(scores), "--num_resamples", "0", "--det", "det"),
             "metrics, 1,000 resamples": lambda: ours("metrics", str(scores)),
             "AS-norm": lambda: ours("normalise", *here),
         }
@@ -188,7 +188,7 @@ def _show(costs: dict[str, list[Cost]], num_trials: int) -> None:
             "score, cache alone": loop,
             "metrics, from the text": median["their metrics"],
             "metrics, from the cache": median["their metrics"],
-            "metrics and DET figure": _both(median["their metrics"], median["their DET"]),
+            "metrics and DET plot": _both(median["their metrics"], median["their DET"]),
             "AS-norm": median["their AS-norm"],
         }
         print(f"WeSpeaker's loop: {1000 * each[0]:.2f} ms a trial\n")

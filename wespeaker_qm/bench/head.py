@@ -92,7 +92,10 @@ def _facts(rounds: int) -> str:
 
 
 def compete(contest: Contest, rounds: int) -> list[ContestResult]:
-    """Time the sparse head and its opponents in turn, on one thread. Changes the process."""
+    """Time the sparse head and its opponents in turn, on one thread.
+
+    Sets threads and allocator of this process.
+    """
     torch.set_num_threads(1)
     pages_kept = contest.keep_pages and keep_freed_pages()
     problem = simulate(contest.case)
@@ -117,7 +120,10 @@ def compete(contest: Contest, rounds: int) -> list[ContestResult]:
 
 
 def grow(cases: tuple[Case, ...], rounds: int) -> dict[Case, float]:
-    """Case -> median of the milliseconds of a step with sparse gradients, all cases in turn. Changes the process."""
+    """Case -> median of the milliseconds of a step with sparse gradients, all cases in turn.
+
+    Sets the threads of this process.
+    """
     torch.set_num_threads(1)
     steps = {}
     for number, case in enumerate(cases):
@@ -164,7 +170,7 @@ def _opponents(case: Case, problem: HeadInput) -> dict[str, Callable[[], Tensor]
 
 
 def _gradients(loss: Callable[[], Tensor], problem: HeadInput) -> tuple[Tensor, ...]:
-    """Forward and backward; the gradients are the caller's to drop."""
+    """Forward and backward; the gradients are returned, so that they are in memory as in a training step."""
     return torch.autograd.grad(loss(), (problem.embedding, problem.prototypes))
 
 
@@ -172,7 +178,7 @@ def _gradients(loss: Callable[[], Tensor], problem: HeadInput) -> tuple[Tensor, 
 
 
 def _cold_step(case: Case) -> Callable[[], object]:
-    """In a process of its own: a step that has not run at its size yet, in a process that has run a small one."""
+    """A step that runs at its size for the first time, after a small one has made the process load what it needs."""
     small = case._replace(num_classes=min(case.num_classes, 10_000))
     for each in (small, case):
         problem = simulate(each)

@@ -135,7 +135,10 @@ def _open(plan: LoaderPlan) -> tuple[TrainingSet, BatchPlan]:
 
 
 def time_stages(plan: LoaderPlan) -> tuple[dict[str, float], Quartiles]:
-    """Stage -> median milliseconds a sample; and torchaudio's time for features over ours. Changes the process."""
+    """Stage -> median milliseconds a sample; and torchaudio's time for features over ours.
+
+    Sets threads and allocator of this process.
+    """
     import torchaudio.compliance.kaldi as kaldi  # type: ignore[import-untyped]
 
     torch.set_num_threads(1)
@@ -213,7 +216,10 @@ def _training_step(plan: LoaderPlan, num_classes: int, *, channels_last: bool) -
 
 
 def time_network(plan: LoaderPlan) -> tuple[float, Quartiles | None, Quartiles]:
-    """Samples a second of training; contiguous / channels-last time; batch norm / folded time. Changes the process."""
+    """Samples a second of training; contiguous / channels-last time; batch norm / folded time.
+
+    Sets the threads of this process.
+    """
     args = plan.config.dataset_args
     if plan.config.num_threads is not None:
         torch.set_num_threads(plan.config.num_threads)

@@ -7,7 +7,7 @@ from wespeaker_qm.stages.evaluating import OWN_SYSTEMS, evaluate
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
-HELP = "EER, minDCF and TAR@FAR of all trial lists with intervals, DET figure, report.md"
+HELP = "EER, minDCF and TAR@FAR of all trial lists with intervals, DET plot, report.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

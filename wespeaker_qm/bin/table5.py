@@ -10,7 +10,7 @@ from wespeaker_qm.utils.arguments import true_or_false
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, ExpRoot
 
-HELP = "collect the runs of the paper's Table 5 into one table and one DET figure (run.sh --table5)"
+HELP = "collect the runs of the paper's Table 5 into one table and one DET plot (run.sh --table5)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

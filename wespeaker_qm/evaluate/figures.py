@@ -156,7 +156,7 @@ CLLR = FigureKind(
     influence=lambda parts, *_: parts.cllr(),
     scale=LOG,
     needs_llr=True,
-    compared=Compared.NOWHERE,  # calibration is mended, and says nothing of two systems
+    compared=Compared.NOWHERE,  # calibration can be put right afterwards: no difference of the systems
     digits=3,
 )
 ACT_DCF = FigureKind(

@@ -207,7 +207,7 @@ def _spread(
         return Spread(estimate=estimate, reason="no resamples")
     if np.ptp(values) == 0 and estimate != 0:
         return Spread(estimate=estimate, reason="the same on all resamples")
-    # A resample without errors is taken to have half a one: logit and logarithm have no value at 0.
+    # A resample without errors is taken to have half an error: logit and logarithm have no value at 0.
     half = 0.5 / len(resamples.system.scores)
     inside = (scale.low + half, scale.high - half)
     centre = float(scale.forward(np.clip(np.array(estimate), *inside)))
@@ -218,7 +218,7 @@ def _spread(
     if scale.low >= 0:  # neither a difference nor a threshold
         centre -= ratio * (float(moved.mean()) - centre)
     error = math.sqrt(ratio * (1 + 1 / num_resamples)) * float(moved.std(ddof=1))
-    # Few resamples know their own deviation badly, too.
+    # The deviation of few resamples is uncertain itself.
     degrees = 1 / (1 / degrees + 1 / (num_resamples - 1))
     return Spread(estimate=estimate, centre=centre, errors=(Error(error, degrees),), scale=scale)
 

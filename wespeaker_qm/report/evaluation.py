@@ -15,7 +15,7 @@ TRAINED = "trained"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CorpusCard:
-    """What must stand beside every figure."""
+    """What is said of a corpus wherever figures of it stand."""
 
     name: str
     description: str

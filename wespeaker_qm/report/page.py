@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.figure import Compared, Figure
 from wespeaker_qm.evaluate.figures import figure_named, in_table_order, values_from_json
@@ -117,13 +119,7 @@ def _label(runs: list[Run], run: Run, system: str) -> str:
 def _band(run: Run, system: str) -> Band | None:
     """The DET band that the evaluation stored."""
     band = run.headline["systems"][system].get("band")
-    return None if band is None else Band(*(_array(band[edge]) for edge in ("far", "low", "high")))
-
-
-def _array(values: list[float]) -> Any:
-    import numpy as np
-
-    return np.array(values)
+    return None if band is None else Band(*(np.array(band[edge]) for edge in ("far", "low", "high")))
 
 
 def _list_table(runs: list[Run], trial_list: str) -> PageTable:

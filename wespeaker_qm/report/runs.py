@@ -106,7 +106,7 @@ def read_run(folder: Path) -> Run:
 
 
 def distinct(runs: list[Run]) -> list[Run]:
-    """The runs under names that differ: where two share one, all are called by their folders, as they were given.
+    """Give runs names that differ: where two have the same, all are called by their folders, as these were given.
 
     Raises:
         RecipeError: a folder stands twice.

@@ -1,4 +1,4 @@
-"""The end of stages 5 to 7: metrics, DET figure and report from the scores that are there."""
+"""The end of stages 5 to 7: metrics, DET plot and report from the scores that are there."""
 
 import logging
 from collections.abc import Mapping

@@ -57,4 +57,4 @@ def collect_table5(
         resampling = Resampling("speaker", num_resamples, seed) if num_resamples else None
         text = write_table5(rows, results, corpus, exp_root.path, speaker=speaker, resampling=resampling)
     logger.info("%s", text)
-    logger.info("table: %s, figure: %s", exp_root.table5("md"), exp_root.det_table5("png"))
+    logger.info("table: %s, plot: %s", exp_root.table5("md"), exp_root.det_table5("png"))

@@ -2,7 +2,7 @@
 
 Text is most of the time that a million scores take. The cache holds what the text says, to the last digit, and the
 checksum of the text it belongs to; it is used where that is the file's, and ignored otherwise. A cache that was written
-instead of a text stands alone.
+instead of a text stands alone (``score --text false``).
 """
 
 import zipfile
@@ -39,7 +39,7 @@ def cache_path(path: Path) -> Path:
 
 
 def write_cache(path: Path, content: ScoreCache) -> None:
-    """Write the cache of the score file ``path``, which has been written already, or will never be."""
+    """Write the cache of the score file ``path``; where there is to be a text, it has been written before."""
     names = np.frombuffer("\n".join(content.utterances).encode(), np.uint8)
     arrays = {name: array for name, array in content._asdict().items() if array is not None}
     arrays |= {"text": _stamp(path), "utterances": names}
