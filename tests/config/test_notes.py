@@ -21,6 +21,10 @@ def test_the_default_deserves_no_note():
     assert config_notes(Config()) == []
 
 
+def test_a_window_of_shards_has_an_effect_and_no_note():
+    assert config_notes(Config(dataset_args=DatasetArgs(shuffle_args=ShuffleArgs(shard_window=3)))) == []
+
+
 @pytest.mark.parametrize(
     ("config", "note"),
     [

@@ -15,14 +15,13 @@ import torch
 
 from wespeaker_qm.config import AlphaArcMarginArgs, Config
 from wespeaker_qm.dataset.loader import TrainingBatch
-from wespeaker_qm.losses.linear import LinearLoss, Sparsity
+from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.score.validation import validation_check
 from wespeaker_qm.train.build import build_head, build_training
 from wespeaker_qm.train.distributed import ALONE
-from wespeaker_qm.train.figures import batch_figures
 from wespeaker_qm.train.loop import NonFiniteLossError, Trainer
 from wespeaker_qm.train.model import EncoderWithHead
 from wespeaker_qm.utils.errors import RecipeError
@@ -159,46 +158,6 @@ def test_data_and_head_may_be_others_than_those_of_the_configuration(
     losses = [record["loss"] for record in records if record["type"] == "epoch"]
     assert losses[-1] < 0.5 * losses[0]
     assert weights(tmp_path, 6)["projection.weight"].shape == (5, 8)
-
-
-def test_an_encoder_must_leave_the_heads_name_to_the_head(tiny_config: Config) -> None:
-    encoder = build_encoder(tiny_config)
-    encoder.add_module("projection", torch.nn.Linear(8, 8))
-    with pytest.raises(ValueError, match="encoder has a part called projection"):
-        EncoderWithHead(encoder, NearestMean(), None)
-
-
-def test_a_checkpoint_is_what_an_encoder_that_holds_its_head_would_give(tiny_config: Config) -> None:
-    """As WeSpeaker's does, and this project's did: names, their order, and the versions of modules beside them."""
-    encoder = build_encoder(tiny_config)
-    model = EncoderWithHead(encoder, build_head(tiny_config, ClassPartition(5)), None)
-    state = model.checkpoint_state()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    order = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
-    encoder.add_module("projection", model.projection)
-    expected = encoder.state_dict()
-    assert list(state) == list(expected)
-    assert state._metadata == expected._metadata  # type: ignore[attr-defined]
-    assert_equal_states(state, expected)
-    assert order == [id(parameter) for parameter in encoder.parameters()]
-
-
-def test_figures_of_a_batch() -> None:
-    sparsity = Sparsity(
-        support=torch.tensor([1.0, 3.0, 2.0, 2.0]),
-        candidates=torch.tensor([4.0, 4.0, 4.0, 4.0]),
-        target_posterior=torch.tensor([1.0, 0.0, 0.5, 0.0]),
-    )
-    output = LinearLoss(torch.tensor([0.0, 4.0, 1.0, 3.0]), torch.tensor([True, False, True, False]), sparsity)
-    assert batch_figures(output, num_classes=8) == {
-        "loss": 2.0,
-        "accuracy": 0.5,
-        "support": 2.0,
-        "candidate_density": 0.5,
-        "solved": 0.25,
-        "dropped": 0.5,
-    }
-    assert batch_figures(output._replace(sparsity=None), num_classes=12) == {"loss": 2.0, "accuracy": 0.5}
 
 
 def test_checkpoint_is_a_plain_state_dict_with_wespeakers_names(

@@ -79,7 +79,7 @@ class ChosenBy:
         else:
             raise PydanticKnownError("dataclass_type", {"class_name": " or ".join(self.table)})
         # Through JSON because pydantic's strict mode wants instances of nested dataclasses from Python objects.
-        return TypeAdapter(self.table[name]).validate_json(json.dumps(arguments, default=str))
+        return TypeAdapter(self.table[name]).validate_json(json.dumps(arguments))
 
 
 SKIPPED = "skipped"

@@ -43,7 +43,7 @@ def compatibility_notes(config: Config) -> list[str]:
     if config.gpus is not None:
         notes.append(f"gpus does not choose among GPUs and starts no processes; use run.sh --gpus {config.gpus}")
     dataset = config.dataset_args
-    if dataset.shuffle_args != ShuffleArgs():
+    if dataset.shuffle_args.shuffle_size != ShuffleArgs().shuffle_size:
         notes.append("dataset_args.shuffle_args.shuffle_size has no effect: the whole epoch is permuted")
     if dataset.filter_args.max_num_frames != FilterArgs().max_num_frames:
         notes.append("dataset_args.filter_args.max_num_frames has no effect: chunks are read from the whole utterance")

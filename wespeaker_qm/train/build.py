@@ -1,7 +1,7 @@
 """From a configuration to the parts of a training: data, network with head, optimiser and schedules."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from wespeaker_qm.config import Config
-from wespeaker_qm.dataset.loader import TrainingLoader
+from wespeaker_qm.dataset.loader import TrainingBatch, TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.losses.heads import AngularMarginHead, CosineHead, QMarginHead
@@ -42,7 +42,7 @@ class TrainingParts:
     """Whom to train on."""
     plan: BatchPlan
     """Which utterances make a batch."""
-    loader: TrainingLoader
+    loader: Iterable[TrainingBatch]
     """Reads and augments the batches of the plan."""
     model: EncoderWithHead
     """On the device of the training."""

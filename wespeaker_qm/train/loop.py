@@ -60,6 +60,7 @@ class Trainer:
         self.last_epoch = 0
         self.elapsed_s = 0.0
         self.steps_per_epoch = len(parts.plan)
+        self.network: torch.nn.Module = parts.model
 
     def run(self) -> None:
         """Train the epochs that are left."""
