@@ -76,17 +76,17 @@ def test_thinning_moves_no_point_by_more_than_the_resolution():
 @pytest.mark.parametrize("scores", [[3, 2, 1, 0], [0, 1, 2, 3], [1, 1, 1, 1]], ids=["perfect", "inverted", "constant"])
 def test_extreme_systems_can_be_drawn(tmp_path, scores):
     roc = roc_steps(scores, [True, True, False, False])
-    save_plot(det_plot({"extreme": roc}, "title"), tmp_path / "det")
+    save_plot(det_plot({"extreme": roc}, "title"), [tmp_path / "det.png", tmp_path / "det.pdf"])
 
 
 def test_files_are_whole_and_the_same_twice(tmp_path):
     systems = {"a": simulate(500, 2)}
-    files = save_plot(det_plot(systems, "title"), tmp_path / "det")
-    assert [file.name for file in files] == ["det.png", "det.pdf"]
+    files = [tmp_path / "det.png", tmp_path / "det.pdf"]
+    save_plot(det_plot(systems, "title"), files)
     first = [file.read_bytes() for file in files]
     assert first[0].startswith(b"\x89PNG")
     assert first[1].startswith(b"%PDF")
-    save_plot(det_plot(systems, "title"), tmp_path / "det")
+    save_plot(det_plot(systems, "title"), files)
     assert [file.read_bytes() for file in files] == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["det.pdf", "det.png"]
 

@@ -16,6 +16,7 @@ from wespeaker_qm.report.table5 import conclusion, evaluate_rows, read_written, 
 from wespeaker_qm.report.table5_rows import Table5, Table5Row, collect, read_measured, read_table
 from wespeaker_qm.utils.checksums import ChecksumError, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import ExpRoot, RunFolder
 
 NAMES = {"a": "ArcFace", "b": "CosFace", "c": "Q-Margin"}
 
@@ -138,7 +139,7 @@ def runs(tmp_path):
 
 
 def test_a_run_is_its_scores_and_its_training(runs):
-    run = read_measured(runs / "bad", CORPUS)
+    run = read_measured(RunFolder(runs / "bad"), CORPUS)
     assert run.trained == LossCard(name="Q-Margin", alpha=1.5, scale=16.0, margin=0.1)
     assert run.amount == "12,345 samples, 6.8 minutes"
     assert len(run.trials) == len(run.scores) == 45
@@ -157,35 +158,35 @@ def test_a_run_is_its_scores_and_its_training(runs):
 def test_a_run_of_something_else_is_refused(runs, changes, message):
     write_run(runs, "bad", CARDS["bad"], **changes)
     with pytest.raises(RecipeError, match=rf"bad/metrics\.json: {message}"):
-        read_measured(runs / "bad", CORPUS)
+        read_measured(RunFolder(runs / "bad"), CORPUS)
 
 
 def test_missing_rows_are_named_or_left_out(runs):
-    good, bad = collect(TABLE, runs, CORPUS)
+    good, bad = collect(TABLE, ExpRoot(runs), CORPUS)
     assert good.trained == CARDS["good"]
     assert bad.trained.name == "Q-Margin"
     (runs / "good" / "metrics.json").unlink()
     with pytest.raises(RecipeError, match=r"^1 of 2 rows ") as error:
-        collect(TABLE, runs, CORPUS)
+        collect(TABLE, ExpRoot(runs), CORPUS)
     command = f"./run.sh --loss conf/loss/good.yaml --exp_dir {runs / 'good'}"
     assert str(error.value).endswith(f":\n  {runs / 'good'}: {command}")
-    good, bad = collect(TABLE, runs, CORPUS, partial=True)
+    good, bad = collect(TABLE, ExpRoot(runs), CORPUS, partial=True)
     assert good is None
     assert bad.trained.name == "Q-Margin"
     (runs / "bad" / "metrics.json").unlink()
     with pytest.raises(RecipeError, match=r"^2 of 2 rows"):
-        collect(TABLE, runs, CORPUS, partial=True)
+        collect(TABLE, ExpRoot(runs), CORPUS, partial=True)
 
 
 def test_runs_on_other_trials_are_refused(runs):
     write_run(runs, "bad", CARDS["bad"], [*itertools.combinations(SPEAKER, 2)][::-1])
     with pytest.raises(RecipeError, match=r"bad/scores/near\.score: not the trials of .*good/scores/near\.score"):
-        collect(TABLE, runs, CORPUS)
+        collect(TABLE, ExpRoot(runs), CORPUS)
 
 
 def test_rows_by_hand(runs):
     """As many misses as false accepts, a fifth, between 0 and 0.5; no false accept, and a miss, above 0.5."""
-    results = collect(TABLE, runs, CORPUS)
+    results = collect(TABLE, ExpRoot(runs), CORPUS)
     header, rows = table5_rows(TABLE, results, evaluate_rows(results, TABLE.rows, SPEAKER, None), CORPUS)
     assert header == [
         *("loss", "α", "s", "m", "tiny_corpus: EER", *(f"tiny_corpus: TAR@1e-{power}" for power in range(1, 6))),
@@ -202,7 +203,7 @@ def test_rows_by_hand(runs):
 
 
 def test_the_text_says_what_was_trained_and_on_what(runs):
-    results = collect(TABLE, runs, CORPUS)
+    results = collect(TABLE, ExpRoot(runs), CORPUS)
     measured = evaluate_rows(results, TABLE.rows, SPEAKER, None)
     text = table5(TABLE, results, measured, CORPUS)
     paragraphs = text.split("\n\n")
@@ -222,7 +223,7 @@ def test_the_text_says_what_was_trained_and_on_what(runs):
 
 
 def test_differences_are_those_of_error_rates_that_were_tested(runs):
-    results = collect(TABLE, runs, CORPUS)
+    results = collect(TABLE, ExpRoot(runs), CORPUS)
     measured = dataclasses.replace(
         evaluate_rows(results, TABLE.rows, SPEAKER, None),
         comparisons=[
@@ -242,9 +243,9 @@ def test_differences_are_those_of_error_rates_that_were_tested(runs):
 
 
 def test_files_hold_the_same_table(runs):
-    results = collect(TABLE, runs, CORPUS)
+    results = collect(TABLE, ExpRoot(runs), CORPUS)
     resampling = Resampling("speaker", 20, 0)
-    text = write_table5(TABLE, results, CORPUS, runs, speaker=SPEAKER, resampling=resampling)
+    text = write_table5(TABLE, results, CORPUS, ExpRoot(runs), speaker=SPEAKER, resampling=resampling)
     assert (runs / "table5.md").read_text() == text
     measured = evaluate_rows(results, TABLE.rows, SPEAKER, resampling)
     assert measured.resampling == resampling

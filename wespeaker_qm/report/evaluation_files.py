@@ -1,7 +1,6 @@
 """The files that an evaluation leaves in the folder of a run."""
 
 import json
-from pathlib import Path
 
 from wespeaker_qm.report.det_plot import det_plot
 from wespeaker_qm.report.evaluation import Evaluation
@@ -12,18 +11,19 @@ from wespeaker_qm.report.text import counts
 from wespeaker_qm.report.training_plot import training_plot
 from wespeaker_qm.utils.checksums import write_checked_text
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.layout import RunFolder
 
 
-def write_evaluation(evaluation: Evaluation, exp_dir: Path) -> None:
+def write_evaluation(evaluation: Evaluation, run: RunFolder) -> None:
     """Write ``det.png``, ``det.pdf``, ``training.png``, ``metrics.json``, ``report.md`` and ``report.tex``."""
     headline = evaluation.lists[evaluation.corpus.headline]
     systems = {evaluation.label(name): system.roc for name, system in headline.systems.items()}
     title = f"{evaluation.corpus.name}: {evaluation.corpus.headline}"
     bands = {evaluation.label(name): system.band for name, system in headline.systems.items()}
-    save_plot(det_plot(systems, title, counts(headline), bands), exp_dir / "det")
+    save_plot(det_plot(systems, title, counts(headline), bands), [run.det("png"), run.det("pdf")])
     if evaluation.training is not None:
         plot = training_plot(evaluation.training.history, f"{evaluation.corpus.name}: {evaluation.training.loss}")
-        save_plot(plot, exp_dir / "training", formats=["png"])
-    write_checked_text(exp_dir / "metrics.json", json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n")
-    write_text(exp_dir / "report.md", markdown_report(evaluation))
-    write_text(exp_dir / "report.tex", latex_rows(evaluation.lists, evaluation.label))
+        save_plot(plot, [run.training_curves])
+    write_checked_text(run.metrics, json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n")
+    write_text(run.report("md"), markdown_report(evaluation))
+    write_text(run.report("tex"), latex_rows(evaluation.lists, evaluation.label))

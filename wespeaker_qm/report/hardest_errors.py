@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.report.runs import ScoredSystem
+from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.tables import read_map
 
 NUM_ERRORS = 10
@@ -35,7 +35,7 @@ class HardErrors(NamedTuple):
     targets: list[HardTrial]
 
 
-def hard_errors(system: ScoredSystem, data: Path, trial_list: str) -> HardErrors:
+def hard_errors(system: ScoredSystem, data: DataFolder, trial_list: str) -> HardErrors:
     """The ``NUM_ERRORS`` worst trials of each kind, no recording more than twice in a list.
 
     Args:
@@ -43,9 +43,9 @@ def hard_errors(system: ScoredSystem, data: Path, trial_list: str) -> HardErrors
         data: the prepared corpus; where the set is packed the first seconds of each recording are at hand.
         trial_list: of the corpus.
     """
-    folder = data / CorpusInfo.load(data).trials[trial_list]
-    speaker = read_map(folder / "utt2spk")
-    reader = ShardReader(folder / "shard.list") if (folder / "shard.list").is_file() else None
+    folder = data.set(CorpusInfo.load(data.info).trials[trial_list])
+    speaker = read_map(folder.utt2spk)
+    reader = ShardReader(folder.shard_list) if folder.shard_list.is_file() else None
     clips: dict[str, str] = {}
 
     def clip(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ class PageTable:
     rows: list[list[str]]
 
 
-def write_report(folders: list[Path], data: Path, output: Path, *, base: Path, table5: Path | None = None) -> None:
+def write_report(
+    folders: Sequence[RunFolder], data: DataFolder, output: Path, *, base: Path, table5: Path | None = None
+) -> None:
     """Write the report of evaluated runs.
 
     Args:
@@ -55,7 +58,7 @@ def write_report(folders: list[Path], data: Path, output: Path, *, base: Path, t
                 f"{run.systems[TRAINED].trials.path}: not the trials of {first.path}; expected runs on the same list"
             )
     for folder in folders:
-        if reasons := stale("evaluate", RunFolder(folder), DataFolder(data)):
+        if reasons := stale("evaluate", folder, data):
             raise RecipeError(
                 f"{folder}: its figures are of other files than lie there ({'; '.join(reasons)}); evaluate it again "
                 "(run.sh --stage 5)"
@@ -63,7 +66,7 @@ def write_report(folders: list[Path], data: Path, output: Path, *, base: Path, t
     write_text(output, _render(_content(runs, data, base, table5)))
 
 
-def _content(runs: list[Run], data: Path, base: Path, table5: Path | None) -> dict[str, Any]:
+def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None) -> dict[str, Any]:
     """Everything that the template shows."""
     corpus = runs[0].metrics["corpus"]
     labelled = {
@@ -173,16 +176,17 @@ def _table5(path: Path) -> PageTable:
     return PageTable(content["header"], content["rows"])
 
 
-def _sets(data: Path) -> PageTable:
+def _sets(data: DataFolder) -> PageTable:
     """Utterances, speakers and hours of the sets of the corpus."""
-    info = CorpusInfo.load(data)
+    info = CorpusInfo.load(data.info)
     rows = []
     for name in info.sets():
-        if not (data / name / "utt2spk").is_file():
+        folder = data.set(name)
+        if not folder.utt2spk.is_file():
             continue
-        speaker = read_map(data / name / "utt2spk")
-        durations = data / name / "utt2dur"
-        hours = sum(map(float, read_map(durations).values())) / 3600 if durations.is_file() else None
+        speaker = read_map(folder.utt2spk)
+        durations = read_map(folder.utt2dur).values() if folder.utt2dur.is_file() else None
+        hours = None if durations is None else sum(map(float, durations)) / 3600
         rows.append(
             [name, f"{len(speaker):,}", f"{len(set(speaker.values())):,}", "" if hours is None else f"{hours:,.2f}"]
         )

@@ -1,6 +1,6 @@
 """What all plots share: colours, and how they are written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#5
 """Okabe and Ito's palette: distinct for colour-blind readers and, with the line styles, in grey."""
 
 
-def save_plot(plot: "Figure", path: Path | str, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Write ``plot`` as ``path.png`` and ``path.pdf``, atomically and without a time stamp; returns the files."""
-    files = [Path(f"{path}.{suffix}") for suffix in formats]
+def save_plot(plot: "Figure", files: Iterable[Path]) -> None:
+    """Write ``plot`` into each of ``files``, a ``.png`` or ``.pdf``, atomically and without a time stamp."""
     for file in files:
         with atomic_path(file) as temporary:
             # matplotlib picks the Agg or PDF backend by the format; a pyplot window is never involved.
             is_pdf = file.suffix == ".pdf"
             by = {"Creator": PLOT_MARK, "CreationDate": None} if is_pdf else {"Software": PLOT_MARK}
             plot.savefig(temporary, metadata=by)
-    return files

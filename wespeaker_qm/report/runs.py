@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ class ScoredSystem:
 class Run:
     """An evaluated run."""
 
-    folder: Path
+    folder: RunFolder
     name: str
     """As the report shows it: of the folder when it was evaluated, or :func:`distinct`."""
     metrics: dict[str, Any]
@@ -52,20 +51,20 @@ class Run:
         return result
 
 
-def evaluated_baselines(folder: Path) -> dict[str, Path]:
+def evaluated_baselines(folder: RunFolder) -> dict[str, RunFolder]:
     """Baseline -> its folder, as the run was evaluated; none where it was not."""
-    path = folder / "metrics.json"
+    path = folder.metrics
     content = read_checked_json(path, "evaluate the run again (run.sh --stage 5)") if path.is_file() else {}
-    return {name: Path(other) for name, other in content.get("baselines", {}).items()}
+    return {name: RunFolder(other) for name, other in content.get("baselines", {}).items()}
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: RunFolder) -> Run:
     """Read an evaluated run.
 
     Raises:
         RecipeError: it was not evaluated, by this version; or scores are missing, or others than were evaluated.
     """
-    path = folder / "metrics.json"
+    path = folder.metrics
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; evaluate the run first (run.sh --stage 5 --exp_dir {folder})")
     metrics = read_checked_json(path, f"delete it and evaluate the run again (run.sh --stage 5 --exp_dir {folder})")
@@ -75,7 +74,7 @@ def read_run(folder: Path) -> Run:
         raise RecipeError(
             f"{path}: made by an older version; evaluate the run again (run.sh --stage 5 --exp_dir {folder})"
         )
-    files = {name: RunFolder(folder).scores(headline, "" if name == TRAINED else name) for name in names}
+    files = {name: folder.scores(headline, "" if name == TRAINED else name) for name in names}
     files |= {name: RunFolder(other).scores(headline) for name, other in metrics["baselines"].items()}
     systems = {}
     for name, file in files.items():
@@ -94,13 +93,12 @@ def read_run(folder: Path) -> Run:
                 f"(run.sh --stage 5 --exp_dir {folder})"
             )
         systems[name] = ScoredSystem(trials, scores, roc)
-    log_path, config_path = folder / "train_log.jsonl", folder / "config.yaml"
     return Run(
         folder=folder,
         name=str(metrics["run"]),
         metrics=metrics,
-        config=flat(read_yaml_mapping(config_path)) if config_path.is_file() else {},
-        history=read_training_history(log_path) if log_path.is_file() else None,
+        config=flat(read_yaml_mapping(folder.config)) if folder.config.is_file() else {},
+        history=read_training_history(folder.training_log) if folder.training_log.is_file() else None,
         systems=systems,
     )
 
@@ -111,7 +109,7 @@ def distinct(runs: list[Run]) -> list[Run]:
     Raises:
         RecipeError: a folder stands twice.
     """
-    places = [run.folder.resolve() for run in runs]
+    places = [run.folder.path.resolve() for run in runs]
     twice = [str(run.folder) for run, place in zip(runs, places, strict=True) if places.count(place) > 1]
     if twice:
         raise RecipeError(f"{', '.join(twice)}: one folder, expected each run once")

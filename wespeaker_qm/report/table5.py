@@ -26,6 +26,7 @@ from wespeaker_qm.report.text import counts, intervals_note, per_cent, show_figu
 from wespeaker_qm.trials.speakers import trial_speakers
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.layout import ExpRoot
 
 NOT_TRAINED = "not trained"
 DIFFERS = "†"
@@ -168,7 +169,7 @@ def write_table5(
     table: Table5,
     results: list[Measured | None],
     corpus: CorpusCard,
-    folder: Path,
+    folder: ExpRoot,
     *,
     speaker: Mapping[str, str],
     resampling: Resampling | None,
@@ -192,15 +193,13 @@ def write_table5(
     }
     curves = {labels[name]: system.roc for name, system in measured.systems.items()}
     title = f"The losses of Table 5 on {corpus.name}: {corpus.headline}"
-    save_plot(det_plot(curves, title, counts(measured)), folder / "det_table5")
+    save_plot(det_plot(curves, title, counts(measured)), [folder.det_table5("png"), folder.det_table5("pdf")])
     comparisons = [
         dataclasses.replace(each, one=labels[each.one], two=labels[each.two]).to_json() for each in measured.comparisons
     ]
     content = {"header": header, "rows": rows, "runs": list(measured.systems), "comparisons": comparisons}
-    write_checked_text(
-        folder / "table5.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    write_checked_text(folder.table5("json"), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     lines = [f"% {' & '.join(map(latex_text, header))}", *(" & ".join(map(latex_text, row)) + r" \\" for row in rows)]
-    write_text(folder / "table5.tex", "\n".join(lines) + "\n")
-    write_text(folder / "table5.md", text)
+    write_text(folder.table5("tex"), "\n".join(lines) + "\n")
+    write_text(folder.table5("md"), text)
     return text

@@ -17,7 +17,7 @@ from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import read_checked_json
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.layout import ExpRoot, RunFolder
 from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
@@ -99,30 +99,30 @@ def read_table(path: Path | str) -> Table5:
     return table
 
 
-def read_measured(exp_dir: Path, corpus: CorpusCard) -> Measured:
+def read_measured(run: RunFolder, corpus: CorpusCard) -> Measured:
     """Read what an evaluated run achieved on the headline list of ``corpus``.
 
     Raises:
         RecipeError: the run was not evaluated, or on another corpus or other scores than those that lie there now.
     """
-    path = exp_dir / "metrics.json"
-    metrics = read_checked_json(path, f"delete it and evaluate the run again (run.sh --stage 5 --exp_dir {exp_dir})")
+    path = run.metrics
+    metrics = read_checked_json(path, f"delete it and evaluate the run again (run.sh --stage 5 --exp_dir {run})")
     if (metrics["corpus"]["name"], metrics["corpus"]["headline"]) != (corpus.name, corpus.headline):
         raise RecipeError(
             f"{path}: figures of {metrics['corpus']['name']}/{metrics['corpus']['headline']}, expected "
             f"{corpus.name}/{corpus.headline}; evaluate the run again (run.sh --stage 5 --exp_dir "
-            f"{exp_dir})"
+            f"{run})"
         )
     training = metrics["training"]
     if training is None:
         raise RecipeError(f"{path}: says nothing of a training; a row of Table 5 is a run of stages 3 to 5")
     system = metrics["trial_lists"][corpus.headline]["systems"][TRAINED]
-    trials, scores, _ = read_scores(RunFolder(exp_dir).scores(corpus.headline))
+    trials, scores, _ = read_scores(run.scores(corpus.headline))
     eer = equal_error_rate(roc_steps(scores, trials.is_target)).rate
     if eer != system["eer"]:
         raise RecipeError(
             f"{path}: EER {system['eer']}, but {trials.path} has {eer}; evaluate the run again "
-            f"(run.sh --stage 5 --exp_dir {exp_dir})"
+            f"(run.sh --stage 5 --exp_dir {run})"
         )
     return Measured(
         trials=trials,
@@ -132,7 +132,7 @@ def read_measured(exp_dir: Path, corpus: CorpusCard) -> Measured:
     )
 
 
-def collect(table: Table5, exp_root: Path, corpus: CorpusCard, partial: bool = False) -> list[Measured | None]:
+def collect(table: Table5, exp_root: ExpRoot, corpus: CorpusCard, partial: bool = False) -> list[Measured | None]:
     """Read the run of every row.
 
     Args:
@@ -144,16 +144,17 @@ def collect(table: Table5, exp_root: Path, corpus: CorpusCard, partial: bool = F
     Raises:
         RecipeError: runs are missing (each is named with the command that makes it), or all of them are.
     """
-    missing = [row for row in table.rows if not (exp_root / row.run / "metrics.json").is_file()]
+    missing = [row for row in table.rows if not exp_root.run(row.run).metrics.is_file()]
     if missing and (not partial or len(missing) == len(table.rows)):
         commands = "".join(
-            f"\n  {exp_root / row.run}: ./run.sh --loss {row.loss} --exp_dir {exp_root / row.run}" for row in missing
+            f"\n  {exp_root.run(row.run)}: ./run.sh --loss {row.loss} --exp_dir {exp_root.run(row.run)}"
+            for row in missing
         )
         raise RecipeError(
             f"{len(missing)} of {len(table.rows)} rows of Table 5 have no metrics.json. Train and evaluate them "
             f"(`./run.sh --table5 true` does all), or give --partial true for the table without them:{commands}"
         )
-    results = [None if row in missing else read_measured(exp_root / row.run, corpus) for row in table.rows]
+    results = [None if row in missing else read_measured(exp_root.run(row.run), corpus) for row in table.rows]
     first, *others = [result.trials for result in results if result is not None]
     for trials in others:
         if not trials.same_trials(first):

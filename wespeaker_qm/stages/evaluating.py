@@ -85,7 +85,7 @@ def evaluate(
             baselines={name: system.path for name, system in others.items()},
             provenance=provenance(),
         )
-        write_evaluation(evaluation, run.path)
+        write_evaluation(evaluation, run)
         logger.info("%s, list %s (per cent):", info.name, info.headline)
         logger.info("%s", list_table(evaluation, evaluation.lists[info.headline]))
         if info.caveat:

@@ -80,6 +80,7 @@ def _draw(result: ListResult, path: Path) -> None:
 
     curves = {name: system.roc for name, system in result.systems.items()}
     bands = {name: system.band for name, system in result.systems.items()}
-    refuse_plots(Path(f"{path}.{suffix}") for suffix in ("png", "pdf"))
-    files = save_plot(det_plot(curves, path.name, counts(result), bands), path)
+    files = [Path(f"{path}.{suffix}") for suffix in ("png", "pdf")]
+    refuse_plots(files)
+    save_plot(det_plot(curves, path.name, counts(result), bands), files)
     logger.info("DET curves: %s", ", ".join(map(str, files)))

@@ -53,7 +53,7 @@ def report(*, data: DataFolder, runs: Sequence[RunFolder] | ExpRoot, base: Path 
     with stage("report", marker) as is_due:
         if not is_due:
             return
-        write_report([run.path for run in systems], data.path, output, base=base, table5=table5)
+        write_report(systems, data, output, base=base, table5=table5)
     logger.info("report: %s (%.1f MB)", output, output.stat().st_size / 1e6)
 
 
@@ -68,7 +68,6 @@ def _inputs(data: DataFolder, place: RunFolder, runs: Sequence[RunFolder], info:
         scores = (f"scores/{name}" for name in sorted(names) if name.endswith(".score"))
         files = digests(["metrics.json", "config.yaml", "train_log.jsonl", *scores], run, data)
         inputs |= {f"run {number}: {name}": digest for name, digest in files.items()}
-        for name, folder in evaluated_baselines(run.path).items():
-            other = RunFolder(folder)
+        for name, other in evaluated_baselines(run).items():
             inputs[f"run {number}: {name}"] = digests([f"scores/{other.scores(info.headline).name}"], other, data)
     return inputs

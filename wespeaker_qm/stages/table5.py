@@ -50,11 +50,11 @@ def collect_table5(
     with alone(exp_root.path, written, made_before=exp_root.marker("report").is_file):
         info = CorpusInfo.load(data.info)
         corpus = CorpusCard(name=info.name, description=info.description, caveat=info.caveat, headline=info.headline)
-        results = collect(rows, exp_root.path, corpus, partial)
+        results = collect(rows, exp_root, corpus, partial)
         for row in rows.rows:
             refuse_stale(exp_root.run(row.run), data, info)
         speaker = read_map(data.set(info.trials[info.headline]).utt2spk)
         resampling = Resampling("speaker", num_resamples, seed) if num_resamples else None
-        text = write_table5(rows, results, corpus, exp_root.path, speaker=speaker, resampling=resampling)
+        text = write_table5(rows, results, corpus, exp_root, speaker=speaker, resampling=resampling)
     logger.info("%s", text)
     logger.info("table: %s, plot: %s", exp_root.table5("md"), exp_root.det_table5("png"))
