@@ -39,7 +39,7 @@ class ResNetArgs(ModelArgs):
     """Channels of the first block; the others have 2, 4 and 8 times as many. Not in WeSpeaker's YAML (always 32)."""
 
     def cpu_channels_last_fault(self) -> tuple[str, str] | None:
-        """Few channels."""
+        """Few channels corrupt the heap there."""
         if self.m_channels % 16 == 0:
             return None
         return "m_channels", (

@@ -47,7 +47,8 @@ class Config:
     num_threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads of a training process; null = PyTorch's choice. Not in WeSpeaker."""
     channels_last: bool = False
-    """Keep activations channels-last, which is faster for 16 channels and more. Not in WeSpeaker."""
+    """Keep activations channels-last, which is often faster; refused where the network does not bear it on a CPU.
+    Not in WeSpeaker."""
     compile: bool = False
     """Compile the network with torch.compile: for GPUs; takes minutes at the start. Not in WeSpeaker."""
     num_avg: Count = 10

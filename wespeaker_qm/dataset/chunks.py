@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     utterance: torch.Tensor
     """(B,) position of the utterance among those that are trained on."""
     label: torch.Tensor
-    """(B,) class, speed counted in."""
+    """(B,) class: of the speaker at that speed."""
     speed_rows: tuple[torch.Tensor, ...]
     """The rows of each of SPEEDS."""
     waveform: tuple[torch.Tensor, ...]

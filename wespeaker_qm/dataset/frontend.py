@@ -26,7 +26,8 @@ from wespeaker_qm.dataset.chunks import Batch
 from wespeaker_qm.dataset.draws import SPEEDS
 
 RIR_CACHE_BYTES = 80 * 2**20
-"""Spectra of impulse responses are kept if all of them fit: of a part, few would ever be drawn again."""
+"""Spectra of impulse responses are kept if those of all fit; responses are drawn at random, so a part of them would
+seldom be used again."""
 
 
 class TrainingFrontend(nn.Module):

@@ -62,13 +62,13 @@ def _prepare_worker(_: int) -> None:
 
 
 def _unchanged(batch: Any) -> Any:
-    """The loader's default would look through every array of what it gets."""
+    """In the place of the loader's default, which looks through every array of a batch to make tensors of them."""
     return batch
 
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """On the CPU, compute on one thread, as workers do: several would give other last bits."""
+    """On the CPU, compute on one thread, as workers do: sums over several threads differ in their last digits."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         yield

@@ -59,7 +59,7 @@ def epoch_order(
     groups = _positions_by_value(labels)
     visits = _repeated_permutations(len(groups), num_samples, rng)
     order = np.empty(num_samples, dtype=np.int64)
-    # Speakers beyond the first round's are not visited by an epoch smaller than their number.
+    # An epoch of fewer samples than speakers visits some of them only.
     for places in _positions_by_value(visits):
         group = groups[visits[places[0]]]
         order[places] = group[_repeated_permutations(len(group), len(places), rng)]

@@ -103,7 +103,7 @@ class _WholeUtterances(Dataset[tuple[list[int], list[np.ndarray]]]):
 
 
 def _unchanged(item: Any) -> Any:
-    """The loader's default would turn the arrays into tensors."""
+    """In the place of the loader's default, which makes tensors of the arrays."""
     return item
 
 

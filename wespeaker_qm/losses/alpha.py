@@ -39,7 +39,7 @@ from torch import Tensor
 from wespeaker_qm.losses.root import Root, TargetTerms, class_sums, loss_value, newton_root, posterior_of
 from wespeaker_qm.utils.errors import RecipeError
 
-_NUM_LEADERS = 16  # classes whose own root, nearly free, is where the root over all classes is sought from
+_NUM_LEADERS = 16  # classes with the largest logits; the search for the root over all begins at the root over these
 
 
 class AlphaLoss(NamedTuple):
@@ -207,7 +207,7 @@ def _prepare(logits: Tensor, log_reference: Tensor | None) -> tuple[Tensor, Tens
             f"or {tuple(logits.shape)}"
         )
     log_reference = log_reference.detach().to(logits).expand_as(logits)
-    # The root is sought from the largest logits, which must be of classes.
+    # The search for the root begins at the largest logits; one whose reference is 0 is of no class and must not lead.
     return logits.masked_fill(log_reference == -torch.inf, -torch.inf), log_reference
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from wespeaker_qm.losses.gradients import Vectors
 from wespeaker_qm.losses.root import class_sums, newton_step, with_class
 
-GROUP = 16  # classes whose maximum is looked at before they are
+GROUP = 16  # classes of which the maximum is compared with the threshold first
 _NUM_LEADERS = 32  # maxima over the classes of earlier chunks that the bound remembers
 _FIRST_STEPS, _STEPS = 3, 1  # of Newton's method in the first chunk, and in each later one
 _CHUNK_LOGITS = 2**19  # of a batch in a chunk: what stays in a core's cache
@@ -84,7 +84,7 @@ class Bound:
 
 
 def _leaders(logits: Tensor) -> Tensor:
-    """Maxima (B, at most _NUM_LEADERS) over strided groups; faster than the largest, and nearly all of them."""
+    """Maxima (B, at most _NUM_LEADERS) over strided groups; faster than sorting, and has most of the largest."""
     batch, size = logits.shape
     if size <= _NUM_LEADERS:
         return logits
@@ -115,9 +115,8 @@ def find_candidates(problem: Problem) -> tuple[Candidates | None, Tensor]:
         bound.update(maxima - slack)
         threshold = bound.threshold() - slack
         row, group = (maxima > threshold).nonzero(as_tuple=True)
-        if (
-            len(row) > (1 - (1 - _DENSE) ** GROUP) * maxima.numel()
-        ):  # groups of which a class is left, if that share is left at random
+        # Of so many groups a class is left, if that share of the classes is left at random.
+        if len(row) > (1 - (1 - _DENSE) ** GROUP) * maxima.numel():
             return None, bound.tau
         members = groups[row, :, group]
         hit, lane = (members > threshold[row]).nonzero(as_tuple=True)

@@ -250,7 +250,8 @@ class _AlphaMarginLinear(torch.autograd.Function):
         )
         if partition.world_size > 1:
             grad.div_(partition.world_size)
-        if grad.is_sparse:  # one that nobody else holds is taken apart to be stored, and forgotten to be coalesced
+        # Autograd stores a sparse gradient that nothing else refers to in parts, without the note that it is coalesced.
+        if grad.is_sparse:
             ctx.gradient = grad
         return grad_embedding, grad, None, None
 

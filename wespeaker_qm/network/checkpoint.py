@@ -125,7 +125,7 @@ def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
             f"{name} ({_size(found.get(name))}, expected {_size(expected.get(name))})" for name in names[:3]
         )
         raise RecipeError(f"{source}: {len(names)} entries do not fit the network: {shown}; check model and model_args")
-    state = {name: value.to(own[name].dtype) for name, value in state.items()}  # which may have a smaller range
+    state = {name: value.to(own[name].dtype) for name, value in state.items()}  # where a large weight may be infinite
     _refuse_not_finite(state, source)
     encoder.load_state_dict(state)
 

@@ -216,8 +216,8 @@ def build_scaler(config: Config, partition: ClassPartition, processes: Processes
     enabled = config.enable_amp and config.amp_dtype == "fp16"
     if partition.world_size == 1:
         return torch.amp.GradScaler(device, enabled=enabled)
-    # Averaged gradients are the same everywhere, an infinite one too; those of divided prototypes are not, and all
-    # processes must skip the same steps. Imported here because it takes a second.
+    # All processes must skip the same steps. Averaged gradients are infinite on all of them or on none; gradients of
+    # divided prototypes are not, so the processes tell each other. Imported here because it takes a second.
     from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
     return ShardedGradScaler(device, enabled=enabled)

@@ -14,7 +14,7 @@ from wespeaker_qm.utils.layout import RunFolder
 
 logger = logging.getLogger(__name__)
 
-# Scripts read bars through a pipe, where a line a second would drown the log.
+# Of a bar that goes into a file or a pipe, where each update is a line of its own.
 _SECONDS_BETWEEN_LINES = 30.0
 
 

@@ -142,7 +142,7 @@ class Trainer:
     def _reinitialise_head(self) -> None:
         parts = self.parts
         reinitialise_head(parts.model, parts.data, parts.plan, parts.processes)
-        # Momentum points from the old prototypes.
+        # Their momentum belongs to the old prototypes.
         parts.optimizer.state[parts.model.projection.weight].clear()
 
     def _finish_epoch(self, epoch: int, step: int, journal: Journal, state: dict[str, Any]) -> None:

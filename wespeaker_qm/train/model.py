@@ -82,9 +82,10 @@ class EncoderWithHead(nn.Module):
         }
 
     def across(self, processes: Processes) -> nn.Module:
-        """This network, with gradients averaged over processes; divided prototypes, whose gradients are whole, apart.
+        """This network as it trains on several processes, which average their gradients.
 
-        All processes call it together; they go on with the weights of the first.
+        Divided prototypes are left out of that: each process has rows of its own, and their gradients are complete. All
+        processes call it together, and go on with the weights of the first.
         """
         if processes.world_size == 1:
             return self

@@ -1,4 +1,4 @@
-"""Whether a saved state belongs to the run that wants to continue from it: the same settings, and made of the same."""
+"""Whether a saved state belongs to the run that wants to continue from it: of the same settings and the same data."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def settings_of(config: Config) -> dict[str, Any]:
 
 
 def made_from(config: Config, data: DataFolder) -> dict[str, Any]:
-    """What, beside the settings, the weights are made from: a digest of the content of each, by name.
+    """What the weights are made from beside the settings: a digest of the content of each, by name.
 
     Raises:
         RecipeError: a set is not packed.
@@ -58,7 +58,7 @@ def made_from(config: Config, data: DataFolder) -> dict[str, Any]:
 
 
 def validation_digest(data: DataFolder) -> str:
-    """Of the audio and the trials of the check while training, which no weight depends on, but the log does."""
+    """Digest of the audio and trials of the held-out check: no weight depends on them, but the log does."""
     corpus = CorpusInfo.load(data.info)
     if corpus.validation is None:
         return _NONE

@@ -90,7 +90,7 @@ def annealed_margin(
     """
     start = (increase_start_epoch - 1) * steps_per_epoch
     end = (fix_start_epoch - 1) * steps_per_epoch
-    # WeSpeaker's constant: the exponential ends at a thousandth of the way short of the final margin, then jumps.
+    # WeSpeaker's constant: the exponential covers all but a thousandth of the way; the last of it is one jump.
     decay = math.log(1e-3 / (1.0 + 1e-6))
 
     def value_at(step: int) -> float:
