@@ -42,7 +42,17 @@ from scipy.stats import t as student
 from wespeaker_qm.evaluate.bootstrap import Resamples, SortedTrials, resample
 from wespeaker_qm.evaluate.evidence import figure_reason
 from wespeaker_qm.evaluate.figure import Curves, Figure, Quantity
-from wespeaker_qm.evaluate.figures import wanted_figures
+from wespeaker_qm.evaluate.figures import (
+    ACT_DCF,
+    CLLR,
+    EER,
+    FAR_AT_TAR,
+    MIN_CLLR,
+    MIN_DCF,
+    TAR_AT_FAR,
+    THRESHOLD_AT_FAR,
+    wanted_figures,
+)
 from wespeaker_qm.evaluate.intervals import spread
 from wespeaker_qm.evaluate.operating_points import RocSteps, convex_hull
 from wespeaker_qm.report.tables import markdown_table
@@ -239,7 +249,7 @@ def _effects(design: Design, rng: np.random.Generator) -> NDArray[np.float64]:
 class Row(NamedTuple):
     """Shares of the lists, for one figure."""
 
-    figure: str
+    figure: Figure
     given: float
     holds: float
     """Of those with an interval; NaN where there are none."""
@@ -249,6 +259,13 @@ class Row(NamedTuple):
     differs: float
     """p < 0.05, of those."""
     differs_all: float
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values; None for a share of nothing."""
+        shares = {
+            name: None if math.isnan(share) else share for name, share in zip(self._fields[1:], self[1:], strict=True)
+        }
+        return {"figure": self.figure.name, **shares}
 
 
 def validate(design: Design, *, num_lists: int, num_resamples: int, seed: int = 0, by: str = "speaker") -> list[Row]:
@@ -267,7 +284,7 @@ def validate(design: Design, *, num_lists: int, num_resamples: int, seed: int = 
     shares = counts[:, 1] / np.maximum(counts[:, 0], 1e-9), counts[:, 4] / np.maximum(counts[:, 3], 1e-9)
     return [
         Row(
-            figure.name,
+            figure,
             counts[row, 0] / (2 * num_lists),
             float(shares[0][row]) if counts[row, 0] else math.nan,
             counts[row, 2] / (2 * num_lists),
@@ -297,14 +314,14 @@ def _outcome(
 
 
 GROUPS = {
-    "EER": ["EER"],
-    "minCllr": ["minCllr"],
-    "Cllr": ["Cllr"],
-    "TAR@FAR 1e-1 / 1e-2 / 1e-3 / 1e-4": [f"TAR@FAR 1e-{digit}" for digit in (1, 2, 3, 4)],
-    "threshold@FAR 1e-1 / 1e-2 / 1e-3": [f"threshold@FAR 1e-{digit}" for digit in (1, 2, 3)],
-    "FAR@TAR 0.9 / 0.99": ["FAR@TAR 0.9", "FAR@TAR 0.99"],
-    "minDCF 0.05 / 0.01 / 0.001": [f"minDCF {p_target}" for p_target in (0.05, 0.01, 0.001)],
-    "actDCF 0.05 / 0.01": ["actDCF 0.05", "actDCF 0.01"],
+    "EER": [Figure(EER)],
+    "minCllr": [Figure(MIN_CLLR)],
+    "Cllr": [Figure(CLLR)],
+    "TAR@FAR 1e-1 / 1e-2 / 1e-3 / 1e-4": [Figure(TAR_AT_FAR, far) for far in (1e-1, 1e-2, 1e-3, 1e-4)],
+    "threshold@FAR 1e-1 / 1e-2 / 1e-3": [Figure(THRESHOLD_AT_FAR, far) for far in (1e-1, 1e-2, 1e-3)],
+    "FAR@TAR 0.9 / 0.99": [Figure(FAR_AT_TAR, tar) for tar in (0.9, 0.99)],
+    "minDCF 0.05 / 0.01 / 0.001": [Figure(MIN_DCF, p_target) for p_target in (0.05, 0.01, 0.001)],
+    "actDCF 0.05 / 0.01": [Figure(ACT_DCF, p_target) for p_target in (0.05, 0.01)],
 }
 """Columns of the tables of all designs."""
 
@@ -320,9 +337,16 @@ def summary(results: Mapping[str, Sequence[Row]], *, differences: bool) -> str:
             lines[-1].append(" / ".join(_share(row, differences) for row in known))
     if not differences:
         return markdown_table(["holds the truth (95)", *GROUPS], lines)
-    keep = [0, *(column for column, group in enumerate(GROUPS, start=1) if not group.startswith("threshold"))]
+    keep = [0]
+    for column, (first, *_) in enumerate(GROUPS.values(), start=1):
+        if first.kind.quantity is not Quantity.THRESHOLD:  # systems are not compared in these
+            keep.append(column)
     header = ["p < 0.05 (5)", *GROUPS]
     return markdown_table([header[column] for column in keep], [[line[column] for column in keep] for line in lines])
+
+
+def _per_cent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
 
 
 def _share(row: Row, differences: bool) -> str:
@@ -356,12 +380,10 @@ def main() -> None:
         rows = validate(design, num_lists=args.lists, num_resamples=args.resamples, seed=args.seed, by=args.by)
         results[design.name] = rows
         header = ["figure", "given", "holds", "(all lists)", "p given", "p < 0.05", "(all lists)"]
-        cells = [
-            [row.figure, *("-" if math.isnan(share) else f"{100 * share:.1f}" for share in row[1:])] for row in rows
-        ]
+        cells = [[row.figure.name, *map(_per_cent, row[1:])] for row in rows]
         print(f"\n{design.name} ({time.perf_counter() - start:.0f} s):\n\n{markdown_table(header, cells)}", flush=True)
         if args.json is not None:
-            write_json(args.json, {name: [row._asdict() for row in rows] for name, rows in results.items()})
+            write_json(args.json, {name: [row.to_json() for row in rows] for name, rows in results.items()})
     for differences in (False, True):
         print(f"\n{summary(results, differences=differences)}")
 

@@ -135,6 +135,20 @@ def test_a_new_figure_is_in_the_reports_of_a_run():
         assert f">{cell}</" in page
 
 
+@pytest.mark.usefixtures("files")
+def test_where_systems_are_compared_in_which_figures():
+    """Thresholds and calibration nowhere; the hull's EER only where somebody asks for it."""
+    options = ["--num_resamples", "20", "--json"]
+    assert main(["metrics", "a.score", "b.score", "--llr", "true", *options, "metrics.json"]) == 0
+    stored = [each["figure"] for each in json.loads(Path("metrics.json").read_text())["comparisons"]]
+    assert {name.partition(" ")[0] for name in stored} == {"EER", "TAR@FAR", "FAR@TAR", "minDCF", "minCllr"}
+    assert "EER hull" not in stored
+    assert len(stored) == len(set(stored)) == 1 + 3 + 3 + 2 + 1  # 3,000 trials measure three of five FARs
+    assert main(["compare", "x=a.score", "y=b.score", *options, "compare.json"]) == 0
+    asked = {each["figure"] for each in json.loads(Path("compare.json").read_text())}
+    assert asked == {*stored, "EER hull"}
+
+
 @given(st.floats(1e-300, 1))
 def test_a_name_stands_for_one_figure(rate):
     figure = Figure(TAR_AT_FAR, rate)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -295,7 +296,9 @@ def shares(tool, name, *, num_lists, num_resamples, by="speaker", **changes):
     """Figure -> row of a small run of the design of that name, with ``changes``."""
     (design,) = (each for each in tool.DESIGNS if each.name == name)
     design = dataclasses.replace(design, **changes)
-    return {row.figure: row for row in tool.validate(design, num_lists=num_lists, num_resamples=num_resamples, by=by)}
+    return {
+        row.figure.name: row for row in tool.validate(design, num_lists=num_lists, num_resamples=num_resamples, by=by)
+    }
 
 
 def test_coverage_of_few_speakers(tool):
@@ -314,6 +317,26 @@ def test_nothing_is_given_where_it_would_not_hold(tool):
         assert rows[figure].given == rows[figure].pairs_given == 0, figure
     assert rows["EER"].given == 1
     assert rows["EER"].holds > 0.8
+
+
+def test_what_was_never_given_is_null_in_json(tool, tmp_path, monkeypatch):
+    """A share of no lists is no number, which JSON has no name for: the program ended there."""
+    options = [
+        "--lists",
+        "2",
+        "--resamples",
+        "5",
+        "--rows",
+        "strong effects, 3 speakers",
+        "--json",
+        f"{tmp_path}/x.json",
+    ]
+    monkeypatch.setattr(sys, "argv", ["validate_intervals.py", *options, "--json", str(tmp_path / "x.json")])
+    tool.main()
+    (rows,) = json.loads((tmp_path / "x.json").read_text()).values()
+    eer = next(row for row in rows if row["figure"] == "EER")
+    assert (eer["given"], eer["holds"]) == (0, None)
+    assert 0 <= eer["holds_all"] <= 1
 
 
 def test_by_trial_is_far_too_narrow(tool):
