@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from wespeaker_qm.audio.source import AudioError
+from wespeaker_qm.corpus import archives
 from wespeaker_qm.corpus.archives import (
     JoinedFile,
     archive_files,
@@ -102,6 +103,32 @@ def test_a_compression_that_is_not_known_is_refused_when_listing(tmp_path: Path)
         output.writestr("a.wav", b"a" * 100)
     with pytest.raises(RecipeError, match=r"a\.wav is encrypted or compressed with method 14"):
         list(list_zip(tmp_path / "x.zip"))
+
+
+def test_a_member_that_inflates_without_end_is_bad_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as output:
+        output.writestr("bomb.wav", b"\0" * 1_000_000)
+        output.writestr("good.wav", b"\0" * 1000)
+    bomb, good = list_zip(tmp_path / "x.zip")
+    monkeypatch.setattr(archives, "_MAX_INFLATED_BYTES", 10_000)
+    assert read_member(good.locator) == b"\0" * 1000
+    with pytest.raises(AudioError, match="more than 10000 bytes when inflated from the archive; unpack the archive"):
+        read_member(bomb.locator)
+    with zipfile.ZipFile(tmp_path / "x.zip") as contents:  # as the message advises
+        assert (Path(contents.extract("bomb.wav", tmp_path))).stat().st_size == 1_000_000
+
+
+def test_a_member_that_is_cut_off_is_bad_audio(archive: Path) -> None:
+    offset, size, rest = next(list_zip(archive)).locator.removeprefix("zip:").split(":", 2)
+    with pytest.raises(AudioError, match="cut off when inflated from the archive"):
+        read_member(f"zip:{offset}:{int(size) - 20}:{rest}")
+
+
+def test_keys_of_an_lmdb_in_another_encoding_are_refused(tmp_path: Path) -> None:
+    with lmdb.open(str(tmp_path / "lmdb"), map_size=1 << 24) as database, database.begin(write=True) as transaction:
+        transaction.put("Müller.wav".encode("latin-1"), b"")
+    with pytest.raises(RecipeError, match=r"lmdb:1: not UTF-8 text: found 'M\\xfcller.wav'; write the keys"):
+        list(list_lmdb(tmp_path / "lmdb"))
 
 
 def test_files_of_a_tar_archive(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_where_no_index_can_be_written_it_is_kept_in_memory(tmp_path, name, monk
 REFUSED = {
     "no speaker": ({"a.wav": encoded(wave())}, r"a has no speaker: no member a\.spk"),
     "no audio": ({"a.spk": b"s"}, r"a has no audio"),
-    "an empty speaker": ({"a.spk": b" ", "a.wav": encoded(wave())}, r"a\.spk holds b' ', expected the name"),
+    "an empty speaker": ({"a.spk": b" ", "a.wav": encoded(wave())}, r"a\.spk holds ' ', expected the name"),
     "two words": ({"a.spk": b"s t", "a.wav": encoded(wave())}, r"expected the name of a speaker without white space"),
     "twice": ({"a.spk": b"s", "a.wav": encoded(wave()), "a.flac": encoded(wave(), "flac")}, "a has two members"),
     "no audio file": ({"a.spk": b"s", "a.wav": b"not audio"}, r"a\.wav cannot be used: .*mend the"),

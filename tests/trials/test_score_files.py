@@ -102,15 +102,21 @@ def test_a_cache_can_stand_alone(write, tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a b 0.5 target\na b target\n\n", ["2 of 3 lines", "list:2: 'a b target'", "list:3: ''"]),
+        ("a b 0.5 target\na b target\n\n", ["1 of 3 lines", "list:2: 'a b target'"]),
         ("a b 0.5\n", ["no labels", "expected lines `enrolment test score target|nontarget`", "--trials"]),
         ("a b 0.5 yes\n", ["1 of 1 lines", "'a b 0.5 yes'"]),
         ("a b c 0.5 target\n", ["1 of 1 lines"]),
-        ("a b nan target\na c x nontarget\na d 1 target\n", ["2 of 3 scores are not finite", "a b nan", "a c x"]),
+        ("a b nan target\na c -inf nontarget\na d 1 target\n", ["2 of 3 scores are not finite", "list:1: 'a b nan"]),
+        (
+            "a b nan target\n\na c x nontarget\na d 1 target\n",
+            ["1 of 3 trials have a field that is no number", "list:3"],
+        ),
+        ("a b 1_0 target\n", ["1 of 1 trials have a field that is no number", "list:1: 'a b 1_0 target'"]),
+        ("a b 1 target 2 3 4 x\n", ["1 of 1 trials have a field that is no number", "list:1"]),
         ("a b inf target\n", ["1 of 1 scores are not finite"]),
         ("a b 1 target\nb a 1 target\na b 2 target\n", ["1 trials stand more than once", "list:1"]),
         ("", [": the file is empty, expected lines `enrolment test score target|nontarget`"]),
-        ("\na b 1 target\n", [": the first line is empty, expected lines `enrolment test score target|nontarget`"]),
+        (" \n\n", [": the file is empty, expected lines `enrolment test score target|nontarget`"]),
         ("a b 1 target\nb a 1 target\nb a 2 target\n", ["1 trials stand more than once", "repetitions:\n", "list:2"]),
         ("".join(f"a b{n} x target\n" for n in range(20)), ["20 of 20", "a b4 x", "and 15 more"]),
     ],
@@ -214,5 +220,5 @@ def test_lines_that_are_too_long_and_too_short_do_not_make_up_for_each_other(wri
 
 def test_a_score_that_is_none_of_a_name_in_another_encoding(tmp_path):
     (tmp_path / "x.score").write_bytes("a Müller nan target\n".encode("latin-1"))
-    with pytest.raises(RecipeError, match="1 of 1 scores are not finite numbers"):
+    with pytest.raises(RecipeError, match=r"x\.score:1: not UTF-8 text"):
         read_scores(tmp_path / "x.score")

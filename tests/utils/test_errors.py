@@ -2,7 +2,7 @@
 
 import pytest
 
-from wespeaker_qm.utils.errors import first_few
+from wespeaker_qm.utils.errors import RecipeError, first_few, nearest, shown
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,29 @@ from wespeaker_qm.utils.errors import first_few
 )
 def test_five_are_shown_and_the_others_counted(count, expected):
     assert first_few([f"item {number}" for number in range(count)]) == expected
+
+
+def test_no_line_of_a_message_is_longer_than_a_screen():
+    long = "x" * 10_000_000
+    lines = str(RecipeError(f"wav.scp: found {long!r}, expected a path\n  {long}; prepare again")).split("\n")
+    assert [len(line) for line in lines] == [1500, 1500]
+    assert lines[0].startswith("wav.scp: found 'xxx")
+    assert lines[0].endswith("xxx', expected a path")
+    assert lines[1].endswith("; prepare again")
+    assert str(RecipeError("short\n\nmessage")) == "short\n\nmessage"
+
+
+@pytest.mark.parametrize("value", ["x" * 100, b"x" * 100, b"\xff" * 10_000_000, "ü" * 61, ["a"] * 1000, 10**100])
+def test_what_is_shown_has_sixty_characters(value):
+    assert len(shown(value)) <= 60
+    assert "..." in shown(value)
+
+
+def test_short_values_are_shown_whole():
+    assert shown("x" * 58) == repr("x" * 58)
+    assert shown("Müller".encode()) == "'Müller'"
+    assert shown(None) == "None"
+
+
+def test_the_nearest_names_of_a_long_one_are_found_by_its_beginning():
+    assert nearest("seed" + "x" * 10_000_000, ["seed", "num_rooms", "noise"]).startswith("seed")

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.tables import _read_plain_map, read_map, read_rows, refuse_commands, write_rows
+from wespeaker_qm.utils.tables import _plain_map, read_map, read_rows, refuse_commands, write_rows
 
 
 def test_round_trip_keeps_order_and_spaces_in_the_last_field(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a 1\nb\n", r"table:2: 1 field\(s\) in 'b', expected 2"), ("a 1\na 2\n", "table: key 'a' stands twice")],
+    [("a 1\nb\n", r"table:2: 1 field\(s\) in 'b', expected 2"), ("a 1\na 2\n", "table:2: key 'a' stands twice")],
 )
 def test_broken_tables_name_the_place(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "table"
@@ -42,16 +42,18 @@ def test_a_missing_table_names_the_remedy(tmp_path: Path) -> None:
 def table_or_refusal(text: str) -> dict[str, str] | str:
     """What a table says, a line at a time; or the number of the line with too few fields, or the key seen twice."""
     table: dict[str, str] = {}
-    twice = None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if "\0" in line:
+            return f":{number}: not text, there is a NUL: found {line.strip()!r}; put a file of text there"
     for number, line in enumerate(text.split("\n"), start=1):
         key, _, value = line.strip().partition(" ")
         if key and not value.strip():
-            return f":{number}: 1 field(s) in {line.rstrip()!r}, expected 2 separated by white space"
+            return f":{number}: 1 field(s) in {line.strip()!r}, expected 2 separated by white space"
         if key in table:
-            twice = twice or f": key {key!r} stands twice; keys must be unique"
+            return f":{number}: key {key!r} stands twice; keys must be unique"
         if key:
             table[key] = value.strip()
-    return twice or table
+    return table
 
 
 LINE = st.lists(st.sampled_from(["a", "b", "c", "\0"]), max_size=4).map(" ".join)
@@ -80,13 +82,10 @@ def test_a_blank_line_does_not_stand_for_a_field(tmp_path: Path, text: str) -> N
         read_map(path)
 
 
-def test_plain_tables_take_the_fast_way_and_others_do_not(tmp_path: Path) -> None:
-    path = tmp_path / "table"
-    path.write_text("a 1\nb 2\n")
-    assert _read_plain_map(path) == {"a": "1", "b": "2"}
+def test_plain_tables_take_the_fast_way_and_others_do_not() -> None:
+    assert _plain_map("a 1\nb\u00a0c 2\n") == {"a": "1", "b\u00a0c": "2"}
     for text in ("a 1\nb 2 3\n", "a 1\n\nb 2\n", "a 1\na 2\n", "", "\n"):
-        path.write_text(text)
-        assert _read_plain_map(path) is None
+        assert _plain_map(text) is None
 
 
 def test_rows_are_joined_by_the_separator_as_text(tmp_path: Path) -> None:
@@ -97,7 +96,7 @@ def test_rows_are_joined_by_the_separator_as_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("read", [read_map, lambda path: read_rows(path, 2)])
 def test_a_table_in_another_encoding_names_the_line(tmp_path: Path, read) -> None:
     (tmp_path / "table").write_bytes("a 1\nb 2\nMüller 3\n".encode("latin-1"))
-    with pytest.raises(RecipeError, match=r"table:3: not UTF-8 text; write the table in UTF-8"):
+    with pytest.raises(RecipeError, match=r"table:3: not UTF-8 text: found 'M\\xfcller 3'; write it in UTF-8"):
         read(tmp_path / "table")
 
 

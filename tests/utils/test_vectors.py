@@ -186,3 +186,10 @@ def test_an_interruption_never_leaves_an_scp_of_another_ark(tmp_path, monkeypatc
         np.testing.assert_array_equal(VectorTable(tmp_path / "x.scp").load(["a", "b"]), old)
     else:
         assert not (tmp_path / "x.scp").exists()
+
+
+def test_spaces_of_unicode_are_parts_of_names(tmp_path):
+    names = ["a\u00a0b", "a\u202fc", "a\u2028d", "a\x85e"]
+    vectors = np.arange(8, dtype=np.float32).reshape(4, 2)
+    write_vectors(tmp_path, "xvector", names, vectors)
+    np.testing.assert_array_equal(VectorTable(tmp_path / "xvector.scp").load(names), vectors)

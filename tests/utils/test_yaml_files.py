@@ -28,6 +28,42 @@ def test_what_is_not_valid_is_said_with_its_line(text, message):
     assert str(caught.value).startswith(message)
 
 
+def _chain(start: str, link: str) -> str:
+    """Thirty lines, each of which says nine times what the one before says."""
+    lines = [f"a0: &a0 {start}"]
+    for number in range(1, 30):
+        nine = ", ".join(9 * [f"*a{number - 1}"])
+        lines.append(f"a{number}: &a{number} {link.format(nine)}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (_chain("[x]", "[{}]"), "here:6: not valid YAML: more than 100,000 values, aliases"),
+        (_chain("{x: 1}", "{{<<: [{}]}}"), "here:6: not valid YAML: more than 100,000 values, aliases"),
+        ("b: 1\na: &a [*a]\n", "here:2: not valid YAML: a value within itself, aliases"),
+        ("a: &a {b: *a}\n", "here:1: not valid YAML: a value within itself, aliases"),
+        ("&a {<<: *a}", "here:1: not valid YAML: a value within itself, aliases"),
+        ("[" * 10_000, "here: not valid YAML: values are nested too deeply"),
+        ("a: " + "9" * 5000, "here: not valid YAML: a value is not of its kind (Exceeds the limit"),
+        ("a: 2024-13-45", "here: not valid YAML: a value is not of its kind (month must be in 1..12)"),
+        ("a: !!bool 7", "here: not valid YAML: a value is not of its kind"),
+        ("a: !!timestamp 7", "here: not valid YAML: a value is not of its kind"),
+    ],
+)
+def test_what_hangs_or_breaks_other_readers_is_refused(text, message):
+    with pytest.raises(RecipeError) as caught:
+        parse_yaml(text, "here")
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value)) < 400
+
+
+def test_advice_on_aliases_and_dates_works():
+    assert parse_yaml("a: '2024-13-45'", "here") == {"a": "2024-13-45"}
+    assert parse_yaml("a: &x [1, 2]\nb: *x\nc: {d: *x}\n", "here") == {"a": [1, 2], "b": [1, 2], "c": {"d": [1, 2]}}
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(RecipeError, match=r"none\.yaml: cannot read this file: No such file or directory"):
         read_yaml_mapping(tmp_path / "none.yaml")

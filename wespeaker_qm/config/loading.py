@@ -13,7 +13,7 @@ from wespeaker_qm.config.messages import explain, show
 from wespeaker_qm.config.notes import config_notes
 from wespeaker_qm.config.schema import Config
 from wespeaker_qm.config.wespeaker import drop_former_choice, with_names
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.yaml_files import parse_yaml, read_yaml_mapping
 
@@ -64,7 +64,7 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         names = key.strip().split(".")
         if not equals or not all(names):
             raise RecipeError(
-                f"{COMMAND_LINE}: found override {override!r}, expected key=value, e.g. dataset_args.num_frms=100"
+                f"{COMMAND_LINE}: found override {shown(override)}, expected key=value, e.g. dataset_args.num_frms=100"
             )
         section = nested
         for name in names[:-1]:

@@ -10,6 +10,7 @@ from wespeaker_qm.config.fields import ChosenBy, InconsistentError
 from wespeaker_qm.config.loss import LOSSES
 from wespeaker_qm.config.model import MODELS
 from wespeaker_qm.config.schema import Config
+from wespeaker_qm.utils.errors import shown
 
 EXPECTED = {
     "int_type": "an integer",
@@ -54,7 +55,7 @@ def explain(detail: Any, merged: Mapping[str, Any], origins: Mapping[str, str]) 
         near = difflib.get_close_matches(str(context["found"]), context["names"], n=2, cutoff=0.4)
         hint = f" (nearest: {', '.join(near)})" if near else ""
         expected = ", ".join(context["names"])
-        return f"{_origin(key, origins)}: {key}: found {context['found']!r}, expected one of {expected}{hint}"
+        return f"{_origin(key, origins)}: {key}: found {shown(context['found'])}, expected one of {expected}{hint}"
     expected = EXPECTED.get(kind, detail["msg"].removeprefix("Input should be "))
     if kind == "literal_error" and expected in {"True", "False"}:
         expected = f"{expected.lower()}, the only value offered"
@@ -111,8 +112,8 @@ def show(value: Any) -> str:
     kinds = {bool: "true/false", int: "integer", float: "number", str: "text", list: "list", dict: "mapping"}
     if value is None:
         return "null"
-    shown = str(value).lower() if isinstance(value, bool) else repr(value)
-    return f"{shown} ({kinds.get(type(value), type(value).__name__)})"
+    text = str(value).lower() if isinstance(value, bool) else shown(value)
+    return f"{text} ({kinds.get(type(value), type(value).__name__)})"
 
 
 def schema_keys(section: Any = Config, prefix: str = "") -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from wespeaker_qm.utils.arguments import BadValueError
-from wespeaker_qm.utils.errors import RecipeError, nearest
+from wespeaker_qm.utils.errors import RecipeError, nearest, shown
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 Settings = TypeVar("Settings")
@@ -54,7 +54,7 @@ class Setting(NamedTuple):
         if self.from_yaml is not None:
             return self.from_yaml(value)
         if isinstance(value, list | dict):
-            raise BadValueError(f"found {value!r}, expected a single value")
+            raise BadValueError(f"found {shown(value)}, expected a single value")
         return self.convert(str(value).lower() if isinstance(value, bool) else str(value))
 
 
@@ -65,7 +65,7 @@ def names(value: Any) -> list[str]:
         BadValueError: something else.
     """
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise BadValueError(f"found {value!r}, expected a list of names")
+        raise BadValueError(f"found {shown(value)}, expected a list of names")
     return value
 
 
@@ -75,7 +75,7 @@ def lists_by_name(item: type) -> Callable[[Any], dict[str, list[Any]]]:
     def convert(value: Any) -> dict[str, list[Any]]:
         lists = list(value.values()) if isinstance(value, dict) else [None]
         if not all(isinstance(each, list) and all(type(entry) is item for entry in each) for each in lists):
-            raise BadValueError(f"found {value!r}, expected names, each with a list of {item.__name__}")
+            raise BadValueError(f"found {shown(value)}, expected names, each with a list of {item.__name__}")
         return dict(value)
 
     return convert
@@ -128,7 +128,7 @@ def _converted(settings: type, given: Mapping[str, Any], source: Path | str) -> 
     values = {}
     for name, value in given.items():
         if name not in known:
-            raise RecipeError(f"{source}: unknown key {name!r}; nearest: {nearest(name, known)}")
+            raise RecipeError(f"{source}: unknown key {shown(name)}; nearest: {nearest(name, known)}")
         try:
             values[name] = None if value is None and name in unset else known[name].read(value)
         except BadValueError as error:

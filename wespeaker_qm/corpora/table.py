@@ -11,7 +11,7 @@ from wespeaker_qm.corpora.mini.settings import MiniSettings
 from wespeaker_qm.corpora.settings import KIND
 from wespeaker_qm.corpora.voxceleb.prepare import prepare as prepare_voxceleb
 from wespeaker_qm.corpora.voxceleb.settings import VoxcelebSettings
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.shipped import shipped_names
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
@@ -51,5 +51,5 @@ def corpus_kind(recipe_dir: Path) -> str:
         raise RecipeError(f"{path}: no such file; --corpus names a recipe's folder: {', '.join(known) or 'none here'}")
     kind: Any = read_yaml_mapping(path).get(KIND)
     if kind not in CORPORA:
-        raise RecipeError(f"{path}: kind is {kind!r}, expected one of {', '.join(CORPORA)}")
+        raise RecipeError(f"{path}: kind is {shown(kind)}, expected one of {', '.join(CORPORA)}")
     return str(kind)

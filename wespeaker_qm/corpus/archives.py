@@ -29,6 +29,7 @@ from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.segments import split_segment
 from wespeaker_qm.utils.done import file_stamp
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.text import decode
 
 _LOCATOR = re.compile(
     r"zip:(?P<offset>\d+):(?P<size>\d+):(?P<method>0|8):(?P<crc>[0-9a-f]{8}):(?P<zip>.+?)!/(?P<member>.+)"
@@ -37,6 +38,8 @@ _LOCATOR = re.compile(
 )
 # The local header of a zip member: signature, ..., lengths of name and extra field at bytes 26 and 28.
 _LOCAL_HEADER_BYTES = 30
+# Of a member that is deflated: two hours at 48 kHz. A kilobyte that says a megabyte of zeros is not stopped otherwise.
+_MAX_INFLATED_BYTES = 1 << 30
 _LOCAL_MAGIC = b"PK\x03\x04"
 
 
@@ -115,7 +118,7 @@ def list_lmdb(folder: Path) -> Iterator[Member]:
     """
     with _open_lmdb(str(folder)).begin() as transaction:
         for key in transaction.cursor().iternext(keys=True, values=False):
-            name = bytes(key).decode("utf-8")
+            name = decode(bytes(key), folder, "write the keys of the LMDB in UTF-8")
             if name != "__keys__":  # WeSpeaker's pickled list of the keys
                 yield Member(name, f"lmdb:{folder}!/{name}")
 
@@ -254,10 +257,14 @@ def _read_zip_member(archive: str, offset: int, size: int, is_deflated: bool, cr
     name_bytes, extra_bytes = struct.unpack_from("<HH", header, 26)
     content = _read_exactly(file, offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes, size)
     if is_deflated:
+        inflation = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         try:
-            content = zlib.decompress(content, wbits=-zlib.MAX_WBITS)
+            content = inflation.decompress(content, _MAX_INFLATED_BYTES)
         except zlib.error as error:
             raise AudioError(f"damaged in the archive ({error})") from error
+        if not inflation.eof:
+            found = f"more than {_MAX_INFLATED_BYTES} bytes" if inflation.unconsumed_tail else "cut off"
+            raise AudioError(f"{found} when inflated from the archive; unpack the archive and name its files")
     if zlib.crc32(content) != crc:
         raise AudioError(f"damaged in the archive (CRC {zlib.crc32(content):08x}, expected {crc:08x})")
     return content

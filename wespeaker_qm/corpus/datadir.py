@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wespeaker_qm.corpus.segments import read_segments, segment_duration_s
-from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.tables import read_map, read_rows, refuse_commands, write_rows
+from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.tables import read_map, read_numbers, read_rows, refuse_commands, write_rows
+from wespeaker_qm.utils.text import fields_of
 
 _DURATION_TOLERANCE_S = 0.05
 
@@ -53,12 +54,6 @@ class DataDir:
         def optional(name: str) -> dict[str, str]:
             return read_map(path / name) if (path / name).is_file() else {}
 
-        durations = {}
-        for key, text in optional("utt2dur").items():
-            try:
-                durations[key] = float(text)
-            except ValueError:
-                raise RecipeError(f"{path / 'utt2dur'}: {key!r} has duration {text!r}, expected seconds") from None
         wav = read_map(path / "wav.scp")
         refuse_commands(path / "wav.scp", wav)
         table = "wav.scp"
@@ -67,7 +62,7 @@ class DataDir:
         directory = cls(
             wav=wav,
             speaker=read_map(path / "utt2spk"),
-            duration_s=durations,
+            duration_s=read_numbers(path / "utt2dur", "seconds") if (path / "utt2dur").is_file() else {},
             gender=optional("spk2gender"),
             session=optional("utt2session"),
         )
@@ -93,17 +88,17 @@ class DataDir:
             self._check_same(name, "utt2spk", set(self.speaker.values()), "spk2gender", set(self.gender))
         for key, duration_s in self.duration_s.items():
             if not duration_s > 0:
-                raise RecipeError(f"{name}/utt2dur: {key!r} lasts {duration_s} s, expected more than 0")
+                raise RecipeError(f"{name}/utt2dur: {shown(key)} lasts {duration_s} s, expected more than 0")
         for key, place in self.wav.items():
             if place.splitlines() != [place] or place != place.strip():
                 raise RecipeError(
-                    f"{name}/wav.scp: {key!r} is the file {place!r}; a list has one file a line, without white space "
-                    "at its ends: rename the file"
+                    f"{name}/wav.scp: {shown(key)} is the file {place!r}; a list has one file a line, without white "
+                    "space at its ends: rename the file"
                 )
         for key in (*self.wav, *set(self.speaker.values())):
             if key.split() != [key] or {"", ".", ".."}.intersection(key.split("/")):
                 raise RecipeError(
-                    f"{name}: key {key!r} is empty, has white space or is no relative path such as "
+                    f"{name}: key {shown(key)} is empty, has white space or is no relative path such as "
                     "id10270/5r0dWxy17C8/00001; rename it"
                 )
 
@@ -145,8 +140,8 @@ class DataDir:
         if difference:
             only = left if difference[0] in left_keys else right
             raise RecipeError(
-                f"{name}: {left} and {right} differ in {len(difference)} key(s), e.g. {difference[0]!r} stands only "
-                f"in {only}; both must list the same keys, prepare the data again"
+                f"{name}: {left} and {right} differ in {len(difference)} key(s), e.g. {shown(difference[0])} stands "
+                f"only in {only}; both must list the same keys, prepare the data again"
             )
 
 
@@ -166,7 +161,7 @@ def _refuse_unapplied(path: Path, data: DataDir) -> None:
         expected_s = segment_duration_s(data.wav[key])
         if expected_s is not None and abs(duration_s - expected_s) > _DURATION_TOLERANCE_S:
             raise RecipeError(
-                f"{path / 'utt2dur'}: {key!r} lasts {duration_s:g} s, but {expected_s:g} s in segments; correct "
+                f"{path / 'utt2dur'}: {shown(key)} lasts {duration_s:g} s, but {expected_s:g} s in segments; correct "
                 "one, or remove utt2dur"
             )
     if (path / "reco2file_and_channel").is_file():
@@ -174,15 +169,15 @@ def _refuse_unapplied(path: Path, data: DataDir) -> None:
         for recording, file, channel in read_rows(path / "reco2file_and_channel", 3):
             if channel not in ("A", "1") or file in files:
                 raise RecipeError(
-                    f"{path / 'reco2file_and_channel'}: {recording!r} is channel {channel} of {file}, but all channels "
-                    "of a file are averaged; write each channel into a file of its own, and remove this table"
+                    f"{path / 'reco2file_and_channel'}: {shown(recording)} is channel {channel} of {file}, but all "
+                    "channels of a file are averaged; write each channel into a file of its own, and remove this table"
                 )
             files.add(file)
     if (path / "spk2utt").is_file():
         for name, keys in read_rows(path / "spk2utt", 2):
-            for key in keys.split():
+            for key in fields_of(keys):
                 if data.speaker.get(key, name) != name:
                     raise RecipeError(
-                        f"{path / 'spk2utt'}: {key!r} is of {name!r}, but of {data.speaker[key]!r} in utt2spk; correct "
-                        "one, or remove spk2utt"
+                        f"{path / 'spk2utt'}: {shown(key)} is of {shown(name)}, but of {shown(data.speaker[key])} in "
+                        "utt2spk; correct one, or remove spk2utt"
                     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from wespeaker_qm.trials.variants import VARIANTS
-from wespeaker_qm.utils.errors import RecipeError, nearest
+from wespeaker_qm.utils.errors import RecipeError, nearest, shown
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
@@ -40,19 +40,20 @@ class CorpusInfo:
         """Check that the headline is one of the trial lists, and that no two lists share a file."""
         if self.headline not in self.trials:
             raise RecipeError(
-                f"corpus {self.name}: headline {self.headline!r} is none of the trial lists {list(self.trials)}"
+                f"corpus {self.name}: headline {shown(self.headline)} is none of the trial lists {list(self.trials)}"
             )
         for name in self.trials:
             plain, _, variant = name.rpartition(".")
             if variant in VARIANTS and plain in self.trials:
                 raise RecipeError(
-                    f"corpus {self.name}: the scores of the trial list {name!r} and the {variant} scores of {plain!r} "
-                    f"would be one file; rename one list (in corpus.yaml, and its file in trials/)"
+                    f"corpus {self.name}: the scores of the trial list {shown(name)} and the {variant} scores of "
+                    f"{shown(plain)} would be one file; rename one list (in corpus.yaml, and its file in trials/)"
                 )
         if self.validation is not None and self.trials.get(self.validation, self.validation) != self.validation:
             raise RecipeError(
-                f"corpus {self.name}: the list {self.validation!r} is over {self.trials[self.validation]!r} as a trial "
-                f"list, and over {self.validation!r} as validation list; rename one (in corpus.yaml and in trials/)"
+                f"corpus {self.name}: the list {shown(self.validation)} is over "
+                f"{shown(self.trials[self.validation])} as a trial list, and over {shown(self.validation)} as "
+                "validation list; rename one (in corpus.yaml and in trials/)"
             )
 
     @classmethod
@@ -72,7 +73,7 @@ class CorpusInfo:
         optional = [entry.name for entry in dataclasses.fields(cls) if entry.default is None]
         for key in values:
             if key not in names:
-                raise RecipeError(f"{path}: unknown key {key!r}; nearest: {nearest(key, names)}")
+                raise RecipeError(f"{path}: unknown key {shown(key)}; nearest: {nearest(key, names)}")
         for key in ("name", "headline", "trials"):
             if key not in values:
                 raise RecipeError(f"{path}: key {key!r} is missing; prepare the data again (run.sh --stage 1)")
@@ -83,7 +84,7 @@ class CorpusInfo:
                 is_right = isinstance(value, dict) and all(isinstance(text, str) for text in (*value, *value.values()))
                 expected = "trial lists, each with the name of its Kaldi directory"
             if not is_right:
-                raise RecipeError(f"{path}: {key}: found {value!r}, expected {expected}")
+                raise RecipeError(f"{path}: {key}: found {shown(value)}, expected {expected}")
         return cls(**values)
 
     def save(self, path: Path | str) -> None:

@@ -17,8 +17,9 @@ import numpy as np
 
 from wespeaker_qm.audio.io import audio_info, read_audio
 from wespeaker_qm.audio.source import AudioError, Source
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.tables import read_rows
+from wespeaker_qm.utils.text import fields_of
 
 _LOCATOR = re.compile(r"segment:(?P<start>[0-9]+(\.[0-9]+)?):(?P<end>-1|[0-9]+(\.[0-9]+)?):(?P<recording>.+)")
 _TO_THE_END = -1
@@ -48,22 +49,23 @@ def read_segments(path: Path, recordings: dict[str, str]) -> dict[str, str]:
     """
     utterances: dict[str, str] = {}
     for key, recording, *times in read_rows(path, 4):
-        start, end = times[0], times[1].split()
+        start, end = times[0], fields_of(times[1])
         if len(end) != 1:
+            found = shown(" ".join([recording, *times]))
             raise RecipeError(
-                f"{path}: {key!r} has the fields {recording} {' '.join(times)}, expected recording, start and end; a "
-                "channel cannot be chosen here: write it into a file of its own"
+                f"{path}: {shown(key)} has the fields {found}, expected recording, start and end; a channel cannot be "
+                "chosen here: write it into a file of its own"
             )
         if recording not in recordings:
             raise RecipeError(
-                f"{path}: {key!r} is of recording {recording!r}, which is not in wav.scp; add or remove it"
+                f"{path}: {shown(key)} is of recording {shown(recording)}, which is not in wav.scp; add or remove it"
             )
         if key in utterances:
-            raise RecipeError(f"{path}: utterance {key!r} stands twice; keys must be unique")
+            raise RecipeError(f"{path}: utterance {shown(key)} stands twice; keys must be unique")
         span = Span(_seconds(path, key, start), _seconds(path, key, end[0]))
         if span.start_s < 0 or not (span.end_s == _TO_THE_END or span.start_s < span.end_s):
             raise RecipeError(
-                f"{path}: {key!r} goes from {start} to {end[0]} s, expected 0 <= start < end, or -1 for the "
+                f"{path}: {shown(key)} goes from {start} to {end[0]} s, expected 0 <= start < end, or -1 for the "
                 "recording's end"
             )
         last = "-1" if span.end_s == _TO_THE_END else f"{span.end_s:f}"
@@ -114,12 +116,12 @@ def _seconds(path: Path, key: str, text: str) -> Decimal:
     except InvalidOperation:
         value = Decimal("NaN")
     if not value.is_finite():
-        raise RecipeError(f"{path}: {key!r} has the time {text!r}, expected seconds")
+        raise RecipeError(f"{path}: {shown(key)} has the time {shown(text)}, expected seconds")
     if value.is_zero():
         return Decimal(0)  # without a sign or an exponent
     if value.adjusted() > _MAX_POWER or value.adjusted() - len(value.as_tuple().digits) < _MIN_EXPONENT:
         raise RecipeError(
-            f"{path}: {key!r} has the time {text!r}, expected seconds: below 1e{_MAX_POWER + 1}, with at most "
-            f"{-_MIN_EXPONENT} decimals"
+            f"{path}: {shown(key)} has the time {shown(text)}, expected seconds: below 1e{_MAX_POWER + 1}, with at "
+            f"most {-_MIN_EXPONENT} decimals"
         )
     return value

@@ -26,6 +26,7 @@ import soundfile
 
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.text import read_names, read_text
 
 CODECS = ("wav", "flac")
 INDEX_COLUMNS = ("key", "speaker", "format", "offset", "num_bytes", "sample_rate", "num_samples", "crc32")
@@ -74,16 +75,14 @@ def read_list(path: Path, columns: Sequence[str]) -> list[list[str]]:
     Raises:
         RecipeError: no such file, damaged, or with other columns.
     """
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    marker = marker_path(path.with_name(path.name.split(".")[0] + ".tar"))
+    remedy = f"remove {marker} and pack again, which makes this list and its tar anew (run.sh --stage 2)"
+    text = read_text(path, remedy) if path.is_file() else ""
     body, mark, checksum = text.rpartition(CHECKSUM_MARK)
     if not mark or checksum != hashlib.sha256(body.encode()).hexdigest() + "\n":
         found = "damaged, its last line is not the SHA-256 of the others" if text else "no such file"
-        marker = marker_path(path.with_name(path.name.split(".")[0] + ".tar"))
-        raise RecipeError(
-            f"{path}: {found}; remove {marker} and pack again, which makes this list and its tar anew (run.sh "
-            "--stage 2)"
-        )
-    header, *rows = [line.split("\t") for line in body.splitlines()]
+        raise RecipeError(f"{path}: {found}; {remedy}")
+    header, *rows = [line.split("\t") for line in body.removesuffix("\n").split("\n")]
     if header != list(columns):
         raise RecipeError(f"{path}: columns {header}, expected {list(columns)}; pack again (run.sh --stage 2)")
     return rows
@@ -97,7 +96,7 @@ def read_shard_list(path: Path) -> list[Path]:
     """
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; pack the audio first (run.sh --stage 2)")
-    tars = [Path(line.strip()) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    tars = [Path(line) for line in read_names(path)]
     if not tars:
         raise RecipeError(f"{path}: names no tar; pack the audio again (run.sh --stage 2)")
     return tars

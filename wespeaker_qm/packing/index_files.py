@@ -21,6 +21,7 @@ from tqdm import tqdm
 from wespeaker_qm.packing.format import read_shard_list
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, sha256_of, write_text
+from wespeaker_qm.utils.text import json_or_none
 
 logger = logging.getLogger(__name__)
 
@@ -163,10 +164,7 @@ def checked_facts(shard_list: Path) -> dict[str, Any]:
 
 def read_facts(path: Path) -> dict[str, Any]:
     """What the file holds; nothing where that is no index."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    facts = json_or_none(path)
     return facts if isinstance(facts, dict) else {}
 
 

@@ -96,7 +96,7 @@ def pack_data_dir(
 def _is_packed(folder: SetFolder, shards: Sequence[Shard], max_bad_fraction: float) -> bool:
     """Whether all is there, and the limit of bad audio, which may be stricter this time, is kept."""
     shard_list = folder.shard_list
-    if not shard_list.is_file() or shard_list.read_text(encoding="utf-8") != _list_text(shards):
+    if not shard_list.is_file() or shard_list.read_bytes() != _list_text(shards).encode():
         return False
     if not all(shard.marker.is_current() for shard in shards):
         return False

@@ -19,7 +19,8 @@ import soundfile
 from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.audio.libsndfile import UNKNOWN_FRAMES
 from wespeaker_qm.audio.source import AudioError
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.text import BYTE_ORDER_MARK
 
 AUDIO_SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "wma")
 
@@ -165,11 +166,11 @@ def _content(contents: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _speaker(tar: Path, name: str, content: bytes) -> str:
     try:
-        speaker = content.decode("utf-8").strip()
+        speaker = content.removeprefix(BYTE_ORDER_MARK).decode().strip()
     except UnicodeDecodeError:
         speaker = ""
     if speaker.split() != [speaker]:
-        raise RecipeError(f"{tar}: {name} holds {content[:80]!r}, expected the name of a speaker without white space")
+        raise RecipeError(f"{tar}: {name} holds {shown(content)}, expected the name of a speaker without white space")
     return speaker
 
 

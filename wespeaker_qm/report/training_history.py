@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.utils.checksums import verify
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.text import lines_of, read_text
+
+_REMEDY = "put back a copy of it, or train again into another --exp_dir"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,15 +57,15 @@ def read_training_history(path: Path | str) -> TrainingHistory:
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; train first (run.sh --stage 3)")
-    verify(path, "put back a copy of it, or train again into another --exp_dir", grows=True)
+    verify(path, _REMEDY, grows=True)
     records: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "valid": []}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in lines_of(read_text(path, _REMEDY)):
         try:
             record = json.loads(line)
             records[record["type"]].append(record)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RecipeError(
-                f"{path}:{number}: found {line[:80].decode(errors='replace')!r}, expected a JSON object whose type is "
+                f"{path}:{number}: found {shown(line)}, expected a JSON object whose type is "
                 f"one of {', '.join(records)}; go on with the training (run.sh --stage 3), which mends the log"
             ) from error
     if not records["epoch"]:

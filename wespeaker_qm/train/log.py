@@ -11,8 +11,11 @@ from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.figures import Means
 from wespeaker_qm.utils.checksums import GrowingText, verify
 from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.text import lines_of, parse_json, read_text
 
 logger = logging.getLogger(__name__)
+
+_REMEDY = "put back a copy of it, or delete it: its curves will begin at this epoch"
 
 # Of a bar that goes into a file or a pipe, where each update is a line of its own.
 _SECONDS_BETWEEN_LINES = 30.0
@@ -38,10 +41,10 @@ class LogWriter:
         path = run.training_log
         kept = []
         if path.is_file() and last_epoch:
-            verify(path, "put back a copy of it, or delete it: its curves will begin at this epoch", grows=True)
-            lines = path.read_text(encoding="utf-8").splitlines()
+            verify(path, _REMEDY, grows=True)
+            lines = lines_of(read_text(path, _REMEDY))
             # A killed run may have left half a line at the end.
-            records = [json.loads(line) for line in lines if line.endswith("}")]
+            records = [parse_json(line, f"{path}:{number}", _REMEDY) for number, line in lines if line.endswith("}")]
             kept = [record for record in records if record["epoch"] <= last_epoch]
         self._file = GrowingText(path, "".join(json.dumps(record) + "\n" for record in kept))
         purge_step = kept[-1]["step"] + 1 if kept else 0

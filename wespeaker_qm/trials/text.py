@@ -11,7 +11,9 @@ One trial a line; a label is ``target`` or ``nontarget``, ``tgt`` or ``imp``, or
 Files are read in blocks, so that ten million trials take the memory of their arrays.
 """
 
-from collections.abc import Iterator
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.trials.table import ScoredTrials, TrialTable
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, first_few, shown
+from wespeaker_qm.utils.text import BYTE_ORDER_MARK, as_number, lines_of, read_text
 
 LABELS = {b"target": 1, b"nontarget": 0, b"tgt": 1, b"imp": 0, b"1": 1, b"0": 0}
 BLOCK_BYTES = 1 << 22
@@ -60,16 +63,14 @@ def first_fields(path: Path, line_format: str) -> list[bytes]:
         line_format: what was expected, for the message.
 
     Raises:
-        RecipeError: no such file, or its first line is empty.
+        RecipeError: no such file, or nothing in it.
     """
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; run the stage that makes it first (run.sh --help lists the stages)")
-    with path.open("rb") as handle:
-        first = handle.readline()
-    if not first.strip():
-        found = "the first line is empty" if first else "the file is empty"
-        raise RecipeError(f"{path}: {found}, expected lines `{line_format}`")
-    return first.split()
+    for block in _blocks(path):
+        if first := block.lstrip().partition(b"\n")[0]:
+            return first.split()
+    raise RecipeError(f"{path}: the file is empty, expected lines `{line_format}`")
 
 
 class _Numbering(dict[bytes, int]):
@@ -81,18 +82,23 @@ class _Numbering(dict[bytes, int]):
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The content, in blocks of whole lines."""
+    """The content as :func:`wespeaker_qm.utils.text.read_text` has it, in blocks of whole lines, not decoded yet."""
     with path.open("rb") as handle:
+        mark = BYTE_ORDER_MARK
         while block := handle.read(BLOCK_BYTES):
-            yield block + handle.readline()
+            block = (block + handle.readline()).removeprefix(mark)
+            mark = b""
+            if b"\0" in block:
+                read_text(path)  # which refuses it
+            yield block.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in block else block
 
 
 def read_lines(path: Path, layout: Layout) -> ScoredTrials:
     """Read all lines of ``path``; without labels all trials are non-targets, without scores there are none.
 
     Raises:
-        RecipeError: a line of another layout, a score that is not a finite number, a name that is not UTF-8, or a trial
-            that stands twice; the first few are shown, and all are counted.
+        RecipeError: a line of another layout, a number that is none, a score that is not finite, a name that is not
+            UTF-8, or a trial that stands twice; the first few are shown, and all are counted.
     """
     numbering = _Numbering()
     sides: list[NDArray[np.int32]] = []
@@ -100,8 +106,9 @@ def read_lines(path: Path, layout: Layout) -> ScoredTrials:
     scores: list[NDArray[np.float64]] = []
     measures: list[NDArray[np.float64]] = []
     bad: list[str] = []
-    not_finite: list[str] = []
-    num_lines = 0
+    no_numbers: set[int] = set()
+    not_finite: list[int] = []
+    num_lines = num_trials = 0
     for block in _blocks(path):
         lines_here = block.count(b"\n") + (not block.endswith(b"\n"))
         tokens = block.removesuffix(b"\n").replace(b"\n", _LINE_END).split()
@@ -122,25 +129,28 @@ def read_lines(path: Path, layout: Layout) -> ScoredTrials:
                 _good_lines(path, block, num_lines - lines_here, layout, bad)
             labels.append(values == 1)
         if layout.score is not None:
-            texts = tokens[layout.score :: layout.num_fields]
-            scores.append(_numbers(texts))
-            for trial in np.flatnonzero(~np.isfinite(scores[-1])).tolist():
-                line = (both[2 * trial], both[2 * trial + 1], texts[trial])
-                not_finite.append(b" ".join(line).decode(errors="replace"))
+            scores.append(_numbers(tokens[layout.score :: layout.num_fields], num_trials, no_numbers))
+            not_finite += (num_trials + np.flatnonzero(~np.isfinite(scores[-1]))).tolist()
         if layout.num_measures:
             columns = [tokens[column :: layout.num_fields] for column in range(4, 4 + layout.num_measures)]
-            measures.append(np.stack([_numbers(column) for column in columns], axis=1))
+            measures.append(np.stack([_numbers(column, num_trials, no_numbers) for column in columns], axis=1))
+        num_trials += len(both) // 2
     if bad:
         raise RecipeError(f"{path}: {len(bad)} of {num_lines} lines are not `{layout.format}`:" + first_few(bad))
+    if no_numbers:
+        raise RecipeError(
+            f"{path}: {len(no_numbers)} of {num_trials} trials have a field that is no number, expected such as "
+            "-0.25 or 1e-3; correct them:" + _lines(path, no_numbers)
+        )
     if not_finite:
         raise RecipeError(
-            f"{path}: {len(not_finite)} of {num_lines} scores are not finite numbers; look for broken embeddings and "
-            "score again (stage 5):" + first_few(not_finite)
+            f"{path}: {len(not_finite)} of {num_trials} scores are not finite; look for broken embeddings and score "
+            "again (stage 5):" + _lines(path, not_finite)
         )
     pairs = np.concatenate(sides)
     table = TrialTable(
         path=path,
-        utterances=[_text(path, name) for name in numbering],
+        utterances=_decoded(path, numbering),
         enrolment=np.ascontiguousarray(pairs[0::2]),
         test=np.ascontiguousarray(pairs[1::2]),
         is_target=np.concatenate(labels) if labels else np.zeros(len(pairs) // 2, np.bool_),
@@ -153,39 +163,42 @@ def read_lines(path: Path, layout: Layout) -> ScoredTrials:
     )
 
 
-def _text(path: Path, name: bytes) -> str:
+def _decoded(path: Path, names: Iterable[bytes]) -> list[str]:
     try:
-        return name.decode()
+        return b"\n".join(names).decode().split("\n")
     except UnicodeDecodeError:
-        shown = name.decode(errors="backslashreplace")
-        raise RecipeError(f"{path}: the name '{shown}' is not UTF-8; write the file in UTF-8") from None
+        read_text(path)  # which refuses it, with the line
+        raise
 
 
 def _good_lines(path: Path, block: bytes, num_before: int, layout: Layout, bad: list[str]) -> list[bytes]:
-    """The fields of the lines that are right; the others are noted in ``bad``, with their numbers."""
+    """The fields of the lines that are right; of the others, those that are not blank are noted in ``bad``."""
     tokens: list[bytes] = []
-    for number, line in enumerate(block.splitlines(), start=num_before + 1):
+    for number, line in enumerate(block.split(b"\n"), start=num_before + 1):
         fields = line.split()
         if len(fields) == layout.num_fields and (layout.label is None or fields[layout.label] in LABELS):
             tokens += fields
-        else:
-            bad.append(f"{path}:{number}: {b' '.join(fields).decode(errors='replace')!r}")
+        elif fields:
+            bad.append(f"{path}:{number}: {shown(b' '.join(fields))}")
     return tokens
 
 
-def _numbers(texts: list[bytes]) -> NDArray[np.float64]:
-    """The numbers that ``texts`` are, NaN where one is none."""
-    try:
-        return np.fromiter(map(float, texts), np.float64, len(texts))
-    except ValueError:
-        return np.array([_number(text) for text in texts])
+def _numbers(texts: list[bytes], first_trial: int, no_numbers: set[int]) -> NDArray[np.float64]:
+    """The numbers that ``texts`` are; what is none is NaN, and its trial is noted in ``no_numbers``."""
+    if b"_" not in b"".join(texts):
+        with contextlib.suppress(ValueError):
+            return np.fromiter(map(float, texts), np.float64, len(texts))
+    values = [as_number(text) for text in texts]
+    no_numbers.update(first_trial + row for row, value in enumerate(values) if value is None)
+    return np.array(values, np.float64)
 
 
-def _number(text: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
+def _lines(path: Path, trials: Iterable[int]) -> str:
+    """The tail of a message: the first few of ``trials``, each as its line, in a file whose other lines are blank."""
+    chosen = sorted(trials)
+    lines = dict(enumerate(itertools.islice(lines_of(read_text(path)), chosen[:NUM_SHOWN][-1] + 1)))
+    first = [f"{path}:{lines[trial].number}: {shown(lines[trial].text)}" for trial in chosen[:NUM_SHOWN]]
+    return first_few(first + [""] * (len(chosen) - len(first)))
 
 
 def _refuse_twice(table: TrialTable) -> None:
@@ -193,8 +206,8 @@ def _refuse_twice(table: TrialTable) -> None:
     ordered = np.sort(keys)
     if (ordered[1:] == ordered[:-1]).any():
         _, first, occurrences = np.unique(keys, return_index=True, return_counts=True)
-        twice = np.sort(first[occurrences > 1]).tolist()
+        twice = first[occurrences > 1].tolist()
         raise RecipeError(
             f"{table.path}: {len(twice)} trials stand more than once, which would count them twice; remove the "
-            "repetitions:" + first_few([f"{table.path}:{trial + 1}: {table.names(trial)!r}" for trial in twice])
+            "repetitions:" + _lines(table.path, twice)
         )

@@ -8,12 +8,14 @@ import math
 import re
 from collections.abc import Callable
 
+from wespeaker_qm.utils.errors import shown
+
 
 class BadValueError(argparse.ArgumentTypeError):
     """A text that means nothing here; argparse shows the message beside the option's name."""
 
 
-_WHOLE = re.compile(r"[+-]?[0-9]+")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -27,7 +29,7 @@ def true_or_false(text: str) -> bool:
         BadValueError: any other text.
     """
     if text not in {"true", "false"}:
-        raise BadValueError(f"found {text!r}, expected true or false")
+        raise BadValueError(f"found {shown(text)}, expected true or false")
     return text == "true"
 
 
@@ -43,7 +45,7 @@ def whole_number(low: int, high: int | None = None, also: int | None = None) -> 
     def convert(text: str) -> int:
         value = int(text) if _WHOLE.fullmatch(text) else None
         if value is None or (value != also and (value < low or (high is not None and value > high))):
-            raise BadValueError(f"found {text!r}, expected {expected}")
+            raise BadValueError(f"found {shown(text)}, expected {expected}")
         return value
 
     return convert
@@ -62,7 +64,7 @@ def number(low: float, high: float = math.inf, *, inside: bool = False) -> Calla
         value = float(text) if _NUMBER.fullmatch(text) else math.nan
         is_in = low < value < high if inside else low <= value <= high
         if not (is_in and math.isfinite(value)):
-            raise BadValueError(f"found {text!r}, expected {expected}")
+            raise BadValueError(f"found {shown(text)}, expected {expected}")
         return value
 
     return convert

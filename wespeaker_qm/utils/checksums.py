@@ -18,7 +18,6 @@ program leaves a file without a checksum, never with a wrong one.
 """
 
 import contextlib
-import json
 import os
 import re
 import zlib
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple
 
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
+from wespeaker_qm.utils.text import parse_json, read_text
 
 _LINE = re.compile(r"(?P<crc32>[0-9a-f]{8}) (?P<num_bytes>[0-9]+) (?P<name>[^/\n]+)")
 _BLOCK_BYTES = 1 << 20
@@ -94,10 +94,8 @@ def read_checked_text(path: Path | str, remedy: str) -> str:
         ChecksumError: also where a file without a checksum is no UTF-8.
     """
     verify(path, remedy)
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ChecksumError(f"{path}: not UTF-8 text: damaged, or another kind of file; {remedy}") from None
+    with _as_checksum_error():
+        return read_text(path, f"damaged, or another kind of file; {remedy}")
 
 
 def read_checked_json(path: Path | str, remedy: str) -> Any:
@@ -106,10 +104,17 @@ def read_checked_json(path: Path | str, remedy: str) -> Any:
     Raises:
         ChecksumError: also where a file without a checksum is no JSON.
     """
+    text = read_checked_text(path, remedy)
+    with _as_checksum_error():
+        return parse_json(text, path, f"damaged, or another kind of file; {remedy}")
+
+
+@contextlib.contextmanager
+def _as_checksum_error() -> Iterator[None]:
     try:
-        return json.loads(read_checked_text(path, remedy))
-    except json.JSONDecodeError as error:
-        raise ChecksumError(f"{path}: not JSON ({error}): damaged, or another kind of file; {remedy}") from None
+        yield
+    except RecipeError as error:
+        raise ChecksumError(str(error)) from None
 
 
 class GrowingText:
@@ -200,7 +205,7 @@ def _write(path: Path, checksums: dict[str, Checksum]) -> None:
 def _read(path: Path) -> dict[str, Checksum]:
     source = checksum_path(path)
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError:
         return {}
     except UnicodeDecodeError:

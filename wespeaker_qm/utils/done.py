@@ -13,6 +13,7 @@ from typing import Any
 
 from wespeaker_qm.utils.checksums import checksum_of
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.text import json_or_none
 
 ABSENT = "absent"
 _DIGEST = re.compile(r"[0-9a-f]{64}|CRC-32 .*")
@@ -155,8 +156,5 @@ def recorded_inputs(path: Path | str) -> dict[str, Any] | None:
 
 def _read(path: Path) -> dict[str, Any]:
     """The content of a marker; nothing where there is none that can be read."""
-    try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    recorded = json_or_none(path)
     return recorded if isinstance(recorded, dict) else {}

@@ -1,9 +1,11 @@
-"""The one exception that a user is meant to read, and how it lists what is wrong."""
+"""The one exception that a user is meant to read, and how it lists and shortens what is wrong."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 NUM_SHOWN = 5
+_LONGEST_VALUE = 60
+_LONGEST_LINE = 1500
 
 
 class RecipeError(Exception):
@@ -11,7 +13,30 @@ class RecipeError(Exception):
 
     The message names the file or key, the value found, the value expected, and the remedy. The command line prints
     it without a traceback and exits with 1; anything else that is raised is a bug and keeps its traceback.
+
+    Whatever a message quotes, no line of it has more than 1,500 characters: the middle of a longer one is left out.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(_shortened(line, _LONGEST_LINE) for line in message.split("\n")))
+
+
+def shown(value: object) -> str:
+    r"""What was found, as a message quotes it: its ``repr``, in at most 60 characters; bytes as the text that they are.
+
+    >>> print(shown("abc"), shown(b"M\xfcller"), shown(0.5))
+    'abc' 'M\xfcller' 0.5
+    >>> shown("x" * 10_000_000)
+    "'xxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxx' (10,000,000 characters)"
+    """
+    try:
+        text = repr(value.decode() if isinstance(value, bytes) else value)
+    except UnicodeDecodeError:
+        text = repr(value)[1:]
+    if len(text) <= _LONGEST_VALUE:
+        return text
+    size = f" ({len(value):,} characters)" if isinstance(value, str | bytes) else ""
+    return _shortened(text, _LONGEST_VALUE - len(size)) + size
 
 
 def first_few(items: Sequence[str]) -> str:
@@ -25,7 +50,17 @@ def first_few(items: Sequence[str]) -> str:
 def nearest(name: object, known: Iterable[str]) -> str:
     """The up to three of the ``known`` names that are most like ``name``, for the message that there is no such name.
 
+    The first 60 characters of ``name`` decide: comparing takes a time that grows with their number.
+
     >>> nearest("num_room", ["name", "num_rooms", "seed", "num_babble"])
     'num_rooms, num_babble, name'
     """
-    return ", ".join(get_close_matches(str(name), list(known), 3, 0))
+    return ", ".join(get_close_matches(str(name)[:_LONGEST_VALUE], list(known), 3, 0))
+
+
+def _shortened(text: str, limit: int) -> str:
+    """``text``, of which the middle is left out where it is longer than ``limit``."""
+    if len(text) <= limit:
+        return text
+    tail = (limit - 3) // 3
+    return f"{text[: limit - 3 - tail]}...{text[-tail:]}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.text import json_or_none, read_text
 
 LEDGER = ".wespeaker_qm"
 PLOT_MARK = "wespeaker-qm"
@@ -77,7 +78,7 @@ def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
     Raises:
         RecipeError: something else lies there.
     """
-    if path.is_file() and not _is_alike(_parsed(path), content):
+    if path.is_file() and not _is_alike(json_or_none(path), content):
         raise RecipeError(f"{path}: exists, and is no result of this program; choose another name, or move it away")
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
@@ -91,13 +92,6 @@ def refuse_plots(paths: Iterable[Path]) -> None:
     for path in paths:
         if path.is_file() and PLOT_MARK.encode() not in path.read_bytes():
             raise RecipeError(f"{path}: exists, and is no figure of this program; choose another name, or move it away")
-
-
-def _parsed(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _is_alike(earlier: Any, content: Any) -> bool:
@@ -115,7 +109,8 @@ def _names(folder: Path, paths: Iterable[Path]) -> set[str]:
 
 def _owned(folder: Path) -> set[str]:
     ledger = folder / LEDGER
-    return set(ledger.read_text(encoding="utf-8").splitlines()[1:]) if ledger.is_file() else set()
+    remedy = "it lists the files that stages made there: put back a copy of it, or choose another folder"
+    return set(read_text(ledger, remedy).split("\n")[1:]) - {""} if ledger.is_file() else set()
 
 
 def _is_taken(path: Path) -> bool:
@@ -129,7 +124,5 @@ def _is_of_an_earlier_version(folder: Path) -> bool:
     """Whether a version that kept no ledger wrote this folder: stages left markers, a training its provenance."""
     if (folder / ".done").is_dir():
         return True
-    try:
-        return "wespeaker_qm" in json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+    provenance = json_or_none(folder / "provenance.json")
+    return isinstance(provenance, dict) and "wespeaker_qm" in provenance

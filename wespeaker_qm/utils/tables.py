@@ -1,11 +1,14 @@
 """Text tables: Kaldi's, with one entry a line and fields separated by white space, and those with a header line."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import RecipeError, first_few, shown
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.text import fields_of, lines_of, number, read_text
+
+_LINE_END = b" \0 "
+"""A token of its own, which shows that every line has the same number of fields."""
 
 
 def read_rows(path: Path | str, num_fields: int) -> list[list[str]]:
@@ -15,21 +18,7 @@ def read_rows(path: Path | str, num_fields: int) -> list[list[str]]:
         RecipeError: the file is missing or not UTF-8, or a line has fewer fields; the message names file, line number
             and content.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such file; run the stage that makes it first (run.sh --help lists the stages)")
-    rows = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        fields = line.strip().split(maxsplit=num_fields - 1)
-        if not fields:
-            continue
-        if len(fields) != num_fields:
-            raise RecipeError(
-                f"{path}:{number}: {len(fields)} field(s) in {line.rstrip()!r}, expected {num_fields} "
-                "separated by white space"
-            )
-        rows.append(fields)
-    return rows
+    return [fields for _, fields in _numbered_rows(path, _read(path), num_fields)]
 
 
 def read_map(path: Path | str) -> dict[str, str]:
@@ -38,54 +27,90 @@ def read_map(path: Path | str) -> dict[str, str]:
     Raises:
         RecipeError: as :func:`read_rows`, or a key stands twice.
     """
-    table = _read_plain_map(Path(path))
+    text = _read(path)
+    table = _plain_map(text)
     if table is not None:
         return table
     table = {}
-    for key, value in read_rows(path, 2):
+    for line, (key, value) in _numbered_rows(path, text, 2):
         if key in table:
-            raise RecipeError(f"{path}: key {key!r} stands twice; keys must be unique")
+            raise RecipeError(f"{path}:{line}: key {shown(key)} stands twice; keys must be unique")
         table[key] = value
     return table
+
+
+def read_numbers(path: Path | str, expected: str) -> dict[str, float]:
+    """Read a two-column table of numbers (``utt2dur``), in file order.
+
+    Args:
+        path: the table.
+        expected: what the numbers are, for the message: ``"seconds"``.
+
+    Raises:
+        RecipeError: as :func:`read_map`, or a value is no finite number.
+    """
+    values = {}
+    for key, text in read_map(path).items():
+        try:
+            values[key] = number(text, "", expected)
+        except RecipeError as error:
+            line = next(line for line, content in lines_of(read_text(path)) if fields_of(content, 2)[0] == key)
+            raise RecipeError(f"{path}:{line}: {shown(key)}{error}") from None
+    return values
 
 
 def read_tsv(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a table with a header line and tab-separated fields.
 
     Raises:
-        RecipeError: no such file, or one of ``columns`` is missing from the header.
+        RecipeError: no such file, not UTF-8, one of ``columns`` is missing from the header, or a line has not as many
+            fields as the header.
     """
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; it belongs to the recipe, check out the project again")
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
-    missing = [column for column in columns if not rows or column not in rows[0]]
-    if missing:
-        raise RecipeError(f"{path}: no column {missing[0]!r}, expected {', '.join(columns)} (tab-separated)")
-    return rows
+    # Not the lines without space at their ends: the last cells of a row may be empty.
+    lines = [(line, cells.split("\t")) for line, cells in enumerate(read_text(path).split("\n"), start=1)]
+    (_, header), *rows = [(line, cells) for line, cells in lines if "".join(cells).strip()] or [(1, [""])]
+    for column in columns:
+        if column not in header:
+            raise RecipeError(f"{path}: no column {column!r}, expected {', '.join(columns)} (tab-separated)")
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise RecipeError(
+                f"{path}:{line}: {len(cells)} field(s) in {shown(chr(9).join(cells))}, expected the {len(header)} of "
+                "the header, separated by tabs"
+            )
+    return [dict(zip(header, cells, strict=True)) for _, cells in rows]
 
 
-def _read_plain_map(path: Path) -> dict[str, str] | None:
+def _read(path: Path | str) -> str:
+    if not Path(path).is_file():
+        raise RecipeError(f"{path}: no such file; run the stage that makes it first (run.sh --help lists the stages)")
+    return read_text(path)
+
+
+def _numbered_rows(path: Path | str, text: str, num_fields: int) -> Iterable[tuple[int, list[str]]]:
+    for line, content in lines_of(text):
+        fields = fields_of(content, num_fields)
+        if len(fields) != num_fields:
+            raise RecipeError(
+                f"{path}:{line}: {len(fields)} field(s) in {shown(content)}, expected {num_fields} separated by white "
+                "space"
+            )
+        yield line, fields
+
+
+def _plain_map(text: str) -> dict[str, str] | None:
     """The table where every line has just two fields and every key stands once, ten times faster; None elsewhere."""
-    if not path.is_file():
-        return None
-    text = _read_text(path)
-    # A token of its own at each line's end shows that all lines have the same number of fields.
-    tokens = text.removesuffix("\n").replace("\n", " \0 ").split()
+    # Bytes are divided at the spaces of ASCII alone, as a table is.
+    tokens = text.removesuffix("\n").encode().replace(b"\n", _LINE_END).split()
     num_ends = len(tokens) // 3
-    if len(tokens) % 3 != 2 or tokens[2::3] != ["\0"] * num_ends or tokens.count("\0") != num_ends:
+    if len(tokens) % 3 != 2 or tokens[2::3] != [b"\0"] * num_ends or tokens.count(b"\0") != num_ends:
         return None
-    table = dict(zip(tokens[0::3], tokens[1::3], strict=True))
-    return table if len(table) == len(tokens[0::3]) else None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise RecipeError(f"{path}:{line}: not UTF-8 text; write the table in UTF-8") from None
+    keys, values = (b"\n".join(tokens[column::3]).decode().split("\n") for column in (0, 1))
+    table = dict(zip(keys, values, strict=True))
+    return table if len(table) == len(keys) else None
 
 
 def refuse_commands(path: Path | str, places: Mapping[str, str]) -> None:
@@ -102,14 +127,14 @@ def refuse_commands(path: Path | str, places: Mapping[str, str]) -> None:
     """
     commands = {key for key, place in places.items() if place.endswith("|") or place.startswith("|") or place == "-"}
     if commands:
-        shown = [
-            f"{path}:{number}: is a command: {line.strip()!r}"
-            for number, line in enumerate(_read_text(Path(path)).split("\n"), start=1)
-            if commands.intersection(line.split(maxsplit=1)[:1])
+        lines = [
+            f"{path}:{line}: is a command: {shown(content)}"
+            for line, content in lines_of(read_text(path))
+            if commands.intersection(fields_of(content, 2)[:1])
         ]
         raise RecipeError(
             f"{path}: {len(commands)} of {len(places)} entries are no files; run the commands once and name the "
-            "files that they make:" + first_few(shown)
+            "files that they make:" + first_few(lines)
         )
 
 

@@ -20,6 +20,7 @@ from wespeaker_qm.utils.checksums import Checksum, checked_path, checksum_path, 
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.tables import read_map, refuse_commands
+from wespeaker_qm.utils.text import fields_of, lines_of, read_text
 
 _FLOAT_VECTOR = np.frombuffer(b"\0BFV \4", np.uint8)
 """First bytes of a binary vector of floats; a four-byte length and the values follow."""
@@ -255,7 +256,7 @@ def write_vectors(directory: Path, stem: str, names: Sequence[str], vectors: NDA
         offsets = temporary.with_suffix(".scp")
         try:
             kaldiio.save_ark(str(temporary), {names[row]: vectors[row] for row in order}, scp=str(offsets))
-            rows = [line.split(maxsplit=1) for line in offsets.read_text(encoding="utf-8").splitlines()]
+            rows = [fields_of(line.text, 2) for line in lines_of(read_text(offsets))]
         finally:
             offsets.unlink(missing_ok=True)
         remove_checked(scp)  # which would name vectors of another ark than the one that comes now

@@ -1,4 +1,8 @@
-"""YAML as a user means it: 5e-5 is a number, and a key that stands twice is an error."""
+"""YAML as a user means it: 5e-5 is a number, a key that stands twice is an error, and so is a bomb.
+
+An alias (``*name``) repeats what an anchor (``&name``) marks. A few lines of aliases to aliases say a million values,
+or a value within itself, which no program would ever have written out.
+"""
 
 import re
 from collections.abc import Hashable
@@ -8,13 +12,22 @@ from typing import Any
 import yaml
 
 from wespeaker_qm.utils.checksums import verify
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.text import read_text
 
 _REMEDY = "put back a copy of it (an experiment's config.yaml: delete .done/train there and run stage 3 again)"
 
 
+_MAX_VALUES = 100_000
+"""In one file, aliases written out: a hundred times what any configuration or corpus needs."""
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's floats and without doubled keys."""
+    """PyYAML's safe loader with YAML 1.2's floats, without doubled keys, and with a limit of what aliases repeat."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        _count_values(node, {})
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -23,7 +36,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, Hashable):
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key!r} stands twice", key_node.start_mark
+                        None, None, f"key {shown(key)} stands twice", key_node.start_mark
                     )
                 seen.add(key)
         return super().construct_mapping(node, deep)
@@ -35,6 +48,24 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _count_values(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
+    """How many values a node holds where every alias is written out; ``counts`` has 0 for those that hold this one.
+
+    Raises:
+        yaml.constructor.ConstructorError: too many, or a value is within itself.
+    """
+    if node not in counts:
+        counts[node] = 0
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        counts[node] = 1 + sum(_count_values(child, counts) for child in flat)
+    if not 0 < counts[node] <= _MAX_VALUES:
+        found = f"more than {_MAX_VALUES:,} values" if counts[node] else "a value within itself"
+        problem = f"{found}, aliases (*name) of anchors (&name) replaced by what they repeat; write the values out"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return counts[node]
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """Parse one YAML value; ``source`` names it in messages.
 
@@ -42,7 +73,8 @@ def parse_yaml(text: str, source: str) -> Any:
     {'final_lr': 5e-05}
 
     Raises:
-        RecipeError: not YAML, or a key stands twice; the message names source and line.
+        RecipeError: not YAML, a key stands twice, or there are more than 100,000 values where every alias is written
+            out; the message names source and line.
     """
     try:
         return yaml.load(text, _Loader)  # a subclass of SafeLoader: builds no objects
@@ -50,6 +82,12 @@ def parse_yaml(text: str, source: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = source if mark is None else f"{source}:{mark.line + 1}"
         raise RecipeError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise RecipeError(f"{source}: not valid YAML: values are nested too deeply; write fewer brackets") from None
+    except (ValueError, AttributeError, KeyError) as error:  # a date of month 13, a number of 5000 digits, !!bool of 7
+        raise RecipeError(
+            f"{source}: not valid YAML: a value is not of its kind ({error}); put what is meant as text between quotes"
+        ) from None
 
 
 def read_yaml_mapping(path: Path | str) -> dict[str, Any]:
@@ -60,12 +98,9 @@ def read_yaml_mapping(path: Path | str) -> dict[str, Any]:
     """
     try:
         verify(path, _REMEDY)
-        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{path}: cannot read this file: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: not UTF-8 text; expected a YAML file") from None
-    content = parse_yaml(text, str(path))
+    content = parse_yaml(read_text(path), str(path))
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -104,7 +104,7 @@ def _apt_download(name: str, partial: Path, downloads: Path, lists_are_ours: boo
             process.wait()
     debs = list(partial.glob("*.deb"))
     if process.returncode or not debs:
-        return _reason(log.read_text(encoding="utf-8"))
+        return _reason(log.read_text(encoding="utf-8", errors="replace"))
     debs[0].replace(downloads / debs[0].name)
     return ""
 

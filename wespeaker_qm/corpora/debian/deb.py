@@ -25,7 +25,7 @@ def unpack_audio(deb: Path, folder: Path) -> None:
     """
     marker = folder / ".unpacked"
     digest = sha256_of(deb)
-    if marker.is_file() and marker.read_text(encoding="utf-8").strip() == digest:
+    if marker.is_file() and marker.read_bytes().strip() == digest.encode():
         return
     begun = folder / ".unpacking"
     if folder.is_dir() and any(folder.iterdir()) and not (marker.is_file() or begun.is_file()):

@@ -3,10 +3,10 @@
 import os
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from wespeaker_qm.utils.errors import RecipeError, nearest
+from wespeaker_qm.utils.text import read_names
 
 MIN_SPEAKERS = 2
 """Fewer cannot be told apart: neither a class to learn nor an impostor to refuse."""
@@ -32,8 +32,7 @@ def parse_eval_speakers(choice: str | float | Sequence[str]) -> float | list[str
         RecipeError: a number that is not a fraction, or no name.
     """
     if isinstance(choice, str) and os.path.isfile(choice):
-        lines = Path(choice).read_text(encoding="utf-8").splitlines()
-        names = [line.strip() for line in lines if line.strip()]
+        names = read_names(choice)
     elif isinstance(choice, str | float | int):
         try:
             fraction = float(choice)

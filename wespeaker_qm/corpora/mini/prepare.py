@@ -30,6 +30,7 @@ from wespeaker_qm.utils.files import sha256_of, write_text
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
+from wespeaker_qm.utils.text import read_names
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def write_checksums(data: DataFolder, sets: Sequence[DataDir]) -> None:
 def _checked_audio(data: DataFolder) -> set[Path]:
     """The files that ``audio.sha256`` names: those, and no others, were made here."""
     path = data.path / "audio.sha256"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_names(path) if path.is_file() else []
     return {data.path / line.partition("  ")[2] for line in lines}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wespeaker_qm.corpora.debian.packages import Package
-from wespeaker_qm.utils.errors import RecipeError, nearest
+from wespeaker_qm.utils.errors import RecipeError, nearest, shown
 from wespeaker_qm.utils.tables import read_rows, read_tsv
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def choose_packages(pinned: Mapping[str, Package], names: str | None, without_tu
     for name in wanted:
         if name not in pinned:
             raise RecipeError(
-                f"--packages: {name!r} is none of the recipe's packages.tsv; nearest: {nearest(name, pinned)}"
+                f"--packages: {shown(name)} is none of the recipe's packages.tsv; nearest: {nearest(name, pinned)}"
             )
     return [name for name in pinned if name in wanted and not (without_tuxpaint and name == _TUXPAINT)]
 

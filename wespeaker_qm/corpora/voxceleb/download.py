@@ -121,7 +121,7 @@ def _is_present(file: RemoteFile, folder: Path) -> bool:
     checked = folder / f".{file.name}.md5"  # ten gigabytes are not read again for every run
     status = path.stat()
     stamp = f"{file.md5} {status.st_size} {status.st_mtime_ns}\n"
-    if not file.md5 or (checked.is_file() and checked.read_text(encoding="ascii") == stamp):
+    if not file.md5 or (checked.is_file() and checked.read_bytes() == stamp.encode()):
         return True
     found = md5_of(path)
     if found != file.md5:

@@ -19,6 +19,7 @@ from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.tables import read_tsv
+from wespeaker_qm.utils.text import lines_of, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def _vox2_test_speakers(meta: Path | None) -> frozenset[str]:
     """Speakers of VoxCeleb2 test by ``vox2_meta.csv``, for trees in which dev and test are merged."""
     if meta is None:
         return frozenset()
-    rows = [[cell.strip() for cell in line.split(",")] for line in meta.read_text(encoding="utf-8").splitlines()]
+    rows = [[cell.strip() for cell in line.text.split(",")] for line in lines_of(read_text(meta))]
     return frozenset(row[0] for row in rows if row and row[-1] == "test")
 
 

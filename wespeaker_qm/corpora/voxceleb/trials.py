@@ -6,8 +6,9 @@ from pathlib import Path
 
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.trials.lists import Trial, make_trials, write_trials
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.text import fields_of, lines_of, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -24,16 +25,13 @@ def read_published_trials(path: Path) -> list[Trial]:
         RecipeError: a line that is none of the two; the message has its number.
     """
     trials = []
-    with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            if len(fields) != 3 or fields[0] not in ("0", "1"):
-                raise RecipeError(
-                    f"{path}:{number}: found {line.strip()!r}, expected '1 enrolment test' or '0 enrolment test'"
-                )
-            trials.append(Trial(fields[1], fields[2], fields[0] == "1"))
+    for number, line in lines_of(read_text(path)):
+        fields = fields_of(line)
+        if len(fields) != 3 or fields[0] not in ("0", "1"):
+            raise RecipeError(
+                f"{path}:{number}: found {shown(line)}, expected '1 enrolment test' or '0 enrolment test'"
+            )
+        trials.append(Trial(fields[1], fields[2], fields[0] == "1"))
     return trials
 
 
