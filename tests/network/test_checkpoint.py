@@ -18,12 +18,12 @@ def test_averaging_is_the_mean_and_refuses_strangers(tmp_path: Path) -> None:
     paths = [tmp_path / f"model_{i}.pt" for i in range(3)]
     for state, path in zip(states, paths, strict=True):
         checkpoint.save(state, path)
-    mean = checkpoint.average(paths)
+    mean = checkpoint.mean_weights(paths)
     assert mean["w"].tolist() == [1.0, 1.0]
     assert mean["n"].item() == 2
     checkpoint.save({"v": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(RecipeError, match=r"other.pt: entries differ"):
-        checkpoint.average([paths[0], tmp_path / "other.pt"])
+        checkpoint.mean_weights([paths[0], tmp_path / "other.pt"])
 
 
 class Runs:
@@ -76,7 +76,7 @@ def test_what_is_no_state_dict_is_told(tiny_config: Config, tmp_path: Path, valu
     checkpoint.save(value, path)
     message = re.escape(f"{path}: found {found}, expected a state_dict of tensors") + r".*/model_<epoch>\.pt or .*avg_"
     with pytest.raises(RecipeError, match=message):
-        checkpoint.average([path])
+        checkpoint.mean_weights([path])
     with pytest.raises(RecipeError, match=message):
         build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
 
@@ -92,7 +92,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tiny_config: Config, tm
     with pytest.raises(RecipeError, match=message):
         build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
     with pytest.raises(RecipeError, match=message):
-        checkpoint.average([path])
+        checkpoint.mean_weights([path])
 
 
 def test_weights_beyond_the_networks_range_are_refused(tiny_config: Config, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def _size(shape: torch.Size | None) -> str:
     return "absent" if shape is None else "x".join(map(str, shape)) or "scalar"
 
 
-def average(paths: list[Path]) -> State:
+def mean_weights(paths: list[Path]) -> State:
     """Mean of every floating-point entry over checkpoints, in float64; other entries come from the last.
 
     Raises:

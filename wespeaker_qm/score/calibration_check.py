@@ -56,13 +56,18 @@ def check_eer(
     q: NDArray[np.float64],
     is_target: NDArray[np.bool_],
 ) -> EerCheck:
-    """Compare the EER of ``scores`` (N,) and of the ratios ``llr`` (N,) that ``model`` made of them.
-
-    ``q`` (N, K', 2) has at least the durations.
+    """Compare the EER of scores with that of the log-likelihood ratios that a calibration made of them.
 
     The standard error is that of the mean of miss rate and false-accept rate, ``sqrt(e (1 - e) (1/T + 1/F)) / 2`` of T
     target and F non-target trials. Trials of one speaker depend on each other, which would make it larger; both rates
     are of the same trials, which makes that of their difference far smaller.
+
+    Args:
+        model: the calibration.
+        scores: (N,).
+        llr: (N,) what ``model`` made of them.
+        q: (N, K', 2) of :func:`wespeaker_qm.score.calibration.quality`, at least the durations.
+        is_target: (N,).
 
     Raises:
         RecipeError: there are no targets or no non-targets.

@@ -77,6 +77,12 @@ def check_apart(one: SetFolder, other: SetFolder, what: str, what_other: str = "
     Recordings are compared where both have a ``wav.scp``, and neither has ``segments``: of a conversation each may hold
     another speaker.
 
+    Args:
+        one: a Kaldi directory.
+        other: that must have nothing in common with it.
+        what: what ``one`` is, for the message, e.g. ``the cohort``.
+        what_other: what ``other`` is.
+
     Raises:
         RecipeError: they share some; the first few are named.
     """

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import verify
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.vectors import VectorTable, refuse
+from wespeaker_qm.utils.vectors import VectorTable, refuse_vectors
 
 BLOCK_ROWS = 512
 """Vectors made at once: 512 of 256 dimensions in float64 are 1 MiB, which stays in the cache."""
@@ -39,7 +39,13 @@ class Directions:
         utterances: Sequence[str],
         source: Path | str = "embeddings",
     ) -> "Directions":
-        """Of ``embeddings`` (U, D), ``mean`` (D,) or nothing subtracted.
+        """Directions of embeddings.
+
+        Args:
+            embeddings: (U, D) raw.
+            mean: (D,) subtracted first; None subtracts nothing.
+            utterances: U names, for messages.
+            source: where the embeddings come from, for messages.
 
         Raises:
             RecipeError: the mean has another length or is not finite, or an embedding equals the mean (no direction).
@@ -55,7 +61,9 @@ class Directions:
         directions = cls(embeddings, mean.astype(np.float64), np.ones(len(embeddings)))
         for block in _blocks(len(embeddings)):
             directions.length[block] = np.linalg.norm(directions._centred(block), axis=1)
-        refuse(source, utterances, directions.length == 0, "equal the mean vector, so that a cosine is not defined")
+        refuse_vectors(
+            source, utterances, directions.length == 0, "equal the mean vector, so that a cosine is not defined"
+        )
         return directions
 
     def unit(self, rows: slice | NDArray[np.int32]) -> NDArray[np.float64]:

@@ -37,5 +37,5 @@ def average(*, run: RunFolder) -> None:
     with stage("average", marker) as is_due:
         if not is_due:
             return
-        checkpoint.save(checkpoint.average(paths), run.average)
+        checkpoint.save(checkpoint.mean_weights(paths), run.average)
     logger.info("averaged epochs %d to %d into %s", epochs[0], epochs[-1], run.average)

@@ -172,7 +172,7 @@ def verify(path: Path | str, remedy: str, *, grows: bool = False) -> dict[str, C
     recorded = _read(path)
     while recorded:
         try:
-            compare(path, recorded[path.name], checksum_path(path), remedy, grows=grows)
+            refuse_changed(path, recorded[path.name], checksum_path(path), remedy, grows=grows)
         except ChecksumError:
             again = _read(path)
             if again == recorded:
@@ -183,8 +183,15 @@ def verify(path: Path | str, remedy: str, *, grows: bool = False) -> dict[str, C
     return recorded
 
 
-def compare(path: Path, expected: Checksum, source: Path, remedy: str, *, grows: bool = False) -> None:
-    """Compare a file, or the beginning of one that ``grows``, with what ``source`` says of it.
+def refuse_changed(path: Path, expected: Checksum, source: Path, remedy: str, *, grows: bool = False) -> None:
+    """Refuse a file whose content is not what was written.
+
+    Args:
+        path: of the file.
+        expected: what was written.
+        source: the file that says so, for the message.
+        remedy: what to do, for the message.
+        grows: whether only the beginning of the file, as long as what was written, is compared.
 
     Raises:
         ChecksumError: they differ.

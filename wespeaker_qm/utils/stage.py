@@ -97,7 +97,7 @@ def reads_data(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
 
     @functools.wraps(function)
     def reader(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        data = kwargs["data"]
+        data = kwargs.get("data")
         if not isinstance(data, DataFolder):
             raise TypeError(f"data is {data!r}, expected a DataFolder")
         with reading(data):

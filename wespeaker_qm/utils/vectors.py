@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from wespeaker_qm.utils.checksums import Checksum, checked_path, checksum_path, compare, remove_checked, verify
+from wespeaker_qm.utils.checksums import Checksum, checked_path, checksum_path, refuse_changed, remove_checked, verify
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.tables import read_map, refuse_commands
@@ -74,7 +74,9 @@ class VectorTable:
             matrix = self._read([place for place in places if place is not None])
         except (OSError, ValueError, MemoryError) as error:
             raise RecipeError(f"{self.scp}: cannot be read ({error}); {_REMEDY}") from error
-        refuse(self.scp, names, np.logical_not(np.isfinite(matrix).all(axis=1)), "hold values that are not finite")
+        refuse_vectors(
+            self.scp, names, np.logical_not(np.isfinite(matrix).all(axis=1)), "hold values that are not finite"
+        )
         return matrix
 
     def _read(self, places: list[str]) -> NDArray[np.float32]:
@@ -102,12 +104,18 @@ class VectorTable:
             raise FileNotFoundError(f"{ark}: no such file (current directory {Path.cwd()})")
         expected = (self._checksums or {}).get(Path(ark).name)
         if expected is not None:
-            compare(Path(ark), expected, checksum_path(self.scp), _REMEDY)
+            refuse_changed(Path(ark), expected, checksum_path(self.scp), _REMEDY)
         self._verified.add(ark)
 
 
-def refuse(source: Path | str, utterances: Sequence[str], is_bad: NDArray[np.bool_], complaint: str) -> None:
-    """Raise for the utterances whose embeddings ``is_bad`` (U,).
+def refuse_vectors(source: Path | str, utterances: Sequence[str], is_bad: NDArray[np.bool_], complaint: str) -> None:
+    """Refuse embeddings with which something is wrong.
+
+    Args:
+        source: where they come from, for the message.
+        utterances: U names.
+        is_bad: (U,) of which.
+        complaint: what is wrong with them, for the message.
 
     Raises:
         RecipeError: there are some; the first few are named.
@@ -247,6 +255,12 @@ def write_vectors(directory: Path, stem: str, names: Sequence[str], vectors: NDA
     """Write ``<stem>.ark``, then ``<stem>.scp`` (float32, sorted by name), then the checksum of both.
 
     An older scp is removed before the ark is replaced: an interruption leaves none, rather than one of another ark.
+
+    Args:
+        directory: to write into.
+        stem: of the files' names, e.g. ``xvector``.
+        names: U keys.
+        vectors: (U, D).
     """
     import kaldiio
 
