@@ -35,8 +35,12 @@ FORBIDDEN = {
     "report": {"torch", "torchaudio"},
     "losses": {"wespeaker_qm.config"},
     "models": {"wespeaker_qm.config"},
+    "bin": {"numpy", "torch", "wespeaker_qm.utils.done"},  # options and calls, no work
 }
-HEAVY = {"jinja2", "matplotlib", "plotly", "pyroomacoustics", "av", "tensorboard", "torch.utils.tensorboard"}
+HEAVY = {
+    *("av", "jinja2", "matplotlib", "plotly", "pyroomacoustics", "tensorboard", "torch.utils.tensorboard"),
+    *("scipy.optimize", "scipy.signal"),
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

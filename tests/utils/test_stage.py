@@ -2,14 +2,17 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.lock import LOCK, unlock_all
 from wespeaker_qm.utils.ownership import claim
-from wespeaker_qm.utils.stage import alone, refuse_foreign_outputs, stage
+from wespeaker_qm.utils.stage import alone, reads_data, refuse_foreign_outputs, stage
 
 
 @pytest.fixture
@@ -153,3 +156,40 @@ def test_files_without_a_marker_are_owned_by_whoever_was_alone_with_them(tmp_pat
     with alone(tmp_path, [table], made_before=bool):
         table.write_text("ours")
     assert (tmp_path / LOCK).read_text() == ""
+
+
+def prepare_elsewhere(folder):
+    """What another process says that wants to prepare the corpus anew."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom wespeaker_qm.utils.lock import lock_for_writing\n"
+        "lock_for_writing(Path(sys.argv[1]))\n"
+    )
+    return subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True).stderr
+
+
+def test_while_a_stage_reads_a_corpus_nobody_prepares_it(tmp_path):
+    (tmp_path / ".done").mkdir()
+    said = []
+
+    @reads_data
+    def look(*, data, fails):
+        said.append(prepare_elsewhere(data))
+        if fails:
+            raise ValueError("a bug")
+        return "seen"
+
+    assert look(data=DataFolder(tmp_path), fails=False) == "seen"
+    with pytest.raises(ValueError, match="a bug"):
+        look(data=DataFolder(tmp_path), fails=True)
+    assert all("in use by process" in each for each in said)
+    assert prepare_elsewhere(tmp_path) == ""
+
+
+@pytest.mark.parametrize("arguments", [{}, {"data": "data/mini"}])
+def test_a_corpus_is_a_folder_object(arguments):
+    @reads_data
+    def look(*, data):
+        raise AssertionError("must not be called")
+
+    with pytest.raises(TypeError, match="expected a DataFolder"):
+        look(**arguments)

@@ -35,7 +35,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from wespeaker_qm.evaluate.bootstrap import Resamples
@@ -83,6 +82,8 @@ class Spread:
         """
         if self.reason is not None:
             return None
+        from scipy.optimize import brentq  # half of a program's start
+
         distance = abs(self.centre)
         if distance == 0 or not any(each.size for each in self.errors):
             return 1.0 if distance == 0 else 0.0

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
 
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -218,6 +217,8 @@ def convex_hull(roc: RocSteps) -> RocSteps:
     By isotonic regression (pool adjacent violators) of the label on the score, whose blocks are the hull's edges
     (Fawcett and Niculescu-Mizil 2007). The first and the last operating point are always among them.
     """
+    from scipy.optimize import isotonic_regression  # half of a program's start
+
     targets, nontargets = np.diff(roc.true_accepts), np.diff(roc.false_accepts)
     both = targets + nontargets
     some = np.flatnonzero(both)

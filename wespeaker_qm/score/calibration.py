@@ -43,7 +43,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtr
 
 MAX_DURATION_S = 20.0
@@ -117,6 +116,8 @@ class Calibration:
         Those of the normal distributions of the fitted model, over the quality of all N trials for targets and for
         non-targets alike: what measures can do honestly. N is thinned to a few thousand.
         """
+        from scipy.optimize import brentq  # half of a program's start
+
         q = q[:: max(1, len(q) // _PREDICTED_TRIALS)]
         target, nontarget = self._means(q)
         separation, middle = self.conditional(q)

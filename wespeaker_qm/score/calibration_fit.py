@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from wespeaker_qm.evaluate.log_likelihood import cllr
@@ -135,6 +134,8 @@ def _logistic(x: NDArray[np.float64], is_target: NDArray[np.bool_]) -> tuple[flo
     Raises:
         CalibrationError: the slope is not above 0.
     """
+    from scipy.optimize import minimize  # half of a program's start
+
     mean, deviation = float(x.mean()), float(x.std()) or 1.0
     standard = (x - mean) / deviation
     sign = np.where(is_target, 1.0, -1.0)
