@@ -1,12 +1,15 @@
 """Files are whole or absent."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from wespeaker_qm.utils import files
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path, write_text
+from wespeaker_qm.utils.files import atomic_path, remove_leftovers, temporary_folder, write_text
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -37,3 +40,76 @@ def test_only_files_are_replaced(tmp_path, make):
         write_text(tmp_path / "out", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not (tmp_path / "out").is_file()
+
+
+KILLED = """
+import os, sys, signal
+from wespeaker_qm.utils.files import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def leave(path: Path) -> Path:
+    """What a writer of ``path`` leaves that is killed."""
+    others = set(path.parent.iterdir())
+    assert subprocess.run([sys.executable, "-c", KILLED, path], check=False).returncode == -9
+    (left,) = set(path.parent.iterdir()) - others
+    return left
+
+
+def test_two_containers_with_processes_of_one_number_do_not_collide(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "x.npy") as one, atomic_path(tmp_path / "x.npy") as other:
+        one.write_text("one")
+        other.write_text("other")
+        assert one != other
+    assert (tmp_path / "x.npy").read_text() == "one", "which ended last"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+@pytest.mark.parametrize("stem", ["x" * 250, "é" * 125, ".hidden", "a b\nc"])
+def test_a_name_that_a_file_can_have_can_be_written(tmp_path: Path, stem: str) -> None:
+    write_text(tmp_path / f"{stem}.wav", "content")
+    assert (tmp_path / f"{stem}.wav").read_text() == "content"
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+@pytest.mark.parametrize("name", ["avg_model.pt", "train", ".wespeaker_qm", "a b.c.ark"])
+def test_what_the_dead_left_is_removed_and_what_the_living_write_is_not(
+    tmp_path: Path, name: str, is_alone: bool
+) -> None:
+    leave(tmp_path / name)
+    with atomic_path(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+        remove_leftovers(tmp_path, is_alone=is_alone)
+        assert list(tmp_path.iterdir()) == [temporary]
+
+
+def test_a_folder_is_removed_in_the_end_and_so_are_those_of_the_dead(tmp_path: Path) -> None:
+    left = leave(tmp_path / "packages")
+    left.unlink()
+    left.mkdir()
+    (left / "x.deb").touch()
+    with temporary_folder(tmp_path / "packages") as one, temporary_folder(tmp_path / "packages") as other:
+        assert {one, other} == set(tmp_path.iterdir())
+        (one / "x.deb").touch()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_another_machine_only_a_lock_tells_who_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = leave(tmp_path / "x.ark")
+    monkeypatch.setattr(files, "_machine", lambda: "00000000")
+    remove_leftovers(tmp_path, is_alone=False)
+    assert left.exists()
+    remove_leftovers(tmp_path, is_alone=True)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("name", [".x.1234.tmp.wav", ".mine.tmp", "x.tmp", ".x.0a1b2c3d-12-0a1b2c3d.tmpfile"])
+def test_what_only_looks_temporary_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / ".x.0a1b2c3d-12-0a1b2c3d.tmp").symlink_to("elsewhere")
+    remove_leftovers(tmp_path, is_alone=True)
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_leftovers(tmp_path / "none", is_alone=True)

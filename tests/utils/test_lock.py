@@ -100,13 +100,18 @@ def test_a_reader_is_not_taken_for_the_writer_that_was_killed_before(folder, hol
         lock_for_writing(folder, "the same")
 
 
+def test_who_is_alone_is_told_so(folder):
+    assert lock_for_writing(folder)
+    assert lock_for_writing(folder)
+
+
 def test_where_there_are_no_locks_that_is_told(folder, monkeypatch, caplog):
     def refuse(descriptor, kind):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
     monkeypatch.setattr(lock.fcntl, "flock", refuse)
     assert lock_for_reading(folder)
-    lock_for_writing(folder)
+    assert not lock_for_writing(folder)
     assert caplog.text.count("this file system has no locks ([Errno 95] Operation not supported)") == 1
 
 

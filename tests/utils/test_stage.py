@@ -193,3 +193,32 @@ def test_a_corpus_is_a_folder_object(arguments):
 
     with pytest.raises(TypeError, match="expected a DataFolder"):
         look(**arguments)
+
+
+KILLED = """
+import os, sys, signal
+from pathlib import Path
+from wespeaker_qm.utils.done import DoneMarker
+from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.stage import stage
+folder = Path(sys.argv[1])
+marker = DoneMarker(folder / ".done" / "score", {"option": 1}, [folder / "out"])
+with stage("score", marker, others=[folder / "deep" / "file.txt", folder / "wav"]):
+    for name in ("out", "deep/file.txt", "wav/anna/1.wav", ".done/score"):
+        with atomic_path(folder / name) as temporary:
+            temporary.touch()
+            if name == ".done/score":
+                for left in ("out", "deep/file.txt", "wav/anna/1.wav"):
+                    atomic_path(folder / left).__enter__().touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(marker, tmp_path):
+    assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False).returncode == -9
+    mine = tmp_path / "elsewhere" / ".x.0a1b2c3d-12-0a1b2c3d.tmp"
+    mine.parent.mkdir()
+    mine.touch()
+    assert len(list(tmp_path.rglob("*.tmp*"))) == 5
+    assert run(marker, others=[tmp_path / "deep" / "file.txt", tmp_path / "wav"])
+    assert list(tmp_path.rglob("*.tmp*")) == [mine], "in a folder into which this stage does not write"

@@ -1,7 +1,6 @@
 """Packing: audio files to shards (:mod:`wespeaker_qm.packing.format`), a shard at a time, resumed where it stopped."""
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,16 +24,13 @@ from wespeaker_qm.packing.shard import (
     write_shard,
 )
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.files import remove_leftovers, write_text
 from wespeaker_qm.utils.layout import SetFolder
 from wespeaker_qm.utils.lock import lock_for_writing, unlock
 from wespeaker_qm.utils.ownership import claim, refuse_foreign
 from wespeaker_qm.utils.parallel import ordered_map
 
 logger = logging.getLogger(__name__)
-
-# As atomic_path names it; the lock says that nobody writes it now.
-_TEMPORARY = re.compile(r"\.shards_\d{6,}\.\d+\.tmp\.tar")
 
 
 def pack_data_dir(
@@ -79,8 +75,10 @@ def pack_data_dir(
     shards = plan_shards(folder, data, utterances_per_shard, seed if shuffle else None, options)
     if not _is_packed(folder, shards, max_bad_fraction):
         _refuse(folder, shards)
-        lock_for_writing(folder.path)
+        is_alone = lock_for_writing(folder.path)
         try:
+            for place in (folder.path, folder.shards, folder.shards / ".done"):
+                remove_leftovers(place, is_alone=is_alone)
             if not _is_packed(folder, shards, max_bad_fraction):  # another process may have done it meanwhile
                 _pack(folder, shards, options, num_workers, max_bad_fraction)
                 return
@@ -178,12 +176,9 @@ def _list_text(shards: Sequence[Shard]) -> str:
 
 
 def _remove_strays(folder: Path, shards: Sequence[Shard]) -> None:
-    """Remove what a packing into more shards, or one that was killed, left behind: nobody would ever read it."""
+    """Remove what a packing into more shards left behind: nobody would ever read it."""
     stems = {shard.tar.stem for shard in shards}
     for tar in folder.glob("shards_*.tar"):
         if tar.stem not in stems and is_ours(tar):
             for path in (tar, index_path(tar), bad_path(tar), marker_path(tar)):
                 path.unlink(missing_ok=True)
-    for path in folder.iterdir():
-        if _TEMPORARY.fullmatch(path.name):
-            path.unlink()

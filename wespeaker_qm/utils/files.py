@@ -1,12 +1,29 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent.
+
+A file is written under a temporary name beside it, ``.<stem>.<machine>-<process>-<random>.tmp<suffix>``, which no other
+writer chooses, not even one that has the same number in another container. What a killed one leaves is known by it.
+"""
 
 import contextlib
+import functools
 import hashlib
 import os
+import platform
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from wespeaker_qm.utils.errors import RecipeError
+
+_TEMPORARY = re.compile(
+    r"\.(.*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8}|shards_[0-9]{6,}\.[0-9]+)\.tmp(\.[^.]*)?",
+    re.DOTALL,
+)
+"""Also those of shards in earlier versions, which had the number of the process alone."""
+_MAX_STEM = 40
+"""A file name has 255 bytes at most, and a character up to four."""
 
 
 @contextlib.contextmanager
@@ -24,8 +41,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         kind = "a symbolic link" if path.is_symlink() else "a folder" if path.is_dir() else "no regular file"
         raise RecipeError(f"{path}: is {kind}, expected a file or nothing; choose another name, or move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last because writers such as numpy, soundfile and matplotlib choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as handle:
@@ -33,6 +49,67 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path``, which is no name of anything, and remove it in the end.
+
+    Those that killed processes of this machine left there are removed, too.
+    """
+    remove_leftovers(path.parent, is_alone=False)
+    temporary = _temporary(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary)
+
+
+def remove_leftovers(folder: Path, *, is_alone: bool) -> None:
+    """Remove the temporary files and folders in ``folder`` (not below it) whose writers were killed.
+
+    Args:
+        folder: there may be none.
+        is_alone: a lock says that no other machine or container writes into it. Without one, only files of processes
+            of this machine are known to be nobody's.
+    """
+    for entry in os.scandir(folder) if folder.is_dir() else ():
+        match = _TEMPORARY.fullmatch(entry.name)
+        if match is None or entry.is_symlink():
+            continue
+        is_here = match["machine"] == _machine()
+        is_dead = not _is_running(int(match["process"])) if is_here else is_alone
+        if is_dead and entry.is_dir():
+            shutil.rmtree(entry.path)
+        elif is_dead:
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    # The suffix stays last because writers such as numpy, soundfile and matplotlib choose the format by it.
+    owner = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.stem[:_MAX_STEM]}.{owner}.tmp{path.suffix}")
+
+
+@functools.cache
+def _machine() -> str:
+    """Within what the number of a process means one process: this host since it was started, and this container."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # of another user
+    return True
 
 
 def write_text(path: Path | str, text: str) -> None:

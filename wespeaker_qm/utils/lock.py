@@ -40,18 +40,23 @@ class _Held:
     descriptor: int
     readers: int = 0
     writers: int = 0
+    excludes: bool = True
+    """False where the file system has no locks."""
 
 
 _held: dict[Path, _Held] = {}
 
 
-def lock_for_writing(folder: Path, task: str = "") -> None:
+def lock_for_writing(folder: Path, task: str = "") -> bool:
     """Become the only writer of ``folder``, which is made, until :func:`unlock` or the end of the process.
 
     Args:
         folder: e.g. ``exp/mini/qmargin_a1.5``.
         task: what is to be made there, e.g. the key of its done marker. If the holder makes just the same, it is waited
             for; empty: never wait.
+
+    Returns:
+        Whether that is so; False on a file system without locks, where only a warning is given.
 
     Raises:
         RecipeError: another process writes or reads there; the message says which.
@@ -64,6 +69,7 @@ def lock_for_writing(folder: Path, task: str = "") -> None:
         _wait_for(folder, held, fcntl.LOCK_EX, task)
         _key(folder).write_text(_description(task), encoding="utf-8")
     held.writers += 1
+    return held.excludes
 
 
 def lock_for_reading(folder: Path) -> bool:
@@ -147,6 +153,7 @@ def _wait_for(folder: Path, held: _Held, kind: int, task: str) -> None:
         except BlockingIOError:
             holder = _holder(held.descriptor)
         except OSError as error:
+            held.excludes = False
             if kind == fcntl.LOCK_EX:
                 logger.warning(
                     "%s: this file system has no locks (%s); let one program at a time write there", folder, error

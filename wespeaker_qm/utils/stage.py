@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from wespeaker_qm.utils.done import DoneMarker
+from wespeaker_qm.utils.files import remove_leftovers
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.lock import lock_for_reading, lock_for_writing, unlock
 from wespeaker_qm.utils.ownership import claim, refuse_foreign
@@ -69,12 +71,20 @@ def alone(folder: Path, written: Iterable[Path], *, made_before: Callable[[], bo
     """
     written = list(written)
     refuse_foreign(folder, written, made_before=made_before())
-    lock_for_writing(folder, task)
+    is_alone = lock_for_writing(folder, task)
     try:
         claim(folder, written, made_before=made_before())
+        for place in _places(folder, written):
+            remove_leftovers(place, is_alone=is_alone)
         yield
     finally:
         unlock(folder, writer=True)
+
+
+def _places(folder: Path, written: list[Path]) -> set[Path]:
+    """The folders into which a stage writes."""
+    below = {Path(place) for path in written if not path.is_symlink() for place, _, _ in os.walk(path)}
+    return {folder, folder / ".done", *(path.parent for path in written), *below}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from wespeaker_qm.corpora.debian.packages import REMEDY, Package
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -41,18 +41,18 @@ def download_packages(packages: Sequence[Package], downloads: Path) -> None:
     lists_are_ours = False
     with (
         # Files are moved out of here when apt-get has verified them: what lies in `downloads` is whole.
-        tempfile.TemporaryDirectory(prefix=".partial-", dir=downloads) as partial,
+        temporary_folder(downloads / "packages") as partial,
         tqdm(total=round(total_mb * 1e6), unit="B", unit_scale=True, desc="download") as progress,
     ):
         for package in packages:
             before = progress.n
             progress.set_postfix_str(package.name)
-            error = _apt_download(package.name, Path(partial), downloads, lists_are_ours, progress)
+            error = _apt_download(package.name, partial, downloads, lists_are_ours, progress)
             if error and not lists_are_ours:
                 logger.info("the system's package lists do not serve for %s: fetching lists of our own", package.name)
                 lists_are_ours = True
                 progress.update(before - progress.n)
-                error = _apt_update(downloads) or _apt_download(package.name, Path(partial), downloads, True, progress)
+                error = _apt_update(downloads) or _apt_download(package.name, partial, downloads, True, progress)
             if error:
                 raise RecipeError(f"apt-get could not download {package.name}: {error}. {REMEDY}")
 
