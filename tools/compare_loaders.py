@@ -22,7 +22,6 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.bench.child import in_child
@@ -43,6 +42,7 @@ from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.ownership import take_folder
+from wespeaker_qm.utils.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000
@@ -219,7 +219,7 @@ def main() -> int:
         theirs = Wespeaker(args, args.work, codec, 100)
         steps = ours(args.work / codec)
         times_ms: dict[str, list[float]] = {name: [] for name in SAMPLES_A_ROUND}
-        for number in tqdm(range(args.rounds + 1), desc=codec, unit="round"):
+        for number in Progress(range(args.rounds + 1), desc=codec, unit="round"):
             for name, count in SAMPLES_A_ROUND.items():
                 cpu_s = theirs.make(count)[0] if name == "wespeaker" else steps[name](count)
                 if number:

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.ownership import take_folder
+from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.vectors import write_vectors
 
 NUM_UTTERANCES, NUM_SPEAKERS, DIM, NUM_COHORT = 137_000, 1_190, 256, 5_994
@@ -130,7 +130,7 @@ def main() -> None:
     here = ("--data", "data", "--exp_dir", "exp")
     scores, cache = work / "exp" / "scores" / "list.score", work / "exp" / "scores" / "list.score.npz"
     costs: dict[str, list[Cost]] = {}
-    for _ in tqdm(range(args.rounds), unit="round"):
+    for _ in Progress(range(args.rounds), unit="round"):
         rows = {
             "score, cache alone": lambda: ours("score", *here, "--text", "false"),
             "score": lambda: ours("score", *here),

@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wespeaker_qm.bench.timing import paired_ratios
 from wespeaker_qm.dataset.plan import epoch_order
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.arguments import COUNT
+from wespeaker_qm.utils.progress import Progress
 
 CHUNK_S = 2.015
 """200 frames."""
@@ -54,7 +54,7 @@ def main() -> None:
     reader = ShardReader(args.set / "shard.list")
     shards = reader.index.records["shard"]
     times_s: dict[str, list[float]] = {"whole": [], "window": []}
-    for epoch in tqdm(range(1, args.rounds + 1), unit="round"):
+    for epoch in Progress(range(1, args.rounds + 1), unit="round"):
         for name, window in (("whole", 0), ("window", args.shard_window)):
             order = epoch_order(
                 shards,

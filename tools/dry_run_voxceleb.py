@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from wespeaker_qm.bench.child import in_child
 from wespeaker_qm.bench.memory import MIB, private_bytes
@@ -37,6 +36,7 @@ from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.ownership import take_folder
+from wespeaker_qm.utils.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000
@@ -88,7 +88,7 @@ def write_set(folder: Path, num_utterances: int) -> None:
     tars = [folder / "train" / "shards" / f"shards_{number:06d}.tar" for number in range(len(firsts))]
 
     def shards() -> Iterator[tuple[Path, Iterator[IndexRow]]]:
-        for tar, first in tqdm(list(zip(tars, firsts, strict=True)), desc="headers", unit="tar"):
+        for tar, first in Progress(list(zip(tars, firsts, strict=True)), desc="headers", unit="tar"):
             yield tar, iter(write_shard(tar, first, lengths[first : first + UTTERANCES_A_SHARD]))
 
     write_index(folder / "train" / "shard.list", shards())

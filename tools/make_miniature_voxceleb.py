@@ -19,7 +19,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from tqdm import tqdm
 
 from wespeaker_qm.audio.io import read_audio_at
 from wespeaker_qm.corpora.voxceleb.prepare import SUBSET_FILE
@@ -30,6 +29,7 @@ from wespeaker_qm.trials.lists import make_trials
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.files import atomic_path, write_text
 from wespeaker_qm.utils.ownership import take_folder
+from wespeaker_qm.utils.progress import Progress
 
 SAMPLE_RATE = 16000
 AAC_BITS_PER_S = 64_000
@@ -100,7 +100,7 @@ def _rir_names(rirs: DataDir) -> dict[str, str]:
 
 
 def _files(data: DataDir, names: dict[str, str], prefix: str, encode, suffix: str) -> Iterator[tuple[str, bytes]]:  # type: ignore[no-untyped-def]
-    for key, name in tqdm(sorted(names.items(), key=lambda item: item[1]), desc=prefix):
+    for key, name in Progress(sorted(names.items(), key=lambda item: item[1]), desc=prefix):
         yield f"{prefix}{name}{suffix}", encode(read_audio_at(data.wav[key], SAMPLE_RATE))
 
 

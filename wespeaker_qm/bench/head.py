@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from wespeaker_qm.bench.cases import Case, HeadInput, simulate
 from wespeaker_qm.bench.child import in_child
@@ -37,6 +36,7 @@ from wespeaker_qm.bench.timing import in_turn, paired_ratios, quartiles
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.progress import Progress
 
 _SPARSE = "sparse head"
 
@@ -54,7 +54,7 @@ def head_report(plan: HeadPlan, rounds: int, *, keep_pages: bool = False) -> str
     """
     if rounds < 1:
         raise RecipeError(f"--rounds: found {rounds}, expected at least 1; the medians settle from about 7 on")
-    with tqdm(total=len(plan.memory) + len(plan.contests) + len(plan.growth), desc="bench head", unit="row") as bar:
+    with Progress(total=len(plan.memory) + len(plan.contests) + len(plan.growth), desc="bench head", unit="row") as bar:
         peaks = {}
         for case in plan.memory:
             peaks[case] = peak_in_child(functools.partial(_cold_step, case))

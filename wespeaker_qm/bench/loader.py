@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from wespeaker_qm.audio.fbank import INT16_SCALE
 from wespeaker_qm.bench.child import in_child
@@ -35,6 +34,7 @@ from wespeaker_qm.train import build
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.progress import Progress
 
 STAGES = ("read", "change speed", "augment", "fbank")
 
@@ -69,7 +69,7 @@ def loader_report(plan: LoaderPlan) -> str:
         if value < 1:
             raise RecipeError(f"--{option}: found {value}, expected at least 1")
     parts = []
-    with tqdm(total=3, desc="bench loader", unit="table") as bar:
+    with Progress(total=3, desc="bench loader", unit="table") as bar:
         times_ms, fbank_ratio = in_child(functools.partial(time_stages, plan))
         bar.update()
         consumed, step_ratio, folded_ratio = in_child(functools.partial(time_network, plan))

@@ -17,10 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from tqdm import tqdm
-
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.lock import unlock_all
+from wespeaker_qm.utils.progress import Progress
 
 
 class Subcommand(NamedTuple):
@@ -75,7 +74,7 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        tqdm.write(self.format(record), file=stream)
+        Progress.write(self.format(record), file=stream)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

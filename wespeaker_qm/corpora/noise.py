@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wespeaker_qm.audio.io import read_audio, read_audio_at, write_wav
 from wespeaker_qm.corpora.joining import join_pieces, plan_utterances, sound_pieces
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def build_rirs(data: DataFolder, num_rooms: int, *, sample_rate: int = 16000, se
     waves: dict[str, str] = {}
     room: dict[str, str] = {}
     duration_s: dict[str, float] = {}
-    for key, room_id, rir in tqdm(simulate_rirs(num_rooms, seed, sample_rate), total=num_rooms, desc="rooms"):
+    for key, room_id, rir in Progress(simulate_rirs(num_rooms, seed, sample_rate), total=num_rooms, desc="rooms"):
         path = data.wav / "rirs" / f"{key}.wav"
         write_wav(path, rir, sample_rate)
         waves[key], room[key], duration_s[key] = str(path), room_id, len(rir) / sample_rate
@@ -93,7 +93,9 @@ def _clip_pieces(clips: Mapping[str, Sequence[Path]], sample_rate: int) -> Itera
     """Key, category and waveform of each piece of noise and music."""
     for kind, paths in sorted(clips.items()):
         sounds = [
-            piece for clip, path in enumerate(tqdm(paths, desc=kind)) for piece in sound_pieces(clip, *read_audio(path))
+            piece
+            for clip, path in enumerate(Progress(paths, desc=kind))
+            for piece in sound_pieces(clip, *read_audio(path))
         ]
         limits_s = (MIN_MUSIC_S, MAX_MUSIC_S) if kind == "music" else (MIN_NOISE_S, MAX_NOISE_S)
         for index, pieces in enumerate(plan_utterances(sounds, *limits_s)):
@@ -112,7 +114,7 @@ def _babble(train: DataDir, count: int, sample_rate: int, seed: int) -> Iterator
         by_speaker.setdefault(train.speaker[key], []).append(key)
     speakers = sorted(by_speaker)
     num_samples = round(BABBLE_S * sample_rate)
-    for index in tqdm(range(count), desc="babble"):
+    for index in Progress(range(count), desc="babble"):
         rng = random.Random(f"{seed} babble {index}")
         num_voices = min(rng.randint(*BABBLE_SPEAKERS), len(speakers))
         mixture = np.zeros(num_samples, dtype=np.float32)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
@@ -20,6 +19,7 @@ from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.precision import exact_float32
+from wespeaker_qm.utils.progress import Progress
 
 FRAMES_PER_BATCH = 4000
 """Frames in a batch, padding counted in: enough to fill a GPU, small enough for the memory of a laptop."""
@@ -150,7 +150,7 @@ def embed_all(
         _WholeUtterances(reader, batches), batch_size=None, collate_fn=_unchanged, num_workers=num_workers
     )
     rows: list[np.ndarray | None] = [None] * len(reader)
-    with tqdm(total=len(reader), unit="utt", desc=description, disable=not show_progress) as bar:
+    with Progress(total=len(reader), unit="utt", desc=description, show=show_progress) as bar:
         for positions, waveforms in loader:
             for position, row in zip(positions, embed(waveforms), strict=True):
                 if not np.isfinite(row).all():

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from wespeaker_qm.evaluate.figure import Curves, Figure
 from wespeaker_qm.evaluate.figures import wanted_figures
@@ -31,6 +30,7 @@ from wespeaker_qm.evaluate.log_likelihood import cllr_costs
 from wespeaker_qm.evaluate.operating_points import RocSteps, convex_hull
 from wespeaker_qm.trials.speakers import EffectiveSpeakers, TrialSpeakers, effective_speakers
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.progress import Progress
 
 NUM_RESAMPLES = 1000
 _STREAM = 0xB007
@@ -179,7 +179,7 @@ def resample(
     values = [np.empty((num_resamples, len(system.wanted))) for system in systems]
     frr = [np.empty((num_resamples, len(grid))) for _ in systems]
     draws = _usable(_draws(num_trials, speakers, seed), _weigher(speakers), is_target)
-    for r in tqdm(range(num_resamples), desc=progress, unit="resample", disable=progress is None):
+    for r in Progress(range(num_resamples), desc=progress, unit="resample", show=progress is not None):
         weights = next(draws)
         for position, system in enumerate(systems):
             curves = system.weighted(weights)

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from wespeaker_qm.packing.format import index_path, read_shard_list
 from wespeaker_qm.packing.index_files import (
@@ -48,6 +47,7 @@ from wespeaker_qm.packing.scan import Coding, IndexRow, scan_tar
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import SetFolder
 from wespeaker_qm.utils.ownership import claim
+from wespeaker_qm.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ def _facts(shard_list: Path) -> tuple[dict[str, Any], bytes | None]:
 def _scan(shard_list: Path, tars: Sequence[Path], stamps: list[list[int]]) -> tuple[dict[str, Any], bytes]:
     """Index tars that another program has packed."""
     logger.info("%s: packed by another program; its %d tars are read once to index them", shard_list, len(tars))
-    bar = tqdm(tars, desc=f"index {shard_list.parent.name}", unit="tar", disable=None)
+    bar = Progress(tars, desc=f"index {shard_list.parent.name}", unit="tar")
     facts, content = _build(shard_list, ((tar, scan_tar(tar)) for tar in bar))
     slow = int((np.load(io.BytesIO(content))["coding"] == Coding.WHOLE).sum())
     if slow:

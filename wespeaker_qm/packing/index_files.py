@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from wespeaker_qm.packing.format import read_shard_list
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, sha256_of, write_text
+from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.text import json_or_none
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def damaged_tars(shard_list: Path) -> dict[Path, str]:
     records = np.load(records_path(shard_list), mmap_mode="r").view(np.ndarray)
     shard_start = np.cumsum([0, *facts["tar_recordings"]])
     damaged = {}
-    for shard in tqdm(touched, desc=f"compare {shard_list.parent.name}", unit="tar", disable=None if touched else True):
+    for shard in Progress(touched, desc=f"compare {shard_list.parent.name}", unit="tar", show=bool(touched)):
         with tars[shard].open("rb") as file:
             for record in records[shard_start[shard] : shard_start[shard + 1]]:
                 file.seek(record["offset"])

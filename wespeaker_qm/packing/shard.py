@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from wespeaker_qm.audio.resample import resample_audio
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.archives import recording_stamps
@@ -33,6 +31,7 @@ from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.layout import SetFolder
+from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 
@@ -117,12 +116,12 @@ def plan_shards(
     return shards
 
 
-class PackBar(tqdm):  # type: ignore[type-arg]
+class PackBar(Progress):
     """Counts recordings, whose number is known, and shows hours of audio, which are not."""
 
     def __init__(self, name: str, total: int) -> None:
         self.hours = 0.0
-        super().__init__(total=total, desc=f"pack {name}", unit=" files", disable=None if total else True)
+        super().__init__(total=total, desc=f"pack {name}", unit=" files", show=bool(total))
 
     def count(self, duration_s: float) -> None:
         """One recording more."""
@@ -219,7 +218,7 @@ def index_rows(shard: Shard) -> Iterator[IndexRow]:
 
 def add_checksums(shards: Sequence[Shard]) -> None:
     """Write the lists of complete shards again that an earlier version wrote without checksums; the tars are read."""
-    for shard in tqdm(shards, desc="checksums", unit="tar", disable=None):
+    for shard in Progress(shards, desc="checksums", unit="tar"):
         with shard.index_path.open(encoding="utf-8") as handle:
             if handle.readline().rstrip("\n").split("\t") != list(INDEX_COLUMNS[:-1]):
                 continue

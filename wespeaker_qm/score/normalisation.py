@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from wespeaker_qm.score.cosine import Directions
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.progress import Progress
 
 TOP_N = 300
 _BLOCK_ROWS = 512
@@ -57,7 +57,7 @@ def cohort_statistics(
     columns = np.ascontiguousarray(unit.T, dtype=np.float32)
     count = len(directions.embeddings)
     mean, deviation = np.empty(count), np.empty(count)
-    with tqdm(total=count, desc=progress, unit="utt", disable=progress is None) as bar:
+    with Progress(total=count, desc=progress, unit="utt", show=progress is not None) as bar:
         for start in range(0, count, _BLOCK_ROWS):
             block = slice(start, min(start + _BLOCK_ROWS, count))
             cosines = directions.unit(block).astype(np.float32) @ columns

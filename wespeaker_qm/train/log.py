@@ -2,23 +2,18 @@
 
 import json
 import logging
-from typing import Any
-
-from tqdm import tqdm
 
 from wespeaker_qm.config import Config
 from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.figures import Means
 from wespeaker_qm.utils.checksums import GrowingText, verify
 from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.text import lines_of, parse_json, read_text
 
 logger = logging.getLogger(__name__)
 
 _REMEDY = "put back a copy of it, or delete it: its curves will begin at this epoch"
-
-# Of a bar that goes into a file or a pipe, where each update is a line of its own.
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 class LogWriter:
@@ -88,10 +83,13 @@ class Journal:
         self.batch_size = config.dataloader_args.batch_size
         self.samples_per_epoch = steps_per_epoch * self.batch_size * self.world_size
         self._writer = LogWriter(run, last_epoch) if processes.is_first else None
-        self._bar = _progress_bar(
+        self._bar = Progress(
             total=config.num_epochs * self.samples_per_epoch,
             initial=last_epoch * self.samples_per_epoch,
-            enabled=processes.is_first,
+            unit="sample",
+            desc="training",
+            show=processes.is_first,
+            smoothing=0.05,
         )
         self.start_epoch(last_epoch + 1)
 
@@ -161,11 +159,3 @@ class Journal:
         self._bar.close()
         if self._writer is not None:
             self._writer.close()
-
-
-def _progress_bar(total: int, initial: int, enabled: bool) -> "tqdm[Any]":
-    """A bar over the samples of the whole training: samples a second and time left."""
-    bar = tqdm(total=total, initial=initial, unit="sample", desc="training", disable=not enabled, smoothing=0.05)
-    if not bar.disable and not bar.fp.isatty():
-        bar.mininterval = _SECONDS_BETWEEN_LINES
-    return bar

@@ -12,13 +12,11 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
-
-from tqdm import tqdm
 
 from wespeaker_qm.corpora.debian.packages import REMEDY, Package
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import temporary_folder
+from wespeaker_qm.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ def download_packages(packages: Sequence[Package], downloads: Path) -> None:
     with (
         # Files are moved out of here when apt-get has verified them: what lies in `downloads` is whole.
         temporary_folder(downloads / "packages") as partial,
-        tqdm(total=round(total_mb * 1e6), unit="B", unit_scale=True, desc="download") as progress,
+        Progress(total=round(total_mb * 1e6), unit="B", unit_scale=True, desc="download") as progress,
     ):
         for package in packages:
             before = progress.n
@@ -80,7 +78,7 @@ def _apt_update(downloads: Path) -> str:
     return _reason(result.stdout + result.stderr) if result.returncode else ""
 
 
-def _apt_download(name: str, partial: Path, downloads: Path, lists_are_ours: bool, progress: "tqdm[NoReturn]") -> str:
+def _apt_download(name: str, partial: Path, downloads: Path, lists_are_ours: bool, progress: Progress) -> str:
     """Download one package and move it to ``downloads``; returns what went wrong, or an empty string."""
     for file in partial.iterdir():  # of a failed attempt
         file.unlink()

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from tqdm import tqdm
-
 from wespeaker_qm.corpora.debian.apt import download_packages
 from wespeaker_qm.corpora.debian.deb import unpack_audio
 from wespeaker_qm.corpora.debian.packages import REMEDY, Package
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import sha256_of
+from wespeaker_qm.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ def unpack_packages(packages: Sequence[Package], downloads: Path, deb_dir: Path 
     """Fetch packages (:func:`fetch_packages`), unpack their audio: name -> folder ``downloads/unpacked/<name>``."""
     debs = fetch_packages(packages, downloads, deb_dir)
     roots = {name: downloads / "unpacked" / name for name in debs}
-    for name, deb in tqdm(debs.items(), desc="unpack"):
+    for name, deb in Progress(debs.items(), desc="unpack"):
         unpack_audio(deb, roots[name])
     return roots
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpora.folder.tree import Recording
@@ -17,6 +16,7 @@ from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio, refuse_b
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import ordered_map
+from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.tables import write_rows
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Facts(NamedTuple):
 def examine(recordings: Sequence[Recording], min_duration_s: float, num_workers: int) -> dict[str, Facts]:
     """Decode every file once: key -> facts."""
     results = ordered_map(partial(_examine_file, min_duration_s=min_duration_s), recordings, num_workers)
-    checked = tqdm(zip(recordings, results, strict=True), total=len(recordings), desc="check audio", unit=" files")
+    checked = Progress(zip(recordings, results, strict=True), total=len(recordings), desc="check audio", unit=" files")
     facts = {recording.key: result for recording, result in checked}
     rates = Counter(fact.sample_rate for fact in facts.values() if not fact.fault)
     if len(rates) > 1:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from wespeaker_qm.audio.io import read_audio, write_wav
 from wespeaker_qm.audio.source import AudioError, RawFormat
@@ -18,6 +17,7 @@ from wespeaker_qm.corpus.bad_audio import BadAudio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import ordered_map
+from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.tables import write_rows
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def build_utterances(
     built = ordered_map(build, [(folder, own) for _, folder, own in jobs], num_workers)
     utterances: dict[str, list[Utterance]] = {name: [] for name in members}
     bad: list[BadAudio] = []
-    for (name, _, own), made in tqdm(zip(jobs, built, strict=True), total=len(jobs), desc="speakers"):
+    for (name, _, own), made in Progress(zip(jobs, built, strict=True), total=len(jobs), desc="speakers"):
         bad += made.bad
         if len(made.utterances) < _MIN_UTTERANCES:
             logger.warning("%s: %d utterance(s), left out", own[0].speaker, len(made.utterances))

@@ -13,9 +13,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from tqdm import tqdm
-
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +105,7 @@ def md5_of(path: Path) -> str:
     size = path.stat().st_size
     with (
         path.open("rb") as handle,
-        tqdm(total=size, unit="B", unit_scale=True, desc=f"check {path.name}", leave=False, delay=1.0) as bar,
+        Progress(total=size, unit="B", unit_scale=True, desc=f"check {path.name}", leave=False, delay=1.0) as bar,
     ):
         while block := handle.read(_HASH_BLOCK_BYTES):
             digest.update(block)
@@ -145,7 +144,7 @@ def _check_space(transfers: Sequence["_Transfer"], folder: Path) -> None:
 def _run(transfers: Sequence["_Transfer"], pool: ThreadPoolExecutor) -> None:
     """Run the transfers; the first one that fails stops the others, which keep what they have."""
     total, arrived = sum(item.num_bytes for item in transfers), sum(item.arrived for item in transfers)
-    with tqdm(total=total, initial=arrived, unit="B", unit_scale=True, desc="download") as bar:
+    with Progress(total=total, initial=arrived, unit="B", unit_scale=True, desc="download") as bar:
         lock = threading.Lock()
 
         def count(num_bytes: int) -> None:

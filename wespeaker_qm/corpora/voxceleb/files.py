@@ -9,14 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-from tqdm import tqdm
-
 from wespeaker_qm.corpora.voxceleb.download import RemoteFile, download_files
 from wespeaker_qm.corpus.archives import Member, is_locator, list_lmdb, list_tar, list_zip
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.tables import read_tsv
 from wespeaker_qm.utils.text import lines_of, read_text
@@ -72,7 +71,7 @@ def find(root: Path, data: DataFolder, augmentation: bool) -> Findings:
     """
     places = _Places(root)
     speech = _Speech(_vox2_test_speakers(places.files.get("vox2_meta.csv")))
-    for folder in tqdm(places.speaker_folders, desc="speakers' folders", disable=None, delay=1.0):
+    for folder in Progress(places.speaker_folders, desc="speakers' folders", delay=1.0):
         for path in sorted(folder.rglob("*")):
             speech.take(path.relative_to(root).as_posix(), str(path))
     for zip_name in [name for name in _ZIPS if name in places.archives]:
@@ -211,7 +210,7 @@ def _decompress(archive: Path, target: Path) -> None:
     try:
         with (
             archive.open("rb") as compressed,
-            tqdm.wrapattr(
+            Progress.wrapattr(
                 compressed, "read", total=archive.stat().st_size, desc=f"decompress {archive.name}"
             ) as counted,
             gzip.open(cast(IO[bytes], counted), "rb") as content,
