@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from wespeaker_qm.bin import average, extract, score, train
+from wespeaker_qm.audio.io import read_audio, write_wav
+from wespeaker_qm.audio.source import AudioError
+from wespeaker_qm.bin import average, extract, pack, score, train
 from wespeaker_qm.config import Config
+from wespeaker_qm.corpus.bad_audio import read_checked_audio
 from wespeaker_qm.embed.extract import NetworkEmbedder
 from wespeaker_qm.network import build, checkpoint
+from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.errors import RecipeError
@@ -231,3 +235,53 @@ def test_training_twice_trains_once(run_dir: Path, tiny_corpus: Path, caplog) ->
         call(train, *arguments, "num_epochs=4")
     with pytest.raises(RecipeError, match="--resume is false"):
         call(train, *arguments, "num_epochs=4", "--resume", "false")
+
+
+@pytest.fixture
+def corpus_with_a_click(tiny_corpus: Path, tmp_path: Path) -> Path:
+    """The tiny corpus, whose evaluation set has a recording of 1679 samples: 8 frames, where the network needs 9."""
+    data = tmp_path / "clicks"
+    shutil.copytree(tiny_corpus, data)
+    waveform, _ = read_audio(str(data / "eval" / "wav" / "e0-0.wav"))
+    write_wav(data / "eval" / "wav" / "e0-0.wav", waveform[:1679], 16000)
+    scp = data / "eval" / "wav.scp"
+    scp.write_text(scp.read_text().replace(f"{tiny_corpus}/", f"{data}/"))
+    shutil.rmtree(data / "eval" / "shards")
+    (data / "eval" / "shard.list").unlink()
+    pack_data_dir(data / "eval", num_workers=1)
+    return data
+
+
+def test_what_the_network_cannot_embed_is_refused_before_the_training(
+    corpus_with_a_click: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    config = tmp_path / "conf.yaml"
+    tiny_config.save(config)
+    with pytest.raises(RecipeError, match=r"1 of 18 utterances have fewer than the 9 frames \(0\.105 s\)") as caught:
+        call(train, "--data", corpus_with_a_click, "--exp_dir", tmp_path / "run", "--config", config)
+    assert "eval/shard.list" in str(caught.value) and "e0-0" in str(caught.value)
+    assert not (tmp_path / "run" / "models").exists()
+    with pytest.raises(AudioError, match=r"too short: 0\.105 s"):
+        read_checked_audio(corpus_with_a_click / "eval" / "wav" / "e0-0.wav", 0.105)  # what is recommended refuses it
+
+
+def test_extraction_names_what_is_too_short_before_it_embeds_anything(corpus_with_a_click: Path, run_dir: Path) -> None:
+    with pytest.raises(RecipeError, match=r"eval/shard\.list: 1 of 18 utterances .*\n  e0-0\n.*--min_duration 0\.105"):
+        call(extract, "--data", corpus_with_a_click, "--exp_dir", run_dir)
+    assert not (run_dir / "embeddings").exists()
+
+
+def test_audio_of_another_rate_than_the_network_is_refused_with_the_option_that_helps(
+    tiny_corpus: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    """Its features would be of other frequencies, and nobody would be told."""
+    data = tmp_path / "slow"
+    shutil.copytree(tiny_corpus, data)
+    for name in ("train", "eval"):
+        shutil.rmtree(data / name / "shards")
+        (data / name / "shard.list").unlink()
+    call(pack, "--data", data, "--sample_rate", 8000, "--num_workers", 1)
+    with pytest.raises(RecipeError, match=r"8000 Hz, but the network expects 16000; .*--sample_rate 16000"):
+        call(extract, "--data", data, "--exp_dir", run_dir)
+    call(pack, "--data", data, "--sample_rate", 16000, "--num_workers", 1)
+    call(extract, "--data", data, "--exp_dir", run_dir)

@@ -1,6 +1,7 @@
 """The reasons for which recordings are refused."""
 
 import io
+import re
 import tarfile
 from pathlib import Path
 
@@ -52,3 +53,34 @@ def test_packing_lists_a_truncated_recording(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"a \(.*cut\.wav\): 7989 of 16000 samples can be decoded"):
         pack_data_dir(tmp_path / "set")
     assert "7989 of 16000 samples" in (tmp_path / "set" / "bad_audio.tsv").read_text()
+
+
+@pytest.mark.parametrize("num_samples", [3999, 4000, 4799])
+def test_the_refusal_of_short_recordings_names_the_length_that_takes_them(tmp_path: Path, num_samples: int) -> None:
+    """Not only the option that leaves out most of a corpus."""
+    rng = np.random.default_rng(0)
+    lengths = [num_samples, 6000, 7000, 16000]
+    for number, length in enumerate(lengths):
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * rng.standard_normal(length), 16000)
+    data = DataDir(
+        wav={f"u{n}": str(tmp_path / f"{n}.wav") for n in range(4)}, speaker={f"u{n}": "s" for n in range(4)}
+    )
+    data.write(tmp_path / "set")
+    with pytest.raises(RecipeError, match="3 of 4 recordings cannot be used") as caught:
+        pack_data_dir(tmp_path / "set", min_duration_s=0.5)
+    message = str(caught.value)
+    assert "--max_bad_fraction 0.75; 3 of them are too short" in message and "--pack_opts" in message
+    proposed = re.search(r"--min_duration (\S+) takes", message)
+    assert proposed is not None and float(proposed[1]) > 0.2
+    pack_data_dir(tmp_path / "set", min_duration_s=float(proposed[1]))
+    assert not (tmp_path / "set" / "bad_audio.tsv").exists()
+
+
+def test_nobody_is_told_to_leave_out_everything(tmp_path: Path) -> None:
+    """That all recordings are bad is refused with every --max_bad_fraction; and a cut one is not short."""
+    (tmp_path / "cut.wav").write_bytes(truncated("WAV"))
+    DataDir(wav={"a": str(tmp_path / "cut.wav")}, speaker={"a": "s"}).write(tmp_path / "set")
+    with pytest.raises(RecipeError, match="Mend or remove them") as caught:
+        pack_data_dir(tmp_path / "set", min_duration_s=0.5)
+    assert "--max_bad_fraction" not in str(caught.value)
+    assert "--min_duration" not in str(caught.value)

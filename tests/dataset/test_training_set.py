@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,15 +118,20 @@ def _one_speaker(tmp_path: Path) -> str:
     return str(folder)
 
 
+def _frames(corpus: Path) -> np.ndarray:
+    return (ShardReader(corpus / "train" / "shard.list").num_samples - 400) // 160 + 1
+
+
 @pytest.mark.parametrize("is_filtered", [True, False])
 def test_what_is_too_short_is_left_out_counted_and_its_labels_with_it(
     open_with, tiny_config: Config, tiny_corpus: Path, caplog: pytest.LogCaptureFixture, is_filtered: bool
 ) -> None:
+    """Two of 24 are as many as may be."""
     reader = ShardReader(tiny_corpus / "train" / "shard.list")
-    frames = (reader.num_samples - 400) // 160 + 1
-    least = int(np.median(frames))
+    frames = _frames(tiny_corpus)
+    least = int(np.sort(frames)[2])
     bounds = dataclasses.replace(tiny_config.dataset_args.filter_args, min_num_frames=least)
-    with caplog.at_level(logging.INFO, logger="wespeaker_qm"):
+    with caplog.at_level(logging.WARNING, logger="wespeaker_qm"):
         training = open_with(filter=is_filtered, filter_args=bounds)
     kept = np.flatnonzero(frames >= least) if is_filtered else np.arange(24)
     assert training.chunks.utterances.tolist() == kept.tolist()
@@ -133,10 +140,72 @@ def test_what_is_too_short_is_left_out_counted_and_its_labels_with_it(
     assert training.labels.tolist() == training.chunks.labels.tolist() == [int(key[1]) for key in keys]
     assert training.shards.tolist() == reader.index.records["shard"][kept].tolist()
     said = [record.getMessage() for record in caplog.records if "shorter" in record.getMessage()]
-    num_dropped = int((frames < least).sum())
-    assert num_dropped > 0
-    expected = f"{num_dropped} of 24 utterances are shorter than {least} frames and not trained on"
+    assert int((frames < least).sum()) == 2
+    expected = f"2 of 24 utterances are shorter than {least} frames and not trained on"
     assert said == ([expected] if is_filtered else [])
+
+
+@pytest.mark.parametrize("rank", [4, 12, 23, 24])
+def test_a_training_on_the_few_long_utterances_is_refused_and_what_is_recommended_works(
+    open_with, tiny_config: Config, tiny_corpus: Path, rank: int
+) -> None:
+    frames = _frames(tiny_corpus)
+    least = int(np.sort(frames)[rank]) if rank < 24 else int(frames.max()) + 1
+    bounds = dataclasses.replace(tiny_config.dataset_args.filter_args, min_num_frames=least)
+    num_short = int((frames < least).sum())
+    with pytest.raises(RecipeError, match=rf"train/shard\.list: {num_short} of 24 utterances are shorter") as caught:
+        open_with(filter_args=bounds)
+    message = str(caught.value)
+    assert "dataset_args.num_frms (40)" in message
+    assert len(open_with(filter_args=bounds, filter="dataset_args.filter=false" not in message).labels) == 24
+    proposed = re.search(r"dataset_args\.filter_args\.min_num_frames=(\d+)", message)
+    assert proposed is not None
+    fitting = int(proposed[1])
+    bounds = dataclasses.replace(bounds, min_num_frames=fitting)
+    training = open_with(filter_args=bounds, num_frms=fitting)
+    assert 22 <= len(training.labels) <= 24
+    batch = training.chunks[BatchId(1, 0, np.arange(8))]
+    assert batch.label.shape == (8,)
+
+
+def _short_speaker(tmp_path: Path, num_speakers: int) -> str:
+    """A set in which the last of the speakers has half a second, and the others ten utterances of one each."""
+    from wespeaker_qm.audio.io import write_wav
+    from wespeaker_qm.corpus.datadir import DataDir
+    from wespeaker_qm.packing.pack import pack_data_dir
+
+    folder = tmp_path / "short"
+    speaker = {f"s{n:02d}-{take}": f"s{n:02d}" for n in range(num_speakers - 1) for take in range(10)}
+    speaker["z-0"] = "z"
+    for key in speaker:
+        length = 8000 if key == "z-0" else 16000
+        write_wav(folder / f"{key}.wav", np.sin(np.arange(length) * 0.1) / 2, 16000)
+    wav = {key: str(folder / f"{key}.wav") for key in speaker}
+    DataDir(wav=wav, speaker=speaker, duration_s=dict.fromkeys(speaker, 1.0)).write(folder)
+    pack_data_dir(folder, sample_rate=16000, utterances_per_shard=100, num_workers=1)
+    return str(folder)
+
+
+def test_speakers_of_whom_nothing_is_left_are_named_and_refused_when_they_are_many(
+    open_with, tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bounds = dataclasses.replace(tiny_config.dataset_args.filter_args, min_num_frames=60)
+    corpus = {"train": _short_speaker(tmp_path, 3)}  # 1 of 21 utterances, but 1 of 3 speakers
+    with pytest.raises(RecipeError, match=r"left of 1 of 3 speakers: z\. Expected at most .* 0\.1 ") as caught:
+        open_with(corpus, filter_args=bounds, aug_prob=0.0)
+    shutil.rmtree(tmp_path / "data")
+    assert "min_num_frames=48" in str(caught.value)  # 1 + (8000 - 400) // 160
+    bounds = dataclasses.replace(bounds, min_num_frames=48)
+    assert len(open_with(corpus, filter_args=bounds, aug_prob=0.0).labels) == 21
+
+
+def test_a_tenth_of_the_speakers_may_have_nothing_left(
+    open_with, tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bounds = dataclasses.replace(tiny_config.dataset_args.filter_args, min_num_frames=60)
+    training = open_with({"train": _short_speaker(tmp_path, 10)}, filter_args=bounds, aug_prob=0.0)
+    assert "1 of 91 utterances are shorter than 60 frames and not trained on; nothing is left of 1 of 10" in caplog.text
+    assert len(training.labels) == 90
 
 
 def test_an_utterance_of_exactly_the_least_frames_is_kept(open_with, tiny_config: Config, tiny_corpus: Path) -> None:

@@ -1,6 +1,8 @@
 """Audio that must not be trained or tested on: found, listed with its reason, and counted against a named limit."""
 
 import logging
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 # Speech whose largest swing around its mean stays below this level has drowned in the quantisation of 16-bit audio.
 SILENCE_PEAK_DB = -60.0
+_TOO_SHORT = re.compile(r"too short: (\d+\.\d{3}) s")
 
 
 class BadAudio(NamedTuple):
@@ -88,7 +91,7 @@ def refuse_bad_audio(bad: Sequence[BadAudio], num_files: int, max_bad_fraction: 
         raise RecipeError(
             f"{list_path}: {len(bad)} of {num_files} recordings cannot be used "
             f"(fraction {fraction:.4g}, allowed {max_bad_fraction:g}):{shown}\n"
-            f"Mend or remove them, or leave them out with --max_bad_fraction {_round_up(fraction):g}"
+            f"{_remedies(bad, num_files)}"
         )
     logger.warning("%d of %d recordings are left out, listed with their reasons in %s", len(bad), num_files, list_path)
 
@@ -96,6 +99,22 @@ def refuse_bad_audio(bad: Sequence[BadAudio], num_files: int, max_bad_fraction: 
 def is_too_much(num_bad: int, num_files: int, max_bad_fraction: float) -> bool:
     """Whether so many recordings may not be left out: more than the limit, or all."""
     return num_bad > 0 and (num_bad / num_files > max_bad_fraction or num_bad == num_files)
+
+
+def _remedies(bad: Sequence[BadAudio], num_files: int) -> str:
+    """What to do about recordings that cannot be used; of those that are short only, the limit that takes them."""
+    remedies = "Mend or remove them"
+    if len(bad) < num_files:
+        remedies += f", or leave them out with --max_bad_fraction {_round_up(len(bad) / num_files):g}"
+    durations_s = [float(match[1]) for entry in bad if (match := _TOO_SHORT.match(entry.reason))]
+    if durations_s:
+        # Reasons are rounded to milliseconds.
+        longest_limit_s = max(0.0, math.floor((min(durations_s) - 0.0005) * 100) / 100)
+        remedies += (
+            f"; {len(durations_s)} of them are too short and nothing else: --min_duration {longest_limit_s:g} takes "
+            "these, too"
+        )
+    return f"{remedies} (with run.sh in --prepare_opts for stage 1, in --pack_opts for stage 2)"
 
 
 def _round_up(fraction: float) -> float:

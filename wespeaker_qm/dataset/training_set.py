@@ -12,8 +12,11 @@ from wespeaker_qm.dataset.chunks import ChunkDataset
 from wespeaker_qm.dataset.draws import SNR_RANGES_DB, SPEEDS, DrawSettings
 from wespeaker_qm.dataset.frontend import TrainingFrontend
 from wespeaker_qm.packing.reader import ShardReader
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError
 from wespeaker_qm.utils.layout import DataFolder
+
+MAX_SHORT_FRACTION = 0.1
+"""Largest fraction of the utterances, and of the speakers with all of theirs, that may be too short to train on."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,8 @@ def open_training_set(config: Config, data: DataFolder, fbank: Fbank) -> Trainin
         fbank: the filter bank, with the dither of the training.
 
     Raises:
-        RecipeError: sets are not packed, have another sample rate, or lack what the configuration asks for.
+        RecipeError: sets are not packed, have another sample rate, or lack what the configuration asks for; most of the
+            speech is too short (:data:`MAX_SHORT_FRACTION`).
     """
     corpus = CorpusInfo.load(data.info)
     args = config.dataset_args
@@ -117,21 +121,37 @@ def _long_enough(reader: ShardReader, args: DatasetArgs, fbank: Fbank) -> np.nda
     """(N,) positions of the utterances that are not too short to train on."""
     if not args.filter:
         return np.arange(len(reader))
-    min_num_frames = args.filter_args.min_num_frames
-    kept = np.flatnonzero(reader.num_samples >= fbank.num_samples(min_num_frames))
-    if not len(kept):
+    least = args.filter_args.min_num_frames
+    is_long = reader.num_samples >= fbank.num_samples(least)
+    if is_long.all():
+        return np.arange(len(reader))
+    num_short = int(np.sum(~is_long))
+    labels = reader.index.records["speaker"]
+    speakers = reader.index.speaker_names
+    lost = np.setdiff1d(labels, labels[is_long])
+    found = f"{num_short} of {len(reader)} utterances are shorter than {least} frames and not trained on"
+    if len(lost):
+        found += f"; nothing is left of {len(lost)} of {len(speakers)} speakers: "
+        found += ", ".join(speakers[label] for label in lost[:NUM_SHOWN]) + " ..." * (len(lost) > NUM_SHOWN)
+    if max(num_short / len(reader), len(lost) / len(speakers)) > MAX_SHORT_FRACTION:
+        fitting = _fitting_num_frames(reader, fbank)
         raise RecipeError(
-            f"{reader.shard_list}: none of {len(reader)} utterances has dataset_args.filter_args.min_num_frames = "
-            f"{min_num_frames} frames; lower it"
+            f"{reader.shard_list}: {found}. Expected at most the fraction {MAX_SHORT_FRACTION:g} of either. Set "
+            f"dataset_args.filter_args.min_num_frames={fitting} to train on enough of them, or "
+            "dataset_args.filter=false to train on all; shorter ones are repeated to fill a chunk of "
+            f"dataset_args.num_frms ({args.num_frms}) frames, so consider less of these, too (run.sh --overrides)"
         )
-    if len(kept) < len(reader):
-        logger.info(
-            "%d of %d utterances are shorter than %d frames and not trained on",
-            len(reader) - len(kept),
-            len(reader),
-            min_num_frames,
-        )
-    return kept
+    logger.warning("%s", found)
+    return np.flatnonzero(is_long)
+
+
+def _fitting_num_frames(reader: ShardReader, fbank: Fbank) -> int:
+    """The largest ``min_num_frames`` that leaves out no more utterances and speakers than may be."""
+    labels = reader.index.records["speaker"]
+    longest = np.zeros(len(reader.index.speaker_names), np.int64)
+    np.maximum.at(longest, labels, reader.num_samples)
+    lengths = (np.sort(each)[int(MAX_SHORT_FRACTION * len(each))] for each in (reader.num_samples, longest))
+    return fbank.num_frames(int(min(lengths)))
 
 
 def _draw_settings(config: Config, noise: ShardReader | None, rirs: ShardReader | None) -> DrawSettings:

@@ -5,6 +5,7 @@ PyTorch's default for a GPU's convolutions). Utterances are batched by length, a
 network that does not mask padding is given those of one length at a time.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.packing.reader import ShardReader
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.precision import exact_float32
 from wespeaker_qm.utils.progress import Progress
 
@@ -74,6 +75,29 @@ class NetworkEmbedder:
         for rows in rows_of.values():
             embedding[rows] = self.encoder(torch.stack([features[row] for row in rows])).float()
         return embedding
+
+
+def refuse_short(reader: ShardReader, fbank: Fbank, min_frames: int) -> None:
+    """Refuse a set of which a network cannot embed some utterances, ahead of the hours that go into the others.
+
+    Args:
+        reader: the packed set.
+        fbank: the filter bank of the network.
+        min_frames: the fewest frames that it can embed.
+
+    Raises:
+        RecipeError: some have fewer; the first few are named.
+    """
+    least = fbank.num_samples(min_frames)
+    short = [reader.index.key(row) for row in np.flatnonzero(reader.num_samples < least).tolist()]
+    if short:
+        least_s = math.ceil(1000 * least / fbank.sample_rate) / 1000
+        raise RecipeError(
+            f"{reader.shard_list}: {len(short)} of {len(reader)} utterances have fewer than the {min_frames} frames "
+            f"({least_s:g} s) that the network can embed:{first_few(short)}\nLeave them out: prepare with "
+            f"--min_duration {least_s:g} and pack again (egs/folder, run.sh --stage 1), or take them out of wav.scp, "
+            "utt2spk and the trial lists and pack again (other corpora, run.sh --stage 2)"
+        )
 
 
 class LtasEmbedder:

@@ -12,7 +12,7 @@ import torch
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all
+from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all, refuse_short
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.network.device import choose_device, refuse_missing_gpus
@@ -40,6 +40,8 @@ class _System(NamedTuple):
     """Where its embeddings go."""
     inputs: dict[str, Any]
     """What it depends on, for done markers."""
+    min_frames: int = 1
+    """The fewest that it can embed."""
     absent: Path | None = None
     """Weights that are gone, so that nothing can be embedded; what was made of them is as good as before."""
 
@@ -83,6 +85,9 @@ def extract(*, data: DataFolder, run: RunFolder, system: SystemName | int = "ave
     if embedding.absent is not None:
         _keep_or_leave_out(embedding.absent, embedding.run, jobs)
         return
+    due = [name for name, marker in jobs.items() if not marker.is_current()]
+    for name in due:  # of the last set, too, as above
+        _check_audio(ShardReader(data.set(name).shard_list), embedding)
     for name, marker in jobs.items():
         task = f"extract {name}: {value_digest(marker.inputs)}"
         with stage(f"extract {name}", marker, task=task) as is_due:
@@ -135,7 +140,23 @@ def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, cor
         path, folder = (run.average, run) if system == "average" else (run.model(system), run.at_epoch(system))
         checkpoint.load_encoder(encoder, checkpoint.load(path), path)
         inputs |= {os.path.relpath(path, folder): file_digest(path)}
-    return _System(NetworkEmbedder(encoder, fbank, choose_device(config.device)), fbank, folder, inputs)
+    embed = NetworkEmbedder(encoder, fbank, choose_device(config.device))
+    return _System(embed, fbank, folder, inputs, encoder.min_frames)
+
+
+def _check_audio(reader: ShardReader, embedding: _System) -> None:
+    """Whether a packed set is what the system expects.
+
+    Raises:
+        RecipeError: it has another sample rate, or utterances that are too short.
+    """
+    expected = embedding.fbank.sample_rate
+    if reader.sample_rate != expected:
+        raise RecipeError(
+            f"{reader.shard_list}: sample rate {reader.sample_rate} Hz, but the network expects {expected}; pack the "
+            f"corpus at that rate (run.sh --stage 2 --pack_opts '--sample_rate {expected}')"
+        )
+    refuse_short(reader, embedding.fbank, embedding.min_frames)
 
 
 def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: int) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wespeaker_qm.config import Config, load_config
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.embed.extract import refuse_short
 from wespeaker_qm.network.build import build_fbank
 from wespeaker_qm.network.device import refuse_missing_gpus
+from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.score.validation import validation_check
 from wespeaker_qm.train import resume
-from wespeaker_qm.train.build import build_training
+from wespeaker_qm.train.build import TrainingParts, build_training
 from wespeaker_qm.train.distributed import Processes, joined_processes
 from wespeaker_qm.train.loop import Trainer, Validation
 from wespeaker_qm.utils.checksums import checksum_path
@@ -69,6 +72,7 @@ def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processe
         processes.agree(inputs, "what is trained on")
         continues = processes.first_decides(lambda: _continues(run, marker, may_resume))
         parts = processes.together(lambda: build_training(config, data, processes))
+        processes.together(lambda: _refuse_short_speech(data, parts, processes))
         validate = processes.together(lambda: _validation(data, config, processes))
         trainer = Trainer(config, parts, run, validate)
         if continues:
@@ -120,6 +124,19 @@ def _continues(run: RunFolder, marker: DoneMarker, may_resume: bool) -> bool:
             "anew; to use its weights as they are, go on with run.sh --stage 4"
         )
     return False
+
+
+def _refuse_short_speech(data: DataFolder, parts: TrainingParts, processes: Processes) -> None:
+    """Extraction embeds every utterance that is packed: what it would refuse is told before the training.
+
+    Raises:
+        RecipeError: there are utterances that the network cannot embed.
+    """
+    corpus = CorpusInfo.load(data.info)
+    for name in dict.fromkeys([corpus.train, *corpus.trials.values(), corpus.validation]):
+        if processes.is_first and name is not None and data.set(name).shard_list.is_file():
+            encoder, fbank = parts.model.encoder, parts.data.frontend.fbank
+            refuse_short(ShardReader(data.set(name).shard_list), fbank, encoder.min_frames)
 
 
 def _validation(data: DataFolder, config: Config, processes: Processes) -> Validation | None:
