@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from wespeaker_qm.config import ArcMarginArgs, Config, load_config, schema_keys
+from wespeaker_qm.config.loss import LOSSES as ALL_LOSSES
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,10 @@ def test_a_loss_overlay_holds_the_loss_and_its_margin_only(loss):
     assert loss.read_text(encoding="utf-8").startswith("# ")
     config = load_config([BASE, loss])
     assert content["projection_args"].items() <= dataclasses.asdict(config)["projection_args"].items()
+
+
+def test_every_loss_has_an_overlay():
+    assert {read_yaml_mapping(loss)["projection_args"]["project_type"] for loss in LOSSES} == ALL_LOSSES.keys()
 
 
 @pytest.mark.parametrize("name", TABLE_5)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import ENCODERS, build_encoder, build_fbank
 from wespeaker_qm.report.loss_card import loss_card
 from wespeaker_qm.score.validation import validation_check
-from wespeaker_qm.train.build import build_training
+from wespeaker_qm.train.build import HEADS, build_training
 from wespeaker_qm.train.distributed import ALONE
 from wespeaker_qm.train.loop import Trainer
 from wespeaker_qm.utils.errors import RecipeError
@@ -118,13 +118,8 @@ def test_a_network(base: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: p
     np.testing.assert_array_equal(encoder.seg_1.weight.detach(), weights["seg_1.weight"])
 
 
-def test_every_network_that_a_configuration_may_name_can_be_made() -> None:
-    assert ENCODERS.keys() == MODELS.keys()
-    for name, arguments in MODELS.items():
-        encoder = build_encoder(Config(model=name, model_args=arguments(embed_dim=8)))
-        assert encoder.embed_dim == 8
-        num_blocks = {"ResNet18": (2, 2, 2, 2), "ResNet34": (3, 4, 6, 3)}[name]
-        assert tuple(len(encoder.get_submodule(f"layer{stage}")) for stage in range(1, 5)) == num_blocks
+def test_every_place_of_a_margin_has_a_head() -> None:
+    assert HEADS.keys() == set(get_args(LossDefinition.__annotations__["margin_type"]))
 
 
 def test_chunks_too_short_for_the_network_are_refused_before_training(base: Path, tiny_corpus: Path) -> None:
