@@ -108,3 +108,9 @@ def test_a_head_that_is_passed_over_may_be_anything(tiny_config: Config, tmp_pat
     encoder = build.build_encoder(tiny_config)
     state = {**encoder.state_dict(), "projection.weight": torch.full((3, 8), math.nan)}
     checkpoint.load_encoder(encoder, state, tmp_path)
+
+
+def test_the_same_weights_make_the_same_bytes(tmp_path):
+    for name in ("one.pt", "other.pt"):
+        checkpoint.save({"weight": torch.arange(6.0)}, tmp_path / name)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "other.pt").read_bytes()

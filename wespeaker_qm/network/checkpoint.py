@@ -27,9 +27,10 @@ _ELSE = "put back a copy of it, or train again into another --exp_dir"
 
 
 def save(value: Any, path: Path) -> None:
-    """Write tensors and plain Python values atomically, and their checksum."""
-    with checked_path(path) as temporary:
-        torch.save(value, temporary)
+    """Write tensors and plain Python values atomically, and their checksum; the same values make the same bytes."""
+    # Given a name, PyTorch would write it into the file, and that of a temporary file is another each time.
+    with checked_path(path) as temporary, temporary.open("wb") as handle:
+        torch.save(value, handle)
 
 
 def load(path: Path) -> Any:

@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
 from wespeaker_qm.evaluate.metrics import evaluate_list
-from wespeaker_qm.evaluate.results import ListResult
 from wespeaker_qm.report.evaluation import TRAINED, CorpusCard, Evaluation, Training
 from wespeaker_qm.report.evaluation_files import write_evaluation
 from wespeaker_qm.report.loss_card import loss_card
@@ -77,7 +77,15 @@ def evaluate(
             run=run.name,
             corpus=CorpusCard(name=info.name, description=info.description, caveat=info.caveat, headline=info.headline),
             lists={
-                name: _evaluate_list(data, run, info, name, variants, others, num_resamples, seed)
+                name: evaluate_list(
+                    read_trial_table(data.trials(name)),
+                    _score_files(run, name, variants, others),
+                    read_map(data.set(info.trials[name]).utt2spk),
+                    llr_systems=frozenset([CALIBRATED]),
+                    num_resamples=num_resamples,
+                    seed=seed,
+                    progress=f"intervals {name}",
+                )
                 for name in info.trials
             },
             training=_training(run),
@@ -138,27 +146,12 @@ def _inputs(
     return inputs
 
 
-def _evaluate_list(
-    data: DataFolder,
-    run: RunFolder,
-    info: CorpusInfo,
-    name: str,
-    variants: list[str],
-    baselines: Mapping[str, RunFolder],
-    num_resamples: int,
-    seed: int,
-) -> ListResult:
-    files = {TRAINED: run.scores(name), **{variant: run.scores(name, variant) for variant in variants}}
-    files |= {baseline: system.scores(name) for baseline, system in baselines.items()}
-    return evaluate_list(
-        read_trial_table(data.trials(name)),
-        files,
-        read_map(data.set(info.trials[name]).utt2spk),
-        llr_systems=frozenset([CALIBRATED]),
-        num_resamples=num_resamples,
-        seed=seed,
-        progress=f"intervals {name}",
-    )
+def _score_files(
+    run: RunFolder, trial_list: str, variants: list[str], baselines: Mapping[str, RunFolder]
+) -> dict[str, Path]:
+    """System -> its scores of a list: the run's own, and those of the baselines."""
+    own = {TRAINED: run.scores(trial_list), **{variant: run.scores(trial_list, variant) for variant in variants}}
+    return own | {name: system.scores(trial_list) for name, system in baselines.items()}
 
 
 def _training(run: RunFolder) -> Training | None:
