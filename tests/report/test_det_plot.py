@@ -105,3 +105,11 @@ def test_a_curve_holds_the_points_where_both_rates_lie_within_0_and_1(targets, n
     is_target = [True] * len(targets) + [False] * len(nontargets)
     far, frr = det_curve(roc_steps([*targets, *nontargets], is_target))
     np.testing.assert_allclose(np.stack([far, frr], axis=1), np.reshape(points, (-1, 2)))
+
+
+def test_names_are_only_names_in_plots(tmp_path):
+    names = [r"a$\frac$b$", "_hidden", "50 %"]
+    plot = det_plot({name: simulate(100, 2) for name in names}, r"on $\sqrt$: list")
+    save_plot(plot, [tmp_path / "det.png"])  # where matplotlib would read the formulas
+    texts = [text.get_text().replace(r"\$", "$").strip() for text in plot.legends[0].get_texts()]
+    assert [text.partition("   EER")[0] for text in texts] == names

@@ -8,7 +8,7 @@ import pytest
 
 from wespeaker_qm.evaluate.figures import figure_named, wanted_figures
 from wespeaker_qm.evaluate.metrics import evaluate_list, system_result
-from wespeaker_qm.report.tables import comparison_table, figures_table, markdown_table
+from wespeaker_qm.report.tables import comparison_table, figures_table, markdown_table, markdown_text
 from wespeaker_qm.trials.lists import read_trial_table
 
 SPEAKER = {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}
@@ -20,6 +20,41 @@ def files(tmp_path):
     (tmp_path / "good.score").write_text("a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 b1 0.2 nontarget\n")
     (tmp_path / "bad.score").write_text("a1 a2 0.15 target\na1 b1 0.1 nontarget\na2 b1 0.2 nontarget\n")
     return tmp_path
+
+
+NAMES = {
+    "a|b": r"a\|b",
+    "**bold**": r"\*\*bold\*\*",
+    "<img src=x onerror=alert(1)>": r"\<img src=x onerror=alert(1)>",
+    "</script>": r"\</script>",
+    "<!-- x": r"\<!-- x",
+    "[x](javascript:alert(1))": r"\[x\](javascript:alert(1))",
+    "`rm -rf`": r"\`rm -rf\`",
+    "# heading": r"\# heading",
+    "> quote": r"\> quote",
+    "- item": r"\- item",
+    "1. item": r"1\. item",
+    "~~gone~~": r"\~\~gone\~\~",
+    "_it_": r"\_it\_",
+    "__init__": r"\_\_init\_\_",
+    "a\n\nb": "a b",
+    "&lt;": r"\&lt;",
+    "\\": r"\\",
+    "===": r"\===",
+    "qmargin_a1.5": "qmargin_a1.5",
+    "5 < 6 & 7": "5 < 6 & 7",
+    "-0.5 to +1.2": "-0.5 to +1.2",
+}
+"""Name -> what Markdown shows as just that; each was read back with markdown-it, which follows CommonMark."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_only_names_in_markdown(name):
+    assert markdown_text(name) == NAMES[name]
+    table = markdown_table(["system", name], [[name, "1.00"]]).split("\n")
+    assert len(table) == 3
+    assert table[0].startswith("| system") and table[0].endswith(f" {NAMES[name].rjust(4)} |")
+    assert table[2].startswith(f"| {NAMES[name]} ") and table[2].endswith(" 1.00 |")
 
 
 def test_markdown_tables_are_aligned():

@@ -1,5 +1,6 @@
 """The charts of the page, as data for plotly: built by its Python library, drawn by its JavaScript in the page."""
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,19 +35,20 @@ def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None])
     for position, (label, roc) in enumerate(systems.items()):
         colour = COLOURS[position % len(COLOURS)]
         band = bands.get(label)
+        shown = _chart_text(label)
         if band is not None:
             far = np.concatenate([band.far, band.far[::-1]])
             frr = np.clip(np.concatenate([band.low, band.high[::-1]]), *FRR_LIMITS)
             chart.add_scatter(
                 x=_short(ndtri(far)), y=_short(ndtri(frr)), fill="toself", mode="none", fillcolor=_faint(colour),
-                legendgroup=label, showlegend=False, hoverinfo="skip", name=f"{label}, band", meta="band",
+                legendgroup=label, showlegend=False, hoverinfo="skip", name=f"{shown}, band", meta="band",
             )  # fmt: skip
         far, frr = det_curve(roc)
         chart.add_scatter(
-            x=_short(ndtri(far)), y=_short(ndtri(frr)), mode="lines", name=label, legendgroup=label,
+            x=_short(ndtri(far)), y=_short(ndtri(frr)), mode="lines", name=shown, legendgroup=label,
             line={"color": colour, "width": 2, "shape": "hv"}, meta="curve",
             customdata=np.round(np.stack([100 * far, 100 * frr], axis=1), 4).tolist(),
-            hovertemplate="FAR %{customdata[0]} %<br>FRR %{customdata[1]} %<extra>" + label + "</extra>",
+            hovertemplate="FAR %{customdata[0]} %<br>FRR %{customdata[1]} %<extra>" + shown + "</extra>",
         )  # fmt: skip
     diagonal = ndtri([FRR_LIMITS[0], FAR_LIMITS[1]]).tolist()
     chart.add_scatter(
@@ -64,6 +66,11 @@ def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None])
             ticktext=list(ticks.values()), zeroline=False,
         )  # fmt: skip
     return _plain(chart)
+
+
+def _chart_text(text: str) -> str:
+    """``text`` as plotly shows it: in names from elsewhere nothing is its HTML or a place for a value."""
+    return html.escape(text, quote=False).replace("%", "&#37;")
 
 
 def histogram_chart(scores: NDArray[np.float64], is_target: NDArray[np.bool_]) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def training_charts(histories: Mapping[str, TrainingHistory]) -> dict[str, dict[
                 chart.add_scatter(
                     x=[round(record["step"] * thousands, 3) for record in records],
                     y=[float(f"{record[field]:.5g}") for record in records],
-                    mode="lines+markers", name=name, marker={"size": 4},
+                    mode="lines+markers", name=_chart_text(name), marker={"size": 4},
                     line={"color": COLOURS[position % len(COLOURS)]},
                 )  # fmt: skip
         if chart.data:

@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 
 from wespeaker_qm.evaluate.intervals import Band
 from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, far_name, tar_at_far
-from wespeaker_qm.report.plotting import COLOURS
+from wespeaker_qm.report.plotting import COLOURS, plot_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def det_plot(
         if band is not None:
             low, high = (np.clip(edge, *FRR_LIMITS) for edge in (band.low, band.high))
             axes.fill_between(band.far, low, high, color=COLOURS[position % len(COLOURS)], alpha=0.13, linewidth=0)
-    axes.set_title(title, fontsize=12, fontweight="bold", pad=38)
+    axes.set_title(plot_text(title), fontsize=12, fontweight="bold", pad=38)
     axes.annotate(
         subtitle, (0.5, 1), xycoords="axes fraction", color="0.35", fontsize=9, ha="center",
         xytext=(0, 24), textcoords="offset points",
@@ -118,7 +118,7 @@ def _draw_system(axes: "Axes", position: int, label: str, roc: RocSteps) -> None
     eer = equal_error_rate(roc).rate
     axes.plot(
         far, frr, color=colour, linestyle=LINE_STYLES[position % len(LINE_STYLES)], linewidth=1.8,
-        drawstyle="steps-post", label=f"{label}   EER {100 * eer:.2f} %", zorder=3 - 0.01 * position,
+        drawstyle="steps-post", label=plot_text(f"{label}   EER {100 * eer:.2f} %"), zorder=3 - 0.01 * position,
     )  # fmt: skip
     if FAR_LIMITS[0] < eer < FAR_LIMITS[1]:
         axes.plot(eer, eer, "o", color=colour, markersize=5.5, zorder=4)

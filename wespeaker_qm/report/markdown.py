@@ -7,22 +7,20 @@ from wespeaker_qm.evaluate.figures import TAR_AT_FAR, THRESHOLD_AT_FAR
 from wespeaker_qm.evaluate.operating_points import OperatingPoint
 from wespeaker_qm.evaluate.results import ListResult
 from wespeaker_qm.report.evaluation import TRAINED, Evaluation
-from wespeaker_qm.report.tables import comparison_table, figures_table, markdown_table
+from wespeaker_qm.report.tables import comparison_table, figures_table, markdown_table, markdown_text
 from wespeaker_qm.report.text import counts, intervals_note, show_figure
 
 
 def markdown_report(evaluation: Evaluation) -> str:
     """The report in Markdown: what the corpus is, the headline list, the other lists, the training."""
     corpus = evaluation.corpus
-    parts = [f"# {evaluation.run} on {corpus.name}", f"{corpus.description}"]
-    if corpus.caveat:
-        parts.append(f"> **Mind:** {corpus.caveat}")
-    parts += [f"> **Mind:** {note}" for note in evaluation.notes]
+    parts = [f"# {markdown_text(f'{evaluation.run} on {corpus.name}')}", markdown_text(corpus.description)]
+    parts += [f"> **Mind:** {markdown_text(note)}" for note in (corpus.caveat, *evaluation.notes) if note]
     if evaluation.training is not None:
         parts.append(f"Trained with {evaluation.training.loss}, {evaluation.training.history}.")
     headline = evaluation.lists[corpus.headline]
     parts += [
-        f"## Headline list: {corpus.headline}",
+        f"## Headline list: {markdown_text(corpus.headline)}",
         f"{counts(headline)}.",
         list_table(evaluation, headline),
         intervals_note(headline),
@@ -47,7 +45,7 @@ def markdown_report(evaluation: Evaluation) -> str:
         parts.append("## Other lists")
     for name, result in others.items():
         reason = f"No intervals: {result.no_intervals}." if result.no_intervals else ""
-        parts += [f"### {name}", f"{counts(result)}.", list_table(evaluation, result), reason]
+        parts += [f"### {markdown_text(name)}", f"{counts(result)}.", list_table(evaluation, result), reason]
     if evaluation.training is not None:
         parts += ["## Training", "![learning curves](training.png)"]
     parts += ["## Made with", f"```\n{json.dumps(dict(evaluation.provenance), indent=1)}\n```"]

@@ -22,7 +22,7 @@ from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
-from wespeaker_qm.utils.tables import read_map
+from wespeaker_qm.utils.tables import read_map, read_numbers
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 
@@ -185,8 +185,8 @@ def _sets(data: DataFolder) -> PageTable:
         if not folder.utt2spk.is_file():
             continue
         speaker = read_map(folder.utt2spk)
-        durations = read_map(folder.utt2dur).values() if folder.utt2dur.is_file() else None
-        hours = None if durations is None else sum(map(float, durations)) / 3600
+        durations = read_numbers(folder.utt2dur, "seconds").values() if folder.utt2dur.is_file() else None
+        hours = None if durations is None else sum(durations) / 3600
         rows.append(
             [name, f"{len(speaker):,}", f"{len(set(speaker.values())):,}", "" if hours is None else f"{hours:,.2f}"]
         )

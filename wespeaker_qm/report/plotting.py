@@ -14,6 +14,15 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#5
 """Okabe and Ito's palette: distinct for colour-blind readers and, with the line styles, in grey."""
 
 
+def plot_text(text: str) -> str:
+    r"""``text`` as matplotlib shows it: in names no dollar begins a formula, and no underscore hides them.
+
+    >>> plot_text("a$b"), plot_text("_c")
+    ('a\\$b', ' _c')
+    """
+    return " " * text.startswith("_") + text.replace("$", r"\$")
+
+
 def save_plot(plot: "Figure", files: Iterable[Path]) -> None:
     """Write ``plot`` into each of ``files``, a ``.png`` or ``.pdf``, atomically and without a time stamp."""
     for file in files:

@@ -21,7 +21,7 @@ from wespeaker_qm.report.evaluation import CorpusCard
 from wespeaker_qm.report.latex import latex_text
 from wespeaker_qm.report.plotting import save_plot
 from wespeaker_qm.report.table5_rows import Measured, Table5, Table5Row
-from wespeaker_qm.report.tables import comparison_table, markdown_table
+from wespeaker_qm.report.tables import comparison_table, markdown_table, markdown_text
 from wespeaker_qm.report.text import counts, intervals_note, per_cent, show_figure
 from wespeaker_qm.trials.speakers import trial_speakers
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
@@ -103,18 +103,19 @@ def table5(table: Table5, results: list[Measured | None], measured: ListResult, 
         corpus: that they were measured on.
     """
     names = {row.run: str(row.card) for row in table.rows}
+    name, headline = markdown_text(corpus.name), markdown_text(corpus.headline)
     parts = [
-        f"# The losses of Table 5 on {corpus.name}",
-        corpus.description,
-        f"> **Mind:** {corpus.caveat}" if corpus.caveat else "",
-        f"Columns `{corpus.name}`: measured here, list {corpus.headline} ({counts(measured)}). Columns `paper`: "
+        f"# The losses of Table 5 on {name}",
+        markdown_text(corpus.description),
+        f"> **Mind:** {markdown_text(corpus.caveat)}" if corpus.caveat else "",
+        f"Columns {name}: measured here, list {headline} ({counts(measured)}). Columns `paper`: "
         f"{table.paper}, trained on {table.training_set}, tested on {table.test_set}. Figures of different corpora "
         "cannot be compared with each other. All figures in per cent; TAR@x is the largest TAR at a false-accept rate "
         f"of at most x. {intervals_note(measured)}",
         markdown_table(*table5_rows(table, results, measured, corpus)),
         conclusion(measured.comparisons, names),
         _notes(table, results),
-        f"![DET curves on {corpus.name}](det_table5.png)",
+        f"![DET curves on {name}](det_table5.png)",
     ]
     if measured.comparisons:
         shown = [each for each in measured.comparisons if each.figure.kind.compared is Compared.REPORTED]

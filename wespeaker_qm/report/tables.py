@@ -1,5 +1,6 @@
 """Tables of figures and of differences, in Markdown."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from wespeaker_qm.evaluate.comparison import Comparison
@@ -7,6 +8,13 @@ from wespeaker_qm.evaluate.figure import Quantity
 from wespeaker_qm.evaluate.figures import in_table_order
 from wespeaker_qm.evaluate.results import SystemResult
 from wespeaker_qm.report.text import show_figure, show_p_value
+
+_MARKUP = re.compile(
+    r"[\\`*\[\]|~]"  # wherever it stands
+    r"|(?<![^\W_])_|_(?![^\W_])"  # not in words, where it marks nothing
+    r"|<(?=[A-Za-z/!?])|&(?=#?\w+;)"  # HTML
+    r"|^([#>]|[-+=](?=\s|$|=|-)|\d+(?=[.)](\s|$)))"  # a block, at the beginning
+)
 
 
 def figures_table(systems: Mapping[str, SystemResult]) -> str:
@@ -51,17 +59,33 @@ def comparison_table(comparisons: Sequence[Comparison], label: Callable[[str], s
     return markdown_table(["difference", "estimate", "95 % interval", "p", "p, all pairs (Holm)"], rows)
 
 
+def markdown_text(text: str) -> str:
+    r"""``text`` as Markdown shows it: in names from elsewhere nothing is markup, HTML or a new line.
+
+    >>> print(markdown_text("a_b *c* <img src=x> | <d"), markdown_text("_e_ < 0.001"), markdown_text("# f"))
+    a_b \*c\* \<img src=x> \| \<d \_e\_ < 0.001 \# f
+    """
+
+    def escaped(match: re.Match[str]) -> str:
+        return f"{match[0]}\\" if match[0].isdigit() else f"\\{match[0]}"
+
+    return _MARKUP.sub(escaped, " ".join(text.split()))
+
+
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, padded so that it also reads well as text; the first column left, the others right.
+
+    Cells are text, as :func:`markdown_text` takes it.
 
     >>> print(markdown_table(["system", "EER %"], [["a", "13.05"]]))
     | system | EER % |
     |:-------|------:|
     | a      | 13.05 |
     """
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    table = [[markdown_text(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     lines = []
-    for row in [header, *rows]:
+    for row in table:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         lines.append(f"| {' | '.join(cells)} |")
     rule = ["-" * (width + 1) for width in widths]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.report.plotting import COLOURS
+from wespeaker_qm.report.plotting import COLOURS, plot_text
 from wespeaker_qm.report.training_history import TrainingHistory
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def training_plot(history: TrainingHistory, title: str) -> "Figure":
     panels[0, 0].set_xlim(0, history.num_samples / 1000)
     for axes in panels[-1]:
         axes.set_xlabel("training samples (thousands)", fontsize=9)
-    plot.suptitle(title, fontsize=11, fontweight="bold")
+    plot.suptitle(plot_text(title), fontsize=11, fontweight="bold")
     return plot
 
 
