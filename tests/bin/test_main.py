@@ -1,4 +1,6 @@
+import io
 import logging
+import os
 import re
 import sys
 import types
@@ -52,6 +54,17 @@ def test_lines_go_to_the_console_and_to_the_log(monkeypatch, tmp_path, capsys):
     first, second = log.read_text(encoding="utf-8").splitlines()
     assert first.endswith(f"INFO $ wespeaker-qm score --exp_dir 'exp/a b' --log {log}")
     assert second.endswith("INFO scoring exp/a b")
+
+
+@pytest.mark.parametrize("name", ["日本", os.fsdecode(b"M\xfcller")])
+def test_names_that_the_console_cannot_show_stop_nothing(monkeypatch, tmp_path, name):
+    fake_subcommand(monkeypatch, say)
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert program.main(["score", "--exp_dir", name, "--log", str(tmp_path / "score.log")]) == 0
+    console.flush()
+    assert console.buffer.getvalue() == b"scoring " + name.encode("ascii", "backslashreplace") + b"\n"
+    assert "INFO scoring " in (tmp_path / "score.log").read_text(encoding="utf-8").splitlines()[1]
 
 
 def test_a_users_error_is_a_message_and_exit_1(monkeypatch, tmp_path, capsys):

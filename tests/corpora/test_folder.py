@@ -20,6 +20,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.trials.lists import Trial, make_trials
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.ownership import claim
 from wespeaker_qm.utils.tables import read_rows
 
 QUICK = ["--noise", "babble", "--num_babble", "2", "--num_rooms", "2", "--num_workers", "1"]
@@ -163,6 +164,25 @@ def test_downloaded_noises_cannot_become_a_speaker(tree, prepare, capsys):
     prepare("--noise", "debian", "--downloads", str(tree / "downloads"), status=1)
     assert f"--downloads {tree / 'downloads'}: not apart from --audio_root {tree}" in capsys.readouterr().err
     assert not (tree / "downloads").exists()
+
+
+@pytest.mark.parametrize("noise", ["tree", "tree/s0", "link/s0", "."])
+def test_noises_cannot_become_speakers_nor_recordings_noises(tree, prepare, tmp_path, capsys, noise):
+    (tmp_path / "link").symlink_to(tree)
+    prepare("--noise", str(tmp_path / noise), status=1)
+    assert f"--noise {tmp_path / noise}: not apart from --audio_root {tree}" in capsys.readouterr().err
+
+
+def test_what_stages_have_made_is_no_speaker(tree, tmp_path):
+    recordings = list_recordings(tree).recordings
+    made = tmp_path / "mine"
+    shutil.copytree(tree, made / "wav")
+    claim(made, [made / "corpus.yaml"])
+    (tree / "more").symlink_to(made)
+    listing = list_recordings(tree)
+    assert listing.recordings == recordings
+    assert listing.others == {"corpora or runs that wespeaker-qm has made": 1}
+    assert len(list_recordings(made).recordings) == len(recordings), "where it is asked for"
 
 
 def test_recordings_may_lie_beside_what_is_made(tree, tmp_path):

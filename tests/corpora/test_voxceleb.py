@@ -1,6 +1,7 @@
 """The recipe for VoxCeleb on a miniature one, in every layout that users have."""
 
 import functools
+import gzip
 import hashlib
 import http.server
 import logging
@@ -17,6 +18,7 @@ import pytest
 
 from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.corpora.voxceleb import files as voxceleb_files
+from wespeaker_qm.corpora.voxceleb.files import _decompress
 from wespeaker_qm.corpora.voxceleb.prepare import SUBSET_FILE
 from wespeaker_qm.corpus.archives import archive_files, list_tar, list_zip, read_member
 from wespeaker_qm.corpus.datadir import DataDir
@@ -293,6 +295,21 @@ def test_a_truncated_musan_is_told(copied: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"musan\.tar\.gz: cannot be decompressed .* fetch it again"):
         _prepare(copied, tmp_path / "data")
     assert not (tmp_path / "data" / "archives" / "musan.tar").exists()
+
+
+def test_an_archive_that_grows_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "musan.tar.gz").write_bytes(gzip.compress(b"\0" * 10_000_000))
+    with pytest.raises(RecipeError, match=r"musan\.tar\.gz: more than 100 times its size when decompressed"):
+        _decompress(tmp_path / "musan.tar.gz", tmp_path / "musan.tar")
+    assert [path.name for path in tmp_path.iterdir()] == ["musan.tar.gz"]
+
+
+def test_a_damaged_archive_is_told(tmp_path: Path) -> None:
+    content = bytearray(gzip.compress(np.random.default_rng(0).bytes(100_000)))
+    content[20:40] = bytes(20)
+    (tmp_path / "musan.tar.gz").write_bytes(content)
+    with pytest.raises(RecipeError, match=r"musan\.tar\.gz: cannot be decompressed .* fetch it again"):
+        _decompress(tmp_path / "musan.tar.gz", tmp_path / "musan.tar")
 
 
 @pytest.fixture

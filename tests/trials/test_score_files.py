@@ -209,6 +209,23 @@ def test_a_cache_that_holds_a_pickle_is_refused_before_it_runs_anything(write, t
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("write_other", [np.savez_compressed, lambda handle, **content: np.save(handle, [1.0])])
+def test_a_cache_that_no_version_wrote_is_not_inflated(write, tmp_path, text, write_other):
+    trials = read_trial_table(write("a b target\na c nontarget\n", "trials"))
+    path = tmp_path / "x.score"
+    write_scores(path, trials, np.array([3.0, 4.0]), text=text)
+    with np.load(tmp_path / "x.score.npz") as arrays:
+        content = dict(arrays) | {"scores": np.array([5.0, 6.0])}
+    with checked_path(tmp_path / "x.score.npz") as temporary, temporary.open("wb") as handle:
+        write_other(handle, **content)
+    if text:
+        np.testing.assert_array_equal(read_scores(path).scores, [3, 4])
+    else:
+        with pytest.raises(RecipeError, match=r"x\.score\.npz: cannot be read"):
+            read_scores(path)
+
+
 def test_lines_that_are_too_long_and_too_short_do_not_make_up_for_each_other(write):
     """Six fields on two lines, and numbers in the right columns, if one looks at the fields alone."""
     trials = read_trial_table(write("x y target\na b nontarget\n", "trials"))

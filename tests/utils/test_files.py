@@ -42,6 +42,13 @@ def test_only_files_are_replaced(tmp_path, make):
     assert not (tmp_path / "out").is_file()
 
 
+def test_a_name_that_is_not_utf_8_is_refused_and_nothing_touched(tmp_path: Path) -> None:
+    write_text(tmp_path / "wav.scp", "old")
+    with pytest.raises(RecipeError, match=r"wav\.scp: cannot hold 'b M\\udcfcller', a name that is not UTF-8; rename"):
+        write_text(tmp_path / "wav.scp", f"a 1\nb {os.fsdecode('Müller'.encode('latin-1'))}\nc 2\n")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
 KILLED = """
 import os, sys, signal
 from wespeaker_qm.utils.files import atomic_path

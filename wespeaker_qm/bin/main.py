@@ -7,6 +7,7 @@ options that depend on the value of another adds them in ``add_dependent_argumen
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import re
@@ -157,6 +158,9 @@ def _when(stages: tuple[int, ...]) -> str:
 
 def _set_up_logging(is_first: bool) -> None:
     """To the console; of several training processes only the first speaks below warnings."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show stops nothing
     console = _ConsoleHandler()
     console.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[console], force=True)
@@ -174,7 +178,7 @@ class _LogFile(logging.FileHandler):
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.is_file():
             _refuse_other_files(log)
-        super().__init__(log, encoding="utf-8")
+        super().__init__(log, encoding="utf-8", errors="backslashreplace")
 
     def emit(self, record: logging.LogRecord) -> None:
         self._num_lines += 1

@@ -58,6 +58,7 @@ def read_cache(path: Path) -> ScoreCache | None:
         return None
     try:
         verify(cache, "delete it")
+        _refuse_compressed(cache)
         with np.load(cache, allow_pickle=False) as arrays:
             if path.is_file() and not np.array_equal(arrays["text"], _stamp(path)):
                 return None
@@ -70,10 +71,17 @@ def read_cache(path: Path) -> ScoreCache | None:
                 scores=arrays["scores"],
                 measures=arrays.get("measures", None),
             )
-    except (ChecksumError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (ChecksumError, OSError, ValueError, KeyError, TypeError, MemoryError, zipfile.BadZipFile) as error:
         if path.is_file():
             return None
         raise RecipeError(f"{cache}: cannot be read ({error}); score the trials again (stage 5)") from error
+
+
+def _refuse_compressed(cache: Path) -> None:
+    """No array of ours is: a small file cannot become one that fills the memory."""
+    with zipfile.ZipFile(cache) as content:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in content.infolist()):
+            raise ValueError("compressed, which the caches of score files are not")
 
 
 def _stamp(path: Path) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
 
 _TEMPORARY = re.compile(
     r"\.(.*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8}|shards_[0-9]{6,}\.[0-9]+)\.tmp(\.[^.]*)?",
@@ -113,9 +113,20 @@ def _is_running(process: int) -> bool:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write ``text`` (UTF-8) to ``path`` atomically."""
+    """Write ``text`` (UTF-8) to ``path`` atomically.
+
+    Raises:
+        RecipeError: it holds the name of a file that is not UTF-8, or as :func:`atomic_path`.
+    """
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        line = text[text.rfind("\n", 0, error.start) + 1 :].partition("\n")[0]
+        raise RecipeError(
+            f"{path}: cannot hold {shown(line)}, a name that is not UTF-8; rename the file or folder"
+        ) from None
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
 
 def sha256_of(path: Path) -> str:

@@ -176,15 +176,27 @@ def _refuse_overlap(settings: FolderSettings, root: Path, data: DataFolder) -> N
         made["--downloads"] = settings.downloads
     elif settings.noise not in _NOISE_SOURCES:
         read["--noise"] = Path(settings.noise)
+    if "--noise" in read and _overlap(root, read["--noise"]):
+        raise RecipeError(
+            f"--noise {settings.noise}: not apart from --audio_root {root}, so noises would be taken for speakers, or "
+            "recordings for noises; expected two folders of which none holds the other: move one of them away; nothing "
+            "has been touched"
+        )
     for (written, target), (source, tree) in itertools.product(made.items(), read.items()):
         ends = [Path(os.path.realpath(folder)) for folder in (target, tree)]
-        if ends[0].is_relative_to(ends[1]) or ends[1].is_relative_to(ends[0]):
+        if _overlap(target, tree):
             where = "the same folder as" if ends[0] == ends[1] else "not apart from"
             raise RecipeError(
                 f"{written} {target}: {where} {source} {tree} ({ends[0]} and {ends[1]}), so what is written there "
                 f"would be taken for recordings; expected two folders of which none holds the other: give another "
                 f"{written}, or move the recordings of {source} into a folder of their own; nothing has been touched"
             )
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether one folder holds the other, or is the same; links are followed."""
+    ends = [Path(os.path.realpath(folder)) for folder in (one, other)]
+    return ends[0].is_relative_to(ends[1]) or ends[1].is_relative_to(ends[0])
 
 
 def _corpus_info(data: DataFolder, root: Path, directories: Mapping[str, DataDir], split: SpeakerSplit) -> CorpusInfo:

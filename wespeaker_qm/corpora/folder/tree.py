@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.ownership import LEDGER
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,9 @@ def list_recordings(root: Path) -> Listing:
     others: Counter[str] = Counter()
     for path in _walk(root, {os.path.realpath(root)}):
         parts = path.relative_to(root).parts
-        if any(part.startswith(".") for part in parts):
+        if path.name == LEDGER and len(parts) > 1:
+            others["corpora or runs that wespeaker-qm has made"] += 1
+        elif any(part.startswith(".") for part in parts):
             others["hidden"] += 1
         elif path.suffix.lower() not in SUFFIXES:
             others[path.suffix or "without extension"] += 1
@@ -117,14 +120,14 @@ def list_noises(root: Path) -> dict[str, list[Path]]:
 
 
 def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
-    """Yield all files below ``folder``, each linked folder once."""
+    """Yield all files below ``folder``, each linked folder once; of what stages have made, the ledger alone."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = folder / entry.name
         if not entry.is_dir():
             yield path
         elif os.path.realpath(path) not in visited:
             visited.add(os.path.realpath(path))
-            yield from _walk(path, visited)
+            yield from (path / LEDGER,) if (path / LEDGER).is_file() else _walk(path, visited)
 
 
 def _check_name(path: Path) -> None:

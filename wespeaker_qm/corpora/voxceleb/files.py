@@ -4,7 +4,7 @@ import gzip
 import logging
 import os
 import re
-import shutil
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, cast
@@ -21,6 +21,9 @@ from wespeaker_qm.utils.tables import read_tsv
 from wespeaker_qm.utils.text import lines_of, read_text
 
 logger = logging.getLogger(__name__)
+
+_MAX_INFLATION = 100
+"""Times that an archive may grow when it is decompressed; recordings grow by a tenth."""
 
 TRIAL_LISTS = {
     "vox1_O": "veri_test.txt",
@@ -217,8 +220,15 @@ def _decompress(archive: Path, target: Path) -> None:
             atomic_path(target) as temporary,
             temporary.open("wb") as output,
         ):
-            shutil.copyfileobj(content, output, 1 << 20)
-    except (OSError, EOFError) as error:
+            limit = _MAX_INFLATION * archive.stat().st_size
+            while block := content.read(1 << 20):
+                output.write(block)
+                if output.tell() > limit:
+                    raise RecipeError(
+                        f"{archive}: more than {_MAX_INFLATION} times its size when decompressed, expected recordings, "
+                        "which hardly shrink; fetch it again"
+                    )
+    except (OSError, EOFError, zlib.error) as error:
         raise RecipeError(f"{archive}: cannot be decompressed ({error}); fetch it again") from error
 
 
