@@ -1,6 +1,7 @@
 """One's own recordings: any tree in, Kaldi directories out, and everything that would spoil the figures refused."""
 
 import itertools
+import os
 import shutil
 from collections import Counter
 from fractions import Fraction
@@ -366,7 +367,77 @@ def test_colliding_names(tree, prepare, capsys):
 
 def test_names_that_are_not_text(tree, prepare, capsys):
     soundfile.write(tree / "s0" / "a\nb.wav", voice(5), 8000)
-    assert "not printable text" in refusal(capsys, prepare)
+    assert "control characters, or bytes that are not UTF-8; rename" in refusal(capsys, prepare)
+
+
+@pytest.mark.parametrize("name", [b"Jos\xe9", b"tab\there", b"bell\x07", b"next\xc2\x85line"])
+def test_names_without_a_text_are_refused(tree, name):
+    folder = os.fsencode(tree) + b"/" + name
+    os.mkdir(folder)
+    shutil.copy(tree / "s0" / "day1" / "u0.wav", os.fsdecode(folder + b"/1.wav"))
+    with pytest.raises(RecipeError, match="control characters, or bytes that are not UTF-8; rename"):
+        list_recordings(tree)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Jose\u0301", "José"),  # as macOS writes it
+        ("José", "José"),
+        ("Bildschirmfoto 10.15.30\u202fPM", "Bildschirmfoto_10.15.30_PM"),
+        ("no\xa0break\u3000wide\u2028line", "no_break_wide_line"),
+        ("हिन्दी", "हिन्दी"),  # vowel signs and virama are marks
+        ("กำลัง", "กำลัง"),
+        ("شَدَّة", "شَدَّة"),
+        ("가나", "가나"),
+        ("\u1100\u1161", "가"),
+        ("王小明", "王小明"),
+        ("g\u0303a", "g\u0303a"),  # no letter of its own
+        ("left\u200eto\u200dright", "left_to_right"),
+        ("smile \U0001f600", "smile__"),
+        ("a:b#c", "a_b_c"),
+        ("-rf", "-rf"),
+        ("007", "007"),
+        ("1e5", "1e5"),
+        ("a+b=c@d.e-f_g", "a+b=c@d.e-f_g"),  # keys of ASCII are what they were
+    ],
+)
+def test_names_of_all_scripts_are_keys_that_tables_read_back(tree, tmp_path, name, key):
+    folder = tree / name / name
+    folder.mkdir(parents=True)
+    shutil.copy(tree / "s0" / "day1" / "u0.wav", folder / f"{name}.wav")
+    (found,) = [each for each in list_recordings(tree).recordings if each.path == str(folder / f"{name}.wav")]
+    assert (found.speaker, found.key) == (key, f"{key}-{key}-{key}")
+    directory = DataDir(wav={found.key: found.path}, speaker={found.key: found.speaker})
+    directory.write(tmp_path / "set")
+    assert DataDir.read(tmp_path / "set") == directory
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_alike"),
+    [("Jose\u0301", "José", True), ("a b", "a\u202fb", True), ("a:b", "a#b", False)],
+)
+def test_two_names_of_one_key_are_told_apart(tree, one, other, is_alike):
+    """Where they look the same, by what they are in ASCII."""
+    for name in (one, other):
+        (tree / name).mkdir()
+        shutil.copy(tree / "s0" / "day1" / "u0.wav", tree / name / f"{len(name)}.wav")
+    with pytest.raises(RecipeError, match=r"would both be speaker .*; rename one") as caught:
+        list_recordings(tree)
+    names = str(caught.value).split("the folders ")[1].split(" would both")[0].split(" and ")
+    assert sorted(names) == sorted([ascii(one), ascii(other)] if is_alike else [repr(one), repr(other)])
+    (tree / other).rename(tree / "elsewhere")
+    for name in (one, other):
+        (tree / "s0" / name).with_suffix(".wav").write_bytes(b"")
+    with pytest.raises(RecipeError, match=r"would both get the key .*; rename one"):
+        list_recordings(tree)
+
+
+def test_speakers_are_named_in_either_spelling(tree, prepare):
+    (tree / "s5").rename(tree / "Jose\u0301")
+    (tree / "s4").rename(tree / "Zoe\u0308")
+    data = prepare("--eval_speakers", "José,Zoe\u0308")
+    assert set(DataDir.read(data / "eval").speaker.values()) == {"José", "Zoë"}
 
 
 def test_other_files_are_counted(tree, prepare, capsys):

@@ -658,6 +658,43 @@ def test_metrics_equal_the_figures_of_the_recipe(capsys):
         main(["metrics", scores, "--far", "2"])
 
 
+@pytest.fixture
+def below_one_folder():
+    """Scores of 8 targets and 8 non-targets whose names all begin with one folder, which is no speaker."""
+    targets = [f"wav/s{n}/1 wav/s{n}/2 {0.5 + 0.01 * n:.2f} target\n" for n in range(8)]
+    nontargets = [f"wav/s{n}/1 wav/s{(n + 1) % 8}/1 {0.01 * n:.2f} nontarget\n" for n in range(8)]
+    Path("below.score").write_text("".join(targets + nontargets))
+    Path("utt2spk").write_text("".join(f"wav/s{n}/{k} s{n}\n" for n in range(8) for k in (1, 2)))
+    return "below.score"
+
+
+@pytest.mark.parametrize("program", [["metrics"], ["threshold", "--far", "0.2"]])
+def test_folders_that_are_no_speakers_cost_only_the_intervals(below_one_folder, program, capsys):
+    """Nobody gave an utt2spk that labels could disagree with."""
+    name, *options = program
+    assert main([name, below_one_folder, *options, "--num_resamples", "50"]) == 0
+    shown = capsys.readouterr()
+    assert "8 target and 8 non-target trials of 16 utterances." in shown.out
+    assert "No intervals: it is not known who speaks." in shown.out
+    assert "not the speakers: 8 labels say otherwise" in shown.err
+    assert main([name, below_one_folder, *options, "--num_resamples", "0"]) == 0
+    shown = capsys.readouterr()
+    assert "No intervals: none were asked for" in shown.out
+    assert "speakers" not in shown.err
+    assert main([name, below_one_folder, *options, "--num_resamples", "50", "--utt2spk", "utt2spk"]) == 0
+    assert "trials of 16 utterances by 8 speakers" in capsys.readouterr().out
+
+
+def test_a_comparison_says_how_to_tell_who_speaks(below_one_folder, capsys):
+    Path("other.score").write_text(Path(below_one_folder).read_text().replace("0.0", "0.1"))
+    systems = ["compare", f"a={below_one_folder}", "b=other.score", "--num_resamples", "40"]
+    assert main(systems) == 1
+    message = capsys.readouterr().err
+    assert "labels say otherwise" in message
+    assert "it is not known who speaks: name the speakers of the utterances (--utt2spk)" in message
+    assert main([*systems, "--utt2spk", "utt2spk"]) == 0
+
+
 def test_threshold_for_a_wanted_rate(foreign, capsys):
     assert main(["threshold", *foreign, "--far", "0.2", "1e-3", "--num_resamples", "50"]) == 0
     shown = capsys.readouterr().out

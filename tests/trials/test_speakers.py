@@ -44,5 +44,26 @@ def test_labels_that_disagree_are_shown_with_what_they_say(table):
 
 def test_speakers_from_folders(table):
     trials = table("id1/v/1.wav id1/w/1.wav target\nid1/v/1.wav id2/x/1.wav nontarget\n")
-    assert speakers_by_folder(trials) == {"id1/v/1.wav": "id1", "id1/w/1.wav": "id1", "id2/x/1.wav": "id2"}
+    found = speakers_by_folder(trials)
+    assert found is not None
+    assert (found.enrolment.tolist(), found.test.tolist(), found.num_speakers) == ([0, 0], [0, 1], 2)
     assert speakers_by_folder(table("id1/v/1.wav a target\n")) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            "wav/a/1 wav/a/2 target\nwav/a/1 wav/b/1 nontarget\n",
+            "1 labels say otherwise (wav/a/1 wav/b/1 is nontarget)",
+        ),
+        ("d1/a/1 d2/a/1 target\nd1/a/1 d2/b/1 nontarget\n", "1 labels say otherwise (d1/a/1 d2/a/1 is target)"),
+        ("/data/a/1 /data/b/1 nontarget\n/data/a/1 /data/a/2 target\n", "(/data/a/1 /data/b/1 is nontarget)"),
+        ("./a/1 ./b/1 nontarget\n./a/1 ./a/2 target\n", "(./a/1 ./b/1 is nontarget)"),
+    ],
+)
+def test_a_guess_that_contradicts_the_labels_is_dropped_with_a_note(table, caplog, lines, said):
+    assert speakers_by_folder(table(lines)) is None
+    (note,) = [record.getMessage() for record in caplog.records]
+    assert said in note
+    assert "--utt2spk" in note

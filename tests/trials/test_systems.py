@@ -35,3 +35,10 @@ def test_a_list_and_its_speakers_are_those_of_all(files):
     (files / "utt2spk").write_text("s/1 a\ns/2 b\nt/1 b\n")
     with pytest.raises(RecipeError, match="1 labels disagree with utt2spk"):
         read_systems({"y": files / "two"}, files / "list", files / "utt2spk")
+
+
+def test_where_nothing_depends_on_speakers_nothing_is_asked_about_them(files, caplog):
+    (files / "below").write_text("wav/a/1 wav/a/2 0.5 target\nwav/a/1 wav/b/1 0.25 nontarget\n")
+    assert read_systems({"x": files / "below"}, None, None, with_speakers=False).speakers is None
+    assert read_systems({"x": files / "one"}, None, files / "absent", with_speakers=False).speakers is None
+    assert not caplog.records

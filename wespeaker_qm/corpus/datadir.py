@@ -7,15 +7,18 @@ audio (``feats.scp``, ``cmvn.scp``, ``vad.scp``, ``utt2num_frames``, ``reco2dur`
 (``text``, ``utt2lang``) is left alone.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wespeaker_qm.corpus.segments import read_segments, segment_duration_s
 from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.tables import read_map, read_numbers, read_rows, refuse_commands, write_rows
-from wespeaker_qm.utils.text import fields_of
+from wespeaker_qm.utils.text import fields_of, is_field
 
 _DURATION_TOLERANCE_S = 0.05
+_LINE_BREAK = re.compile(r"[\n\v\f\r\x1c-\x1e\x85]")
+"""Control characters that some program takes for the end of a line."""
 
 
 @dataclass(kw_only=True)
@@ -90,13 +93,13 @@ class DataDir:
             if not duration_s > 0:
                 raise RecipeError(f"{name}/utt2dur: {shown(key)} lasts {duration_s} s, expected more than 0")
         for key, place in self.wav.items():
-            if place.splitlines() != [place] or place != place.strip():
+            if not place or place != place.strip() or _LINE_BREAK.search(place):
                 raise RecipeError(
                     f"{name}/wav.scp: {shown(key)} is the file {place!r}; a list has one file a line, without white "
                     "space at its ends: rename the file"
                 )
         for key in (*self.wav, *set(self.speaker.values())):
-            if key.split() != [key] or {"", ".", ".."}.intersection(key.split("/")):
+            if not is_field(key) or {"", ".", ".."}.intersection(key.split("/")):
                 raise RecipeError(
                     f"{name}: key {shown(key)} is empty, has white space or is no relative path such as "
                     "id10270/5r0dWxy17C8/00001; rename it"

@@ -80,7 +80,7 @@ def evaluate_systems(
         scores: system name -> (N,).
         wanted: system name -> which figures.
         speakers: of the trials, where they are known.
-        resampling: None for no intervals; lists of too few speakers get none either
+        resampling: None for no intervals; lists of unknown or of too few speakers get none over speakers either
             (:mod:`wespeaker_qm.evaluate.evidence`).
         progress: what the progress bar says; None shows none.
 
@@ -88,8 +88,11 @@ def evaluate_systems(
         RecipeError: the list lacks targets or non-targets, or resamples do.
     """
     no_intervals = None
-    if resampling is not None and resampling.unit == "speaker" and speakers is not None:
-        no_intervals = list_reason(effective_speakers(speakers, trials.is_target))
+    if resampling is not None and resampling.unit == "speaker":
+        if speakers is None:
+            no_intervals = "it is not known who speaks"
+        else:
+            no_intervals = list_reason(effective_speakers(speakers, trials.is_target))
         if no_intervals is not None:
             resampling = None
     runs: dict[str, Resamples] = {}

@@ -69,7 +69,7 @@ class ListResult:
     num_nontargets: int
     num_utterances: int
     num_speakers: int | None
-    """None where it is not known who speaks."""
+    """None where it is not known who speaks, or nothing depends on it."""
     systems: dict[str, SystemResult]
     """System name -> its figures, the trained system first."""
     resampling: Resampling | None

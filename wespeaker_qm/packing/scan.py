@@ -20,7 +20,7 @@ from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.audio.libsndfile import UNKNOWN_FRAMES
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.utils.errors import RecipeError, shown
-from wespeaker_qm.utils.text import BYTE_ORDER_MARK
+from wespeaker_qm.utils.text import BYTE_ORDER_MARK, is_field
 
 AUDIO_SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "wma")
 
@@ -169,7 +169,7 @@ def _speaker(tar: Path, name: str, content: bytes) -> str:
         speaker = content.removeprefix(BYTE_ORDER_MARK).decode().strip()
     except UnicodeDecodeError:
         speaker = ""
-    if speaker.split() != [speaker]:
+    if not is_field(speaker):
         raise RecipeError(f"{tar}: {name} holds {shown(content)}, expected the name of a speaker without white space")
     return speaker
 

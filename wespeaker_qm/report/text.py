@@ -110,6 +110,4 @@ def intervals_note(result: ListResult) -> str:
             f"figure has none: fewer than {LEAST_ERRORS} errors of a kind, or a rate below 1 in so many speakers, tell "
             f"too little of others. {_LEVELS[result.resampling.unit]}"
         )
-    if result.num_speakers is None:
-        return "No intervals: it is not known who speaks."
     return f"No intervals: {result.no_intervals or 'none were asked for (--num_resamples 0)'}."

@@ -39,8 +39,8 @@ def measure(
     Args:
         score_files: of each system.
         trials: the list that was scored; None takes trials and labels from the first score file.
-        utt2spk: utterance and speaker a line; None takes the speakers from the folders in the names, if there are any,
-            and goes without intervals otherwise.
+        utt2spk: utterance and speaker a line; None takes the speakers from the folders in the names, if there are any
+            and the labels agree, and goes without intervals otherwise.
         fars: false-accept rates of TAR@FAR, between 0 and 1.
         tars: true-accept rates of FAR@TAR, between 0 and 1.
         p_targets: priors of the detection cost, between 0 and 1.
@@ -58,11 +58,11 @@ def measure(
     names = [str(path) for path in score_files]
     if len(set(names)) < len(names):
         raise RecipeError("a score file stands twice on the command line, expected each once")
-    table, scores, speakers = read_systems(dict(zip(names, score_files, strict=True)), trials, utt2spk)
+    resampling = Resampling(by, num_resamples, seed) if num_resamples else None
+    files = dict(zip(names, score_files, strict=True))
+    over_speakers = resampling is not None and by == "speaker"
+    table, scores, speakers = read_systems(files, trials, utt2spk, with_speakers=over_speakers)
     wanted = wanted_figures(fars=fars, tars=tars, p_targets=p_targets, is_llr=are_llrs)
-    resampling = None
-    if num_resamples and (speakers is not None or by == "trial"):
-        resampling = Resampling(by, num_resamples, seed)
     result = evaluate_systems(
         table, scores, dict.fromkeys(scores, wanted), speakers, resampling=resampling, progress="intervals"
     )

@@ -36,21 +36,22 @@ def find_thresholds(
         score_file: of the system.
         fars: wanted false-accept rates, between 0 and 1; the thresholds' rates are at most these.
         trials: the list that was scored; None takes trials and labels from the score file.
-        utt2spk: utterance and speaker a line; None takes the speakers from the folders in the names, if there are any,
-            and goes without intervals otherwise.
+        utt2spk: utterance and speaker a line; None takes the speakers from the folders in the names, if there are any
+            and the labels agree, and goes without intervals otherwise.
         num_resamples: of the speakers, for the intervals; 0 for none, or at least 2.
         seed: of the resamples.
 
     Raises:
         RecipeError: the score file is broken, or does not hold the trials; an utterance has no speaker.
     """
-    table, scores, speakers = read_systems({_SYSTEM: score_file}, trials, utt2spk)
+    resampling = Resampling("speaker", num_resamples, seed) if num_resamples else None
+    table, scores, speakers = read_systems({_SYSTEM: score_file}, trials, utt2spk, with_speakers=resampling is not None)
     result = evaluate_systems(
         table,
         scores,
         {_SYSTEM: wanted_figures(fars=fars, tars=(), p_targets=())},
         speakers,
-        resampling=Resampling("speaker", num_resamples, seed) if num_resamples and speakers else None,
+        resampling=resampling,
         progress="intervals",
     )
     header = ["FAR at most", "threshold", "FAR %", "TAR %", "false accepts"]

@@ -1,6 +1,7 @@
 """Who speaks in the trials: what intervals over speakers need to know."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.errors import RecipeError, first_few
+
+logger = logging.getLogger(__name__)
 
 
 class TrialSpeakers(NamedTuple):
@@ -64,26 +67,52 @@ def trial_speakers(trials: TrialTable, speaker: Mapping[str, str]) -> TrialSpeak
             f"{trials.path}: {len(unknown)} utterances are not in utt2spk of the set that the list draws from; prepare "
             "the data again (stage 1), or name the right utt2spk:" + first_few(unknown)
         )
-    names, numbers = np.unique([speaker[utterance] for utterance in trials.utterances], return_inverse=True)
-    number: NDArray[np.int32] = numbers.astype(np.int32)
-    speakers = TrialSpeakers(number[trials.enrolment], number[trials.test], len(names))
-    wrong = np.flatnonzero((speakers.enrolment == speakers.test) != trials.is_target).tolist()
+    speakers = _numbered(trials, [speaker[utterance] for utterance in trials.utterances])
+    wrong = _contradictions(trials, speakers)
     if wrong:
-        kinds = ("nontarget", "target")
         raise RecipeError(
             f"{trials.path}: {len(wrong)} labels disagree with utt2spk, expected target for one speaker on both sides "
             "and nontarget for two:"
-            + first_few([f"{trials.names(trial)} {kinds[int(trials.is_target[trial])]}" for trial in wrong])
+            + first_few([f"{trials.names(trial)} {_KINDS[int(trials.is_target[trial])]}" for trial in wrong])
         )
     return speakers
 
 
-def speakers_by_folder(trials: TrialTable) -> dict[str, str] | None:
-    """Utterance -> the folder that its name begins with, as in VoxCeleb; None where a name has no folder.
+def speakers_by_folder(trials: TrialTable) -> TrialSpeakers | None:
+    """The guess that names begin with the speaker's folder, as in VoxCeleb: ``id10270/5r0dWxy17C8/00001.wav``.
 
-    >>> "id10270/5r0dWxy17C8/00001.wav".partition("/")[0]
-    'id10270'
+    Returns:
+        None where a name has no folder, or where the labels say otherwise, which is logged: folders are not speakers
+        then, as in ``wav/anna/1.wav``.
     """
     if not all("/" in name for name in trials.utterances):
         return None
-    return {name: name.partition("/")[0] for name in trials.utterances}
+    speakers = _numbered(trials, [name.partition("/")[0] for name in trials.utterances])
+    wrong = _contradictions(trials, speakers)
+    if wrong:
+        logger.warning(
+            "%s: the folders that names begin with are not the speakers: %d labels say otherwise (%s is %s); "
+            "to name the speakers: --utt2spk",
+            trials.path,
+            len(wrong),
+            trials.names(wrong[0]),
+            _KINDS[int(trials.is_target[wrong[0]])],
+        )
+        return None
+    return speakers
+
+
+_KINDS = ("nontarget", "target")
+
+
+def _numbered(trials: TrialTable, speaker: Sequence[str]) -> TrialSpeakers:
+    """The speakers of the trials, given that of each utterance."""
+    names, numbers = np.unique(speaker, return_inverse=True)
+    number: NDArray[np.int32] = numbers.astype(np.int32)
+    return TrialSpeakers(number[trials.enrolment], number[trials.test], len(names))
+
+
+def _contradictions(trials: TrialTable, speakers: TrialSpeakers) -> list[int]:
+    """The trials whose label is not target for one speaker on both sides, or not nontarget for two."""
+    wrong: list[int] = np.flatnonzero((speakers.enrolment == speakers.test) != trials.is_target).tolist()
+    return wrong

@@ -21,16 +21,20 @@ class Systems(NamedTuple):
     scores: dict[str, NDArray[np.float64]]
     """Name -> (N,)."""
     speakers: TrialSpeakers | None
-    """None where it is not known who speaks."""
+    """None where it is not known who speaks, or nobody asked."""
 
 
-def read_systems(files: Mapping[str, Path], trials: Path | None, utt2spk: Path | None) -> Systems:
+def read_systems(
+    files: Mapping[str, Path], trials: Path | None, utt2spk: Path | None, *, with_speakers: bool = True
+) -> Systems:
     """Read score files.
 
     Args:
         files: name of a system -> its scores.
         trials: the list that was scored; None takes trials and labels from the first file.
-        utt2spk: utterance and speaker a line; None takes the speakers from the folders in the names, if there are any.
+        utt2spk: utterance and speaker a line; None takes the speakers from the folders in the names, if there are any
+            and the labels agree.
+        with_speakers: whether anything depends on who speaks; without, nothing is asked about it.
 
     Raises:
         RecipeError: a file is broken, or they do not hold the same trials; an utterance has no speaker.
@@ -43,5 +47,7 @@ def read_systems(files: Mapping[str, Path], trials: Path | None, utt2spk: Path |
         scores[name] = scored.scores
     if table is None:
         raise ValueError("no score files")
-    speaker = read_map(utt2spk) if utt2spk is not None else speakers_by_folder(table)
-    return Systems(table, scores, None if speaker is None else trial_speakers(table, speaker))
+    if not with_speakers:
+        return Systems(table, scores, None)
+    speakers = speakers_by_folder(table) if utt2spk is None else trial_speakers(table, read_map(utt2spk))
+    return Systems(table, scores, speakers)

@@ -92,6 +92,15 @@ def fields_of(line: str, most: int = 0) -> list[str]:
     return _SPACES.split(line, max(most - 1, 0))
 
 
+def is_field(text: str) -> bool:
+    """Whether ``text``, written into a table, is read as one field.
+
+    >>> is_field("Zoë\N{NO-BREAK SPACE}B."), is_field("Zoë B."), is_field("")
+    (True, False, False)
+    """
+    return text != "" and "\n" not in text and fields_of(text) == [text]
+
+
 def read_names(path: Path | str) -> list[str]:
     """The lines of a file that has one name a line.
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"})
 _NUM_SHOWN = 5
+_NO_TEXT = frozenset({"Cc", "Cs"})
+"""Categories of Unicode: control characters, and what stands for bytes that could not be decoded."""
 
 
 class Recording(NamedTuple):
@@ -36,7 +38,7 @@ def list_recordings(root: Path) -> Listing:
     """Walk ``root``, following links, in the order of the names.
 
     Raises:
-        RecipeError: two files or two speakers get the same key, or a name is not printable text.
+        RecipeError: two files or two speakers get the same key, or a name is no text.
     """
     recordings: dict[str, Recording] = {}
     folder_of_speaker: dict[str, str] = {}
@@ -55,23 +57,39 @@ def list_recordings(root: Path) -> Listing:
             _check_name(path)
             speaker, key = safe_key(parts[:1]), safe_key((*parts[:-1], path.stem))
             if folder_of_speaker.setdefault(speaker, parts[0]) != parts[0]:
+                one, other = _told_apart(folder_of_speaker[speaker], parts[0])
                 raise RecipeError(
-                    f"{root}: the folders {folder_of_speaker[speaker]!r} and {parts[0]!r} would both be speaker "
-                    f"{speaker!r}; rename one"
+                    f"{root}: the folders '{one}' and '{other}' would both be speaker {speaker!r}; rename one"
                 )
             if key in recordings:
-                raise RecipeError(f"{recordings[key].path} and {path} would both get the key {key!r}; rename one")
+                one, other = _told_apart(recordings[key].path, str(path))
+                raise RecipeError(f"{one} and {other} would both get the key {key!r}; rename one")
             recordings[key] = Recording(key, speaker, str(path))
     return Listing(list(recordings.values()), others)
 
 
 def safe_key(parts: Iterable[str]) -> str:
-    """Join names to a key without white space, slashes and other characters that upset Kaldi's tables.
+    """Join names to a key of letters, marks and digits of any script, and a few signs; all else becomes ``_``.
+
+    White space, slashes and other signs upset Kaldi's tables. What can be spelt in two ways, as macOS and other systems
+    spell an accent, becomes one (NFC).
 
     >>> safe_key(["Anna B.", "day 1", "hello (2)"])
     'Anna_B.-day_1-hello__2_'
     """
-    return re.sub(r"[^\w.+=@-]", "_", "-".join(parts))
+    text = unicodedata.normalize("NFC", "-".join(parts))
+    return "".join(character if _stays(character) else "_" for character in text)
+
+
+def _stays(character: str) -> bool:
+    return character.isalnum() or character in "_.+=@-" or unicodedata.category(character).startswith("M")
+
+
+def _told_apart(one: str, other: str) -> tuple[str, str]:
+    """Two names for a message; those that look alike are spelt in ASCII, where they differ."""
+    if unicodedata.normalize("NFKC", one) == unicodedata.normalize("NFKC", other):
+        return ascii(one)[1:-1], ascii(other)[1:-1]
+    return one, other
 
 
 def log_listing(listing: Listing, root: Path) -> None:
@@ -131,5 +149,7 @@ def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
 
 
 def _check_name(path: Path) -> None:
-    if not str(path).isprintable():
-        raise RecipeError(f"{str(path)!a}: the name has characters that are not printable text; rename the file")
+    if any(unicodedata.category(character) in _NO_TEXT for character in str(path)):
+        raise RecipeError(
+            f"{str(path)!a}: the name has control characters, or bytes that are not UTF-8; rename the file (or folder)"
+        )
