@@ -114,3 +114,57 @@ def test_the_same_weights_make_the_same_bytes(tmp_path):
     for name in ("one.pt", "other.pt"):
         checkpoint.save({"weight": torch.arange(6.0)}, tmp_path / name)
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "other.pt").read_bytes()
+
+
+TRAINING_STATE = dict.fromkeys(checkpoint.TRAINING_STATE, 0) | {"epoch": 7}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("counts", [True, False], ids=["counts", "no counts"])
+@pytest.mark.parametrize("is_training_state", [True, False], ids=["resume", "weights"])
+def test_weights_are_found_however_they_were_saved(
+    tiny_config: Config, tmp_path: Path, prefix: str, counts: bool, is_training_state: bool
+) -> None:
+    given = build.build_encoder(tiny_config).state_dict() | {"projection.weight": torch.ones(3, 8)}
+    given["bn1.running_mean"] += 3
+    saved = {prefix + name: value for name, value in given.items() if counts or "num_batches" not in name}
+    path = tmp_path / "given.pt"
+    checkpoint.save(TRAINING_STATE | {"model": saved} if is_training_state else saved, path)
+    found = build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path))).state_dict()
+    assert found.keys() | {"projection.weight"} == given.keys()
+    for name, value in found.items():
+        assert torch.equal(value, given[name]), name
+
+
+def test_a_prefix_of_some_names_is_no_wrapper(tiny_config: Config, tmp_path: Path) -> None:
+    encoder = build.build_encoder(tiny_config)
+    state = {f"module.{name}": value for name, value in encoder.state_dict().items()} | {"step": torch.zeros(1)}
+    with pytest.raises(RecipeError, match="entries do not fit the network"):
+        checkpoint.load_encoder(encoder, state, tmp_path)
+
+
+def test_only_counters_may_be_missing(tiny_config: Config, tmp_path: Path) -> None:
+    encoder = build.build_encoder(tiny_config)
+    state = encoder.state_dict()
+    del state["bn1.num_batches_tracked"], state["bn1.running_var"]
+    with pytest.raises(RecipeError, match=r"1 entries do not fit the network: bn1\.running_var \(absent, expected 4\)"):
+        checkpoint.load_encoder(encoder, state, tmp_path)
+
+
+def test_a_training_state_is_told_which_epoch_is_taken_and_is_no_weights_to_average(
+    tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "resume.pt"
+    checkpoint.save(TRAINING_STATE | {"model": build.build_encoder(tiny_config).state_dict()}, path)
+    with caplog.at_level("INFO", "wespeaker_qm"):
+        build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
+    assert f"{path}: the state of a training; its weights after epoch 7 are taken" in caplog.text
+    with pytest.raises(RecipeError, match=r"found the state of a training \(as resume\.pt\), expected a state_dict"):
+        checkpoint.mean_weights([path])
+
+
+def test_what_is_not_finite_is_found_in_nested_states() -> None:
+    checkpoint.refuse_not_finite({"optimizer": {"state": {3: {"step": 1, "buffer": torch.ones(2)}}}}, "x")
+    with pytest.raises(RecipeError, match=r"^x: 1 of the 2 values of optimizer\.state\.3\.buffer are NaN or .*; do y$"):
+        bad = torch.tensor([1.0, math.nan])
+        checkpoint.refuse_not_finite({"optimizer": {"state": {3: {"step": 1, "buffer": bad}}}}, "x", "do y")

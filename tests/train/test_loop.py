@@ -198,6 +198,48 @@ def test_non_finite_loss_stops_before_the_update_and_names_the_utterances(
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.parametrize("entry", ["weight", "statistics", "momentum"])
+def test_weights_that_are_not_finite_are_never_saved(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, entry: str
+) -> None:
+    """The loss of an epoch's last batch is finite though the update after it is not."""
+    run = trainer(dataclasses.replace(tiny_config, num_epochs=2, num_avg=2), tiny_corpus, tmp_path)
+    step = run._step
+
+    def poisoning_step(index: int, batch: TrainingBatch) -> dict[str, float]:
+        figures = step(index, batch)
+        if index == 2 * run.steps_per_epoch - 1:
+            weight = run.parts.model.encoder.seg_1.weight
+            poisoned = {
+                "weight": weight,
+                "statistics": run.parts.model.encoder.bn1.running_var,
+                "momentum": run.parts.optimizer.state[weight]["momentum_buffer"],
+            }
+            poisoned[entry].data.view(-1)[0] = float("nan")
+        return figures
+
+    run._step = poisoning_step  # type: ignore[method-assign]
+    with pytest.raises(RecipeError, match=r"epoch 2: 1 of .* are NaN or infinite.*nothing of this epoch was saved"):
+        run.run()
+    assert checkpoint.load(RunFolder(tmp_path).resume)["epoch"] == 1
+    assert not RunFolder(tmp_path).model(2).exists()
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer"])
+def test_a_state_that_is_not_finite_is_not_resumed(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, name: str
+) -> None:
+    trainer(dataclasses.replace(tiny_config, num_epochs=1), tiny_corpus, tmp_path).run()
+    path = RunFolder(tmp_path).resume
+    state = checkpoint.load(path)
+    tensor = state["model"]["seg_1.weight"] if name == "model" else state["optimizer"]["state"][0]["momentum_buffer"]
+    tensor.view(-1)[0] = float("inf")
+    checkpoint.save(state, path)
+    message = rf"resume\.pt: 1 of the .* values of {name}\..* are NaN or infinite.*delete it and \.done/train"
+    with pytest.raises(RecipeError, match=message):
+        trainer(dataclasses.replace(tiny_config, num_epochs=1), tiny_corpus, tmp_path).resume()
+
+
 def test_resuming_with_another_setting_is_refused(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
     trainer(dataclasses.replace(tiny_config, num_epochs=1), tiny_corpus, tmp_path).run()
     more_workers = dataclasses.replace(tiny_config.dataloader_args, num_workers=1)

@@ -12,8 +12,9 @@ from wespeaker_qm.bin import train
 from wespeaker_qm.config import Config
 from wespeaker_qm.network import build, checkpoint
 from wespeaker_qm.packing.pack import pack_data_dir
+from wespeaker_qm.stages.extracting import extract
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.lock import LOCK
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
@@ -119,6 +120,16 @@ def test_initial_weights_count_by_content(run, tiny_config: Config, tmp_path: Pa
     with pytest.raises(RecipeError, match="initial weights: was there, now random"):
         run()
     assert contents(exp) == before
+
+
+def test_a_training_may_begin_with_the_state_of_another(run, data: Path, tmp_path: Path) -> None:
+    exp = run("num_epochs=1")
+    shutil.move(exp, tmp_path / "before")
+    run(f"model_init={RunFolder(tmp_path / 'before').resume}")
+    extract(data=DataFolder(data), run=RunFolder(exp), system="initial")
+    extract(data=DataFolder(data), run=RunFolder(tmp_path / "before"), system=1)
+    one, other = RunFolder(exp).initial, RunFolder(tmp_path / "before").at_epoch(1)
+    assert one.mean_xvector.read_bytes() == other.mean_xvector.read_bytes()
 
 
 def test_another_version_of_the_code_is_named(run, monkeypatch) -> None:

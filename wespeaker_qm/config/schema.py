@@ -77,7 +77,7 @@ class Config:
     model: ModelName = "ResNet34"
     """The speaker network."""
     model_init: str | None = None
-    """Checkpoint (ours or WeSpeaker's) that the speaker network starts from; null = random weights."""
+    """Checkpoint that the speaker network starts from: ours, WeSpeaker's, a ``resume.pt``; null = random weights."""
     model_args: AnyModelArgs = dataclasses.field(default_factory=ResNetArgs)
     """Sizes of the network."""
     projection_args: ProjectionArgs = dataclasses.field(

@@ -4,8 +4,10 @@
 and replaces itself after every epoch. Both are whole or absent, with a checksum; loading is always ``weights_only``.
 """
 
+import logging
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,20 @@ import torch
 from wespeaker_qm.utils.checksums import checked_path, verify
 from wespeaker_qm.utils.errors import RecipeError
 
+logger = logging.getLogger(__name__)
+
 State = dict[str, torch.Tensor]
 
 HEAD = "projection."
 """What the names of the head's entries begin with; all others are the speaker network's."""
+
+TRAINING_STATE = ("epoch", "elapsed_s", "world_size", "config", "speakers", "model", "optimizer", "scaler", "rng")
+"""What every version has written into ``resume.pt``."""
+
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before the names of all that they wrap."""
+_COUNTER = ".num_batches_tracked"
+"""Of a batch norm: PyTorch before 0.4.1 had none, and the networks make no use of it."""
 
 _REMEDIES = {
     "avg_model.pt": "delete it and average again (run.sh --stage 4)",
@@ -71,7 +83,9 @@ def _state_dict(value: Any, source: Path) -> State:
         RecipeError: it is anything but tensors by name.
     """
     found = None
-    if not isinstance(value, dict):
+    if isinstance(value, dict) and set(TRAINING_STATE) <= value.keys():
+        found = "the state of a training (as resume.pt)"
+    elif not isinstance(value, dict):
         found = f"a {type(value).__name__}"
     elif not value:
         found = "an empty dict"
@@ -89,19 +103,43 @@ def _state_dict(value: Any, source: Path) -> State:
     return state
 
 
-def _refuse_not_finite(state: State, source: Path) -> None:
+_EARLIER = "take those of an earlier epoch (models/model_<epoch>.pt), or put back a sound copy"
+
+
+def refuse_not_finite(state: Mapping[Any, Any], source: Path | str, remedy: str = _EARLIER) -> None:
     """Refuse NaN and infinity, which would pass through the network into every loss and embedding.
+
+    Args:
+        state: tensors by name, maybe in dictionaries in it; what is no tensor is passed over.
+        source: what they are of, for the message.
+        remedy: what may be done.
 
     Raises:
         RecipeError: the first entry that has some.
     """
-    for name, value in state.items():
+    for name, value in _tensors(state):
         num_bad = int((~value.isfinite()).sum())
         if num_bad:
             raise RecipeError(
                 f"{source}: {num_bad} of the {value.numel()} values of {name} are NaN or infinite, expected finite "
-                "weights; take those of an earlier epoch (models/model_<epoch>.pt), or put back a sound copy"
+                f"weights; {remedy}"
             )
+
+
+def _tensors(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value, f"{prefix}{name}.")
+
+
+def _plain_names(state: State) -> State:
+    """The entries without what a wrapper put before the names of all."""
+    for wrapper in _WRAPPERS:
+        if state and all(name.startswith(wrapper) for name in state):
+            return _plain_names({name.removeprefix(wrapper): value for name, value in state.items()})
+    return state
 
 
 def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
@@ -109,15 +147,21 @@ def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
 
     Args:
         encoder: the network.
-        state: what :func:`load` read: a state_dict, or there is an error.
+        state: what :func:`load` read: a state_dict, whose names may all begin with ``module.`` or ``_orig_mod.``, or
+            the state of a training (``resume.pt``), whose weights are taken. Counters of batches may be missing.
         source: where it was read, for messages.
 
     Raises:
         RecipeError: it is no state_dict; names or shapes differ, of which the first few are named; a weight is not
             finite.
     """
-    state = {name: value for name, value in _state_dict(state, source).items() if not name.startswith(HEAD)}
+    if isinstance(state, dict) and set(TRAINING_STATE) <= state.keys():
+        logger.info("%s: the state of a training; its weights after epoch %s are taken", source, state["epoch"])
+        state = state["model"]
+    state = _plain_names(_state_dict(state, source))
     own = encoder.state_dict()
+    counters = {name: value for name, value in own.items() if name.endswith(_COUNTER)}
+    state = counters | {name: value for name, value in state.items() if not name.startswith(HEAD)}
     expected = {name: value.shape for name, value in own.items()}
     found = {name: value.shape for name, value in state.items()}
     if found != expected:
@@ -127,7 +171,7 @@ def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
         )
         raise RecipeError(f"{source}: {len(names)} entries do not fit the network: {shown}; check model and model_args")
     state = {name: value.to(own[name].dtype) for name, value in state.items()}  # where a large weight may be infinite
-    _refuse_not_finite(state, source)
+    refuse_not_finite(state, source)
     encoder.load_state_dict(state)
 
 
@@ -152,7 +196,7 @@ def mean_weights(paths: list[Path]) -> State:
             total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in last.items()}
         if {name: value.shape for name, value in last.items()} != {name: value.shape for name, value in total.items()}:
             raise RecipeError(f"{path}: entries differ from those of {paths[0]}; average checkpoints of one run only")
-        _refuse_not_finite(last, path)
+        refuse_not_finite(last, path)
         for name, value in last.items():
             total[name] += value.double()
     return {

@@ -148,8 +148,18 @@ class Trainer:
     def _finish_epoch(self, epoch: int, step: int, journal: Journal, state: dict[str, Any]) -> None:
         """On the first process: check and save."""
         if self.parts.processes.is_first:
+            self._refuse_not_finite(epoch, state)
             self._validate(epoch, step, journal)
             self._save(epoch, state)
+
+    def _refuse_not_finite(self, epoch: int, state: dict[str, Any]) -> None:
+        """The last update of an epoch may have made weights that no loss was computed with yet."""
+        checkpoint.refuse_not_finite(
+            {name: state[name] for name in ("model", "optimizer")},
+            f"epoch {epoch}",
+            "nothing of this epoch was saved; train with a lower scheduler_args.initial_lr "
+            f"({self.config.scheduler_args.initial_lr}) into another --exp_dir, or with enable_amp=false",
+        )
 
     def _validate(self, epoch: int, step: int, journal: Journal) -> None:
         interval = self.config.valid_epoch_interval

@@ -76,10 +76,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_STATE = ("epoch", "elapsed_s", "world_size", "config", "speakers", "model", "optimizer", "scaler", "rng")
-"""What every version has written into resume.pt."""
-
-
 def read_state(
     path: Path, config: Config, *, speakers: list[str], sources: dict[str, Any], world_size: int
 ) -> dict[str, Any]:
@@ -96,10 +92,10 @@ def read_state(
         What ``Trainer.state`` made.
 
     Raises:
-        RecipeError: it is missing, damaged, no state of a training, or of another run.
+        RecipeError: it is missing, damaged, no state of a training, of another run, or not finite.
     """
     state: dict[str, Any] = checkpoint.load(path)
-    missing = [name for name in _STATE if not isinstance(state, dict) or name not in state]
+    missing = [name for name in checkpoint.TRAINING_STATE if not isinstance(state, dict) or name not in state]
     if missing:
         raise RecipeError(
             f"{path}: found no {', '.join(missing)} in it, expected the state of a training, which a file of "
@@ -107,6 +103,8 @@ def read_state(
             ".done/train to train from the first epoch"
         )
     check_same_run(state, config, speakers, sources, world_size, path)
+    remedy = "put back a sound copy of it, or delete it and .done/train to train from the first epoch"
+    checkpoint.refuse_not_finite({name: state[name] for name in ("model", "optimizer")}, path, remedy)
     return state
 
 
