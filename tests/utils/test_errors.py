@@ -2,7 +2,7 @@
 
 import pytest
 
-from wespeaker_qm.utils.errors import RecipeError, first_few, nearest, shown
+from wespeaker_qm.utils.errors import RecipeError, first_few, nearest, shown, shown_line
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,10 @@ def test_short_values_are_shown_whole():
 
 def test_the_nearest_names_of_a_long_one_are_found_by_its_beginning():
     assert nearest("seed" + "x" * 10_000_000, ["seed", "num_rooms", "noise"]).startswith("seed")
+
+
+def test_a_line_has_room_for_a_trial_with_its_score():
+    line = "id10270/5r0dWxy17C8/00001.wav id11251/zzz0dWxy17C/00002.wav -0.123456789 nontarget"
+    assert shown_line(line) == repr(line)
+    assert len(shown_line(line * 100)) == 120
+    assert shown_line(line * 100).endswith("(8,200 characters)")

@@ -17,7 +17,7 @@ import numpy as np
 
 from wespeaker_qm.audio.io import audio_info, read_audio
 from wespeaker_qm.audio.source import AudioError, Source
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, shown, shown_line
 from wespeaker_qm.utils.tables import read_rows
 from wespeaker_qm.utils.text import fields_of
 
@@ -51,7 +51,7 @@ def read_segments(path: Path, recordings: dict[str, str]) -> dict[str, str]:
     for key, recording, *times in read_rows(path, 4):
         start, end = times[0], fields_of(times[1])
         if len(end) != 1:
-            found = shown(" ".join([recording, *times]))
+            found = shown_line(" ".join([recording, *times]))
             raise RecipeError(
                 f"{path}: {shown(key)} has the fields {found}, expected recording, start and end; a channel cannot be "
                 "chosen here: write it into a file of its own"

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.trials.table import ScoredTrials, TrialTable
-from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, first_few, shown
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, first_few, shown_line
 from wespeaker_qm.utils.text import BYTE_ORDER_MARK, as_number, lines_of, read_text
 
 LABELS = {b"target": 1, b"nontarget": 0, b"tgt": 1, b"imp": 0, b"1": 1, b"0": 0}
@@ -179,7 +179,7 @@ def _good_lines(path: Path, block: bytes, num_before: int, layout: Layout, bad: 
         if len(fields) == layout.num_fields and (layout.label is None or fields[layout.label] in LABELS):
             tokens += fields
         elif fields:
-            bad.append(f"{path}:{number}: {shown(b' '.join(fields))}")
+            bad.append(f"{path}:{number}: {shown_line(b' '.join(fields))}")
     return tokens
 
 
@@ -197,7 +197,7 @@ def _lines(path: Path, trials: Iterable[int]) -> str:
     """The tail of a message: the first few of ``trials``, each as its line, in a file whose other lines are blank."""
     chosen = sorted(trials)
     lines = dict(enumerate(itertools.islice(lines_of(read_text(path)), chosen[:NUM_SHOWN][-1] + 1)))
-    first = [f"{path}:{lines[trial].number}: {shown(lines[trial].text)}" for trial in chosen[:NUM_SHOWN]]
+    first = [f"{path}:{lines[trial].number}: {shown_line(lines[trial].text)}" for trial in chosen[:NUM_SHOWN]]
     return first_few(first + [""] * (len(chosen) - len(first)))
 
 

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 NUM_SHOWN = 5
-_LONGEST_VALUE = 60
-_LONGEST_LINE = 1500
+_VALUE_CHARACTERS = 60
+_LINE_CHARACTERS = 120
+_MESSAGE_CHARACTERS = 1500
+_LONG = 1000
 
 
 class RecipeError(Exception):
@@ -18,11 +20,11 @@ class RecipeError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("\n".join(_shortened(line, _LONGEST_LINE) for line in message.split("\n")))
+        super().__init__("\n".join(_shortened(line, _MESSAGE_CHARACTERS) for line in message.split("\n")))
 
 
-def shown(value: object) -> str:
-    r"""What was found, as a message quotes it: its ``repr``, in at most 60 characters; bytes as the text that they are.
+def shown(value: object, most: int = _VALUE_CHARACTERS) -> str:
+    r"""What was found, as a message quotes it: its ``repr``, in ``most`` characters; bytes as the text that they are.
 
     >>> print(shown("abc"), shown(b"M\xfcller"), shown(0.5))
     'abc' 'M\xfcller' 0.5
@@ -33,10 +35,10 @@ def shown(value: object) -> str:
         text = repr(value.decode() if isinstance(value, bytes) else value)
     except UnicodeDecodeError:
         text = repr(value)[1:]
-    if len(text) <= _LONGEST_VALUE:
+    if len(text) <= most:
         return text
-    size = f" ({len(value):,} characters)" if isinstance(value, str | bytes) else ""
-    return _shortened(text, _LONGEST_VALUE - len(size)) + size
+    size = f" ({len(value):,} characters)" if isinstance(value, str | bytes) and len(value) > _LONG else ""
+    return _shortened(text, most - len(size)) + size
 
 
 def first_few(items: Sequence[str]) -> str:
@@ -47,6 +49,11 @@ def first_few(items: Sequence[str]) -> str:
     return "".join(lines)
 
 
+def shown_line(line: str | bytes) -> str:
+    """A line of a file, as :func:`shown`: with room for two names of utterances, a score and a label."""
+    return shown(line, _LINE_CHARACTERS)
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """The up to three of the ``known`` names that are most like ``name``, for the message that there is no such name.
 
@@ -55,7 +62,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
     >>> nearest("num_room", ["name", "num_rooms", "seed", "num_babble"])
     'num_rooms, num_babble, name'
     """
-    return ", ".join(get_close_matches(str(name)[:_LONGEST_VALUE], list(known), 3, 0))
+    return ", ".join(get_close_matches(str(name)[:_VALUE_CHARACTERS], list(known), 3, 0))
 
 
 def _shortened(text: str, limit: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from wespeaker_qm.utils.errors import RecipeError, first_few, shown
+from wespeaker_qm.utils.errors import RecipeError, first_few, shown, shown_line
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.text import fields_of, lines_of, number, read_text
 
@@ -78,8 +78,8 @@ def read_tsv(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
     for line, cells in rows:
         if len(cells) != len(header):
             raise RecipeError(
-                f"{path}:{line}: {len(cells)} field(s) in {shown(chr(9).join(cells))}, expected the {len(header)} of "
-                "the header, separated by tabs"
+                f"{path}:{line}: {len(cells)} field(s) in {shown_line(chr(9).join(cells))}, expected the "
+                f"{len(header)} of the header, separated by tabs"
             )
     return [dict(zip(header, cells, strict=True)) for _, cells in rows]
 
@@ -95,8 +95,8 @@ def _numbered_rows(path: Path | str, text: str, num_fields: int) -> Iterable[tup
         fields = fields_of(content, num_fields)
         if len(fields) != num_fields:
             raise RecipeError(
-                f"{path}:{line}: {len(fields)} field(s) in {shown(content)}, expected {num_fields} separated by white "
-                "space"
+                f"{path}:{line}: {len(fields)} field(s) in {shown_line(content)}, expected {num_fields} separated by "
+                "white space"
             )
         yield line, fields
 
@@ -128,7 +128,7 @@ def refuse_commands(path: Path | str, places: Mapping[str, str]) -> None:
     commands = {key for key, place in places.items() if place.endswith("|") or place.startswith("|") or place == "-"}
     if commands:
         lines = [
-            f"{path}:{line}: is a command: {shown(content)}"
+            f"{path}:{line}: is a command: {shown_line(content)}"
             for line, content in lines_of(read_text(path))
             if commands.intersection(fields_of(content, 2)[:1])
         ]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, shown, shown_line
 
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 _SPACE = " \t\r\f\v"
@@ -69,7 +69,7 @@ def _message(content: bytes, path: Path | str, position: int, fault: str, advice
     """Names and shows the line of which the byte at ``position`` is wrong."""
     start = max(content.rfind(end, 0, position) for end in (b"\n", b"\r")) + 1
     number = content.count(b"\n", 0, position) + 1
-    return f"{path}:{number}: {fault}: found {shown(content[start:].splitlines()[0])}; {advice}"
+    return f"{path}:{number}: {fault}: found {shown_line(content[start:].splitlines()[0])}; {advice}"
 
 
 def _then(remedy: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.trials.lists import Trial, make_trials, write_trials
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, shown_line
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.text import fields_of, lines_of, read_text
 
@@ -29,7 +29,7 @@ def read_published_trials(path: Path) -> list[Trial]:
         fields = fields_of(line)
         if len(fields) != 3 or fields[0] not in ("0", "1"):
             raise RecipeError(
-                f"{path}:{number}: found {shown(line)}, expected '1 enrolment test' or '0 enrolment test'"
+                f"{path}:{number}: found {shown_line(line)}, expected '1 enrolment test' or '0 enrolment test'"
             )
         trials.append(Trial(fields[1], fields[2], fields[0] == "1"))
     return trials
