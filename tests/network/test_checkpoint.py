@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,12 @@ def test_what_is_not_finite_is_found_in_nested_states() -> None:
     with pytest.raises(RecipeError, match=r"^x: 1 of the 2 values of optimizer\.state\.3\.buffer are NaN or .*; do y$"):
         bad = torch.tensor([1.0, math.nan])
         checkpoint.refuse_not_finite({"optimizer": {"state": {3: {"step": 1, "buffer": bad}}}}, "x", "do y")
+
+
+def test_a_checkpoint_that_inflates_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1_000_000)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "x.pt", "w") as deflated:
+        for entry in plain.infolist():
+            deflated.writestr(entry.filename, plain.read(entry), zipfile.ZIP_DEFLATED)
+    with pytest.raises(RecipeError, match=r"x\.pt: not a checkpoint of plain tensors, or damaged \(compressed, which"):
+        checkpoint.load(tmp_path / "x.pt")

@@ -50,3 +50,9 @@ def test_a_line_has_room_for_a_trial_with_its_score():
     assert shown_line(line) == repr(line)
     assert len(shown_line(line * 100)) == 120
     assert shown_line(line * 100).endswith("(8,200 characters)")
+
+
+def test_no_message_has_more_lines_than_anybody_reads():
+    lines = str(RecipeError("\n".join(f"{number}: unknown key" for number in range(1000)))).split("\n")
+    assert lines[98:] == ["98: unknown key", "... and 901 more lines"]
+    assert str(RecipeError("\n" * 99)) == "\n" * 99

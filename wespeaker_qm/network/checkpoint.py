@@ -67,10 +67,12 @@ def _check_zip(path: Path) -> None:
     """Compare the entries of a checkpoint with their CRCs, which torch.load skips; older formats have none.
 
     Raises:
-        zipfile.BadZipFile: they differ.
+        zipfile.BadZipFile: they differ, or are compressed.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise zipfile.BadZipFile("compressed, which torch.save does not: a small file could fill the memory")
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"the CRC of {damaged} does not match")

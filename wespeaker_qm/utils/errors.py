@@ -7,6 +7,7 @@ NUM_SHOWN = 5
 _VALUE_CHARACTERS = 60
 _LINE_CHARACTERS = 120
 _MESSAGE_CHARACTERS = 1500
+_MESSAGE_LINES = 100
 _LONG = 1000
 
 
@@ -16,11 +17,15 @@ class RecipeError(Exception):
     The message names the file or key, the value found, the value expected, and the remedy. The command line prints
     it without a traceback and exits with 1; anything else that is raised is a bug and keeps its traceback.
 
-    Whatever a message quotes, no line of it has more than 1,500 characters: the middle of a longer one is left out.
+    Whatever a message quotes, it has at most 100 lines, and none with more than 1,500 characters: of a longer one the
+    middle is left out.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("\n".join(_shortened(line, _MESSAGE_CHARACTERS) for line in message.split("\n")))
+        lines = message.split("\n")
+        if len(lines) > _MESSAGE_LINES:
+            lines[_MESSAGE_LINES - 1 :] = [f"... and {len(lines) - _MESSAGE_LINES + 1:,} more lines"]
+        super().__init__("\n".join(_shortened(line, _MESSAGE_CHARACTERS) for line in lines))
 
 
 def shown(value: object, most: int = _VALUE_CHARACTERS) -> str:
