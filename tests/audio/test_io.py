@@ -1,17 +1,19 @@
 """The decoder: every container and rate that users bring, and what it must refuse."""
 
 import io
+import os
 import struct
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from wespeaker_qm.audio.io import audio_info, read_audio, read_audio_at, write_wav
+from wespeaker_qm.audio.io import audio_info, read_audio, read_audio_at, stream_audio, write_wav
 from wespeaker_qm.audio.resample import resample_audio
-from wespeaker_qm.audio.source import AudioError, AudioInfo, RawFormat
+from wespeaker_qm.audio.source import AudioError, AudioInfo, PartlyDecodedError, RawFormat, check_source
 
 
 def tone(sample_rate: int, duration_s: float = 1.0, frequency_hz: float = 440.0) -> np.ndarray:
@@ -185,3 +187,194 @@ def test_every_field_of_the_wav_header_is_what_the_format_says(
     assert bytes_per_s == rate * bytes_per_sample
     with wave.open(str(path)) as reader:  # the standard library's reader agrees
         assert reader.getparams()[:4] == (1, 2, sample_rate, num_samples)
+
+
+def flac_that_promises(num_samples: int, waveform: np.ndarray) -> bytes:
+    """A FLAC of 16 kHz with another length in STREAMINFO, where it has 36 bits; 0 is what a pipe's writer leaves."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, 16000, format="FLAC")
+    content = bytearray(buffer.getvalue())
+    content[21] = content[21] & 0xF0 | num_samples >> 32
+    content[22:26] = struct.pack(">I", num_samples & 0xFFFFFFFF)
+    return bytes(content)
+
+
+def wav_with(**fields: int) -> bytes:
+    """A second of a 16-bit tone behind a header with other numbers in it than its own."""
+    header = {"channels": 1, "rate": 16000, "data_bytes": 32000} | fields
+    pcm = (tone(16000) * 32767).astype("<i2").tobytes()
+    fmt = struct.pack(
+        "<HHIIHH", 1, header["channels"], header["rate"], 32000, min(2 * max(header["channels"], 1), 65535), 16
+    )
+    body = b"WAVE" + b"fmt " + struct.pack("<I", 16) + fmt + b"data" + struct.pack("<I", header["data_bytes"]) + pcm
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("read", [read_audio, audio_info])
+@pytest.mark.parametrize("num_samples", [2**36 - 1, 2**35, 2**32])
+def test_a_header_that_promises_terabytes_takes_no_memory(num_samples: int, read: Callable) -> None:
+    """2^36 samples are 256 GiB as floats; none of them is there."""
+    with pytest.raises(PartlyDecodedError, match=f"16000 of {num_samples} samples can be decoded"):
+        read(io.BytesIO(flac_that_promises(num_samples, tone(16000))))
+
+
+def test_silence_of_many_samples_a_byte_is_no_lie() -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(2**22), 16000, format="FLAC")
+    assert audio_info(buffer).num_samples == 2**22 == len(read_audio(io.BytesIO(buffer.getvalue()))[0])
+
+
+@pytest.mark.parametrize("read", [read_audio, audio_info])
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"rate": 0}, "cannot be decoded"),
+        ({"rate": 1}, "sample rate 1 Hz, expected 1000 to 768000"),
+        ({"rate": 999_983}, "sample rate 999983 Hz, expected 1000 to 768000"),
+        ({"rate": 2**31 - 1}, "sample rate 2147483647 Hz, expected 1000"),
+        ({"channels": 0}, "cannot be decoded|no samples"),
+        ({"channels": 65}, "65 channels, expected at most 64"),
+        ({"channels": 1000}, "1000 channels, expected at most 64"),
+        ({"channels": 65535}, "cannot be decoded|no samples|channels"),
+    ],
+)
+def test_impossible_rates_and_channels_are_refused(tmp_path: Path, fields: dict, reason: str, read: Callable) -> None:
+    (tmp_path / "a.wav").write_bytes(wav_with(**fields))
+    with pytest.raises(AudioError, match=rf"a\.wav: .*({reason})"):
+        read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("rate", [1000, 768_000])
+def test_unusual_rates_within_the_limits_are_read(rate: int) -> None:
+    assert read_audio(io.BytesIO(wav_with(rate=rate)))[1] == rate
+
+
+def test_sixty_four_channels_are_read() -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.tile(tone(16000)[:, None], 64), 16000, format="WAV", subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(io.BytesIO(buffer.getvalue()))[0], tone(16000), atol=1e-6)
+
+
+FAILURES = [
+    ValueError("array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum possible size."),
+    MemoryError("Unable to allocate 256. GiB"),
+    OverflowError("cannot fit 'int' into an index-sized integer"),
+    OSError(5, "Input/output error"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    RuntimeError("libsndfile"),
+    ZeroDivisionError("division by zero"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_whatever_soundfile_raises_the_second_reader_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    write_wav(tmp_path / "a.wav", tone(16000), 16000)
+    expected, _ = read_audio(tmp_path / "a.wav")
+    monkeypatch.setattr(soundfile.SoundFile, "read", raises(failure))
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav")[0], expected)
+    monkeypatch.setattr(soundfile.SoundFile, "__init__", raises(failure))
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav")[0], expected)
+    assert audio_info(tmp_path / "a.wav") == AudioInfo(16000, 16000, 1)
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_whatever_the_second_reader_raises_is_bad_audio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    import av
+
+    (tmp_path / "a.wav").write_text("no audio")
+    monkeypatch.setattr(av, "open", raises(failure))
+    for read in (read_audio, audio_info):
+        with pytest.raises(AudioError, match=r"a\.wav: cannot be decoded as audio \(soundfile: .*; PyAV: ") as caught:
+            read(tmp_path / "a.wav")
+        assert str(failure) in str(caught.value)
+
+
+def raises(failure: Exception) -> Callable:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    return fail
+
+
+def test_what_does_not_fit_into_the_memory_is_bad_audio(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", tone(16000), 16000)
+    with pytest.raises(AudioError, match=r"a\.wav: too long for the memory of this machine"):
+        stream_audio(tmp_path / "a.wav", raises(MemoryError()))
+
+
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "folder.wav").mkdir()
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "dangling.wav").symlink_to(tmp_path / "nothing.wav")
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    for name, reason in {
+        "folder.wav": "is a folder, expected a file",
+        "pipe.wav": "is a pipe, a socket or a device, expected a file",
+        "dangling.wav": "no such file",
+        "loop.wav": "cannot be read",
+        "a.wav/b.wav": "no such file",
+        "zero\0byte.wav": "cannot be read",
+        300 * "a": "cannot be read",
+    }.items():
+        for read in (read_audio, audio_info):
+            with pytest.raises(AudioError, match=reason):
+                read(tmp_path / name)
+
+
+def test_a_file_that_vanishes_before_it_is_opened_is_bad_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_wav(tmp_path / "a.wav", tone(16000), 16000)
+    there = check_source(tmp_path / "a.wav")
+    (tmp_path / "a.wav").unlink()
+    monkeypatch.setattr("wespeaker_qm.audio.io.check_source", lambda source: there)
+    with pytest.raises(AudioError, match=r"a\.wav: .*No such file"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_channels_that_are_infinite_both_ways_are_refused(tmp_path: Path) -> None:
+    """Their mean is not a number, of which numpy warns."""
+    for name, left, right in (("a", np.inf, -np.inf), ("b", 3e38, 3e38), ("c", np.nan, 0.0)):
+        waveform = np.tile([left, right], (100, 1))
+        soundfile.write(tmp_path / f"{name}.wav", waveform, 16000, subtype="DOUBLE")
+        with pytest.raises(AudioError, match="infinite or not a number"):
+            read_audio(tmp_path / f"{name}.wav")
+
+
+@pytest.mark.parametrize("block_samples", [1, 700, 4096])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.m4a"])
+def test_blocks_are_the_parts_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, block_samples: int
+) -> None:
+    """MP3 decodes to other samples after a seek, which soundfile makes after each read."""
+    waveform = np.stack([tone(16000, 0.5), tone(16000, 0.5, 300.0)], axis=1)
+    if name == "a.m4a":
+        write_m4a(tmp_path / name, waveform[:, 0], 16000)
+    else:
+        soundfile.write(tmp_path / name, waveform, 16000)
+    whole, _ = read_audio(tmp_path / name)
+    monkeypatch.setattr("wespeaker_qm.audio.libsndfile.BLOCK_SAMPLES", block_samples)
+    monkeypatch.setattr("wespeaker_qm.audio.ffmpeg.BLOCK_SAMPLES", block_samples)
+    blocks = stream_audio(tmp_path / name, lambda stream: list(stream.blocks))
+    assert len(blocks) > 1
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+    np.testing.assert_array_equal(read_audio(tmp_path / name, start=1001, num_samples=2000)[0], whole[1001:3001])
+
+
+def test_where_a_decoder_stops_half_way_the_other_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_wav(tmp_path / "a.wav", tone(16000), 16000)
+    whole, _ = read_audio(tmp_path / "a.wav")
+    monkeypatch.setattr("wespeaker_qm.audio.libsndfile.BLOCK_SAMPLES", 1000)
+    read, calls = soundfile.SoundFile.read, []
+
+    def fail_later(self: soundfile.SoundFile, *arguments: object, **options: object) -> np.ndarray:
+        calls.append(0)
+        if len(calls) > 5:
+            raise ValueError("array is too big")
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", fail_later)
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav")[0], whole)
+    assert len(calls) == 6

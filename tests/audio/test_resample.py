@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wespeaker_qm.audio.resample import resample_audio
+from wespeaker_qm.audio.resample import check_ratio, resample_audio
+from wespeaker_qm.audio.source import AudioError
 
 
 def tone(sample_rate: int, duration_s: float = 1.0, frequency_hz: float = 440.0) -> np.ndarray:
@@ -43,3 +44,16 @@ def test_torchaudio_with_the_same_filter_gives_the_same_samples(torchaudio, orig
     found = resample_audio(waveform, orig_sr, 16000)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(("orig_sr", "new_sr"), [(999_983, 16000), (16000, 999_983), (191_999, 16000), (50_021, 16000)])
+def test_rates_whose_filter_would_take_gigabytes_are_refused(orig_sr: int, new_sr: int) -> None:
+    with pytest.raises(AudioError, match=f"sample rate {orig_sr} Hz, which is to {new_sr} Hz as {orig_sr} to {new_sr}"):
+        resample_audio(np.zeros(10, dtype=np.float32), orig_sr, new_sr)
+
+
+@pytest.mark.parametrize("rate", [4000, 7999, 11025, 22051, 37800, 44056, 47952, 64000, 88200, 176_400, 384_000])
+def test_rates_in_use_are_not(rate: int) -> None:
+    for other in (8000, 16000, 48000):
+        check_ratio(rate, other)
+        check_ratio(other, rate)

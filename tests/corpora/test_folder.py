@@ -535,3 +535,64 @@ def test_parse_eval_speakers():
     assert parse_eval_speakers(["b", "a"]) == ["a", "b"]
     with pytest.raises(RecipeError, match="names no speaker"):
         parse_eval_speakers(",")
+
+
+def spoil(folder):
+    """Files that no decoder can be trusted with, in a speaker's folder; returns key -> part of the reason."""
+    flac = folder / "promises.flac"
+    soundfile.write(flac, voice(500), 8000)
+    content = bytearray(flac.read_bytes())
+    content[21], content[22:26] = content[21] | 0x0F, bytes(4 * [0xFF])  # 2^36 - 1 samples
+    flac.write_bytes(content)
+    for number, rate in enumerate((999_983, 191_999)):
+        soundfile.write(folder / f"rate{number}.wav", voice(501 + number, 48000), rate)
+    soundfile.write(folder / "wide.wav", np.tile(voice(503)[:, None], 100), 8000)
+    soundfile.write(folder / "nan.wav", np.where(np.arange(4800) == 77, np.nan, voice(504)), 8000, subtype="FLOAT")
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "gone.wav").symlink_to(folder / "nothing.wav")
+    return {
+        "promises": "of 68719476735 samples can be decoded",
+        "rate0": "sample rate 999983 Hz, expected 1000 to 768000",
+        "rate1": "sample rate 191999 Hz, which is to 16000 Hz as 191999 to 16000",
+        "wide": "100 channels, expected at most 64",
+        "nan": "not a number",
+        "pipe": "is a pipe, a socket or a device",
+        "gone": "no such file",
+    }
+
+
+def test_what_no_decoder_takes_is_listed_and_the_rest_is_prepared(tree, prepare):
+    """With a FLAC and a WAV that were written to a pipe, which do not know their length, and are read."""
+    folder = tree / "s0" / "day1"
+    reasons = {f"s0-day1-{name}": reason for name, reason in spoil(folder).items()}
+    for name, container in (("piped.flac", "FLAC"), ("piped.wav", "WAV")):
+        soundfile.write(folder / name, voice(len(name)), 8000, format=container)
+        content = bytearray((folder / name).read_bytes())
+        if container == "FLAC":
+            content[21], content[22:26] = content[21] & 0xF0, bytes(4)
+        else:
+            content[40:44] = bytes(4 * [0xFF])
+        (folder / name).write_bytes(content)
+        (folder / name).rename(folder / f"{container}-{name}")
+    data = prepare("--max_bad_fraction", "0.5")
+    rows = [row.split("\t") for row in (data / "bad_audio.tsv").read_text().splitlines()[1:]]
+    assert {key for key, _, _ in rows} == set(reasons)
+    for key, _, reason in rows:
+        assert reasons[key] in reason
+    prepared = set().union(
+        *(DataDir.read(data / name).wav for name in ("train", "valid", "eval") if (data / name).exists())
+    )
+    assert len(prepared) == 20
+    assert {"s0-day1-FLAC-piped", "s0-day1-WAV-piped"} <= prepared
+
+
+def test_noises_that_cannot_be_read_are_listed_like_recordings(tree, prepare, tmp_path, capsys):
+    folder = tmp_path / "noises"
+    folder.mkdir()
+    soundfile.write(folder / "good.wav", 0.1 * np.random.default_rng(3).standard_normal(40000), 8000)
+    (folder / "bad.wav").write_bytes(b"no audio")
+    prepare("--noise", str(folder), status=1)
+    assert "bad_noise.tsv: 1 of 2 recordings cannot be used" in capsys.readouterr().err
+    data = prepare("--noise", str(folder), "--max_bad_fraction", "0.5")
+    assert "noise-0000" in DataDir.read(data / "noise").wav
+    assert f"noise\t{folder / 'bad.wav'}\tcannot be decoded" in (data / "bad_noise.tsv").read_text()

@@ -44,7 +44,7 @@ def test_silence_and_clicks_hold_no_pieces(waveform: np.ndarray) -> None:
 def test_lengths_stay_within_the_limits_and_nothing_is_used_twice() -> None:
     rng = np.random.default_rng(0)
     pieces = [Piece(clip, 0.1, 0.1 + float(length)) for clip, length in enumerate(rng.gamma(2.0, 1.2, size=200) + 0.1)]
-    utterances = plan_utterances(pieces, 3.5, 6.0)
+    utterances = list(plan_utterances(pieces, 3.5, 6.0))
     lengths = [sum(piece.end_s - piece.start_s for piece in utterance) for utterance in utterances]
     assert min(lengths) >= 3.5
     assert max(lengths) <= 6.0 + 1e-9
@@ -57,16 +57,16 @@ def test_lengths_stay_within_the_limits_and_nothing_is_used_twice() -> None:
 
 
 def test_a_long_clip_is_cut_and_what_is_left_is_appended_or_dropped() -> None:
-    assert plan_utterances([Piece(0, 0.0, 13.0)], 3.5, 6.0) == [
+    assert list(plan_utterances([Piece(0, 0.0, 13.0)], 3.5, 6.0)) == [
         [Piece(0, 0.0, 6.0)],
         [Piece(0, 6.0, 12.0)],
     ]
-    assert plan_utterances([Piece(0, 0.0, 4.0), Piece(1, 1.0, 2.0)], 3.5, 6.0) == [
+    assert list(plan_utterances([Piece(0, 0.0, 4.0), Piece(1, 1.0, 2.0)], 3.5, 6.0)) == [
         [Piece(0, 0.0, 4.0), Piece(1, 1.0, 2.0)]
     ]
-    assert plan_utterances([Piece(0, 0.0, 3.0)], 3.5, 6.0) == []
+    assert list(plan_utterances([Piece(0, 0.0, 3.0)], 3.5, 6.0)) == []
     # 0.1 s of the second clip is not worth a piece of its own.
-    assert plan_utterances([Piece(0, 0.0, 6.1), Piece(1, 0.0, 4.0)], 3.5, 6.0)[1] == [Piece(1, 0.0, 4.0)]
+    assert list(plan_utterances([Piece(0, 0.0, 6.1), Piece(1, 0.0, 4.0)], 3.5, 6.0))[1] == [Piece(1, 0.0, 4.0)]
 
 
 def test_choice_is_even() -> None:

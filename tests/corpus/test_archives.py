@@ -299,3 +299,28 @@ def test_the_parts_after_the_twenty_sixth_are_named_ba(tmp_path: Path) -> None:
     (tmp_path / "x_partba").unlink()
     with pytest.raises(RecipeError, match="found x_partbb but no x_partba"):
         archive_files(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "lmdb"])
+@pytest.mark.parametrize("failure", [OSError(13, "Permission denied"), MemoryError("no memory"), RuntimeError("odd")])
+def test_whatever_an_archive_raises_is_bad_audio(
+    entries: dict[str, tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, kind: str, failure: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(archives, "_open_joined", fail)
+    monkeypatch.setattr(archives, "_open_lmdb", fail)
+    locator, _ = entries[kind]
+    with pytest.raises(AudioError, match=rf"cannot be read from its archive \(\w+: .*{failure.args[-1]}"):
+        read_member(locator)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "lmdb"])
+def test_an_archive_that_is_gone_is_bad_audio(entries: dict[str, tuple[str, Path]], kind: str) -> None:
+    locator, file = entries[kind]
+    file.unlink()
+    archives._open_lmdb.cache_clear()
+    archives._open_joined.cache_clear()
+    with pytest.raises(AudioError, match=r"no such archive|not an LMDB"):
+        read_member(locator)

@@ -2,6 +2,9 @@
 
 import io
 import re
+import struct
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import soundfile
 
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.archives import list_tar
-from wespeaker_qm.corpus.bad_audio import read_checked_audio
+from wespeaker_qm.corpus.bad_audio import check_audio, read_checked_audio
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.utils.errors import RecipeError
@@ -84,3 +87,95 @@ def test_nobody_is_told_to_leave_out_everything(tmp_path: Path) -> None:
         pack_data_dir(tmp_path / "set", min_duration_s=0.5)
     assert "--max_bad_fraction" not in str(caught.value)
     assert "--min_duration" not in str(caught.value)
+
+
+RATE = 48000
+NOISE = 0.1 * np.random.default_rng(1).standard_normal((RATE, 2))
+
+
+@pytest.mark.parametrize(
+    ("waveform", "reason"),
+    [
+        (NOISE, None),
+        (NOISE[:100], "too short: 0.002 s, expected at least 0.5 s"),
+        (0 * NOISE, "silent: no signal at all"),
+        (0 * NOISE + 0.3, "silent: no signal at all"),
+        (1e-3 * NOISE, "silent: peak -71 dB of full scale, expected at least -60 dB"),
+        (1e-3 * NOISE + 0.5, "silent: peak -71 dB of full scale, expected at least -60 dB"),
+        (1e30 * NOISE, None),
+        (NOISE + 2e4, "silent: peak -9[0-9] dB of full scale"),  # what is louder than full scale is scaled
+        (NOISE + np.nan, "has samples that are infinite or not a number"),
+        (np.where(np.isin(NOISE, NOISE[30000]), np.inf, NOISE), "has samples that are infinite or not a number"),
+    ],
+)
+@pytest.mark.parametrize("block_samples", [1000, 2**19])
+def test_a_check_in_blocks_finds_what_a_check_of_the_whole_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waveform: np.ndarray, reason: str | None, block_samples: int
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, waveform, RATE, subtype="DOUBLE")
+    monkeypatch.setattr("wespeaker_qm.audio.libsndfile.BLOCK_SAMPLES", block_samples)
+    if reason is None:
+        assert check_audio(path, 0.5, 16000)[:2] == (RATE, RATE)
+        assert len(read_checked_audio(path, 0.5)[0]) == RATE
+        return
+    reasons = set()
+    for check in (lambda: check_audio(path, 0.5, 16000), lambda: read_checked_audio(path, 0.5)):
+        with pytest.raises(AudioError, match=f"^{reason}") as caught:
+            check()
+        reasons.add(str(caught.value))
+    assert len(reasons) == 1
+
+
+PCM = (NOISE * 32767).astype(np.int16)
+
+
+def test_copies_have_one_digest_whatever_their_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, block_samples in (("a.wav", 2**19), ("a.flac", 999), ("b.wav", 12345)):
+        monkeypatch.setattr("wespeaker_qm.audio.libsndfile.BLOCK_SAMPLES", block_samples)
+        soundfile.write(tmp_path / name, PCM, RATE)
+    digests = {check_audio(tmp_path / name, 0.5, 16000).digest for name in ("a.wav", "a.flac", "b.wav")}
+    assert len(digests) == 1
+    soundfile.write(tmp_path / "c.wav", PCM[::-1], RATE)
+    assert check_audio(tmp_path / "c.wav", 0.5, 16000).digest not in digests
+
+
+def test_a_rate_that_cannot_be_brought_to_the_wanted_one_is_a_reason(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", NOISE, 191_999)
+    with pytest.raises(AudioError, match=r"^sample rate 191999 Hz, which is to 16000 Hz as 191999 to 16000"):
+        check_audio(tmp_path / "a.wav", 0.0, 16000)
+    assert check_audio(tmp_path / "a.wav", 0.0, 191_999).sample_rate == 191_999
+
+
+PEAK_MEMORY = """
+import resource, sys
+from wespeaker_qm.corpus.bad_audio import check_audio
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+check_audio(sys.argv[1], 0.5, 16000)
+before = peak_mib()
+print(check_audio(sys.argv[2], 0.5, 16000).num_samples, peak_mib() - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+def test_checking_a_long_recording_takes_no_more_memory_than_a_short_one(tmp_path: Path, kind: str) -> None:
+    """Ten minutes of 48 kHz stereo would take 330 MiB: 110 of mono floats, and twice that for its channels."""
+    soundfile.write(tmp_path / f"short.{kind}", NOISE, RATE)
+    num_samples = 600 * RATE
+    with soundfile.SoundFile(tmp_path / f"long.{kind}", "w", RATE, 2) as file:
+        file.write(NOISE)
+        if kind == "flac":
+            for _ in range(599):
+                file.write(np.zeros((RATE, 2)))
+    if kind == "wav":  # the rest of it is a hole in the file, and needs no disk
+        with (tmp_path / "long.wav").open("r+b") as raw:
+            raw.truncate(44 + 4 * num_samples)
+            for at, number in ((4, 36 + 4 * num_samples), (40, 4 * num_samples)):
+                raw.seek(at)
+                raw.write(struct.pack("<I", number))
+    command = [sys.executable, "-c", PEAK_MEMORY, str(tmp_path / f"short.{kind}"), str(tmp_path / f"long.{kind}")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    checked, added_mib = result.stdout.split()
+    assert int(checked) == num_samples
+    assert float(added_mib) < 64

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from wespeaker_qm.audio.io import read_audio_at, write_wav
+from wespeaker_qm.corpus.archives import list_tar
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.packing.pack import pack_data_dir
@@ -346,3 +347,44 @@ def test_a_packing_killed_at_any_point_goes_on(tmp_path, monkeypatch, victim, as
     (data_dir / "shards" / ".mine.tmp.tar").touch()
     assert_packing_mends(data_dir, waves)
     assert [path.name for path in (data_dir / "shards").glob(".*.tar")] == [".mine.tmp.tar"]
+
+
+def test_what_no_decoder_takes_is_listed_wherever_it_lies(tmp_path, make_data_dir):
+    """Files, segments and members of archives; the archives of two are gone, and one is a folder."""
+    data_dir, _ = make_data_dir(tmp_path, num_utterances=20)
+    data = DataDir.read(data_dir)
+    keys = sorted(data.wav)
+    sound = 0.1 * np.random.default_rng(0).standard_normal(48000)
+    soundfile.write(tmp_path / "odd.wav", sound, 191_999)
+    soundfile.write(tmp_path / "impossible.wav", sound, 999_983)
+    soundfile.write(tmp_path / "promises.flac", sound, RATE)
+    content = bytearray((tmp_path / "promises.flac").read_bytes())
+    content[21] |= 0x0F
+    (tmp_path / "promises.flac").write_bytes(content)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "promises.flac", "promises.flac")
+    (member,) = list_tar(tmp_path / "a.tar")
+    (tmp_path / "folder.wav").mkdir()
+    os.mkfifo(tmp_path / "pipe.wav")
+    wav = {
+        str(tmp_path / "odd.wav"): "191999 to 16000",
+        str(tmp_path / "impossible.wav"): "999983 Hz, expected 1000 to 768000",
+        str(tmp_path / "promises.flac"): "samples can be decoded",
+        member.locator: "samples can be decoded",
+        f"segment:0.5:1.0:{tmp_path / 'promises.flac'}": "samples can be decoded",
+        f"segment:0.5:1.0:{member.locator}": "samples can be decoded",
+        str(tmp_path / "folder.wav"): "is a folder",
+        str(tmp_path / "pipe.wav"): "is a pipe",
+        f"zip:0:10:0:00000000:{tmp_path / 'gone.zip'}!/x": "no such archive",
+        f"lmdb:{tmp_path / 'gone.lmdb'}!/x": "not an LMDB",
+    }
+    lines = dict(zip(keys, wav, strict=False))
+    scp = "".join(f"{key} {lines.get(key, data.wav[key])}\n" for key in keys)
+    (data_dir / "wav.scp").write_text(scp)
+    (data_dir / "utt2dur").unlink()
+    pack_data_dir(data_dir, max_bad_fraction=0.5)
+    rows = [line.split("\t") for line in (data_dir / "bad_audio.tsv").read_text().splitlines()[1:]]
+    assert {path for _, path, _ in rows} == set(wav)
+    for _, path, reason in rows:
+        assert wav[path] in reason
+    assert len(ShardReader(data_dir / "shard.list")) == 10

@@ -156,3 +156,37 @@ def test_no_entry_of_a_shard_list_is_run_or_fetched(tmp_path, entry):
     with pytest.raises(RecipeError, match=r"shard\.list"):
         ShardReader(tmp_path / "shard.list")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("codec", ["wav", "flac"])
+def test_a_tar_that_vanishes_or_cannot_be_read_is_named(tmp_path, monkeypatch, codec, make_data_dir):
+    data_dir, _ = make_data_dir(tmp_path)
+    pack_data_dir(data_dir, codec=codec)
+    reader = ShardReader(data_dir / "shard.list")
+    reader.read(0)
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "preadv", fail)
+        with pytest.raises(RecipeError, match=r"shards_000000\.tar: recording .*Input/output error.*pack again"):
+            reader.read(0)
+    reader.close()
+    (data_dir / "shards" / "shards_000000.tar").unlink()
+    with pytest.raises(RecipeError, match=r"shards_000000\.tar: cannot be opened \(No such file.*pack again"):
+        reader.read(0)
+
+
+@pytest.mark.parametrize("failure", [ValueError("array is too big"), MemoryError(), RuntimeError("seek")])
+def test_whatever_a_decoder_raises_names_the_recording(tmp_path, monkeypatch, make_data_dir, failure):
+    data_dir, _ = make_data_dir(tmp_path)
+    pack_data_dir(data_dir, codec="flac")
+    reader = ShardReader(data_dir / "shard.list")
+
+    def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setattr("soundfile.SoundFile.read", fail)
+    with pytest.raises(RecipeError, match=r"shards_000000\.tar: recording spk\d-utt"):
+        reader.read(0)

@@ -248,3 +248,12 @@ def test_recordings_of_which_a_chunk_takes_all_the_decoding_are_counted(tmp_path
     caplog.clear()
     ShardReader(write_list(tmp_path / "fast", {name: members[name] for name in ("a.spk", "a.wav")}))
     assert "neither" not in caplog.text
+
+
+def test_a_flac_whose_header_promises_what_no_bytes_hold_is_refused(tmp_path):
+    """2^36 samples went into the index, and the first reader of the recording ran out of memory."""
+    content = bytearray(encoded(wave(), "flac"))
+    content[21] |= 0x0F
+    content[22:26] = bytes(4 * [0xFF])
+    with pytest.raises(RecipeError, match=r"tar: a\.flac cannot be used: 4321 of 68719476735 samples can be decoded"):
+        ShardReader(write_list(tmp_path, {"a.spk": b"s", "a.flac": bytes(content)}))

@@ -6,18 +6,22 @@ A file is never asked to open another one, or an address, as a playlist does.
 import contextlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wespeaker_qm.audio.chains import MP3_START, at_one_rate, ogg_starts
+from wespeaker_qm.audio.chains import MP3_START, ogg_starts
 from wespeaker_qm.audio.source import (
+    BLOCK_SAMPLES,
     SLACK_S,
     UNKNOWN_BYTES,
     AudioError,
+    Block,
     PartlyDecodedError,
+    RefusedError,
     Source,
     content_of,
     mono,
@@ -36,8 +40,8 @@ _TIMED_CONTAINERS = frozenset(
 )
 
 
-def read_ffmpeg(source: Source, name: str, refusal: Exception) -> tuple[np.ndarray, int, int]:
-    """Mono samples (S,) float32, sample rate and channels of the first audio stream, decoded by FFmpeg through PyAV.
+def ffmpeg_blocks(source: Source, name: str, refusal: RefusedError) -> Iterator[Block]:
+    """Mono samples of the first audio stream, decoded by FFmpeg through PyAV, a block at a time.
 
     Args:
         source: as of :func:`wespeaker_qm.audio.io.read_audio`.
@@ -46,63 +50,78 @@ def read_ffmpeg(source: Source, name: str, refusal: Exception) -> tuple[np.ndarr
 
     Raises:
         PartlyDecodedError: it is not; or less than the container says.
-        AudioError: cannot be decoded.
+        AudioError: cannot be decoded, whatever FFmpeg or PyAV raises.
     """
-    import av
-
-    parts: list[tuple[int, np.ndarray]] = []
-    num_channels = longest_frame = 0
-    is_ogg = False
+    progress = _Progress(refusal.duration_s)
     failure: Exception | None = None
-    declared_s = getattr(refusal, "duration_s", None)
-    is_counted_mp3 = declared_s is not None and MP3_START.search(content_of(source)) is not None
-    soundfile_says = getattr(refusal, "error_string", refusal)  # without the address of an object in memory
-    slack_s = SLACK_S
     try:
-        with _open_av(source) as container:
-            if not container.streams.audio:
-                raise AudioError(f"{name}: holds no audio stream")
-            stream = container.streams.audio[0]
-            if stream.codec_context is None:
-                raise AudioError(
-                    f"{name}: cannot be decoded as audio (soundfile: {soundfile_says}; PyAV: no decoder for its audio)"
-                )
-            codec = stream.codec_context.codec
-            is_ogg = container.format.name == "ogg"
-            delay_frames = _CODEC_DELAY_FRAMES
-            is_mp3_in_wav = container.format.name == "wav" and codec.name == "mp3float"
-            if declared_s is None or is_mp3_in_wav:  # libsndfile only estimates the duration of MP3 in WAV
-                declared_s = _duration_s(container)
-            elif is_counted_mp3 or not codec.name.startswith("mp"):  # that of MPEG audio without a count is estimated
-                delay_frames = 1
-            if container.format.name == "caf" and codec.lossless:
-                # Else FFmpeg shortens the last packet, which is short already, once more.
-                stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
-            try:
-                for rate, samples in _frames(container):
-                    parts.append((rate, mono(samples)))
-                    num_channels = max(num_channels, samples.shape[1])
-                    longest_frame = max(longest_frame, len(samples))
-            except av.FFmpegError as error:
-                failure = error
-            if parts and not (codec.lossless or _WITHOUT_DELAY.match(codec.name)):
-                slack_s = max(slack_s, delay_frames * longest_frame / parts[0][0])
-    except av.FFmpegError as error:
+        yield from _decoded(source, name, refusal, progress)
+    except AudioError:
+        raise
+    except Exception as error:
         failure = error
-    if is_ogg and len(ogg_starts(content_of(source), name)) > 1:
-        declared_s = None  # FFmpeg gives the duration of the last of several streams
-    reason = f"soundfile: {soundfile_says}; PyAV: {failure or 'no error'}"
-    found_s = sum(len(part) / rate for rate, part in parts)
-    if declared_s is not None and parts and found_s < declared_s - slack_s:
-        found, declared = round(found_s * parts[0][0]), round(declared_s * parts[0][0])
+    reason = f"soundfile: {refusal}; PyAV: {_described(failure)}"
+    declared_s, found_s = progress.declared_s, progress.found_s
+    if declared_s is not None and found_s and found_s < declared_s - progress.slack_s:
+        found, declared = round(found_s * progress.sample_rate), round(declared_s * progress.sample_rate)
         raise PartlyDecodedError(
             f"{name}: {found} of {declared} samples can be decoded: truncated or damaged ({reason})"
         )
-    if failure is not None and (declared_s is None or not parts):
+    if failure is not None and (declared_s is None or not found_s):
         raise AudioError(f"{name}: cannot be decoded as audio ({reason})") from failure
-    if not parts:
-        raise AudioError(f"{name}: no samples, expected at least one")
-    return *at_one_rate(parts), num_channels
+
+
+@dataclass
+class _Progress:
+    """What was found while decoding: of how much the container speaks, how much came, how far both may be apart."""
+
+    declared_s: float | None
+    found_s: float = 0.0
+    sample_rate: int = 0
+    slack_s: float = SLACK_S
+
+
+def _decoded(source: Source, name: str, refusal: RefusedError, progress: _Progress) -> Iterator[Block]:
+    """Decode, and write down how it goes; any exception ends it, and what came before it counts."""
+    import av
+
+    is_counted_mp3 = progress.declared_s is not None and MP3_START.search(content_of(source)) is not None
+    with _open_av(source) as container:
+        if not container.streams.audio:
+            raise AudioError(f"{name}: holds no audio stream")
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise AudioError(
+                f"{name}: cannot be decoded as audio (soundfile: {refusal}; PyAV: no decoder for its audio)"
+            )
+        codec = stream.codec_context.codec
+        delay_frames = _CODEC_DELAY_FRAMES
+        is_mp3_in_wav = container.format.name == "wav" and codec.name == "mp3float"
+        if progress.declared_s is None or is_mp3_in_wav:  # libsndfile only estimates the duration of MP3 in WAV
+            progress.declared_s = _duration_s(container)
+        elif is_counted_mp3 or not codec.name.startswith("mp"):  # that of MPEG audio without a count is estimated
+            delay_frames = 1
+        if container.format.name == "ogg" and len(ogg_starts(content_of(source), name)) > 1:
+            progress.declared_s = None  # FFmpeg gives the duration of the last of several streams
+        if container.format.name == "caf" and codec.lossless:
+            # Else FFmpeg shortens the last packet, which is short already, once more.
+            stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
+        has_delay = not (codec.lossless or _WITHOUT_DELAY.match(codec.name))
+        for block, longest_frame in _blocks(container):
+            progress.sample_rate = progress.sample_rate or block.sample_rate
+            progress.found_s += len(block.samples) / block.sample_rate
+            if has_delay:
+                progress.slack_s = max(progress.slack_s, delay_frames * longest_frame / progress.sample_rate)
+            yield block
+
+
+def _described(failure: Exception | None) -> str:
+    """What FFmpeg and the system say speaks for itself; anything else that is raised needs its name."""
+    import av
+
+    if failure is None:
+        return "no error"
+    return str(failure) if isinstance(failure, av.FFmpegError | OSError) else f"{type(failure).__name__}: {failure}"
 
 
 @contextlib.contextmanager
@@ -139,6 +158,30 @@ def _duration_s(container: "av.container.InputContainer") -> float | None:
     if container.duration is not None and len(container.streams) == 1:
         return container.duration / av.time_base
     return None
+
+
+def _blocks(container: "av.container.InputContainer") -> Iterator[tuple[Block, int]]:
+    """Blocks of frames of one kind, each with the number of samples in its longest frame.
+
+    What was decoded before an error comes first, then the error.
+    """
+    parts: list[np.ndarray] = []
+    kind, num_samples = (0, 0), 0
+    failure: Exception | None = None
+    try:
+        for sample_rate, samples in _frames(container):
+            if parts and (kind != (sample_rate, samples.shape[1]) or num_samples >= BLOCK_SAMPLES):
+                yield Block(*kind, np.concatenate(parts)), max(map(len, parts))
+                parts, num_samples = [], 0
+            kind = (sample_rate, samples.shape[1])
+            num_samples += samples.size
+            parts.append(mono(samples))
+    except Exception as error:
+        failure = error
+    if parts:
+        yield Block(*kind, np.concatenate(parts)), max(map(len, parts))
+    if failure is not None:
+        raise failure
 
 
 def _frames(container: "av.container.InputContainer") -> Iterator[tuple[int, np.ndarray]]:

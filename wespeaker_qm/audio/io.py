@@ -8,33 +8,135 @@ refused (:class:`~wespeaker_qm.audio.source.PartlyDecodedError`). Files that wer
 length and are read to their end.
 """
 
+import contextlib
 import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-import soundfile
 
-from wespeaker_qm.audio.ffmpeg import read_ffmpeg
-from wespeaker_qm.audio.libsndfile import read_soundfile, soundfile_info
+from wespeaker_qm.audio.chains import at_one_rate
+from wespeaker_qm.audio.ffmpeg import ffmpeg_blocks
+from wespeaker_qm.audio.libsndfile import soundfile_blocks, soundfile_info
 from wespeaker_qm.audio.resample import resample_audio
-from wespeaker_qm.audio.source import AudioError, AudioInfo, RawFormat, ShortError, Source, check_source
+from wespeaker_qm.audio.source import (
+    AudioError,
+    AudioInfo,
+    AudioStream,
+    Block,
+    RawFormat,
+    RefusedError,
+    Source,
+    check_format,
+    check_source,
+)
 from wespeaker_qm.utils.files import atomic_path
+
+Result = TypeVar("Result")
+
+
+def stream_audio(
+    source: Source,
+    take: Callable[[AudioStream], Result],
+    *,
+    start: int = 0,
+    num_samples: int | None = None,
+    raw_format: RawFormat | None = None,
+) -> Result:
+    """What ``take`` makes of a recording that it gets in blocks, so that a long one needs no more memory than a short.
+
+    soundfile decodes WAV, FLAC, Ogg, Opus and MP3; whatever it refuses or does not decode to the end (M4A, MP4, AAC,
+    ...) goes to PyAV, and ``take`` is called again, from the beginning. Where the rate changes within a file (joined
+    recordings), all of it is brought to the rate that most of it has, in one block.
+
+    Args:
+        source: path, or a binary file object positioned at the start.
+        take: must use up the blocks: their end may be that something is missing.
+        start: first sample wanted. With ``num_samples`` only that part of a WAV or FLAC is decoded; lossy formats are
+            decoded from their beginning, because a decoder that starts in the middle gives other samples.
+        num_samples: number of samples wanted, default all; fewer come where the file ends earlier.
+        raw_format: sample rate and encoding of a headerless file, which cannot be detected.
+
+    Raises:
+        PartlyDecodedError: the file is truncated or damaged.
+        AudioError: missing, empty, unreadable, without samples, of an impossible sample rate or number of channels, or
+            too long for the memory; whatever a decoder raises ends as this.
+    """
+    name = check_source(source)
+    try:
+        try:
+            return _deliver(name, soundfile_blocks(source, start, num_samples, raw_format), take, start)
+        except RefusedError as refusal:
+            if raw_format is not None:
+                raise AudioError(f"{name}: cannot be read as headerless {raw_format.encoding} ({refusal})") from refusal
+            try:
+                return _deliver(name, _part(ffmpeg_blocks(source, name, refusal), start, num_samples), take, start)
+            except _RateChangeError:
+                blocks = list(ffmpeg_blocks(source, name, refusal))
+                with _named(source):
+                    waveform, sample_rate = at_one_rate([(block.sample_rate, block.samples) for block in blocks])
+                joined = Block(sample_rate, blocks[0].num_channels, waveform)
+                return _deliver(name, _part(iter([joined]), start, num_samples), take, start)
+    except MemoryError as error:
+        raise AudioError(f"{name}: too long for the memory of this machine; cut it into parts") from error
+
+
+@contextlib.contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Errors of resampling get the name of the file."""
+    try:
+        yield
+    except AudioError as error:
+        raise AudioError(f"{check_source(source)}: {error}") from error
+
+
+class _RateChangeError(Exception):
+    """The sample rate changes within a recording."""
+
+
+def _deliver(name: str, blocks: Iterator[Block], take: Callable[[AudioStream], Result], start: int) -> Result:
+    with contextlib.closing(blocks):  # type: ignore[type-var]
+        first = next((block for block in blocks if len(block.samples)), None)
+        if first is None:
+            raise AudioError(f"{name}: no samples, expected at least one (from sample {start} on)")
+        check_format(name, first.sample_rate, first.num_channels)
+        return take(AudioStream(first.sample_rate, first.num_channels, _samples(first, blocks)))
+
+
+def _samples(first: Block, rest: Iterator[Block]) -> Iterator[np.ndarray]:
+    """The samples of blocks of one rate.
+
+    Raises:
+        _RateChangeError: they have several.
+    """
+    yield first.samples
+    for block in rest:
+        if block.sample_rate != first.sample_rate:
+            raise _RateChangeError
+        yield block.samples
+
+
+def _part(blocks: Iterator[Block], start: int, num_samples: int | None) -> Iterator[Block]:
+    """Samples ``start`` to ``start + num_samples``; the rest is decoded, too, since its end may be missing."""
+    at = 0
+    for block in blocks:
+        first, last = max(start - at, 0), None if num_samples is None else max(start + num_samples - at, 0)
+        at += len(block.samples)
+        yield block._replace(samples=block.samples[first:last])
 
 
 def read_audio(
     source: Source, *, start: int = 0, num_samples: int | None = None, raw_format: RawFormat | None = None
 ) -> tuple[np.ndarray, int]:
-    """Read audio as mono; several channels are averaged.
+    """Read audio as mono, by :func:`stream_audio`; several channels are averaged.
 
-    soundfile decodes WAV, FLAC, Ogg, Opus and MP3; whatever it refuses or does not decode to the end (M4A, MP4, AAC,
-    ...) goes to PyAV. Samples beyond full scale (lossy decoders overshoot, float files hold anything) are scaled to a
-    peak of 1, never clipped. Where rate or channels change within a file (joined recordings), all of it is brought to
-    the rate that most of it has.
+    Samples beyond full scale (lossy decoders overshoot, float files hold anything) are scaled to a peak of 1, never
+    clipped.
 
     Args:
         source: path, or a binary file object positioned at the start.
-        start: first sample wanted. With ``num_samples`` only that part of a WAV or FLAC is decoded; lossy formats are
-            decoded from their beginning, because a decoder that starts in the middle gives other samples.
+        start: first sample wanted.
         num_samples: number of samples wanted, default all; fewer come back where the file ends earlier.
         raw_format: sample rate and encoding of a headerless file, which cannot be detected.
 
@@ -43,28 +145,34 @@ def read_audio(
 
     Raises:
         PartlyDecodedError: the file is truncated or damaged.
-        AudioError: missing, empty, unreadable or non-finite samples.
+        AudioError: as :func:`stream_audio`, or non-finite samples.
     """
-    name = check_source(source)
-    try:
-        waveform, sample_rate = read_soundfile(source, start, num_samples, raw_format)
-    except (soundfile.LibsndfileError, ShortError) as refusal:
-        if raw_format is not None:
-            raise AudioError(f"{name}: cannot be read as headerless {raw_format.encoding} ({refusal})") from refusal
-        waveform, sample_rate, _ = read_ffmpeg(source, name, refusal)
-        waveform = waveform[start : None if num_samples is None else start + num_samples]
-    if len(waveform) == 0:
-        raise AudioError(f"{name}: no samples, expected at least one (from sample {start} on)")
+    waveform, sample_rate = stream_audio(source, _whole, start=start, num_samples=num_samples, raw_format=raw_format)
     peak = float(np.abs(waveform).max())
-    if not np.isfinite(peak):
-        raise AudioError(f"{name}: has samples that are infinite or not a number; write the file again")
+    check_finite(source, peak)
     return (waveform / np.float32(peak) if peak > 1 else waveform), sample_rate
+
+
+def _whole(stream: AudioStream) -> tuple[np.ndarray, int]:
+    blocks = list(stream.blocks)
+    return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), stream.sample_rate
+
+
+def check_finite(source: Source, peak: float) -> None:
+    """Refuse a recording whose largest magnitude is no number.
+
+    Raises:
+        AudioError: so it is.
+    """
+    if not np.isfinite(peak):
+        raise AudioError(f"{check_source(source)}: has samples that are infinite or not a number; write the file again")
 
 
 def read_audio_at(source: Source, sample_rate: int, *, raw_format: RawFormat | None = None) -> np.ndarray:
     """Read audio as by :func:`read_audio` and resample it: waveform (S,), float32 in [-1, 1], at ``sample_rate`` Hz."""
     waveform, original_rate = read_audio(source, raw_format=raw_format)
-    return resample_audio(waveform, original_rate, sample_rate)
+    with _named(source):
+        return resample_audio(waveform, original_rate, sample_rate)
 
 
 def audio_info(source: Source, *, raw_format: RawFormat | None = None) -> AudioInfo:
@@ -77,12 +185,17 @@ def audio_info(source: Source, *, raw_format: RawFormat | None = None) -> AudioI
     """
     name = check_source(source)
     try:
-        return soundfile_info(source, raw_format)
-    except (soundfile.LibsndfileError, ShortError) as refusal:
-        if raw_format is not None:
-            raise AudioError(f"{name}: cannot be read as headerless {raw_format.encoding} ({refusal})") from refusal
-        waveform, sample_rate, num_channels = read_ffmpeg(source, name, refusal)
-        return AudioInfo(len(waveform), sample_rate, num_channels)
+        info = soundfile_info(source, raw_format)
+    except RefusedError:
+        if not isinstance(source, Path | str):
+            source.seek(0)
+        return stream_audio(source, _count, raw_format=raw_format)
+    check_format(name, info.sample_rate, info.num_channels)
+    return info
+
+
+def _count(stream: AudioStream) -> AudioInfo:
+    return AudioInfo(sum(map(len, stream.blocks)), stream.sample_rate, stream.num_channels)
 
 
 def write_wav(path: Path | str, waveform: np.ndarray, sample_rate: int) -> None:

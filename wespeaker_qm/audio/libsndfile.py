@@ -1,7 +1,9 @@
-"""Decoding by libsndfile: WAV, FLAC, Ogg, Opus and MP3, with a check that nothing is missing."""
+"""Decoding by libsndfile: WAV, FLAC, Ogg, Opus and MP3, in blocks, with a check that nothing is missing."""
 
+import contextlib
 import io
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,15 +11,19 @@ import soundfile
 
 from wespeaker_qm.audio.chains import at_one_rate, mp3_starts, ogg_starts
 from wespeaker_qm.audio.source import (
+    BLOCK_SAMPLES,
     SLACK_S,
     UNKNOWN_BYTES,
     AudioInfo,
+    Block,
+    PartlyDecodedError,
     RawFormat,
-    ShortError,
+    RefusedError,
     Source,
     check_source,
     content_of,
     mono,
+    size_of,
 )
 
 # What libsndfile logs of files whose data end before their header says so, of blocks, and of RF64, AIFF and CAF.
@@ -29,13 +35,41 @@ _FRAMES_LOGGED = re.compile(
 UNKNOWN_FRAMES = 2**63 - 1
 """What libsndfile gives as the length of a FLAC that does not know its own."""
 _LOSSY_FORMATS = ("OGG", "MP3")
+# No codec says less: FLAC takes 14 bytes for 65,535 samples of silence, Opus 2 for 5,760.
+_MOST_SAMPLES_A_BYTE = 2**13
 _NIST_LENGTH = re.compile(rb"^sample_count -i (\d+)$", re.MULTILINE)
 
 
-def read_soundfile(
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # it has no annotations
+    """Reads on from where it stopped; soundfile moves there after each read, and MP3 then gives other samples."""
+
+    def seekable(self) -> bool:
+        """Said to be false, so that nothing moves."""
+        return False
+
+    @property
+    def seeks_exactly(self) -> bool:
+        """Whether decoding may begin in the middle."""
+        return super().seekable() and self.format not in _LOSSY_FORMATS
+
+
+@contextlib.contextmanager
+def _refusals(duration_s: float | None = None) -> Iterator[None]:
+    """Whatever a decoder raises (libsndfile's errors, numpy's, the system's) is its refusal of a file."""
+    try:
+        yield
+    except (RefusedError, PartlyDecodedError):
+        raise
+    except soundfile.LibsndfileError as error:
+        raise RefusedError(error.error_string, duration_s) from error
+    except Exception as error:
+        raise RefusedError(f"{type(error).__name__}: {error}", duration_s) from error
+
+
+def soundfile_blocks(
     source: Source, start: int, num_samples: int | None, raw_format: RawFormat | None
-) -> tuple[np.ndarray, int]:
-    """Mono samples (S,) float32 and the sample rate.
+) -> Iterator[Block]:
+    """Mono samples, a block at a time, so that the length of a recording, or what its header says, takes no memory.
 
     Args:
         source: path, or a binary file object.
@@ -44,60 +78,69 @@ def read_soundfile(
         raw_format: of a headerless file.
 
     Raises:
-        soundfile.LibsndfileError: not decoded at all.
-        ShortError: not all of it.
+        RefusedError: not decoded, or not all of it.
+        PartlyDecodedError: a page of Ogg is damaged.
     """
-    with soundfile.SoundFile(source, **_raw_arguments(raw_format)) as file:
-        _check_declared(file)
-        stop = file.frames if num_samples is None else min(start + num_samples, file.frames)
-        seeks_exactly = file.seekable() and file.format not in _LOSSY_FORMATS
-        first = min(start, stop) if seeks_exactly else 0
-        if first:
-            file.seek(first)
-        try:
-            samples = file.read(stop - first, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise ShortError(error.error_string, file.frames / file.samplerate) from error
-        waveform = mono(samples)
-        _check_length(first + len(waveform), stop, file.frames, file.samplerate)
-        waveform = waveform[min(start, stop) - first :]
-        sample_rate, num_frames, file_format = file.samplerate, file.frames, file.format
-    if file_format == "NIST":
-        length = _NIST_LENGTH.search(content_of(source)[:1024])
-        declared = int(length[1]) if length else 0
-        _check_length(num_frames, declared, declared, sample_rate)
-    links = _links(source, file_format)
-    if len(links) > 1:
-        waveform, sample_rate = _read_links(links)
-        waveform = waveform[start : None if num_samples is None else start + num_samples]
-    return waveform, sample_rate
+    with _refusals():
+        num_bytes = size_of(source)
+        file = _Sequential(source, **_raw_arguments(raw_format))
+    with file:
+        with _refusals():
+            _check_declared(file, num_bytes)
+            links = _links(source, file.format)
+            joined = _read_links(links) if links else None
+        if joined is not None:
+            waveform, rate = joined
+            yield Block(rate, file.channels, waveform[start : None if num_samples is None else start + num_samples])
+            return
+        declared_s = file.frames / file.samplerate
+        with _refusals(declared_s):
+            _check_nist(source, file)
+            stop = file.frames if num_samples is None else min(start + num_samples, file.frames)
+            at = min(start, stop) if file.seeks_exactly else 0
+            if at:
+                file.seek(at)
+        frames_at_a_time = max(BLOCK_SAMPLES // file.channels, 1)
+        while at < stop:
+            with _refusals(declared_s):
+                samples = file.read(min(frames_at_a_time, stop - at), "float32", always_2d=True)
+                if len(samples) == 0:
+                    break
+                waveform = mono(samples)[max(start - at, 0) :]
+            at += len(samples)
+            yield Block(file.samplerate, file.channels, waveform)
+        _check_length(at, stop, file.frames, file.samplerate)
 
 
 def soundfile_info(source: Source, raw_format: RawFormat | None) -> AudioInfo:
     """Length, sample rate and channels from the header; joined files are decoded, and the channels are the first's.
 
     Raises:
-        soundfile.LibsndfileError: of no known format.
-        ShortError: not all of it is there, so far as the header tells.
+        RefusedError: of no known format, or not all of it is there, so far as the header tells.
+        PartlyDecodedError: a page of Ogg is damaged.
     """
-    with soundfile.SoundFile(source, **_raw_arguments(raw_format)) as file:
-        _check_declared(file)
-        info, file_format = AudioInfo(file.frames, file.samplerate, file.channels), file.format
-    links = _links(source, file_format)
-    if len(links) > 1:
-        waveform, sample_rate = _read_links(links)
-        info = info._replace(num_samples=len(waveform), sample_rate=sample_rate)
+    with _refusals():
+        num_bytes = size_of(source)
+    with _refusals(), soundfile.SoundFile(source, **_raw_arguments(raw_format)) as file:
+        _check_declared(file, num_bytes)
+        info = AudioInfo(file.frames, file.samplerate, file.channels)
+        links = _links(source, file.format)
+        if links:
+            waveform, sample_rate = _read_links(links)
+            info = info._replace(num_samples=len(waveform), sample_rate=sample_rate)
     return info
 
 
-def _check_declared(file: soundfile.SoundFile) -> None:
+def _check_declared(file: soundfile.SoundFile, num_bytes: int) -> None:
     """Compare the length of a file's data with what its header says, where libsndfile cuts the one to the other.
 
     Raises:
-        ShortError: the data are shorter, or the header says no length and soundfile cannot read without.
+        RefusedError: the data are shorter, or the header says no length and soundfile cannot read without.
     """
     if file.frames in (0, UNKNOWN_FRAMES):
-        raise ShortError("no length in its header")
+        raise RefusedError("no length in its header")
+    if file.frames > _MOST_SAMPLES_A_BYTE * num_bytes:
+        raise RefusedError(f"{file.frames} samples cannot be in {num_bytes} bytes", file.frames / file.samplerate)
     log = file.extra_info
     frames, size, blocks = (pattern.search(log) for pattern in (_FRAMES_LOGGED, _BYTES_LOGGED, _BLOCKS_LOGGED))
     declared = 0
@@ -115,14 +158,26 @@ def _check_length(found: int, expected: int, declared: int, sample_rate: int) ->
     """Raise where less was found than expected, of a file that has ``declared`` samples by its own account.
 
     Raises:
-        ShortError: so it is.
+        RefusedError: so it is.
     """
     if expected - found > SLACK_S * sample_rate:
-        raise ShortError(f"{found} of {declared} samples", declared / sample_rate)
+        raise RefusedError(f"{found} of {declared} samples", declared / sample_rate)
+
+
+def _check_nist(source: Source, file: soundfile.SoundFile) -> None:
+    """Compare the length of a NIST SPHERE file, of which libsndfile logs nothing.
+
+    Raises:
+        RefusedError: the data are shorter than its header says.
+    """
+    if file.format == "NIST":
+        length = _NIST_LENGTH.search(content_of(source)[:1024])
+        declared = int(length[1]) if length else 0
+        _check_length(file.frames, declared, declared, file.samplerate)
 
 
 def _links(source: Source, file_format: str) -> list[bytes]:
-    """The recordings that follow each other in a file, of which libsndfile reads the first; empty for most formats.
+    """The recordings that follow each other in a file, of which libsndfile reads the first; empty where it is alone.
 
     Raises:
         PartlyDecodedError: as :func:`ogg_starts`.
@@ -131,6 +186,8 @@ def _links(source: Source, file_format: str) -> list[bytes]:
         return []
     content = content_of(source)
     starts = ogg_starts(content, check_source(source)) if file_format == "OGG" else mp3_starts(content)
+    if len(starts) == 1:
+        return []
     return [content[start:stop] for start, stop in zip(starts, [*starts[1:], None], strict=True)]
 
 
@@ -140,15 +197,22 @@ def _read_links(links: list[bytes]) -> tuple[np.ndarray, int]:
     Digital silence at the end is left out, because it is padding (klettres-data has two seconds of it, in stereo).
 
     Raises:
-        ShortError: one of them is not all there.
+        RefusedError: one of them is not all there.
     """
     try:
-        parts = [read_soundfile(io.BytesIO(link), 0, None, None)[::-1] for link in links]
-    except ShortError as error:
-        raise ShortError(str(error), sum(soundfile.info(io.BytesIO(link)).duration for link in links)) from error
+        parts = [_read_link(link) for link in links]
+    except RefusedError as error:
+        raise RefusedError(str(error), sum(soundfile.info(io.BytesIO(link)).duration for link in links)) from error
     while len(parts) > 1 and not parts[-1][1].any():
         parts.pop()
     return at_one_rate(parts)
+
+
+def _read_link(link: bytes) -> tuple[int, np.ndarray]:
+    blocks = list(soundfile_blocks(io.BytesIO(link), 0, None, None))
+    if not blocks:
+        raise RefusedError("no samples in one of several recordings")
+    return blocks[0].sample_rate, np.concatenate([block.samples for block in blocks])
 
 
 def _raw_arguments(raw_format: RawFormat | None) -> dict[str, Any]:

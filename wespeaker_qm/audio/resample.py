@@ -6,6 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from wespeaker_qm.audio.source import AudioError
+
+MAX_TERM = 50_000
+"""Largest term of the ratio of two rates: the filter has 192 times as many taps, and takes 400 MB to design."""
+
 
 def resample_audio(waveform: np.ndarray, orig_sr: int, new_sr: int) -> np.ndarray:
     """Change the sample rate by polyphase filtering, offline quality: 90 dB stop band, flat to 94 % of Nyquist.
@@ -17,17 +22,35 @@ def resample_audio(waveform: np.ndarray, orig_sr: int, new_sr: int) -> np.ndarra
 
     Returns:
         (ceil(S * new_sr / orig_sr),) float32, in time with the input (no delay), clipped to [-1, 1].
+
+    Raises:
+        AudioError: as :func:`check_ratio`.
     """
     if orig_sr == new_sr:
         return waveform.astype(np.float32, copy=False)
     from scipy.signal import resample_poly
 
+    check_ratio(orig_sr, new_sr)
     divisor = gcd(orig_sr, new_sr)
     up, down = new_sr // divisor, orig_sr // divisor
     lowpass: Any = _resampling_filter(max(up, down))  # scipy's stubs know no array here
     resampled: np.ndarray = resample_poly(waveform.astype(np.float32), up, down, window=lowpass)
     clipped: np.ndarray = np.clip(resampled, -1.0, 1.0).astype(np.float32)
     return clipped
+
+
+def check_ratio(orig_sr: int, new_sr: int) -> None:
+    """Refuse rates that :func:`resample_audio` would need gigabytes for; none in use has such a ratio to another.
+
+    Raises:
+        AudioError: so they are; the message is the reason alone.
+    """
+    divisor = gcd(orig_sr, new_sr)
+    if max(orig_sr, new_sr) // divisor > MAX_TERM:
+        raise AudioError(
+            f"sample rate {orig_sr} Hz, which is to {new_sr} Hz as {orig_sr // divisor} to {new_sr // divisor}, "
+            f"expected a ratio of numbers up to {MAX_TERM}; mend its header, or convert it to a usual rate"
+        )
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,5 +1,8 @@
 """What audio is read from: sources, what is known of them, and what is wrong with them."""
 
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -15,6 +18,13 @@ SLACK_S = 0.01
 UNKNOWN_BYTES = 2**31 - 2**13
 """Programs that write a WAV to a pipe put one of several numbers from here on in the place of the length, or 0."""
 
+BLOCK_SAMPLES = 2**19
+"""Samples, of all channels together, that are decoded at a time, whatever the length of the recording."""
+RATES_HZ = (1_000, 768_000)
+"""Lowest and highest sample rate that can be that of a voice; beyond them lie headers that are wrong."""
+MAX_CHANNELS = 64
+"""As many as FFmpeg's resampler takes."""
+
 
 class AudioInfo(NamedTuple):
     """Facts of an audio file, before averaging channels."""
@@ -22,6 +32,22 @@ class AudioInfo(NamedTuple):
     num_samples: int
     sample_rate: int
     num_channels: int
+
+
+class Block(NamedTuple):
+    """Some of the samples of a recording: their rate in Hz, the channels they were averaged of, mono float32 (S,)."""
+
+    sample_rate: int
+    num_channels: int
+    samples: np.ndarray
+
+
+class AudioStream(NamedTuple):
+    """A recording as it is decoded: ``blocks`` yields its mono samples, float32, of any level, in their order."""
+
+    sample_rate: int
+    num_channels: int
+    blocks: Iterator[np.ndarray]
 
 
 class RawFormat(NamedTuple):
@@ -44,7 +70,7 @@ class PartlyDecodedError(AudioError):
     """Fewer samples can be decoded than the file says it has."""
 
 
-class ShortError(Exception):
+class RefusedError(Exception):
     """What soundfile delivers is not all; ``duration_s`` is that of the whole by the file's own account, if known."""
 
     def __init__(self, reason: str, duration_s: float | None = None) -> None:
@@ -53,26 +79,66 @@ class ShortError(Exception):
 
 
 def check_source(source: Source) -> str:
-    """The source's name for messages; raises for a missing or empty file, whose decoder messages puzzle users."""
+    """The source's name for messages; raises for what is no file or empty, whose decoder messages puzzle users."""
     if not isinstance(source, Path | str):
         return str(getattr(source, "name", "audio in memory"))
-    path = Path(source)
-    if not path.is_file():
-        raise AudioError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path}: the file is empty (0 bytes)")
-    return str(path)
+    try:
+        status = os.stat(source)
+    except (FileNotFoundError, NotADirectoryError):
+        raise AudioError(f"{source}: no such file") from None
+    except (OSError, ValueError) as error:  # a name with a zero byte, or one that is too long
+        raise AudioError(f"{source}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
+        raise AudioError(f"{source}: is {kind}, expected a file")
+    if status.st_size == 0:
+        raise AudioError(f"{source}: the file is empty (0 bytes)")
+    return str(source)
+
+
+def check_format(name: str, sample_rate: int, num_channels: int) -> None:
+    """Refuse what no recording of a voice has, and what would fill the memory when it is averaged or resampled.
+
+    Raises:
+        AudioError: the sample rate lies outside :data:`RATES_HZ`, or there are more than :data:`MAX_CHANNELS` channels.
+    """
+    lowest, highest = RATES_HZ
+    if not lowest <= sample_rate <= highest:
+        raise AudioError(
+            f"{name}: sample rate {sample_rate} Hz, expected {lowest} to {highest}; mend its header, or convert it"
+        )
+    if num_channels > MAX_CHANNELS:
+        raise AudioError(
+            f"{name}: {num_channels} channels, expected at most {MAX_CHANNELS}; mend its header, or write the channels "
+            "into files of their own"
+        )
 
 
 def content_of(source: Source) -> bytes:
-    """All bytes, also of a file object that was read before."""
+    """All bytes, also of a file object that was read before, whose position stays."""
     if isinstance(source, Path | str):
         return Path(source).read_bytes()
+    at = source.tell()
     source.seek(0)
-    return source.read()
+    content = source.read()
+    source.seek(at)
+    return content
+
+
+def size_of(source: Source) -> int:
+    """Number of bytes; the position of a file object stays."""
+    if isinstance(source, Path | str):
+        return os.stat(source).st_size
+    at = source.tell()
+    num_bytes = source.seek(0, os.SEEK_END)
+    source.seek(at)
+    return num_bytes
 
 
 def mono(samples: np.ndarray) -> np.ndarray:
     """The mean (S,) of channels (S, channels), float32."""
-    mean: np.ndarray = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    with np.errstate(all="ignore"):  # what is infinite or not a number is found in the result
+        mean: np.ndarray = samples.mean(axis=1, dtype=np.float32)
     return mean

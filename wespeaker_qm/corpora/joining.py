@@ -5,7 +5,7 @@ make an utterance of natural length. The rules work on durations, so that only t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,8 @@ MIN_CLIP_S = 0.1
 # The rest of a clip that was cut at the maximal length of an utterance is used if it is longer than this.
 MIN_REST_S = 0.3
 FADE_S = 0.005
+NO_SOUND = "no sound above -60 dB of full scale, or shorter than 0.1 s"
+"""Why :func:`sound_pieces` finds nothing."""
 
 
 class Piece(NamedTuple):
@@ -64,18 +66,21 @@ def sound_pieces(clip: int, waveform: np.ndarray, sample_rate: int) -> list[Piec
     return pieces
 
 
-def plan_utterances(pieces: Sequence[Piece], min_s: float, max_s: float) -> list[list[Piece]]:
-    """Join a row of pieces to utterances of ``min_s`` to ``max_s`` seconds, in order.
+def plan_utterances(
+    pieces: Iterable[Piece], min_s: float, max_s: float, *, even_if_short: bool = False
+) -> Iterator[list[Piece]]:
+    """Join a row of pieces to utterances of ``min_s`` to ``max_s`` seconds, in order, each as soon as it is known.
 
     Pieces are joined until there are ``min_s``; one that would go beyond ``max_s`` is cut there, and its rest begins
     the next utterance. What is left at the end is appended to the last utterance where there is room, else dropped.
 
     Args:
-        pieces: of all clips of a session, from :func:`sound_pieces`.
+        pieces: of all clips of a session, from :func:`sound_pieces`; used up no sooner than they are needed.
         min_s: shortest utterance.
         max_s: longest utterance.
+        even_if_short: where all pieces together are shorter than ``min_s``, they are one utterance; else there is none.
     """
-    utterances: list[list[Piece]] = []
+    previous: list[Piece] = []
     current: list[Piece] = []
     length_s = 0.0
     for clip, start_s, end_s in pieces:
@@ -85,11 +90,15 @@ def plan_utterances(pieces: Sequence[Piece], min_s: float, max_s: float) -> list
             current.append(Piece(clip, start_s, start_s + taken_s))
             start_s, length_s, shortest_s = start_s + taken_s, length_s + taken_s, MIN_REST_S
             if length_s >= min_s:
-                utterances.append(current)
-                current, length_s = [], 0.0
-    if utterances and length_s + sum(piece.end_s - piece.start_s for piece in utterances[-1]) <= max_s:
-        utterances[-1] += current
-    return utterances
+                if previous:
+                    yield previous
+                previous, current, length_s = current, [], 0.0
+    if previous and length_s + sum(piece.end_s - piece.start_s for piece in previous) <= max_s:
+        previous += current
+    if previous:
+        yield previous
+    elif current and even_if_short:
+        yield current
 
 
 def choose_evenly(count: int, wanted: int) -> list[int]:

@@ -8,14 +8,17 @@ import itertools
 import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from wespeaker_qm.audio.io import read_audio, read_audio_at, write_wav
-from wespeaker_qm.corpora.joining import join_pieces, plan_utterances, sound_pieces
+from wespeaker_qm.audio.resample import check_ratio
+from wespeaker_qm.audio.source import AudioError
+from wespeaker_qm.corpora.joining import NO_SOUND, Piece, join_pieces, plan_utterances, sound_pieces
+from wespeaker_qm.corpus.bad_audio import BadAudio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.utils.errors import first_few
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.progress import Progress
 
@@ -40,6 +43,7 @@ def build_noise_set(
     num_babble: int = NUM_BABBLE,
     sample_rate: int = 16000,
     seed: int = 42,
+    max_bad_fraction: float = 0.0,
 ) -> DataDir:
     """Write ``noise/`` (a Kaldi directory whose ``utt2spk`` holds the category) and ``wav/noise/`` of the corpus.
 
@@ -47,16 +51,25 @@ def build_noise_set(
         data: e.g. ``data/mini``.
         clips: category (``noise`` or ``music``) -> audio files, in order. Short noises are joined to pieces of 3 to
             20 s and music is cut into pieces of 10 to 15 s: training draws among the pieces, of which none should be
-            much longer or shorter than the others.
+            much longer or shorter than the others. What is shorter in all is one piece, which training repeats; files
+            of which nothing is used are named in a warning.
         train: the training speakers, of whom babble (category ``speech``) is mixed.
         num_babble: number of babble recordings, each of 8 s and 3 to 7 voices.
         sample_rate: in Hz.
         seed: of the babble.
+        max_bad_fraction: largest fraction (0 to 1) of the clips that may be left out because they cannot be read;
+            they are listed in ``bad_noise.tsv``.
+
+    Raises:
+        RecipeError: more of them cannot be read.
     """
     waves: dict[str, str] = {}
     category: dict[str, str] = {}
     duration_s: dict[str, float] = {}
-    pieces = itertools.chain(_clip_pieces(clips, sample_rate), _babble(train, num_babble, sample_rate, seed))
+    pieces = itertools.chain(
+        _clip_pieces(clips, sample_rate, max_bad_fraction, data.bad_noise),
+        _babble(train, num_babble, sample_rate, seed),
+    )
     for key, kind, waveform in pieces:
         path = data.wav / "noise" / kind / f"{key}.wav"
         write_wav(path, waveform, sample_rate)
@@ -89,22 +102,65 @@ def build_rirs(data: DataFolder, num_rooms: int, *, sample_rate: int = 16000, se
     return directory
 
 
-def _clip_pieces(clips: Mapping[str, Sequence[Path]], sample_rate: int) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Key, category and waveform of each piece of noise and music."""
+class _Clips:
+    """Files of one category, each decoded once, and forgotten when no piece needs it any more."""
+
+    def __init__(self, kind: str, paths: Sequence[Path], sample_rate: int) -> None:
+        self.kind, self.paths, self.sample_rate = kind, paths, sample_rate
+        self.bad: list[BadAudio] = []
+        self.unused: dict[int, str] = {}
+        self._held: dict[int, tuple[np.ndarray, int]] = {}
+
+    def pieces(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """Key, category and waveform of each piece."""
+        limits_s = (MIN_MUSIC_S, MAX_MUSIC_S) if self.kind == "music" else (MIN_NOISE_S, MAX_NOISE_S)
+        for index, piece in enumerate(plan_utterances(self._sounds(), *limits_s, even_if_short=True)):
+            waveform = join_pieces(piece, self._held.__getitem__, self.sample_rate)
+            for clip, _, _ in piece:
+                self.unused.pop(clip, None)
+            for clip in [clip for clip in self._held if clip < piece[-1].clip]:
+                del self._held[clip]
+            if len(waveform) < limits_s[0] * self.sample_rate:
+                logger.warning(
+                    "%s: %.1f s of sound in all, expected at least %g s: one short piece, which training repeats",
+                    self.kind,
+                    len(waveform) / self.sample_rate,
+                    limits_s[0],
+                )
+            yield f"{self.kind}-{index:04d}", self.kind, waveform
+        if self.unused:
+            named = [f"{self.paths[clip]}: {reason}" for clip, reason in sorted(self.unused.items())]
+            logger.warning(
+                "%s: nothing of %d of %d files is used:%s", self.kind, len(named), len(self.paths), first_few(named)
+            )
+
+    def _sounds(self) -> Iterator[Piece]:
+        for clip, path in enumerate(Progress(self.paths, desc=self.kind)):
+            try:
+                waveform, original_rate = read_audio(path)
+                check_ratio(original_rate, self.sample_rate)
+            except AudioError as error:
+                self.bad.append(BadAudio(self.kind, str(path), str(error).removeprefix(f"{path}: ")))
+                continue
+            sounds = sound_pieces(clip, waveform, original_rate)
+            if not sounds:
+                self.unused[clip] = NO_SOUND
+                continue
+            self.unused[clip] = "what is left at the end is too short for a piece of its own"
+            self._held[clip] = waveform, original_rate
+            yield from sounds
+
+
+def _clip_pieces(
+    clips: Mapping[str, Sequence[Path]], sample_rate: int, max_bad_fraction: float, list_path: Path
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Key, category and waveform of each piece of noise and music; then bad files are judged."""
+    bad: list[BadAudio] = []
     for kind, paths in sorted(clips.items()):
-        sounds = [
-            piece
-            for clip, path in enumerate(Progress(paths, desc=kind))
-            for piece in sound_pieces(clip, *read_audio(path))
-        ]
-        limits_s = (MIN_MUSIC_S, MAX_MUSIC_S) if kind == "music" else (MIN_NOISE_S, MAX_NOISE_S)
-        for index, pieces in enumerate(plan_utterances(sounds, *limits_s)):
-            waveform = join_pieces(pieces, partial(_read_clip, paths), sample_rate)
-            yield f"{kind}-{index:04d}", kind, waveform
-
-
-def _read_clip(paths: Sequence[Path], index: int) -> tuple[np.ndarray, int]:
-    return read_audio(paths[index])
+        files = _Clips(kind, paths, sample_rate)
+        yield from files.pieces()
+        bad += files.bad
+    refuse_bad_audio(bad, sum(map(len, clips.values())), max_bad_fraction, list_path)
 
 
 def _babble(train: DataDir, count: int, sample_rate: int, seed: int) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -136,8 +136,19 @@ def read_member(locator: str) -> bytes:
     """The content of the archived file that ``locator`` names.
 
     Raises:
-        AudioError: as :func:`open_recording`.
+        AudioError: as :func:`open_recording`; whatever an archive's reader raises ends as this.
     """
+    try:
+        return _read_member(locator)
+    except AudioError:
+        raise
+    except RecipeError as error:
+        raise AudioError(str(error)) from error
+    except Exception as error:
+        raise AudioError(f"cannot be read from its archive ({type(error).__name__}: {error})") from error
+
+
+def _read_member(locator: str) -> bytes:
     match = _LOCATOR.fullmatch(locator)
     if match is None:
         raise AudioError(f"{locator}: not a locator of a zip, tar or LMDB entry; prepare the data again")

@@ -186,7 +186,10 @@ class ShardReader:
         return to_pcm16(waveform)
 
     def _read_span(self, i: int, file: int, first: int, buffer: memoryview) -> None:
-        found = os.preadv(file, [buffer], first) if len(buffer) else 0
+        try:
+            found = os.preadv(file, [buffer], first) if len(buffer) else 0
+        except OSError as error:
+            raise self._broken(i, str(error)) from error
         if found != len(buffer):
             raise self._broken(i, f"{found} bytes at {first}, expected {len(buffer)}")
 
@@ -195,7 +198,7 @@ class ShardReader:
             with soundfile.SoundFile(source) as flac:
                 flac.seek(start)
                 found = len(flac.read(out=pcm))
-        except soundfile.LibsndfileError as error:
+        except Exception as error:  # libsndfile's, and whatever else a damaged stream makes of it
             raise self._broken(i, str(error)) from error
         if found != len(pcm):
             raise self._broken(i, f"{found} samples from {start}, expected {len(pcm)}")
@@ -204,7 +207,14 @@ class ShardReader:
         """Return the descriptor of a tar, opened at its first use; the longest unused is closed beyond a limit."""
         descriptor = self._open_files.get(shard)
         if descriptor is None:
-            descriptor = os.open(self.index.tars[shard], os.O_RDONLY | os.O_CLOEXEC)
+            tar = self.index.tars[shard]
+            try:
+                descriptor = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise RecipeError(
+                    f"{tar}: cannot be opened ({error.strerror}; current directory {Path.cwd()}); start from where it "
+                    "was packed, or pack again (run.sh --stage 2)"
+                ) from error
             self._open_files[shard] = descriptor
             if shard not in self._checked_shards:
                 self._check_members(shard, descriptor)

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import soundfile
 
 from wespeaker_qm.audio.io import read_audio
-from wespeaker_qm.audio.libsndfile import UNKNOWN_FRAMES
-from wespeaker_qm.audio.source import AudioError
+from wespeaker_qm.audio.libsndfile import soundfile_info
+from wespeaker_qm.audio.source import AudioError, RefusedError
 from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.text import BYTE_ORDER_MARK, is_field
 
@@ -125,12 +125,9 @@ def audio_facts(content: bytes) -> AudioFacts:
     if pcm is not None:
         return pcm
     if content.startswith(b"fLaC"):
-        try:
-            info = soundfile.info(io.BytesIO(content))
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"cannot be decoded as FLAC ({error})") from error
-        if info.channels == 1 and info.subtype == "PCM_16" and 0 < info.frames < UNKNOWN_FRAMES:
-            return AudioFacts(Coding.FLAC, 0, info.samplerate, info.frames)
+        flac = _flac_facts(content)
+        if flac is not None:
+            return flac
     waveform, sample_rate = read_audio(io.BytesIO(content))
     return AudioFacts(Coding.WHOLE, 0, sample_rate, len(waveform))
 
@@ -154,6 +151,17 @@ def _pcm_facts(content: bytes) -> AudioFacts | None:
             return AudioFacts(Coding.PCM, at, sample_rate, size // 2) if is_whole else None
         at += size + size % 2
     return None
+
+
+def _flac_facts(content: bytes) -> AudioFacts | None:
+    """Of a FLAC of 16-bit mono samples whose header can be believed; None for anything else."""
+    try:
+        info = soundfile_info(io.BytesIO(content), None)
+    except RefusedError:
+        return None
+    if info.num_channels != 1 or soundfile.info(io.BytesIO(content)).subtype != "PCM_16":
+        return None
+    return AudioFacts(Coding.FLAC, 0, info.sample_rate, info.num_samples)
 
 
 def _content(contents: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

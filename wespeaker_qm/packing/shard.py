@@ -135,9 +135,9 @@ def encode(source: PlannedRecording, options: PackOptions) -> Encoded:
     """Decode, check and encode one recording: all the work of a worker."""
     try:
         waveform, native_rate = read_checked_audio(source.path, options.min_duration_s, options.silence_peak_db)
+        pcm = to_pcm16(resample_audio(waveform, native_rate, options.sample_rate))
     except AudioError as error:
         return Encoded(source, b"", 0, str(error))
-    pcm = to_pcm16(resample_audio(waveform, native_rate, options.sample_rate))
     return Encoded(source, encode_pcm16(pcm, options.sample_rate, options.codec), len(pcm), None)
 
 

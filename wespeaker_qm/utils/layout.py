@@ -99,6 +99,11 @@ class DataFolder(Folder):
         """Recordings that the preparation left out, with reasons."""
         return self.path / "bad_audio.tsv"
 
+    @property
+    def bad_noise(self) -> Path:
+        """Noises and music likewise."""
+        return self.path / "bad_noise.tsv"
+
     def trials(self, trial_list: str) -> Path:
         """A trial list."""
         return self.path / "trials" / trial_list

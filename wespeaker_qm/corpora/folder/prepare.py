@@ -83,14 +83,28 @@ def prepare(settings: FolderSettings, *, data: DataFolder, recipe_dir: Path, num
     marker = DoneMarker(data.marker("prepare"), inputs, outputs, version=STAGE_VERSIONS["prepare"])
     sets = ("train", "valid", "eval", "noise", "rirs")
     tables = [table for name in sets for table in DataDir.tables(data.path / name)]
-    others = ["trials/all", "trials/valid", "wav/noise", "wav/rirs", "bad_audio.tsv", "shared_audio.tsv"]
+    others = [
+        "trials/all",
+        "trials/valid",
+        "wav/noise",
+        "wav/rirs",
+        "bad_audio.tsv",
+        "bad_noise.tsv",
+        "shared_audio.tsv",
+    ]
     with stage("prepare", marker, others=[*tables, *(data.path / name for name in others)]) as is_due:
         if is_due:
             directories, split = _build(settings, data, listing.recordings, eval_speakers, num_workers)
             clips = _debian_clips(settings.downloads) if settings.noise == "debian" else noise_tree
-            num_babble, seed = settings.num_babble, settings.seed
-            build_noise_set(data, clips, directories["train"], num_babble=num_babble, seed=seed)
-            build_rirs(data, settings.num_rooms, seed=seed)
+            build_noise_set(
+                data,
+                clips,
+                directories["train"],
+                num_babble=settings.num_babble,
+                seed=settings.seed,
+                max_bad_fraction=settings.max_bad_fraction,
+            )
+            build_rirs(data, settings.num_rooms, seed=settings.seed)
             _corpus_info(data, root, directories, split).save(data.info)
 
 

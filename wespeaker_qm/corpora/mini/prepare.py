@@ -125,7 +125,7 @@ def _others(data: DataFolder) -> list[Path]:
     """All that is written, beside the marker's outputs."""
     sets = [data.set(name).path for name in (*SETS, "noise", "rirs")]
     tables = [table for path in sets for table in (*DataDir.tables(path), path / "utt2package")]
-    return [*tables, *list_paths(data), data.wav, data.bad_audio]
+    return [*tables, *list_paths(data), data.wav, data.bad_audio, data.bad_noise]
 
 
 def write_checksums(data: DataFolder, sets: Sequence[DataDir]) -> None:

@@ -10,7 +10,15 @@ import numpy as np
 
 from wespeaker_qm.audio.io import read_audio, write_wav
 from wespeaker_qm.audio.source import AudioError, RawFormat
-from wespeaker_qm.corpora.joining import Piece, choose_evenly, join_pieces, plan_utterances, share_out, sound_pieces
+from wespeaker_qm.corpora.joining import (
+    NO_SOUND,
+    Piece,
+    choose_evenly,
+    join_pieces,
+    plan_utterances,
+    share_out,
+    sound_pieces,
+)
 from wespeaker_qm.corpora.mini.settings import MiniSettings
 from wespeaker_qm.corpora.mini.tables import Session
 from wespeaker_qm.corpus.bad_audio import BadAudio, refuse_bad_audio
@@ -94,13 +102,13 @@ def _build_speaker(job: tuple[Path, list[Session]], settings: MiniSettings) -> B
         for clip, path in enumerate(session.clips):
             try:
                 pieces = sound_pieces(clip, *_read_clip(session.clips, clip))
-                reason = "" if pieces else "no sound above -60 dB of full scale, or shorter than 0.1 s"
+                reason = "" if pieces else NO_SOUND
             except AudioError as error:
                 pieces, reason = [], str(error)
             sounds += pieces
             if reason:
                 bad.append(BadAudio(session.name, str(path), reason))
-        plans.append(plan_utterances(sounds, settings.min_utterance_s, settings.max_utterance_s))
+        plans.append(list(plan_utterances(sounds, settings.min_utterance_s, settings.max_utterance_s)))
     most = (
         settings.max_eval_utterances_per_session if sessions[0].split == "eval" else settings.max_utterances_per_speaker
     )
