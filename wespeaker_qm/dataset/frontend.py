@@ -97,6 +97,7 @@ class _RirSpectra:
 
     def __init__(self, num_samples: int, lengths: np.ndarray) -> None:
         self.num_samples = num_samples
+        self.lengths = lengths
         self.size = reverberation_size(num_samples, int(lengths.max(initial=1)))
         self.is_kept = len(lengths) * 8 * (self.size // 2 + 1) <= RIR_CACHE_BYTES
         self.kept: dict[int, Tensor] = {}
@@ -107,7 +108,9 @@ class _RirSpectra:
             return rir_spectrum(rir.float(), self.num_samples, self.size)
         for position, row in zip(index, rir, strict=True):
             if position not in self.kept:
-                # One by one, though several at once are faster: the last digits of a spectrum depend on which others
-                # are transformed with it, and after an interruption a response first appears in another batch.
-                self.kept[position] = rir_spectrum(row.float()[None], self.num_samples, self.size)[0]
+                # One by one, though several at once are faster, and without the zeros that pad it: the last digits of
+                # a spectrum depend on which others are transformed with it and on how many zeros its energy is summed
+                # over, and after an interruption, or on another worker, a response first appears in another batch.
+                own = row[: self.lengths[position]].float()
+                self.kept[position] = rir_spectrum(own[None], self.num_samples, self.size)[0]
         return torch.stack([self.kept[position] for position in index])

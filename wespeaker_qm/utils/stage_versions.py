@@ -9,7 +9,7 @@ from collections.abc import Mapping
 STAGE_VERSIONS: Mapping[str, int] = {
     "prepare": 1,
     "pack": 1,
-    "train": 1,
+    "train": 2,
     "average": 1,
     "extract": 1,
     "score": 1,
