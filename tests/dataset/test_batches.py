@@ -260,21 +260,6 @@ def test_masks_are_zero(training_set: TrainingSet) -> None:
     assert masked > 0
 
 
-def test_short_utterances_are_left_out_and_all_of_them_is_an_error(tiny_config: Config, tiny_corpus: Path) -> None:
-    def opened(min_num_frames: int) -> TrainingSet:
-        bounds = dataclasses.replace(tiny_config.dataset_args.filter_args, min_num_frames=min_num_frames)
-        args = dataclasses.replace(tiny_config.dataset_args, filter_args=bounds)
-        config = dataclasses.replace(tiny_config, dataset_args=args)
-        return open_training_set(config, DataFolder(tiny_corpus), build_fbank(config, dither=1.0))
-
-    fewer = opened(150)
-    assert 0 < len(fewer.labels) < 24
-    reader = fewer.chunks.reader
-    assert (reader.num_samples[fewer.chunks.utterances] >= 400 + 149 * 160).all()
-    with pytest.raises(RecipeError, match=r"none of 24 utterances has .*min_num_frames = 400"):
-        opened(400)
-
-
 def test_wrong_sample_rate_is_refused(tiny_config: Config, tiny_corpus: Path) -> None:
     config = dataclasses.replace(
         tiny_config, dataset_args=dataclasses.replace(tiny_config.dataset_args, resample_rate=8000)
