@@ -151,3 +151,17 @@ def test_a_field_of_a_million_characters_is_shortened(kind: Kind, write: Callabl
         assert kind.name in {"spk2utt", "shard.list", "eval_speakers", "vox2_meta.csv", "xvector.scp"}, (
             "any line is one there"
         )
+
+
+def test_no_other_module_decodes_text() -> None:
+    """Those that do read what is no text of a user: this machine's own files, a program's output, checksums."""
+    root = Path("wespeaker_qm")
+    others = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if re.search(r"\.read_text\(|\bopen\(encoding|\bsplitlines\(|DictReader", path.read_text(encoding="utf-8"))
+    }
+    assert others == {
+        "utils/text.py", "utils/checksums.py", "utils/files.py", "utils/lock.py", "bench/machine.py", "bench/memory.py",
+        "corpora/debian/apt.py",
+    }  # fmt: skip

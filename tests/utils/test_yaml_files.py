@@ -59,6 +59,17 @@ def test_what_hangs_or_breaks_other_readers_is_refused(text, message):
     assert len(str(caught.value)) < 400
 
 
+def test_what_is_far_too_long_is_refused_before_it_is_read():
+    with pytest.raises(
+        RecipeError, match=r"^wav\.scp: found 2,000,001 characters, expected YAML of at most 2,000,000;"
+    ):
+        parse_yaml("x" * 2_000_001, "wav.scp")
+
+
+def test_long_lists_without_aliases_are_taken():
+    assert parse_yaml("[" + "1," * 100_001 + "]", "here") == [1] * 100_001
+
+
 def test_advice_on_aliases_and_dates_works():
     assert parse_yaml("a: '2024-13-45'", "here") == {"a": "2024-13-45"}
     assert parse_yaml("a: &x [1, 2]\nb: *x\nc: {d: *x}\n", "here") == {"a": [1, 2], "b": [1, 2], "c": {"d": [1, 2]}}

@@ -33,6 +33,7 @@ from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.layout import SetFolder
 from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
+from wespeaker_qm.utils.text import read_text
 
 
 class PackOptions(NamedTuple):
@@ -219,9 +220,8 @@ def index_rows(shard: Shard) -> Iterator[IndexRow]:
 def add_checksums(shards: Sequence[Shard]) -> None:
     """Write the lists of complete shards again that an earlier version wrote without checksums; the tars are read."""
     for shard in Progress(shards, desc="checksums", unit="tar"):
-        with shard.index_path.open(encoding="utf-8") as handle:
-            if handle.readline().rstrip("\n").split("\t") != list(INDEX_COLUMNS[:-1]):
-                continue
+        if not read_text(shard.index_path).startswith("\t".join(INDEX_COLUMNS[:-1]) + "\n"):
+            continue
         rows = [
             (
                 *(row.key, row.speaker, "flac" if row.coding == Coding.FLAC else "wav", row.offset, row.num_bytes),
@@ -229,10 +229,9 @@ def add_checksums(shards: Sequence[Shard]) -> None:
             )
             for row in scan_tar(shard.tar)
         ]
-        with shard.bad_path.open(encoding="utf-8") as handle:
-            # An interruption may have left this list with a checksum already.
-            bad_rows = [line.rstrip("\n").split("\t") for line in handle if not line.startswith(CHECKSUM_MARK)]
-        write_list(shard.bad_path, bad_rows)
+        # An interruption may have left this list with a checksum already.
+        bad_text = read_text(shard.bad_path).partition(CHECKSUM_MARK)[0]
+        write_list(shard.bad_path, [line.split("\t") for line in bad_text.removesuffix("\n").split("\n")])
         write_list(shard.index_path, [INDEX_COLUMNS, *rows])
 
 
@@ -241,7 +240,6 @@ def is_ours(tar: Path) -> bool:
     if marker_path(tar).is_file():
         return True
     try:
-        with index_path(tar).open(encoding="utf-8") as handle:
-            return handle.readline().startswith("\t".join(INDEX_COLUMNS[:-1]))
-    except (OSError, UnicodeDecodeError):
+        return read_text(index_path(tar)).startswith("\t".join(INDEX_COLUMNS[:-1]))
+    except RecipeError:
         return False

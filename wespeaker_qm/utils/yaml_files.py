@@ -20,6 +20,8 @@ _REMEDY = "put back a copy of it (an experiment's config.yaml: delete .done/trai
 
 _MAX_VALUES = 100_000
 """In one file, aliases written out: a hundred times what any configuration or corpus needs."""
+_MAX_CHARACTERS = 2_000_000
+"""In one file: a second or two of reading."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,7 +61,7 @@ def _count_values(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
         counts[node] = 1 + sum(_count_values(child, counts) for child in flat)
-    if not 0 < counts[node] <= _MAX_VALUES:
+    if not 0 < counts[node] <= max(_MAX_VALUES, len(counts)):  # without aliases there are not more values than nodes
         found = f"more than {_MAX_VALUES:,} values" if counts[node] else "a value within itself"
         problem = f"{found}, aliases (*name) of anchors (&name) replaced by what they repeat; write the values out"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
@@ -73,9 +75,14 @@ def parse_yaml(text: str, source: str) -> Any:
     {'final_lr': 5e-05}
 
     Raises:
-        RecipeError: not YAML, a key stands twice, or there are more than 100,000 values where every alias is written
-            out; the message names source and line.
+        RecipeError: not YAML, a key stands twice, or too long, as it is or (more than 100,000 values) where every alias
+            is written out; the message names source and line.
     """
+    if len(text) > _MAX_CHARACTERS:
+        raise RecipeError(
+            f"{source}: found {len(text):,} characters, expected YAML of at most {_MAX_CHARACTERS:,}; is it another "
+            "kind of file? Name the one that is meant"
+        )
     try:
         return yaml.load(text, _Loader)  # a subclass of SafeLoader: builds no objects
     except yaml.YAMLError as error:
