@@ -9,6 +9,7 @@ corpus=egs/mini
 data=
 config=
 loss=
+model=
 exp_dir=
 exp_root=
 overrides=
@@ -31,7 +32,7 @@ node_rank=
 HOST_NODE_ADDR=localhost:29400
 job_id=2024
 
-options=(stage stop_stage corpus data config loss exp_dir exp_root overrides resume table5 prepare_opts
+options=(stage stop_stage corpus data config loss model exp_dir exp_root overrides resume table5 prepare_opts
   vox_root download subset codec pack_opts num_workers
   num_processes gpus score_norm_method top_n num_resamples num_nodes node_rank HOST_NODE_ADDR job_id)
 
@@ -65,8 +66,9 @@ spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \
   --data DIR            prepared data [data/<corpus>]
   --config FILES        configurations, merged left to right [conf/resnet34.yaml and, if there is one, <corpus>/conf.yaml]
   --loss FILE           loss overlay [conf/loss/qmargin_a1.5.yaml; with --config, what the configuration says]
+  --model DIR           finished model (a folder with config.yaml and avg_model.pt) to evaluate, in the place of stage 3 []
   --overrides STR       settings over all files, e.g. \"num_epochs=3 dataset_args.num_frms=100\" []
-  --exp_dir DIR         results of this run [<exp_root>/<loss>]
+  --exp_dir DIR         results of this run [<exp_root>/<loss>, with --model <exp_root>/with_<name of its folder>]
   --exp_root DIR        results of this corpus, with the LTAS baseline [exp/<corpus>]
   --resume BOOL         go on after the last checkpoint of an interrupted training [${resume}]
   --table5 BOOL         run stages 3 to 7 for each loss of the paper's Table 5, then print the table [${table5}]
@@ -83,7 +85,9 @@ spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \
   --help                print this
 
 Example: CosFace on the data that ./run.sh has prepared, for 10 epochs
-  ./run.sh --stage 3 --loss conf/loss/cosface.yaml --overrides num_epochs=10 --exp_dir exp/mini/cosface_10"
+  ./run.sh --stage 3 --loss conf/loss/cosface.yaml --overrides num_epochs=10 --exp_dir exp/mini/cosface_10
+and its model on recordings of other speakers, all of whom are evaluated
+  ./run.sh --corpus egs/folder --prepare_opts \"--audio_root /recordings --eval_speakers all\" --model exp/mini/cosface_10"
 
 . tools/parse_options.sh
 parse_options "$@"
@@ -121,6 +125,13 @@ fi
 name=$(basename "${corpus}")
 data=${data:-data/${name}}
 exp_root=${exp_root:-exp/$(basename "${data}")}
+if [ -n "${model}" ]; then
+  [ -d "${model}" ] || die "--model: found no folder ${model}, expected one with config.yaml and avg_model.pt"
+  [ "${table5}" = false ] && [ -z "${config}${loss}${overrides}" ] ||
+    die "--model ${model} has a configuration of its own: leave out --config, --loss, --overrides and --table5"
+  [ "${stage}" -ne 3 ] || [ "${stop_stage}" -ne 3 ] || die "--model ${model} is not trained (stage 3): nothing to do"
+  exp_dir=${exp_dir:-${exp_root}/with_$(basename "${model}")}
+fi
 if [ -z "${config}" ]; then
   config=conf/resnet34.yaml
   if [ -f "${corpus}/conf.yaml" ]; then
@@ -180,9 +191,11 @@ if [ "${num_nodes}" -gt 1 ]; then
   esac
 fi
 
-wants() { # whether stage $1 is to run, on this machine; "evaluation" ends stages 5 to 7
+wants() { # whether stage $1 is to run, on this machine; "evaluation" ends stages 5 to 7, a finished model has no 3
   if [ "$1" = evaluation ]; then
     "${is_first}" && [ "${stop_stage}" -ge 5 ]
+  elif [ "$1" -eq 3 ] && [ -n "${model}" ]; then
+    return 1
   else
     [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && { "${is_first}" || [ "$1" -eq 3 ]; }
   fi
@@ -226,9 +239,13 @@ train_and_evaluate() { # stages 3 to 7 with loss overlay $1 (may be empty) into 
       --config "${config_files[@]}" ${loss:+"${loss}"} --set ${override_list[@]+"${override_list[@]}"}
   fi
   if wants 4; then
-    announce "Stage 4: average checkpoints and extract embeddings of ${dir} and of the baselines"
-    wespeaker_qm "${dir}" average --exp_dir "${dir}"
-    wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}"
+    if [ -n "${model}" ]; then
+      announce "Stage 4: extract embeddings of ${model} and of the baselines"
+    else
+      announce "Stage 4: average checkpoints and extract embeddings of ${dir} and of the baselines"
+      wespeaker_qm "${dir}" average --exp_dir "${dir}"
+    fi
+    wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}" ${model:+--model "${model}"}
     wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}" --untrained
     wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}" --initial
     wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${exp_root}/ltas" --ltas

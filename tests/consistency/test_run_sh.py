@@ -134,6 +134,30 @@ def test_another_machine_waits_for_the_first_and_trains_only(calls):
     assert "The first of the 2 machines is 192.0.2.1:29987" in output
 
 
+def test_a_finished_model_takes_the_place_of_training_and_average(calls, tmp_path):
+    model = tmp_path / "finished"
+    model.mkdir()
+    assert calls("--model", model)[1] == [step for step in ALL if step not in ("train", "average")]
+    made = (tmp_path / "log").read_text()
+    assert made.count(f"--model {model}") == 1
+    assert f"extract --data {tmp_path}/data --exp_dir {tmp_path}/exp/with_finished --model {model}" in made
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "no/such"], "--model: found no folder no/such, expected one with config.yaml and avg_model.pt"),
+        (["--model", "conf", "--loss", "conf/loss/softmax.yaml"], "has a configuration of its own: leave out --config"),
+        (["--model", "conf", "--table5", "true"], "leave out --config, --loss, --overrides and --table5"),
+        (["--model", "conf", "--stage", "3", "--stop_stage", "3"], "--model conf is not trained (stage 3)"),
+    ],
+)
+def test_what_does_not_go_with_a_finished_model(options, message):
+    result = run_sh(*options)
+    assert result.returncode == 1
+    assert message in result.stderr
+
+
 def test_with_initial_weights_their_system_is_a_baseline(calls, tmp_path):
     (tmp_path / "exp" / "qmargin_a1.5" / "initial").mkdir(parents=True)
     assert calls("--stage", "5", "--stop_stage", "5")[1] == [*["score"] * 4, "evaluate", "report"]

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 from collections import Counter
 from fractions import Fraction
@@ -19,7 +20,8 @@ from wespeaker_qm.corpora.folder.trials import draw_trials
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.reader import ShardReader
-from wespeaker_qm.trials.lists import Trial, make_trials
+from wespeaker_qm.trials.lists import Trial, make_trials, read_trial_table
+from wespeaker_qm.trials.score_files import write_scores
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import claim
 from wespeaker_qm.utils.tables import read_rows
@@ -596,3 +598,75 @@ def test_noises_that_cannot_be_read_are_listed_like_recordings(tree, prepare, tm
     data = prepare("--noise", str(folder), "--max_bad_fraction", "0.5")
     assert "noise-0000" in DataDir.read(data / "noise").wav
     assert f"noise\t{folder / 'bad.wav'}\tcannot be decoded" in (data / "bad_noise.tsv").read_text()
+
+
+def test_the_parts_of_a_cross_validation_hold_everybody_once():
+    counts = {f"s{number}": 1 if number == 3 else 4 for number in range(11)}
+    parts = [split_speakers(counts, parse_eval_speakers(f"{k}of5"), 0.0, seed=4) for k in range(1, 6)]
+    assert sorted(itertools.chain(*(part.evaluation for part in parts))) == sorted(counts.keys() - {"s3"})
+    for part in parts:
+        assert len(part.evaluation) == 2
+        assert sorted(part.train + part.evaluation) == sorted(counts)
+    assert parts != [split_speakers(counts, parse_eval_speakers(f"{k}of5"), 0.0, seed=5) for k in range(1, 6)]
+
+
+@pytest.mark.parametrize("choice", ["0of5", "6of5", "1of1"])
+def test_a_part_that_is_none_is_refused(choice):
+    with pytest.raises(RecipeError, match=f"--eval_speakers {choice}: expected 1ofN to NofN"):
+        parse_eval_speakers(choice)
+
+
+def test_few_speakers_are_told_and_what_is_recommended_works(tree, prepare, tmp_path, capsys):
+    """A quarter of six speakers are two."""
+    prepare()
+    said = capsys.readouterr().err
+    assert "2 speakers to evaluate are too few to tell how others fare" in said
+    assert "--eval_speakers 1of3 to 3of3 evaluate all in turns" in said
+    assert "--eval_speakers all evaluates all with a finished model (run.sh --model)" in said
+    assert "--eval_speakers 0." not in said  # of six speakers nobody would be left to train on
+    assert len(DataDir.read(prepare("--eval_speakers", "all") / "eval").speakers) == 6
+    assert "too few" not in capsys.readouterr().err
+    shutil.copytree(tree / "s0", tree / "s6")
+    for path in (tree / "s6").rglob("*.wav"):
+        soundfile.write(path, voice(int(path.stem[1:]) + 60), 8000)
+    prepare("--eval_speakers", "s0,s1")
+    (proposed,) = re.findall(r"--eval_speakers (0\.\d+) evaluates 5", capsys.readouterr().err)
+    assert len(DataDir.read(prepare("--eval_speakers", proposed) / "eval").speakers) == 5
+    assert "too few" not in capsys.readouterr().err
+
+
+def test_the_trials_of_all_parts_are_put_together_as_the_readme_says(prepare, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    scores, speakers = tmp_path / "calls.score", tmp_path / "calls.utt2spk"
+    for part in ("1of3", "2of3", "3of3"):
+        data = prepare("--eval_speakers", part)
+        table = read_trial_table(data / "trials" / "all")
+        one = tmp_path / f"{part}.asnorm.score"
+        write_scores(one, table, table.is_target + rng.standard_normal(len(table)))
+        for source, target in ((one, scores), (data / "eval" / "utt2spk", speakers)):
+            with target.open("a") as handle:
+                handle.write(source.read_text())
+    assert main(["metrics", str(scores), "--utt2spk", str(speakers), "--num_resamples", "20"]) == 0
+    assert "18 target and 27 non-target trials of 18 utterances by 6 speakers" in capsys.readouterr().out
+
+
+def test_all_may_be_evaluated_and_nothing_is_made_for_a_training(tree, prepare, tmp_path, capsys):
+    """Neither of noises that are not there; a speaker with one recording is an impostor."""
+    for path in list((tree / "s4").rglob("*.wav"))[1:]:
+        path.unlink()
+    nowhere = ["--noise", str(tmp_path / "no noises")]
+    data = prepare("--eval_speakers", "all", *nowhere)
+    info = CorpusInfo.load(data)
+    assert info.sets() == ["eval"] and info.train is None
+    assert len(DataDir.read(data / "eval").speakers) == 6
+    assert Counter(trial.is_target for trial in read_trials(data / "trials" / "all")) == {True: 15, False: 105}
+    assert not (data / "wav").exists()
+    assert main(["pack", "--data", str(data), "--num_workers", "1"]) == 0
+    capsys.readouterr()
+    prepare("--eval_speakers", "all", *nowhere)
+    assert "nothing changed since the last run, skipped" in capsys.readouterr().out
+    prepare("--eval_speakers", "s0,s1,s2,s3,s4,s5", status=1)  # by name they are meant to have target trials
+    assert "s4" in capsys.readouterr().err
+    soundfile.write(tree / "s4" / "second.wav", voice(99), 8000)
+    named = CorpusInfo.load(prepare("--eval_speakers", "s0,s1,s2,s3,s4,s5", *nowhere))
+    assert named == info

@@ -19,6 +19,16 @@ def test_what_may_be_left_out(tmp_path):
     assert load(tmp_path, noise=None) == CorpusInfo(**VALUES)
 
 
+def test_without_training_speakers_there_is_nothing_to_train_on(tmp_path):
+    info = load(tmp_path, train=None)
+    assert info.sets() == ["eval"]
+    info.save(tmp_path / "saved.yaml")
+    assert CorpusInfo.load(tmp_path / "saved.yaml") == info
+    with pytest.raises(RecipeError, match=r"corpus\.yaml: names no training set .* \(run\.sh --model\)"):
+        info.training_set(tmp_path / "corpus.yaml")
+    assert load(tmp_path).training_set(tmp_path / "corpus.yaml") == "train"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -26,7 +36,8 @@ def test_what_may_be_left_out(tmp_path):
         ({"trials": {"all": 5}}, r"trials: found \{'all': 5\}, expected trial lists"),
         ({"trials": {"all": None}}, r"trials: found \{'all': None\}"),
         ({"name": 5}, "name: found 5, expected text"),
-        ({"train": None}, "train: found None, expected text"),
+        ({"train": 5}, "train: found 5, expected text"),
+        ({"name": None}, "name: found None, expected text"),
         ({"validation": ["valid"]}, r"validation: found \['valid'\], expected text"),
         ({"nois": "noise"}, "unknown key 'nois'; nearest: noise"),
     ],

@@ -9,7 +9,7 @@ import pytest
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.bootstrap import SortedTrials, resample
 from wespeaker_qm.evaluate.comparison import compare_all
-from wespeaker_qm.evaluate.evidence import figure_reason, list_reason
+from wespeaker_qm.evaluate.evidence import few_speakers_note, figure_reason, list_reason
 from wespeaker_qm.evaluate.figures import figure_named, wanted_figures
 from wespeaker_qm.evaluate.intervals import spread
 from wespeaker_qm.trials.speakers import EffectiveSpeakers, TrialSpeakers, effective_speakers
@@ -201,3 +201,13 @@ def test_programs_say_at_the_figure_why_it_has_no_interval(files, capsys):
     assert by_figure["TAR@FAR 1e-2"]["p_value"] is None
     assert main(["threshold", "a.score", *options]) == 0
     assert capsys.readouterr().out.count("(no interval: 9 false accepts)") == 2
+
+
+def test_a_list_of_too_few_speakers_has_a_note_with_what_helps():
+    enough, few = EffectiveSpeakers(5.0, 5.0), EffectiveSpeakers(5.0, 4.4)
+    assert few_speakers_note("all", enough) is None
+    assert few_speakers_note("valid", enough, is_fitted=True) is None
+    note, fitted = few_speakers_note("all", few), few_speakers_note("valid", few, is_fitted=True)
+    assert note is not None and fitted is not None
+    assert "List all: too few speakers" in note and "4.4 speakers" in note and "--eval_speakers" in note
+    assert "List valid, on which the calibration was fitted: too few" in fitted and "--valid_speakers" in fitted

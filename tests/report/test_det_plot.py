@@ -5,7 +5,8 @@ import pytest
 from scipy.special import ndtri
 
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
-from wespeaker_qm.report.det_plot import FRR_LIMITS, MARKED_FARS, RESOLUTION, det_curve, det_plot
+from wespeaker_qm.report.charts import det_chart
+from wespeaker_qm.report.det_plot import FRR_LIMITS, MARKED_FARS, RESOLUTION, det_curve, det_plot, eer_mark
 from wespeaker_qm.report.plotting import save_plot
 
 
@@ -113,3 +114,42 @@ def test_names_are_only_names_in_plots(tmp_path):
     save_plot(plot, [tmp_path / "det.png"])  # where matplotlib would read the formulas
     texts = [text.get_text().replace(r"\$", "$").strip() for text in plot.legends[0].get_texts()]
     assert [text.partition("   EER")[0] for text in texts] == names
+
+
+PERFECT = roc_steps(np.array([0.9, 0.8, 0.2, 0.1, 0.0]), np.array([True, True, False, False, False]))
+ONE_STEP = roc_steps(np.array([0.9, 0.5, 0.5, 0.1]), np.array([True, True, False, False]))
+
+
+def test_a_system_without_an_error_is_marked_where_its_rates_lie_below():
+    """One in so many trials; as a curve it would be nowhere, and as a name in the legend alone, missed."""
+    plot = det_plot({"other": simulate(2000, 2), "perfect": PERFECT}, "title")
+    texts = [text.get_text() for text in plot.legends[0].get_texts()]
+    assert texts[1] == "perfect   EER 0.00 %"
+    (mark,) = [line for line in plot.axes[0].lines if line.get_marker() == (3, 0, 135)]
+    assert mark.get_xydata().tolist() == [[1 / 3, 1 / 2]]
+    assert mark.get_color() == curve_of(plot, "perfect").get_color()
+    plot.draw_without_rendering()
+
+
+@pytest.mark.parametrize(
+    ("roc", "mark"),
+    [
+        (PERFECT, (1 / 3, 1 / 2, True)),
+        (roc_steps(np.arange(4000.0), np.arange(4000) >= 2000), (1 / 2000, 1e-3, True)),
+        (ONE_STEP, (0.25, 0.25, False)),
+    ],
+)
+def test_the_mark_of_an_equal_error_rate_lies_within_the_axes(roc, mark):
+    assert eer_mark(roc) == pytest.approx(mark)
+
+
+def test_in_the_page_too_a_system_without_a_line_has_points_and_a_name():
+    chart = det_chart({"perfect": PERFECT, "one step": ONE_STEP, "usual": simulate(2000, 2)}, {})
+    curves = {trace["name"]: trace for trace in chart["data"] if trace.get("meta") == "curve"}
+    assert list(curves) == ["perfect", "one step", "usual"]
+    assert [curve["mode"] for curve in curves.values()] == ["markers", "markers", "lines"]
+    assert curves["perfect"]["marker"]["symbol"] == "triangle-sw"
+    np.testing.assert_allclose(curves["perfect"]["x"], ndtri([1 / 3]), rtol=1e-4)
+    np.testing.assert_allclose(curves["perfect"]["y"], ndtri([1 / 2]), atol=1e-4)
+    assert "FAR below " in curves["perfect"]["hovertemplate"]
+    assert len(curves["one step"]["x"]) == len(curves["one step"]["customdata"]) >= 1

@@ -18,6 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num_workers", type=READERS, default=0, help="processes that read audio (default: 0, none apart)"
     )
+    parser.add_argument(
+        "--model",
+        type=RunFolder,
+        help="finished model to evaluate in EXP_DIR: a folder with config.yaml and avg_model.pt, which are copied",
+    )
     system = parser.add_mutually_exclusive_group()
     system.add_argument(
         "--epoch",
@@ -51,4 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Embed every set that scoring needs."""
-    extract(data=args.data, run=args.exp_dir, system=args.system or "average", num_workers=args.num_workers)
+    extract(
+        data=args.data,
+        run=args.exp_dir,
+        system=args.system or "average",
+        model=args.model,
+        num_workers=args.num_workers,
+    )

@@ -23,8 +23,8 @@ class CorpusInfo:
     """One line for reports."""
     caveat: str = ""
     """A sentence shown beside every figure, or nothing."""
-    train: str = "train"
-    """Kaldi directory of the training speakers."""
+    train: str | None = "train"
+    """Kaldi directory of the training speakers; null for a corpus that finished models are evaluated on, no more."""
     trials: dict[str, str] = field(default_factory=dict)
     """Trial list (``trials/<list>``) -> the Kaldi directory that it draws from."""
     headline: str
@@ -70,7 +70,7 @@ class CorpusInfo:
             raise RecipeError(f"{path}: no such file; prepare the data first (run.sh --stage 1)")
         values = read_yaml_mapping(path)
         names = [entry.name for entry in dataclasses.fields(cls)]
-        optional = [entry.name for entry in dataclasses.fields(cls) if entry.default is None]
+        optional = [entry.name for entry in dataclasses.fields(cls) if entry.type == (str | None)]
         for key in values:
             if key not in names:
                 raise RecipeError(f"{path}: unknown key {shown(key)}; nearest: {nearest(key, names)}")
@@ -90,6 +90,19 @@ class CorpusInfo:
     def save(self, path: Path | str) -> None:
         """Write ``corpus.yaml`` (atomically: its presence says that the corpus is complete)."""
         write_text(path, yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True, width=110))
+
+    def training_set(self, path: Path) -> str:
+        """The Kaldi directory of the training speakers; ``path`` is where this was read.
+
+        Raises:
+            RecipeError: there are none.
+        """
+        if self.train is None:
+            raise RecipeError(
+                f"{path}: names no training set (train: null), so there is nothing to train on; evaluate a finished "
+                "model on this corpus (run.sh --model), or keep speakers for training (egs/folder: --eval_speakers)"
+            )
+        return self.train
 
     def sets(self) -> list[str]:
         """The Kaldi directories to pack: training, evaluation, validation, noise, impulse responses; each once."""

@@ -56,7 +56,7 @@ def open_training_set(config: Config, data: DataFolder, fbank: Fbank) -> Trainin
     """
     corpus = CorpusInfo.load(data.info)
     args = config.dataset_args
-    reader = _open(data, corpus.train, args)
+    reader = _open(data, corpus.training_set(data.info), args)
     noise, rirs = _open_augmentation(data, corpus, args)
     speakers = reader.index.speaker_names
     if len(speakers) < 2:

@@ -41,6 +41,28 @@ def list_reason(effective: EffectiveSpeakers) -> str | None:
     return None
 
 
+def few_speakers_note(name: str, effective: EffectiveSpeakers, *, is_fitted: bool = False) -> str | None:
+    """What a reader of figures must know where a list has too few speakers to tell; None where it has not.
+
+    Args:
+        name: of the list.
+        effective: its speakers.
+        is_fitted: a calibration was fitted on it, rather than figures measured.
+    """
+    reason = list_reason(effective)
+    if reason is None:
+        return None
+    if is_fitted:
+        return (
+            f"List {name}, on which the calibration was fitted: too few speakers to tell how it fares with others "
+            f"({reason}). Set more aside for it (for egs/folder: --valid_speakers)."
+        )
+    return (
+        f"List {name}: too few speakers to tell how others fare, and an EER of 0 is no exception ({reason}). Evaluate "
+        "more speakers, or all of them in turn (for egs/folder: --eval_speakers)."
+    )
+
+
 def figure_reason(figure: Figure, run: Resamples) -> str | None:
     """Why a figure gets no interval, in a few words such as "3 misses"; None where it gets one.
 

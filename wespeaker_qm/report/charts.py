@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from wespeaker_qm.evaluate.intervals import Band
 from wespeaker_qm.evaluate.operating_points import RocSteps
-from wespeaker_qm.report.det_plot import FAR_LIMITS, FRR_LIMITS, TICKS, det_curve
+from wespeaker_qm.report.det_plot import FAR_LIMITS, FRR_LIMITS, TICKS, det_curve, eer_mark
 from wespeaker_qm.report.plotting import COLOURS
 from wespeaker_qm.report.training_history import TrainingHistory
 
@@ -28,7 +28,10 @@ _LAYOUT: dict[str, Any] = {
 
 
 def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None]) -> dict[str, Any]:
-    """DET curves on normal-deviate axes; a curve's band is a trace of its own, in the curve's group of the legend."""
+    """DET curves on normal-deviate axes; a curve's band is a trace of its own, in the curve's group of the legend.
+
+    A system without a line is there as points (:func:`.det_plot.eer_mark`): plotly would leave it out, name and all.
+    """
     import plotly.graph_objects as go
 
     chart = go.Figure()
@@ -44,11 +47,19 @@ def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None])
                 legendgroup=label, showlegend=False, hoverinfo="skip", name=f"{shown}, band", meta="band",
             )  # fmt: skip
         far, frr = det_curve(roc)
+        look: dict[str, Any] = {"mode": "lines"}
+        below = ""
+        if len(far) < 2:  # no line to see
+            mark = eer_mark(roc)
+            far, frr = np.append(far, mark.far), np.append(frr, mark.frr)
+            symbol = "triangle-sw" if mark.is_bound else "circle"
+            look = {"mode": "markers", "marker": {"color": colour, "size": 11, "symbol": symbol}}
+            below = "below " if mark.is_bound else ""
         chart.add_scatter(
-            x=_short(ndtri(far)), y=_short(ndtri(frr)), mode="lines", name=shown, legendgroup=label,
+            x=_short(ndtri(far)), y=_short(ndtri(frr)), **look, name=shown, legendgroup=label,
             line={"color": colour, "width": 2, "shape": "hv"}, meta="curve",
             customdata=np.round(np.stack([100 * far, 100 * frr], axis=1), 4).tolist(),
-            hovertemplate="FAR %{customdata[0]} %<br>FRR %{customdata[1]} %<extra>" + shown + "</extra>",
+            hovertemplate=f"FAR {below}%{{customdata[0]}} %<br>FRR {below}%{{customdata[1]}} %<extra>{shown}</extra>",
         )  # fmt: skip
     diagonal = ndtri([FRR_LIMITS[0], FAR_LIMITS[1]]).tolist()
     chart.add_scatter(

@@ -6,7 +6,7 @@ is drawn only as far as its trials can show, one false accept in N non-target tr
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,27 @@ def det_curve(roc: RocSteps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return far[moves], frr[moves]
 
 
+class EerMark(NamedTuple):
+    """Where the equal error rate of a system is marked."""
+
+    far: float
+    frr: float
+    is_bound: bool
+    """The rate lies below what is marked."""
+
+
+def eer_mark(roc: RocSteps) -> EerMark:
+    """On the diagonal, but where that is off the axes at their edge.
+
+    No trial is an error, as a rule because there are few: then at one false accept and one miss, for 0 has no place.
+    """
+    rate = equal_error_rate(roc).rate
+    if rate >= FRR_LIMITS[0]:
+        return EerMark(rate, rate, False)
+    far, frr = (rate, rate) if rate > 0 else (1 / roc.num_nontargets, 1 / roc.num_targets)
+    return EerMark(max(far, FAR_LIMITS[0]), max(frr, FRR_LIMITS[0]), True)
+
+
 def det_plot(
     systems: Mapping[str, RocSteps], title: str, subtitle: str = "", bands: Mapping[str, Band | None] | None = None
 ) -> "Figure":
@@ -59,7 +80,8 @@ def det_plot(
         subtitle: below the title, in small print.
         bands: label -> interval of the miss rate at each FAR, drawn faintly behind the curve.
 
-    Filled circles lie on the equal-error diagonal; hollow ones are the measured misses at FAR 1e-3 and 1e-4.
+    Filled circles lie on the equal-error diagonal; hollow ones are the measured misses at FAR 1e-3 and 1e-4. A system
+    without any error has no curve, but a triangle at one error in so many trials, which its rates are below.
     """
     from matplotlib.figure import Figure
 
@@ -115,13 +137,17 @@ def _draw_frame(axes: "Axes") -> None:
 def _draw_system(axes: "Axes", position: int, label: str, roc: RocSteps) -> None:
     colour = COLOURS[position % len(COLOURS)]
     far, frr = det_curve(roc)
-    eer = equal_error_rate(roc).rate
+    rate, eer = equal_error_rate(roc).rate, eer_mark(roc)
     axes.plot(
         far, frr, color=colour, linestyle=LINE_STYLES[position % len(LINE_STYLES)], linewidth=1.8,
-        drawstyle="steps-post", label=plot_text(f"{label}   EER {100 * eer:.2f} %"), zorder=3 - 0.01 * position,
+        drawstyle="steps-post", label=plot_text(f"{label}   EER {100 * rate:.2f} %"), zorder=3 - 0.01 * position,
     )  # fmt: skip
-    if FAR_LIMITS[0] < eer < FAR_LIMITS[1]:
-        axes.plot(eer, eer, "o", color=colour, markersize=5.5, zorder=4)
+    if FAR_LIMITS[0] <= eer.far < FAR_LIMITS[1]:
+        marker = (3, 0, 135) if eer.is_bound else "o"  # a triangle that points to the lower left
+        axes.plot(
+            eer.far, eer.frr, marker=marker, color=colour, markersize=9 if eer.is_bound else 5.5, zorder=4,
+            clip_on=not eer.is_bound,
+        )  # fmt: skip
     points = [(mark, tar_at_far(roc, mark)) for mark in MARKED_FARS]
     marks = [(mark, 1 - point.tar) for mark, point in points if point is not None]
     if marks:

@@ -8,17 +8,20 @@ from wespeaker_qm.evaluate.operating_points import OperatingPoint
 from wespeaker_qm.evaluate.results import ListResult
 from wespeaker_qm.report.evaluation import TRAINED, Evaluation
 from wespeaker_qm.report.tables import comparison_table, figures_table, markdown_table, markdown_text
-from wespeaker_qm.report.text import counts, intervals_note, show_figure
+from wespeaker_qm.report.text import counts, intervals_note, report_title, show_figure
 
 
 def markdown_report(evaluation: Evaluation) -> str:
     """The report in Markdown: what the corpus is, the headline list, the other lists, the training."""
     corpus = evaluation.corpus
-    parts = [f"# {markdown_text(f'{evaluation.run} on {corpus.name}')}", markdown_text(corpus.description)]
-    parts += [f"> **Mind:** {markdown_text(note)}" for note in (corpus.caveat, *evaluation.notes) if note]
+    headline = evaluation.lists[corpus.headline]
+    parts = [f"# {markdown_text(report_title(evaluation.run, corpus.name, headline.num_speakers))}"]
+    parts += [f"> **Mind:** {markdown_text(note)}" for note in evaluation.notes]
+    parts.append(markdown_text(corpus.description))
+    if corpus.caveat:
+        parts.append(f"> **Mind:** {markdown_text(corpus.caveat)}")
     if evaluation.training is not None:
         parts.append(f"Trained with {evaluation.training.loss}, {evaluation.training.history}.")
-    headline = evaluation.lists[corpus.headline]
     parts += [
         f"## Headline list: {markdown_text(corpus.headline)}",
         f"{counts(headline)}.",

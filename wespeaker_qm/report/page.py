@@ -17,7 +17,7 @@ from wespeaker_qm.report.evaluation import TRAINED
 from wespeaker_qm.report.hardest_errors import HardErrors, hard_errors
 from wespeaker_qm.report.runs import Run, config_differences, distinct, flat, read_run
 from wespeaker_qm.report.table5 import read_written
-from wespeaker_qm.report.text import show_figure, show_p_value
+from wespeaker_qm.report.text import report_title, show_figure, show_p_value
 from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -90,9 +90,11 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
         "training": training_charts(histories),
     }
     return {
-        "title": f"{runs[0].name} on {corpus['name']}" if len(runs) == 1 else f"{len(runs)} runs on {corpus['name']}",
+        "title": report_title(
+            runs[0].name if len(runs) == 1 else f"{len(runs)} runs", corpus["name"], runs[0].headline["num_speakers"]
+        ),
         "corpus": corpus,
-        "notes": [note for run in runs for note in run.metrics.get("notes", [])],
+        "notes": list(dict.fromkeys(note for run in runs for note in run.metrics.get("notes", []))),
         "headline": runs[0].headline,
         "lists": {name: _list_table(runs, name) for name in runs[0].metrics["trial_lists"]},
         "no_intervals": {

@@ -22,7 +22,7 @@ from wespeaker_qm.report.latex import latex_text
 from wespeaker_qm.report.plotting import save_plot
 from wespeaker_qm.report.table5_rows import Measured, Table5, Table5Row
 from wespeaker_qm.report.tables import comparison_table, markdown_table, markdown_text
-from wespeaker_qm.report.text import counts, intervals_note, per_cent, show_figure
+from wespeaker_qm.report.text import counts, intervals_note, per_cent, report_title, show_figure
 from wespeaker_qm.trials.speakers import trial_speakers
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
 from wespeaker_qm.utils.files import write_text
@@ -105,7 +105,7 @@ def table5(table: Table5, results: list[Measured | None], measured: ListResult, 
     names = {row.run: str(row.card) for row in table.rows}
     name, headline = markdown_text(corpus.name), markdown_text(corpus.headline)
     parts = [
-        f"# The losses of Table 5 on {name}",
+        f"# {markdown_text(report_title('The losses of Table 5', corpus.name, measured.num_speakers))}",
         markdown_text(corpus.description),
         f"> **Mind:** {markdown_text(corpus.caveat)}" if corpus.caveat else "",
         f"Columns {name}: measured here, list {headline} ({counts(measured)}). Columns `paper`: "

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from wespeaker_qm.evaluate.comparison import LEVEL
-from wespeaker_qm.evaluate.evidence import LEAST_ERRORS
+from wespeaker_qm.evaluate.evidence import LEAST_ERRORS, LEAST_SPEAKERS
 from wespeaker_qm.evaluate.figure import Figure, Quantity
 from wespeaker_qm.evaluate.results import ListResult, Sureness
 
@@ -90,6 +90,18 @@ def show_p_value(p_value: float | None) -> str:
     while (float(text := f"{p_value:.{digits}f}") < LEVEL) != (p_value < LEVEL):
         digits += 1
     return text
+
+
+def report_title(what: str, corpus: str, num_speakers: int | None) -> str:
+    """The first line of a report; it says where the headline list has too few speakers to tell anything of others.
+
+    >>> report_title("qmargin_a1.5", "mini", 31)
+    'qmargin_a1.5 on mini'
+    >>> report_title("qmargin_a1.5", "calls", 2)
+    'qmargin_a1.5 on calls (2 speakers: too few to tell)'
+    """
+    is_told = num_speakers is None or num_speakers >= LEAST_SPEAKERS
+    return f"{what} on {corpus}" + ("" if is_told else f" ({num_speakers} speakers: too few to tell)")
 
 
 def counts(result: ListResult) -> str:

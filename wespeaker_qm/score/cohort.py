@@ -1,5 +1,9 @@
-"""The cohort of score normalisation: mean embeddings of the training speakers."""
+"""The cohort of score normalisation: mean embeddings of the training speakers.
 
+They are those of the corpus, unless a finished model brought its own (:mod:`wespeaker_qm.stages.adopting`).
+"""
+
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +13,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.score.upstream import digests
-from wespeaker_qm.utils.done import DoneMarker
+from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
 from wespeaker_qm.utils.stage import stage
@@ -18,6 +22,9 @@ from wespeaker_qm.utils.tables import read_map
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
 
 _BLOCK_UTTERANCES = 1 << 16
+_ADOPTED = "embeddings/adopted_cohort"
+
+logger = logging.getLogger(__name__)
 
 
 class Cohort(NamedTuple):
@@ -52,23 +59,73 @@ def speaker_means(scp: Path | str, speaker: Mapping[str, str]) -> Cohort:
     return Cohort(speakers, (sums / counts[:, None]).astype(np.float32))
 
 
-def cohort_sources(info: CorpusInfo) -> list[str]:
+def brings_mean(run: RunFolder) -> bool:
+    """Whether the run is of a finished model that came with the mean of its training speakers' embeddings."""
+    return (recorded_inputs(run.marker("adopt")) or {}).get("mean") is not None
+
+
+def has_mean(run: RunFolder, info: CorpusInfo) -> bool:
+    """Whether there is a mean of training embeddings: the model's or, where it brought none, the corpus's."""
+    return info.train is not None or brings_mean(run)
+
+
+def has_cohort(run: RunFolder, info: CorpusInfo) -> bool:
+    """Whether there are training speakers to normalise by: the model's or, if it has no mean, the corpus's."""
+    return run.adopted_cohort.is_file() if brings_mean(run) else info.train is not None
+
+
+def cohort_sources(run: RunFolder, info: CorpusInfo) -> list[str]:
     """What the cohort is made from, as :mod:`wespeaker_qm.score.upstream` names it."""
+    if brings_mean(run):
+        return [_ADOPTED]
     return [f"embeddings/{info.train}", f"data/{info.train}/utt2spk"]
 
 
 def load_cohort(data: DataFolder, run: RunFolder, info: CorpusInfo) -> NDArray[np.float32]:
     """The (C, D) mean embeddings of the training speakers, made once: ``embeddings/<train>/spk_xvector.scp``."""
-    target = run.speaker_xvectors(info.train)
-    inputs = digests(cohort_sources(info), run, data)
+    if brings_mean(run):
+        return _all_vectors(run.adopted_cohort)
+    train = info.training_set(data.info)
+    target = run.speaker_xvectors(train)
+    inputs = digests(cohort_sources(run, info), run, data)
     marker = DoneMarker(run.marker("cohort"), inputs, [target], version=STAGE_VERSIONS["cohort"], checks_outputs=True)
     if not marker.is_current():
         with stage("cohort", marker, others=[target.with_suffix(".ark")]) as is_due:
             if is_due:
-                cohort = speaker_means(run.xvectors(info.train), read_map(data.set(info.train).utt2spk))
+                cohort = speaker_means(run.xvectors(train), read_map(data.set(train).utt2spk))
                 write_vectors(target.parent, target.stem, cohort.speakers, cohort.means)
-    table = VectorTable(target)
+    return _all_vectors(target)
+
+
+def _all_vectors(scp: Path) -> NDArray[np.float32]:
+    table = VectorTable(scp)
     return table.load(table.names)
+
+
+def check_cohort_apart(
+    data: DataFolder, run: RunFolder, info: CorpusInfo, other: SetFolder, what_other: str = "the trials"
+) -> None:
+    """Refuse a cohort of speakers, or recordings, of ``other``, as :func:`check_apart`.
+
+    Of a model's own cohort names are all that is known; the same name in another corpus may be somebody else, so that
+    is a warning.
+
+    Raises:
+        RecipeError: they share some.
+    """
+    if not brings_mean(run):
+        check_apart(data.set(info.training_set(data.info)), other, "the cohort", what_other)
+        return
+    common = sorted(set(VectorTable(run.adopted_cohort).names) & set(read_map(other.utt2spk).values()))
+    if common:
+        logger.warning(
+            "%d speakers of %s (%s) bear names of speakers that the model was trained on: if they are the same people, "
+            "the figures mislead:%s",
+            len(common),
+            what_other,
+            other,
+            first_few(common),
+        )
 
 
 def check_apart(one: SetFolder, other: SetFolder, what: str, what_other: str = "the trials") -> None:

@@ -103,7 +103,7 @@ def refuse_stale(run: RunFolder, data: DataFolder, info: CorpusInfo, *, scored: 
     Raises:
         RecipeError: what has to be made again, why, and by which stage.
     """
-    sets = dict.fromkeys([*info.trials.values(), info.train])
+    sets = dict.fromkeys([*info.trials.values(), *([] if info.train is None else [info.train])])
     stages = {"average": 4, **{f"extract_{name}": 4 for name in sets}, **({"score": 5} if scored else {})}
     for stage, number in stages.items():
         reasons = stale(stage, run, data)

@@ -25,6 +25,9 @@ def average(*, run: RunFolder) -> None:
     config = load_config([run.config])
     epochs = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
     paths = [run.model(epoch) for epoch in epochs]
+    if run.average.is_file() and not any(path.is_file() for path in paths):
+        logger.info("stage average: %s is taken as it is, because its checkpoints are not there", run.average)
+        return
     inputs = {f"models/{path.name}": file_digest(path) for path in paths}
     marker = DoneMarker(
         run.marker("average"), inputs, [run.average], version=STAGE_VERSIONS["average"], checks_outputs=True

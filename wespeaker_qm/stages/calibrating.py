@@ -11,9 +11,9 @@ from wespeaker_qm.evaluate.log_likelihood import cllr
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.score.calibration import Calibration, quality
 from wespeaker_qm.score.calibration_check import EerCheck, check_eer
-from wespeaker_qm.score.calibration_file import save_calibration
+from wespeaker_qm.score.calibration_file import load_calibration, save_calibration
 from wespeaker_qm.score.calibration_fit import CalibrationError, choose, fit
-from wespeaker_qm.score.cohort import check_apart, cohort_sources, load_cohort
+from wespeaker_qm.score.cohort import check_apart, check_cohort_apart, cohort_sources, has_cohort, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import cohort_statistics, normalised_scores, quality_measures
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
@@ -48,7 +48,8 @@ def calibrate(
 ) -> None:
     """Fit on the corpus's validation list, apply to its trial lists: ``scores/<list>.calibrated.score``.
 
-    Where there is no such list, or it teaches nothing, a warning says so and there are no calibrated scores.
+    Where there is no such list, the calibration that came with a finished model is applied. Where there is neither, or
+    the list teaches nothing, a warning says so and there are no calibrated scores.
 
     Args:
         data: a prepared corpus.
@@ -62,21 +63,22 @@ def calibrate(
             speakers or recordings; files that no stage made.
     """
     info = CorpusInfo.load(data.info)
-    if info.validation is None:
-        logger.warning(
-            "stage calibrate: skipped, because the corpus has no list to calibrate on; `validation` in %s names a list "
-            "of other speakers than those of the trials",
-            data.info,
-        )
+    if reason := _nothing_to_calibrate_by(data, run, info, scores):
+        logger.warning("stage calibrate: skipped, because %s", reason)
         discard_variant(run, info.trials, CALIBRATED)
         return
     refuse_stale(run, data, info)
     num_nearest = _recorded_top_n(data, run, scores, top_n)
-    lists = {**info.trials, info.validation: info.validation}
+    lists = dict(info.trials)
+    if info.validation is not None:
+        lists |= {info.validation: info.validation}
     sources = [f"scores/{run.scores(name, scores).name}" for name in info.trials]
     sources += [f"data/trials/{name}" for name in lists]
     sources += [f"{kind}{folder}{file}" for folder in lists.values() for kind, file in _OF_A_SET]
-    sources += [f"embeddings/{info.validation}", "embeddings/mean_vec.npy", *cohort_sources(info)]
+    if info.validation is None:
+        sources += ["models/calibration.json"]
+    else:
+        sources += [f"embeddings/{info.validation}", "embeddings/mean_vec.npy", *cohort_sources(run, info)]
     settings = {"scores": scores, "top_n": num_nearest, "quality": with_quality}
     outputs = [run.scores(name, CALIBRATED) for name in info.trials]
     marker = DoneMarker(
@@ -92,11 +94,34 @@ def calibrate(
                 return
             for path in outputs:  # of another model, should this one fail
                 remove(path)
-            model = _fit(data, run, info, info.validation, num_nearest, with_quality)
+            if info.validation is None:
+                model, _ = load_calibration(run.adopted_calibration)
+            else:
+                model = _fit(data, run, info, info.validation, num_nearest, with_quality)
             checks = {name: _apply(model, data, run, info, name, scores) for name in info.trials}
             save_calibration(run.calibration, model, checks)
     except CalibrationError as error:
         logger.warning("stage calibrate: skipped, because %s", error)
+
+
+def _nothing_to_calibrate_by(data: DataFolder, run: RunFolder, info: CorpusInfo, scores: Method) -> str | None:
+    """Why there can be no calibrated scores; None where there can."""
+    if not has_cohort(run, info):
+        return "there are no normalised scores, for want of training speakers (stage 6)"
+    if info.validation is not None:
+        return None
+    no_list = (
+        f"the corpus has no list to calibrate on; `validation` in {data.info} names a list of other speakers than "
+        "those of the trials"
+    )
+    adopted = recorded_inputs(run.marker("adopt")) or {}
+    if adopted.get("calibration") is None:
+        return no_list
+    made_with = {"scores": scores, "top_n": (recorded_inputs(run.marker(scores)) or {}).get("top_n")}
+    fitted_to = {name: adopted[f"calibrated {name}"] for name in made_with}
+    if made_with != fitted_to:
+        return f"{no_list}; and that of the model is for {fitted_to}, found {made_with}"
+    return None
 
 
 def _recorded_top_n(data: DataFolder, run: RunFolder, scores: Method, asked: int | None) -> int | None:
@@ -129,7 +154,7 @@ def _fit(
         CalibrationError: it teaches nothing.
     """
     calibration_set = data.set(validation)
-    check_apart(data.set(info.train), calibration_set, "the cohort", "the calibration list")
+    check_cohort_apart(data, run, info, calibration_set, "the calibration list")
     for folder in dict.fromkeys(info.trials.values()):
         check_apart(calibration_set, data.set(folder), "the calibration list")
     trials = read_trial_table(data.trials(validation))

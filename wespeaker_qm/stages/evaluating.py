@@ -7,6 +7,7 @@ from pathlib import Path
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
+from wespeaker_qm.evaluate.evidence import few_speakers_note
 from wespeaker_qm.evaluate.metrics import evaluate_list
 from wespeaker_qm.report.evaluation import TRAINED, CorpusCard, Evaluation, Training
 from wespeaker_qm.report.evaluation_files import write_evaluation
@@ -14,8 +15,10 @@ from wespeaker_qm.report.loss_card import loss_card
 from wespeaker_qm.report.markdown import list_table
 from wespeaker_qm.report.training_history import read_training_history
 from wespeaker_qm.score.calibration_file import load_calibration
+from wespeaker_qm.score.cohort import has_cohort, has_mean
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
 from wespeaker_qm.trials.lists import read_trial_table
+from wespeaker_qm.trials.speakers import effective_speakers, trial_speakers
 from wespeaker_qm.trials.variants import CALIBRATED, VARIANTS, present_variants
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
@@ -63,6 +66,11 @@ def evaluate(
     for system in (run, *others.values()):
         refuse_stale(system, data, info)
     variants, notes = _true_variants(data, run, info)
+    notes = [
+        *_few_speakers(data, info, is_calibrated=CALIBRATED in variants),
+        *_without_training_speakers(run, info),
+        *notes,
+    ]
     outputs = [run.metrics, run.report("md"), run.report("tex"), run.det("png"), run.det("pdf")]
     outputs += [run.training_curves] if run.training_log.is_file() else []
     inputs = _inputs(data, run, info, variants, others)
@@ -98,7 +106,35 @@ def evaluate(
         logger.info("%s", list_table(evaluation, evaluation.lists[info.headline]))
         if info.caveat:
             logger.info("mind: %s", info.caveat)
+        for note in notes:
+            logger.warning("mind: %s", note)
         logger.info("report: %s", run.report("md"))
+
+
+def _few_speakers(data: DataFolder, info: CorpusInfo, *, is_calibrated: bool) -> list[str]:
+    """A note for each list of too few speakers, the headline first and what calibrated on the last."""
+    lists = [(name, info.trials[name], False) for name in sorted(info.trials, key=lambda name: name != info.headline)]
+    if is_calibrated and info.validation is not None:
+        lists.append((info.validation, info.validation, True))
+    notes = []
+    for name, folder, is_fitted in lists:
+        trials = read_trial_table(data.trials(name))
+        speakers = trial_speakers(trials, read_map(data.set(folder).utt2spk))
+        effective = effective_speakers(speakers, trials.is_target)
+        notes.append(few_speakers_note(name, effective, is_fitted=is_fitted))
+    return [note for note in notes if note is not None]
+
+
+def _without_training_speakers(run: RunFolder, info: CorpusInfo) -> list[str]:
+    """What is missing for want of training speakers, of the corpus or with the model; nothing where the run has some.
+
+    Scores of another origin than a run's embeddings are as they are.
+    """
+    if not run.embeddings.is_dir() or has_cohort(run, info):
+        return []
+    if has_mean(run, info):
+        return ["Scores are not normalised: the model brought no cohort of training speakers (stage 6 makes it)."]
+    return ["Plain cosines, not normalised: there are no training speakers, of the corpus or with the model."]
 
 
 def _true_variants(data: DataFolder, run: RunFolder, info: CorpusInfo) -> tuple[list[str], list[str]]:

@@ -18,6 +18,8 @@ from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.network.device import choose_device, refuse_missing_gpus
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.packing.reader import ShardReader
+from wespeaker_qm.score.cohort import brings_mean
+from wespeaker_qm.stages.adopting import adopt
 from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
@@ -47,7 +49,14 @@ class _System(NamedTuple):
 
 
 @reads_data
-def extract(*, data: DataFolder, run: RunFolder, system: SystemName | int = "average", num_workers: int = 0) -> None:
+def extract(
+    *,
+    data: DataFolder,
+    run: RunFolder,
+    system: SystemName | int = "average",
+    model: RunFolder | None = None,
+    num_workers: int = 0,
+) -> None:
     """Embed every set that scoring needs; all utterances, or an error.
 
     Args:
@@ -58,6 +67,7 @@ def extract(*, data: DataFolder, run: RunFolder, system: SystemName | int = "ave
             the run's with random weights (``run.untrained``). ``initial``: the weights that the training began with, if
             ``model_init`` names some (``run.initial``). ``ltas``: long-term average spectra, no network; ``run``
             need not be trained.
+        model: a finished model to evaluate in ``run``, which need not be trained (:func:`.adopting.adopt`).
         num_workers: processes that read audio; 0 reads in this one.
 
     Raises:
@@ -65,15 +75,18 @@ def extract(*, data: DataFolder, run: RunFolder, system: SystemName | int = "ave
             corpus is not packed; the folder holds files that no stage made.
     """
     corpus = CorpusInfo.load(data.info)
+    if model is not None:
+        adopt(model, run)
     embedding = _open_system(data, run, system, corpus)
     if embedding is None:
         return
-    validation = [] if corpus.validation is None else [corpus.validation]  # stage 7 calibrates on it
-    sets = list(dict.fromkeys([corpus.train, *corpus.trials.values(), *validation]))
+    train = None if brings_mean(embedding.run) else corpus.train
+    # Stage 7 calibrates on the validation list.
+    sets = [name for name in (train, *corpus.trials.values(), corpus.validation) if name is not None]
     jobs = {}
-    for name in sets:
+    for name in dict.fromkeys(sets):
         scp = embedding.run.xvectors(name)
-        outputs = [scp, scp.with_suffix(".ark"), *([embedding.run.mean_xvector] if name == corpus.train else [])]
+        outputs = [scp, scp.with_suffix(".ark"), *([embedding.run.mean_xvector] if name == train else [])]
         jobs[name] = DoneMarker(
             embedding.run.marker(f"extract_{name}"),
             {**embedding.inputs, f"audio/{name}": packed_digest(data.set(name).path)},
@@ -92,7 +105,7 @@ def extract(*, data: DataFolder, run: RunFolder, system: SystemName | int = "ave
         task = f"extract {name}: {value_digest(marker.inputs)}"
         with stage(f"extract {name}", marker, task=task) as is_due:
             if is_due:
-                _extract(embedding, data.set(name), name == corpus.train, num_workers)
+                _extract(embedding, data.set(name), name == train, num_workers)
 
 
 def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, corpus: CorpusInfo) -> _System | None:
@@ -104,7 +117,8 @@ def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, cor
     if isinstance(system, str) and system not in get_args(SystemName):
         raise ValueError(f"system is {system!r}, expected {', '.join(get_args(SystemName))} or the number of an epoch")
     if system == "ltas":
-        fbank = Fbank(sample_rate=ShardReader(data.set(corpus.train).shard_list).sample_rate)
+        audio = data.set(corpus.train or corpus.trials[corpus.headline])
+        fbank = Fbank(sample_rate=ShardReader(audio.shard_list).sample_rate)
         return _System(LtasEmbedder(fbank), fbank, run, {"system": "ltas"})
     config: Config = load_config([run.config])
     refuse_missing_gpus(config.gpus, config.device)

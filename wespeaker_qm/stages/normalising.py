@@ -4,14 +4,14 @@ import logging
 from typing import Literal
 
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.score.cohort import check_apart, cohort_sources, load_cohort
+from wespeaker_qm.score.cohort import check_cohort_apart, cohort_sources, has_cohort, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
 from wespeaker_qm.score.normalisation import TOP_N, cohort_statistics, normalised_scores, quality_measures
 from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores, write_scores
-from wespeaker_qm.trials.variants import CALIBRATED, discard_variant
+from wespeaker_qm.trials.variants import CALIBRATED, VARIANTS, discard_variant
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import reads_data, stage
@@ -19,12 +19,17 @@ from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 Method = Literal["snorm", "asnorm"]
 
+_WHERE = "neither of the corpus (train in corpus.yaml) nor with the model (stage 6 of its training makes them)"
+
 logger = logging.getLogger(__name__)
 
 
 @reads_data
 def normalise(*, data: DataFolder, run: RunFolder, method: Method = "asnorm", top_n: int = TOP_N) -> None:
     """Write ``scores/<list>.<method>.score`` of all lists, and the cohort beside the training embeddings.
+
+    The cohort are the training speakers of the corpus, or those that came with a finished model; where there are none,
+    a warning says so and there are no normalised scores.
 
     Args:
         data: a prepared corpus.
@@ -38,12 +43,17 @@ def normalise(*, data: DataFolder, run: RunFolder, method: Method = "asnorm", to
     """
     info = CorpusInfo.load(data.info)
     refuse_stale(run, data, info)
+    if not has_cohort(run, info):
+        logger.warning("stage normalise: skipped, because there are no training speakers to normalise by: %s", _WHERE)
+        for variant in VARIANTS:
+            discard_variant(run, info.trials, variant)
+        return
     num_nearest = top_n if method == "asnorm" else None
     sources = [f"scores/{run.scores(name).name}" for name in info.trials]
     sources += [f"data/trials/{name}" for name in info.trials]
     sources += [f"embeddings/{folder}" for folder in info.trials.values()]
     sources += [f"data/{folder}/utt2spk" for folder in info.trials.values()]
-    sources += ["embeddings/mean_vec.npy", *cohort_sources(info)]
+    sources += ["embeddings/mean_vec.npy", *cohort_sources(run, info)]
     inputs = {"top_n": num_nearest, **digests(sources, run, data)}
     outputs = {name: run.scores(name, method) for name in info.trials}
     marker = DoneMarker(
@@ -55,7 +65,7 @@ def normalise(*, data: DataFolder, run: RunFolder, method: Method = "asnorm", to
                 discard_variant(run, info.trials, CALIBRATED)  # of the other method
             return
         for folder in dict.fromkeys(info.trials.values()):
-            check_apart(data.set(info.train), data.set(folder), "the cohort")
+            check_cohort_apart(data, run, info, data.set(folder))
         cohort = load_cohort(data, run, info)
         mean = load_mean(run.mean_xvector)
         for name, output in outputs.items():

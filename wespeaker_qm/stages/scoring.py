@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.score.cohort import has_mean
 from wespeaker_qm.score.cosine import load_mean, score_trials
 from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.trials.cache import cache_path
@@ -34,7 +35,8 @@ def score(
         data: a prepared corpus.
         run: holds the embeddings of the lists' sets, and their mean.
         trial_lists: names; None for all lists of the corpus.
-        subtract_mean: whether the mean embedding of the training set is subtracted first; False gives plain cosines.
+        subtract_mean: whether the mean embedding of the training set is subtracted first; False gives plain cosines,
+            and so does a corpus without training speakers, unless a finished model brings the mean of its own.
         text: False writes the binary ``scores/<list>.score.npz`` alone, which takes a third of the time.
 
     Raises:
@@ -48,6 +50,9 @@ def score(
         raise RecipeError(f"--trials: unknown {', '.join(unknown)}; {data} has {', '.join(info.trials)}")
 
     refuse_stale(run, data, info, scored=False)
+    if subtract_mean and not has_mean(run, info):
+        logger.warning("%s: plain cosines, because there are no training speakers whose mean to subtract", run)
+        subtract_mean = False
     sources = [f"data/trials/{name}" for name in names] + [f"embeddings/{info.trials[name]}" for name in names]
     sources += ["embeddings/mean_vec.npy"] if subtract_mean else []
     outputs = {name: run.scores(name) for name in names}

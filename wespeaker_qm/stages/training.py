@@ -117,6 +117,10 @@ def _continues(run: RunFolder, marker: DoneMarker, may_resume: bool) -> bool:
                 "another --exp_dir, or delete it"
             )
         return True
+    if run.marker("adopt").is_file():
+        raise RecipeError(
+            f"{run} holds the evaluation of a finished model (run.sh --model); choose another --exp_dir, or delete it"
+        )
     if marker.path.is_file():
         raise RecipeError(
             f"{run} holds a finished run, without its resume.pt, that is not this one: "

@@ -50,7 +50,7 @@ def made_from(config: Config, data: DataFolder) -> dict[str, Any]:
     augments = config.dataset_args.aug_prob > 0
     return {
         "training code": STAGE_VERSIONS["train"],
-        "training audio": packed_digest(data.set(corpus.train).path),
+        "training audio": packed_digest(data.set(corpus.training_set(data.info)).path),
         "noise": packed_digest(data.set(corpus.noise).path) if augments and corpus.noise else _NONE,
         "room impulse responses": packed_digest(data.set(corpus.rirs).path) if augments and corpus.rirs else _NONE,
         "initial weights": "random" if config.model_init is None else file_digest(config.model_init),

@@ -174,6 +174,16 @@ class RunFolder(Folder):
         return self.embeddings / set_name / "spk_xvector.scp"
 
     @property
+    def adopted_cohort(self) -> Path:
+        """Kaldi scp of the mean embeddings of training speakers that came with a finished model (run.sh --model)."""
+        return self.xvectors("adopted_cohort")
+
+    @property
+    def adopted_calibration(self) -> Path:
+        """The calibration that came with a finished model."""
+        return self.models / "calibration.json"
+
+    @property
     def mean_xvector(self) -> Path:
         """Mean embedding of the training set."""
         return self.embeddings / "mean_vec.npy"

@@ -19,7 +19,13 @@ from pathlib import Path
 from wespeaker_qm.corpora.debian.noise import fetch_noise_clips
 from wespeaker_qm.corpora.folder.examination import Facts, examine, refuse_unusable
 from wespeaker_qm.corpora.folder.settings import FolderSettings
-from wespeaker_qm.corpora.folder.speaker_split import SpeakerSplit, parse_eval_speakers, split_speakers
+from wespeaker_qm.corpora.folder.speaker_split import (
+    Part,
+    SpeakerSplit,
+    few_speakers_warning,
+    parse_eval_speakers,
+    split_speakers,
+)
 from wespeaker_qm.corpora.folder.tree import (
     Recording,
     count_by_speaker,
@@ -32,6 +38,7 @@ from wespeaker_qm.corpora.folder.trials import draw_trials
 from wespeaker_qm.corpora.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo, prepared_files
+from wespeaker_qm.evaluate.evidence import LEAST_SPEAKERS
 from wespeaker_qm.trials.lists import write_trials
 from wespeaker_qm.utils.done import DoneMarker, file_digest, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
@@ -65,19 +72,20 @@ def prepare(settings: FolderSettings, *, data: DataFolder, recipe_dir: Path, num
     listing = list_recordings(root)
     log_listing(listing, root)
     eval_speakers = parse_eval_speakers(settings.eval_speakers)
-    if not isinstance(eval_speakers, float):
+    if isinstance(eval_speakers, list):
         eval_speakers = [safe_key([name]) for name in eval_speakers]
     # A split that cannot be is told before hours of decoding.
-    split_speakers(count_by_speaker(listing.recordings), eval_speakers, settings.valid_speakers, settings.seed)
+    num_recordings = count_by_speaker(listing.recordings)
+    split = split_speakers(num_recordings, eval_speakers, settings.valid_speakers, settings.seed)
 
-    noise_tree = {} if settings.noise in _NOISE_SOURCES else list_noises(Path(settings.noise))
+    noise_tree = {} if settings.noise in _NOISE_SOURCES or not split.train else list_noises(Path(settings.noise))
     inputs = [
         [(recording, file_stamp(recording.path)) for recording in listing.recordings],
         {kind: [file_stamp(path) for path in paths] for kind, paths in noise_tree.items()},
         dataclasses.asdict(settings),
         eval_speakers,
     ]
-    if settings.noise == "debian":
+    if settings.noise == "debian" and split.train:
         inputs.append([file_digest(shipped(_DEBIAN) / table) for table in ("packages.tsv", "noise.tsv")])
     outputs = prepared_files(data)
     marker = DoneMarker(data.marker("prepare"), inputs, outputs, version=STAGE_VERSIONS["prepare"])
@@ -95,16 +103,17 @@ def prepare(settings: FolderSettings, *, data: DataFolder, recipe_dir: Path, num
     with stage("prepare", marker, others=[*tables, *(data.path / name for name in others)]) as is_due:
         if is_due:
             directories, split = _build(settings, data, listing.recordings, eval_speakers, num_workers)
-            clips = _debian_clips(settings.downloads) if settings.noise == "debian" else noise_tree
-            build_noise_set(
-                data,
-                clips,
-                directories["train"],
-                num_babble=settings.num_babble,
-                seed=settings.seed,
-                max_bad_fraction=settings.max_bad_fraction,
-            )
-            build_rirs(data, settings.num_rooms, seed=settings.seed)
+            if split.train:  # else nothing is augmented
+                clips = _debian_clips(settings.downloads) if settings.noise == "debian" else noise_tree
+                build_noise_set(
+                    data,
+                    clips,
+                    directories["train"],
+                    num_babble=settings.num_babble,
+                    seed=settings.seed,
+                    max_bad_fraction=settings.max_bad_fraction,
+                )
+                build_rirs(data, settings.num_rooms, seed=settings.seed)
             _corpus_info(data, root, directories, split).save(data.info)
 
 
@@ -112,7 +121,7 @@ def _build(
     settings: FolderSettings,
     data: DataFolder,
     recordings: Sequence[Recording],
-    eval_speakers: float | Sequence[str],
+    eval_speakers: float | Part | Sequence[str] | None,
     num_workers: int,
 ) -> tuple[dict[str, DataDir], SpeakerSplit]:
     """Write the sets of speech and their trial lists."""
@@ -124,7 +133,11 @@ def _build(
     directories = {
         name: _write_set(data.set(name).path, speakers, usable, facts) for name, speakers in members.items() if speakers
     }
-    if not split.valid:
+    if len(split.evaluation) < LEAST_SPEAKERS:
+        logger.warning("%s", few_speakers_warning(len(split.evaluation), sum(map(len, split)), LEAST_SPEAKERS))
+    if not split.train:
+        logger.info("all speakers are evaluated, nobody trains: evaluate a finished model on them (run.sh --model)")
+    elif not split.valid:
         logger.info("too few speakers to set some aside: no check while training (--valid_speakers)")
     for name in [name for name in directories if name != "train"]:
         trials = draw_trials(directories[name].speaker, settings.max_trials, settings.seed)
@@ -227,6 +240,7 @@ def _corpus_info(data: DataFolder, root: Path, directories: Mapping[str, DataDir
         trials={"all": "eval"},
         headline="all",
         validation="valid" if "valid" in directories else None,
-        noise="noise",
-        rirs="rirs",
+        train="train" if "train" in directories else None,
+        noise="noise" if "train" in directories else None,
+        rirs="rirs" if "train" in directories else None,
     )

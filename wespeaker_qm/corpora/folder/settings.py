@@ -24,7 +24,8 @@ class FolderSettings:
         Setting(
             str,
             "speakers to evaluate, who never train: a fraction of all (at least 2 are drawn), names separated by "
-            "commas, or a file with one name a line",
+            "commas, a file with one name a line, KofN (e.g. 1of5) for the K-th of N parts, which take turns in a "
+            "cross-validation, or all, to evaluate a finished model (run.sh --model)",
             from_yaml=_speakers,
         ),
     ] = "0.25"

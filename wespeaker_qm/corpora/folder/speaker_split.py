@@ -1,7 +1,9 @@
 """Which speakers train, which validate, which are evaluated: disjoint, seeded, and refused when a part is too small."""
 
+import math
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +12,17 @@ from wespeaker_qm.utils.text import read_names
 
 MIN_SPEAKERS = 2
 """Fewer cannot be told apart: neither a class to learn nor an impostor to refuse."""
+ALL = "all"
+"""The value of ``eval_speakers`` that leaves nobody to train on."""
+
+
+class Part(NamedTuple):
+    """The speakers are dealt into parts, each of which is evaluated in one run of a cross-validation."""
+
+    number: int
+    """From 1."""
+    num_parts: int
+    """At least 2."""
 
 
 class SpeakerSplit(NamedTuple):
@@ -20,19 +33,29 @@ class SpeakerSplit(NamedTuple):
     evaluation: list[str]
 
 
-def parse_eval_speakers(choice: str | float | Sequence[str]) -> float | list[str]:
-    """Read the option ``eval_speakers``: a fraction between 0 and 1, names with commas, or a file with a name a line.
+def parse_eval_speakers(choice: str | float | Sequence[str]) -> float | Part | list[str] | None:
+    """Read the option ``eval_speakers``: a fraction, a part of a cross-validation, names, or a file of them.
 
-    >>> parse_eval_speakers("0.25")
-    0.25
+    None is all.
+
+    >>> parse_eval_speakers("0.25"), parse_eval_speakers("2of5"), parse_eval_speakers("all")
+    (0.25, Part(number=2, num_parts=5), None)
     >>> parse_eval_speakers("anna,ben")
     ['anna', 'ben']
 
     Raises:
-        RecipeError: a number that is not a fraction, or no name.
+        RecipeError: a number that is not a fraction, a part that is none, or no name.
     """
+    part = re.fullmatch(r"(\d+)of(\d+)", str(choice))
     if isinstance(choice, str) and os.path.isfile(choice):
         names = read_names(choice)
+    elif choice == ALL:
+        return None
+    elif part is not None:
+        number, num_parts = int(part[1]), int(part[2])
+        if num_parts < 2 or not 1 <= number <= num_parts:
+            raise RecipeError(f"--eval_speakers {choice}: expected 1ofN to NofN with N at least 2, e.g. 1of5")
+        return Part(number, num_parts)
     elif isinstance(choice, str | float | int):
         try:
             fraction = float(choice)
@@ -53,29 +76,42 @@ def parse_eval_speakers(choice: str | float | Sequence[str]) -> float | list[str
 
 
 def split_speakers(
-    num_utterances: Mapping[str, int], eval_speakers: float | Sequence[str], valid_fraction: float, seed: int
+    num_utterances: Mapping[str, int],
+    eval_speakers: float | Part | Sequence[str] | None,
+    valid_fraction: float,
+    seed: int,
 ) -> SpeakerSplit:
     """Divide the speakers.
 
     Args:
         num_utterances: speaker -> number of recordings.
         eval_speakers: names, or the fraction of all speakers (at least two) to draw among those with two or more
-            recordings; a speaker with one recording has no target trial.
+            recordings; a speaker with one recording has no target trial. Or one of the parts into which those are
+            dealt. None evaluates all, those with one recording as impostors, and trains nobody.
         valid_fraction: fraction of the other speakers that validate; when that is fewer than two, nobody does.
         seed: of both draws.
 
     Raises:
         RecipeError: an unknown name, evaluation speakers with a single recording, or fewer than two speakers to train
-            on or to evaluate.
+            on (unless all are evaluated) or to evaluate.
     """
     rng = random.Random(seed)
     speakers = sorted(num_utterances)
     single = [speaker for speaker in speakers if num_utterances[speaker] < 2]
-    if isinstance(eval_speakers, float):
+    if eval_speakers is None:
+        evaluation = speakers
+        if len(single) == len(speakers):
+            raise RecipeError("--eval_speakers all: nobody has the two recordings that a target trial needs; add some")
+    elif isinstance(eval_speakers, Part):
+        dealt = rng.sample([speaker for speaker in speakers if speaker not in set(single)], len(speakers) - len(single))
+        evaluation = sorted(dealt[eval_speakers.number - 1 :: eval_speakers.num_parts])
+    elif isinstance(eval_speakers, float):
         evaluation = _draw_evaluation(speakers, single, eval_speakers, rng)
     else:
         evaluation = sorted(eval_speakers)
         _check_names(evaluation, speakers, single)
+    if len(evaluation) == len(speakers) >= MIN_SPEAKERS:
+        return SpeakerSplit([], [], evaluation)
     rest = [speaker for speaker in speakers if speaker not in set(evaluation)]
     valid = _draw_validation(
         [speaker for speaker in rest if speaker not in set(single)], len(rest), valid_fraction, rng
@@ -85,9 +121,33 @@ def split_speakers(
         if len(members) < MIN_SPEAKERS:
             raise RecipeError(
                 f"{len(members)} speaker(s) to {purpose} ({', '.join(members) or 'none'}) of {len(speakers)} in all, "
-                f"expected at least {MIN_SPEAKERS}; add speakers or change --eval_speakers"
+                f"expected at least {MIN_SPEAKERS}; add speakers or change --eval_speakers (to all, for "
+                "a finished model)"
             )
     return SpeakerSplit(train, valid, evaluation)
+
+
+def few_speakers_warning(num_evaluated: int, num_speakers: int, least: int) -> str:
+    """What to say where fewer than ``least`` speakers are evaluated, with what helps.
+
+    >>> few_speakers_warning(2, 10, 5)  # doctest: +ELLIPSIS
+    '2 speakers to evaluate are too few ... --eval_speakers 0.5 evaluates 5; --eval_speakers 1of5 to 5of5 ...'
+    """
+    remedies = []
+    if num_speakers >= least + MIN_SPEAKERS:
+        fraction = math.ceil(100 * least / num_speakers) / 100
+        remedies.append(f"--eval_speakers {fraction:g} evaluates {round(fraction * num_speakers)}")
+    if num_speakers >= 2 * MIN_SPEAKERS:
+        num_parts = min(5, num_speakers // MIN_SPEAKERS)
+        remedies.append(
+            f"--eval_speakers 1of{num_parts} to {num_parts}of{num_parts} evaluate all in turns, a training each "
+            "(egs/folder/README.md)"
+        )
+    remedies.append("--eval_speakers all evaluates all with a finished model (run.sh --model)")
+    return (
+        f"{num_evaluated} speakers to evaluate are too few to tell how others fare: an EER of 0 means little, and no "
+        f"figure gets an interval, for which it takes {least}; {'; '.join(remedies)}"
+    )
 
 
 def _draw_evaluation(speakers: list[str], single: list[str], fraction: float, rng: random.Random) -> list[str]:

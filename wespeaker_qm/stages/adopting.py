@@ -1,0 +1,127 @@
+"""Stage 4 with a finished model: take over its weights, and what it knows of its training speakers."""
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from wespeaker_qm.config import load_config
+from wespeaker_qm.network import checkpoint
+from wespeaker_qm.score.calibration_file import load_calibration, save_calibration
+from wespeaker_qm.score.cosine import load_mean
+from wespeaker_qm.score.upstream import stale
+from wespeaker_qm.trials.variants import CALIBRATED
+from wespeaker_qm.utils.checksums import checked_path, remove_checked
+from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.stage import stage
+from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
+from wespeaker_qm.utils.vectors import VectorTable, write_vectors
+
+logger = logging.getLogger(__name__)
+
+
+def adopt(model: RunFolder, run: RunFolder) -> None:
+    """Copy a finished model into a run of its own, which evaluates it on another corpus.
+
+    With the weights comes what needs training speakers, as far as the model's folder has it and it is of these weights:
+    their mean embedding, the cohort of stage 6 and the calibration of stage 7.
+
+    Args:
+        model: a folder with ``config.yaml`` and ``models/avg_model.pt``, or ``avg_model.pt`` beside ``config.yaml``.
+        run: where its embeddings, scores and reports on the other corpus go.
+
+    Raises:
+        RecipeError: no such model, or it is broken; ``run`` is the model's folder, or holds a training; files that no
+            stage made.
+    """
+    weights = _weights(model)
+    if os.path.realpath(model) == os.path.realpath(run):
+        raise RecipeError(
+            f"--exp_dir {run}: the folder of the model itself, expected another one for its results on this corpus"
+        )
+    if any(path.is_file() for path in (run.marker("train"), run.resume, run.training_log)):
+        raise RecipeError(f"--exp_dir {run}: holds a training of its own; choose another folder for --model {model}")
+    config = dataclasses.replace(load_config([model.config]), model_init=None)  # the baseline of another evaluation
+    mean, cohort, calibration = _of_training_speakers(model, weights)
+    fitted = recorded_inputs(model.marker(CALIBRATED)) or {}
+    inputs = {
+        "configuration": file_digest(model.config),
+        "weights": file_digest(weights),
+        "mean": None if mean is None else file_digest(mean),
+        "cohort": None if cohort is None else file_digest(cohort),
+        "calibration": None if calibration is None else file_digest(calibration),
+        "calibrated scores": None if calibration is None else fitted["scores"],
+        "calibrated top_n": None if calibration is None else fitted["top_n"],
+    }
+    copies = {run.mean_xvector: mean, run.adopted_cohort: cohort, run.adopted_calibration: calibration}
+    outputs = [run.config, run.average, *(copy for copy, original in copies.items() if original is not None)]
+    marker = DoneMarker(run.marker("adopt"), inputs, outputs, version=STAGE_VERSIONS["extract"], checks_outputs=True)
+    with stage("adopt", marker, others=[*copies, run.adopted_cohort.with_suffix(".ark")]) as is_due:
+        if not is_due:
+            return
+        for copy, original in copies.items():
+            if original is None:
+                remove_checked(copy)  # of the model that was here before
+        config.save(run.config)
+        checkpoint.save(checkpoint.load(weights), run.average)
+        if mean is not None:
+            with checked_path(run.mean_xvector) as temporary:
+                np.save(temporary, load_mean(mean))
+        if cohort is not None:
+            table = VectorTable(cohort)
+            target = run.adopted_cohort
+            write_vectors(target.parent, target.stem, table.names, table.load(table.names))
+        if calibration is not None:
+            save_calibration(run.adopted_calibration, *load_calibration(calibration))
+    logger.info("%s: evaluated in %s", weights, run)
+
+
+def _weights(model: RunFolder) -> Path:
+    """The file of the model's weights.
+
+    Raises:
+        RecipeError: it, or the configuration, is not there.
+    """
+    places = (model.average, model.path / model.average.name)
+    found = [path for path in places if path.is_file()]
+    for path in (*([] if model.config.is_file() else [model.config]), *([] if found else [model.average])):
+        raise RecipeError(
+            f"--model {model}: found no {path.relative_to(model.path)} there, expected a folder with config.yaml and "
+            "avg_model.pt (beside it or in models/); of a training, average the checkpoints first (run.sh --stage 4 "
+            f"--exp_dir {model})"
+        )
+    return found[0]
+
+
+def _of_training_speakers(model: RunFolder, weights: Path) -> tuple[Path | None, Path | None, Path | None]:
+    """The model's mean, cohort and calibration: None for what is not there or not usable, which is said.
+
+    The cohort is nothing without the mean, nor the calibration without the cohort: they were made with it.
+    """
+    mean = model.mean_xvector
+    made_of = [recorded_inputs(path) or {} for path in (model.path / ".done").glob("extract_*")]
+    if not mean.is_file():
+        logger.warning("%s: no mean of training embeddings (%s), and so no cohort", model, mean.name)
+        return None, None, None
+    name = f"models/{weights.name}"
+    if any(inputs.get(name, file_digest(weights)) != file_digest(weights) for inputs in made_of):
+        logger.warning("%s: left out with the cohort, because the weights are others since; extract there again", mean)
+        return None, None, None
+    cohorts = [path for path in model.embeddings.glob("*/spk_xvector.scp")]
+    cohort = next((path for path in (model.adopted_cohort, *sorted(cohorts)) if path.is_file()), None)
+    try:
+        if cohort is None:
+            raise RecipeError("stage 6 has not been run there")
+        if reasons := stale("cohort", model, DataFolder(model.path)):
+            raise RecipeError("; ".join(reasons))
+        table = VectorTable(cohort)
+        table.load(table.names)
+    except RecipeError as error:
+        logger.warning("%s: no cohort to normalise scores by: %s", model, error)
+        return mean, None, None
+    has_record = {"scores", "top_n"} <= (recorded_inputs(model.marker(CALIBRATED)) or {}).keys()
+    return mean, cohort, model.calibration if model.calibration.is_file() and has_record else None
