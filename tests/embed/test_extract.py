@@ -1,5 +1,7 @@
 """Extraction: whole utterances, batched without changing them, all or an error."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from wespeaker_qm.audio import pieces
 from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.audio.io import write_wav
+from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.embed import extract
 from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder, batches_by_length, embed_all
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.models.resnet import ResNet
+from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.vectors import write_vectors
@@ -67,6 +74,81 @@ def test_a_network_that_does_not_mask_gets_one_length_at_a_time() -> None:
     np.testing.assert_allclose(together, alone, atol=1e-6)
     with pytest.raises(RecipeError, match="700 samples has fewer than 3 frames"):
         embedder([waveforms[0][:700]])
+
+
+@pytest.mark.parametrize("codec", ["wav", "flac"])
+def test_long_utterances_come_out_as_they_would_whole(
+    embedder: NetworkEmbedder, tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit lowered to 300 frames; those up to it come out to the bit as ever."""
+    rng = np.random.default_rng(0)
+    data = DataDir(wav={}, speaker={}, duration_s={})
+    for key, num_frames in (("a", 300), ("b", 301), ("c", 80), ("d", 1000)):
+        wave = 0.1 * rng.standard_normal(160 * num_frames + 240) * np.linspace(0.1, 1, 160 * num_frames + 240)
+        _add(data, tmp_path / f"{key}.wav", wave)
+    data.write(tmp_path / "set")
+    pack_data_dir(tmp_path / "set", codec=codec)
+    reader = ShardReader(tmp_path / "set" / "shard.list")
+    waveforms = [reader.read(row) for row in range(4)]
+    systems = (embedder, LtasEmbedder(Fbank()))
+    whole = [np.concatenate([embed([waveform]) for waveform in waveforms]) for embed in systems]
+
+    monkeypatch.setattr(extract, "FRAMES_PER_PIECE", 300)
+    monkeypatch.setattr(pieces.pieces, "__defaults__", (300,))
+    read, read_whole = ShardReader.read, []
+
+    def watched(self: ShardReader, i: int, start: int = 0, num_samples: int | None = None) -> np.ndarray:
+        if num_samples is None or num_samples > 160 * (304 + 2 * 112) + 240:
+            read_whole.append(self.keys[i])
+        return read(self, i, start, num_samples)
+
+    monkeypatch.setattr(ShardReader, "read", watched)
+    for embed, expected in zip(systems, whole, strict=True):
+        read_whole.clear()
+        embeddings = embed_all(embed, reader, frame_shift=160, num_workers=0, description="test")
+        assert {"d"}.isdisjoint(read_whole) and {"c"} <= {*read_whole}
+        for row, key in enumerate(reader.keys):
+            np.testing.assert_allclose(
+                embeddings[row], expected[row], atol=1e-5 * np.abs(expected[row]).max(), err_msg=key
+            )
+    together = embedder(waveforms)  # short and long ones in a batch
+    np.testing.assert_allclose(together, whole[0], atol=1e-5 * np.abs(whole[0]).max())
+    for row, key in enumerate(reader.keys):
+        if key in "ac":
+            np.testing.assert_array_equal(embedder([waveforms[row]])[0], whole[0][row])
+
+
+def test_memory_does_not_grow_with_the_length_of_an_utterance(tmp_path: Path) -> None:
+    """As a whole, 20 minutes would take over half a gigabyte more than two."""
+    data = DataDir(wav={}, speaker={}, duration_s={})
+    rng = np.random.default_rng(0)
+    for key, minutes in (("long", 20), ("short", 2)):
+        _add(data, tmp_path / f"{key}.wav", 0.1 * rng.standard_normal(minutes * 960_000, dtype=np.float32))
+    data.write(tmp_path / "set")
+    pack_data_dir(tmp_path / "set")
+    program = f"""
+import resource, torch
+from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder
+from wespeaker_qm.models.resnet import ResNet
+from wespeaker_qm.packing.reader import ShardReader
+reader = ShardReader({str(tmp_path / "set" / "shard.list")!r})
+encoder = ResNet((2, 2, 2, 2), feat_dim=80, embed_dim=8, m_channels=4)
+systems = NetworkEmbedder(encoder, Fbank(), torch.device("cpu")), LtasEmbedder(Fbank())
+for key in ("short", "long"):
+    for embed in systems:
+        embed([reader.recording(reader.index_of(key))])
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    short_bytes, long_bytes = map(int, done.stdout.split())
+    assert long_bytes - short_bytes < 100e6, done.stdout
+
+
+def _add(data: DataDir, path: Path, wave: np.ndarray) -> None:
+    """A recording of some speaker."""
+    write_wav(path, wave.astype(np.float32), 16000)
+    data.wav[path.stem], data.speaker[path.stem], data.duration_s[path.stem] = str(path), "s", len(wave) / 16000
 
 
 def test_batches_hold_every_utterance_once_within_the_limit() -> None:

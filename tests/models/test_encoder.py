@@ -33,6 +33,19 @@ def test_a_network_that_folds_nothing_is_copied_for_evaluation() -> None:
         encoder.train().folded()
 
 
+def test_a_network_that_says_nothing_of_pieces_gets_a_long_utterance_whole() -> None:
+    encoder = MeanEncoder().eval()
+    features = torch.randn(20, 4)
+    asked = []
+
+    def frames(first: int, end: int) -> torch.Tensor:
+        asked.append((first, end))
+        return features[first:end]
+
+    assert torch.equal(encoder.embed_long(frames, 20, 8), encoder(features[None])[0])
+    assert asked == [(0, 20)]
+
+
 def test_an_encoder_without_forward_is_none() -> None:
     class Empty(SpeakerEncoder):
         pass

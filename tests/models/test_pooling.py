@@ -56,3 +56,15 @@ def test_gradients_are_finite_under_a_loss_scale(dtype: torch.dtype, padded: boo
     assert gradient.dtype == dtype
     rounding = 2 * torch.finfo(dtype).eps
     torch.testing.assert_close(gradient.double(), expected, rtol=max(rounding, 1e-4), atol=1e-3)
+
+
+@pytest.mark.parametrize("lengths", [[400], [1, 399], [399, 1], [100, 1, 7, 292], [1] * 400])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_pieces_merge_to_the_statistics_of_the_whole(lengths: list[int], offset: float) -> None:
+    """Far from zero, too, where a sum of squares less a square of sums has no correct digit."""
+    maps = torch.randn(2, 3, 4, 400) + torch.linspace(-2, 2, 400) + offset
+    merged = TemporalStatisticsPooling().merged(maps.split(lengths, dim=-1))
+    assert merged.dtype == torch.float32
+    torch.testing.assert_close(merged.double(), definition(maps), rtol=1e-5, atol=1e-5)
+    precise = TemporalStatisticsPooling().merged(maps.double().split(lengths, dim=-1))
+    torch.testing.assert_close(precise, definition(maps), rtol=1e-11, atol=1e-11)

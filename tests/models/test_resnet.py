@@ -80,3 +80,34 @@ def test_padding_changes_nothing() -> None:
 def test_feature_dimension_must_divide_by_eight() -> None:
     with pytest.raises(ValueError, match="feat_dim is 81"):
         ResNet((1, 1, 1, 1), feat_dim=81, embed_dim=8)
+
+
+@pytest.mark.parametrize(("num_blocks", "context"), [((2, 2, 2, 2), 54), ((3, 4, 6, 3), 112)])
+def test_a_map_sees_just_the_frames_that_the_class_says(num_blocks: tuple[int, int, int, int], context: int) -> None:
+    model = ResNet(num_blocks, feat_dim=8, embed_dim=4, m_channels=2).double().eval()
+    assert (model.context, model.time_reduction) == (context, 8)
+    features = torch.randn(1, 321, 8, dtype=torch.float64, requires_grad=True)
+    maps, _ = model.frame_maps(features)
+    assert maps.shape[-1] == 41
+    (gradient,) = torch.autograd.grad(maps[..., 20].square().sum(), features)
+    seen = gradient[0].any(dim=-1).nonzero()[:, 0]
+    assert 160 - context <= seen.min() and seen.max() <= 160 + context
+
+
+@pytest.mark.parametrize("num_frames", [9, 160, 161, 327, 328])
+@pytest.mark.parametrize("frames_per_piece", [1, 8, 80, 163, 400])
+def test_pieces_of_any_size_give_the_embedding_of_the_whole(num_frames: int, frames_per_piece: int) -> None:
+    model = ResNet((2, 2, 2, 2), feat_dim=8, embed_dim=4, m_channels=2)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.bias)
+            torch.nn.init.normal_(module.running_mean)
+    model.double().eval()
+    features = torch.randn(num_frames, 8, dtype=torch.float64)
+    with torch.inference_mode():
+        pieces = model.embed_long(lambda first, end: features[first:end], num_frames, frames_per_piece)
+        torch.testing.assert_close(pieces, model(features[None])[0], atol=1e-12, rtol=1e-12)
+        model.context -= 8  # a piece that ends where a map still sees on
+        pieces = model.embed_long(lambda first, end: features[first:end], num_frames, frames_per_piece)
+    if frames_per_piece < num_frames - 8:
+        assert not torch.allclose(pieces, model(features[None])[0], atol=1e-12, rtol=1e-12)

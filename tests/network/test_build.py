@@ -54,6 +54,19 @@ def test_folded_it_gives_the_same_embeddings(name: str) -> None:
     torch.testing.assert_close(encoder.folded()(features), encoder(features), atol=1e-3, rtol=1e-3)
 
 
+@every_network
+@pytest.mark.parametrize(("num_frames", "frames_per_piece"), [(401, 400), (130, 64)])
+@torch.inference_mode()
+def test_in_pieces_it_gives_the_same_embedding(name: str, num_frames: int, frames_per_piece: int) -> None:
+    encoder = trained(name)
+    features = torch.randn(num_frames, 80)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        model, given = encoder.to(dtype), features.to(dtype)
+        whole = model(given[None])[0]
+        pieces = model.embed_long(lambda first, end, given=given: given[first:end], num_frames, frames_per_piece)
+        torch.testing.assert_close(pieces, whole, atol=tolerance * whole.abs().max().item(), rtol=tolerance)
+
+
 @pytest.mark.parametrize(("name", "num_blocks"), [("ResNet18", (2, 2, 2, 2)), ("ResNet34", (3, 4, 6, 3))])
 def test_resnets_have_the_blocks_of_their_names(name: str, num_blocks: tuple[int, ...]) -> None:
     encoder = build_encoder(Config(model=name))

@@ -6,10 +6,12 @@ import os
 import pickle
 import subprocess
 import sys
+import tarfile
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
+import soundfile
 
 from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.corpus.datadir import DataDir
@@ -90,6 +92,36 @@ def test_a_changed_sample_is_found_when_a_whole_recording_is_read(tmp_path, code
     with pytest.raises(RecipeError, match=rf"recording {reader.keys[1]} .*CRC-32"):
         reader.read(1)
     np.testing.assert_array_equal(reader.read(0), waves[reader.keys[0]])
+
+
+@pytest.mark.parametrize("codec", ["wav", "flac"])
+def test_a_recording_is_compared_with_its_checksum_and_read_in_spans(
+    tmp_path, codec, flip_bit, make_data_dir, monkeypatch
+):
+    monkeypatch.setattr(packing_reader, "_CHECKSUM_BLOCK_BYTES", 1000)
+    data_dir, waves = make_data_dir(tmp_path)
+    pack_data_dir(data_dir, codec=codec, utterances_per_shard=3)
+    reader = ShardReader(data_dir / "shard.list")
+    recording, wave = reader.recording(2), waves[reader.keys[2]]
+    assert len(recording) == len(wave)
+    for span in (slice(0, 10), slice(100, 900), slice(2000, None), slice(None), slice(3000, 10**9), slice(10**9, None)):
+        assert recording[span].dtype == np.float32
+        np.testing.assert_array_equal(recording[span], wave[span])
+    record = reader.index.records[2]
+    flip_bit(reader.index.tars[record["shard"]], int(record["offset"] + record["num_bytes"] - 1))
+    with pytest.raises(RecipeError, match=rf"recording {reader.keys[2]} .*CRC-32"):
+        reader.recording(2)
+
+
+def test_a_recording_that_is_decoded_from_its_beginning_is_read_whole(tmp_path, tone):
+    soundfile.write(tmp_path / "a.ogg", tone(1, 4000), RATE)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        (tmp_path / "a.spk").write_text("s")
+        for name in ("a.spk", "a.ogg"):
+            tar.add(tmp_path / name, name)
+    (tmp_path / "shard.list").write_text(f"{tmp_path / 'a.tar'}\n")
+    reader = ShardReader(tmp_path / "shard.list")
+    np.testing.assert_array_equal(reader.recording(0), reader.read(0))
 
 
 def test_nobody_packs_under_a_reader(packed, contents):

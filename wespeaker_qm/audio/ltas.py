@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.audio.pieces import Waveform, mean_features
 
 
-def long_term_average_spectrum(waveform: NDArray[np.float32], fbank: Fbank) -> NDArray[np.float32]:
+def long_term_average_spectrum(waveform: Waveform, fbank: Fbank) -> NDArray[np.float32]:
     """Mean over all frames of the log mel spectrum, less its mean over the bins, so that level plays no part.
 
     Compare two by the cosine after subtracting the training set's mean vector.
@@ -24,5 +25,5 @@ def long_term_average_spectrum(waveform: NDArray[np.float32], fbank: Fbank) -> N
         (F,) float32 whose mean is 0.
     """
     with torch.inference_mode():
-        spectrum = fbank(torch.from_numpy(waveform)[None])[0].mean(dim=0)
+        spectrum = mean_features(waveform, fbank)
     return (spectrum - spectrum.mean()).numpy()

@@ -2,11 +2,13 @@
 
 Deterministic and full-precision: no dither, no cropping, IEEE float32 throughout (neither autocast nor TF32, which is
 PyTorch's default for a GPU's convolutions). Utterances are batched by length, and come out as they would alone: a
-network that does not mask padding is given those of one length at a time.
+network that does not mask padding is given those of one length at a time. Utterances of over a minute are read and go
+through the network in pieces, where it allows that, and come out as they would whole.
 """
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
+from wespeaker_qm.audio.pieces import FRAMES_PER_PIECE, Waveform, features_of, mean_features
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError, first_few
@@ -25,8 +28,8 @@ from wespeaker_qm.utils.progress import Progress
 FRAMES_PER_BATCH = 4000
 """Frames in a batch, padding counted in: enough to fill a GPU, small enough for the memory of a laptop."""
 
-Embedder = Callable[[list[np.ndarray]], np.ndarray]
-"""Waveforms, each (S,) float32 in [-1, 1] -> embeddings (N, D) float32."""
+Embedder = Callable[[Sequence[Waveform]], np.ndarray]
+"""Waveforms -> embeddings (N, D) float32. Only those of over a minute may be something other than arrays."""
 
 
 class NetworkEmbedder:
@@ -38,26 +41,52 @@ class NetworkEmbedder:
         self.device = device
 
     @torch.inference_mode()
-    def __call__(self, waveforms: list[np.ndarray]) -> np.ndarray:
+    def __call__(self, waveforms: Sequence[Waveform]) -> np.ndarray:
         """Embed a batch.
 
         Raises:
             RecipeError: a waveform has fewer frames than the network needs.
         """
         with exact_float32(), torch.autocast(self.device.type, enabled=False):
-            features = [self._features(waveform) for waveform in waveforms]
-            embedding = self._padded(features) if self.encoder.masks_padding else self._by_length(features)
-        return embedding.float().cpu().numpy()
+            embedding = torch.empty(len(waveforms), self.encoder.embed_dim, device=self.device)
+            together, features = [], []
+            for row, waveform in enumerate(waveforms):
+                if self._num_frames(waveform) > FRAMES_PER_PIECE:
+                    embedding[row] = self._embed_long(waveform)
+                else:
+                    together.append(row)
+                    features.append(self._features(waveform))
+            if together:
+                embed = self._padded if self.encoder.masks_padding else self._by_length
+                embedding[together] = embed(features).float()
+        return embedding.cpu().numpy()
 
-    def _features(self, waveform: np.ndarray) -> torch.Tensor:
-        """Features (T, F) of a waveform (S,)."""
-        if self.fbank.num_frames(len(waveform)) < self.encoder.min_frames:
+    def _num_frames(self, waveform: Waveform) -> int:
+        """T.
+
+        Raises:
+            RecipeError: it is less than the network needs.
+        """
+        num_frames = self.fbank.num_frames(len(waveform))
+        if num_frames < self.encoder.min_frames:
             raise RecipeError(
                 f"an utterance of {len(waveform)} samples has fewer than {self.encoder.min_frames} frames; "
                 "pack again with a larger --min_duration (stage 2)"
             )
-        row = self.fbank(torch.from_numpy(waveform).to(self.device).unsqueeze(0))
-        return normalise_mean(row)[0]
+        return num_frames
+
+    def _features(self, waveform: Waveform) -> torch.Tensor:
+        """Features (T, F)."""
+        return normalise_mean(features_of(waveform, self.fbank, 0, self._num_frames(waveform)))
+
+    def _embed_long(self, waveform: Waveform) -> torch.Tensor:
+        """Embedding (D,): the features are made twice, for their mean and to be embedded, and never held."""
+        mean = mean_features(waveform, self.fbank)
+        return self.encoder.embed_long(
+            lambda first, end: features_of(waveform, self.fbank, first, end) - mean,
+            self._num_frames(waveform),
+            FRAMES_PER_PIECE,
+        )
 
     def _padded(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Embeddings (N, D) of utterances of any lengths, in one batch."""
@@ -106,12 +135,12 @@ class LtasEmbedder:
     def __init__(self, fbank: Fbank) -> None:
         self.fbank = fbank
 
-    def __call__(self, waveforms: list[np.ndarray]) -> np.ndarray:
+    def __call__(self, waveforms: Sequence[Waveform]) -> np.ndarray:
         """Spectra (N, F)."""
         return np.stack([long_term_average_spectrum(waveform, self.fbank) for waveform in waveforms])
 
 
-class _WholeUtterances(Dataset[tuple[list[int], list[np.ndarray]]]):
+class _WholeUtterances(Dataset[tuple[list[int], list[Waveform]]]):
     """Batches of whole utterances by lists of positions."""
 
     def __init__(self, reader: ShardReader, batches: list[list[int]]) -> None:
@@ -121,7 +150,7 @@ class _WholeUtterances(Dataset[tuple[list[int], list[np.ndarray]]]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> tuple[list[int], list[np.ndarray]]:
+    def __getitem__(self, index: int) -> tuple[list[int], list[Waveform]]:
         batch = self.batches[index]
         return batch, [self.reader.read(position) for position in batch]
 
@@ -170,12 +199,15 @@ def embed_all(
         RecipeError: an embedding is not finite; its utterance is named.
     """
     batches = batches_by_length(reader.num_samples, FRAMES_PER_BATCH * frame_shift)
+    num_long = sum(reader.num_samples[batch[0]] > FRAMES_PER_PIECE * frame_shift for batch in batches)
     loader = DataLoader(
-        _WholeUtterances(reader, batches), batch_size=None, collate_fn=_unchanged, num_workers=num_workers
+        _WholeUtterances(reader, batches[num_long:]), batch_size=None, collate_fn=_unchanged, num_workers=num_workers
     )
+    # The long ones come first, one by one, and are read here, as they are embedded.
+    long = (([position], [reader.recording(position)]) for batch in batches[:num_long] for position in batch)
     rows: list[np.ndarray | None] = [None] * len(reader)
     with Progress(total=len(reader), unit="utt", desc=description, show=show_progress) as bar:
-        for positions, waveforms in loader:
+        for positions, waveforms in itertools.chain(long, loader):
             for position, row in zip(positions, embed(waveforms), strict=True):
                 if not np.isfinite(row).all():
                     raise RecipeError(

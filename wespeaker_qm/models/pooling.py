@@ -1,5 +1,7 @@
 """Pooling over time: from frame-level maps to one vector an utterance."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -32,5 +34,32 @@ class TemporalStatisticsPooling(nn.Module):
                 valid = torch.arange(maps.shape[-1], device=maps.device) < num_frames.view(-1, 1, 1, 1)
                 centred = (maps - mean.unsqueeze(-1)) * valid
                 variance = centred.square().sum(dim=-1) / (count - 1)
-            deviation = torch.sqrt(variance + 1e-7)
-            return torch.cat((mean.flatten(start_dim=1), deviation.flatten(start_dim=1)), dim=1)
+            return _mean_and_deviation(mean, variance)
+
+    def merged(self, pieces: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Pool maps that come in pieces (B, C, F, T_i), one after the other in time, to what the whole would give.
+
+        The means and sums of squared deviations of the pieces are merged in float64 (Chan, Golub and LeVeque 1983,
+        equation 2.1), in which sums over any number of frames lose nothing that float32 shows.
+        """
+        count, mean, squares = 0, torch.zeros(()), torch.zeros(())
+        dtype = torch.float32
+        for maps in pieces:
+            dtype = torch.promote_types(maps.dtype, torch.float32)
+            maps = maps.to(dtype)
+            num_frames = maps.shape[-1]
+            piece_variance, piece_mean = torch.var_mean(maps, dim=-1, correction=0)
+            difference = piece_mean.double() - mean
+            together = count + num_frames
+            squares = (
+                squares + piece_variance.double() * num_frames + difference.square() * (count * num_frames / together)
+            )
+            mean = mean + difference * (num_frames / together)
+            count = together
+        return _mean_and_deviation(mean, squares / (count - 1)).to(dtype)
+
+
+def _mean_and_deviation(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """(B, 2 * C * F) of two (B, C, F)."""
+    deviation = torch.sqrt(variance + 1e-7)
+    return torch.cat((mean.flatten(start_dim=1), deviation.flatten(start_dim=1)), dim=1)

@@ -7,13 +7,14 @@ channels, no max-pooling, statistics pooling over time in place of global averag
 WeSpeaker's, so that a state_dict of either loads into the other.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wespeaker_qm.models.encoder import SpeakerEncoder
+from wespeaker_qm.models.encoder import StatisticsEncoder
 from wespeaker_qm.models.folding import fold_batch_norm
-from wespeaker_qm.models.pooling import TemporalStatisticsPooling
 
 
 class TimeMask:
@@ -70,7 +71,7 @@ class BasicBlock(nn.Module):
             fold_batch_norm(self.shortcut, "0", "1")
 
 
-class ResNet(SpeakerEncoder):
+class ResNet(StatisticsEncoder):
     """Speaker-embedding network: features (B, T, F) -> embedding (B, D). It masks its padding.
 
     Args:
@@ -97,16 +98,26 @@ class ResNet(SpeakerEncoder):
         self.layer2 = self._stage(m_channels, 2 * m_channels, num_blocks[1], stride=2)
         self.layer3 = self._stage(2 * m_channels, 4 * m_channels, num_blocks[2], stride=2)
         self.layer4 = self._stage(4 * m_channels, 8 * m_channels, num_blocks[3], stride=2)
-        self.pool = TemporalStatisticsPooling()
         self.seg_1 = nn.Linear(2 * 8 * m_channels * (feat_dim // 8), embed_dim)
+        self.context, self.time_reduction = 1, 1  # of the stem
+        # Each 3x3 convolution sees one frame of its own input further.
+        for block in self._blocks():
+            self.context += self.time_reduction
+            self.time_reduction *= block.stride
+            self.context += self.time_reduction
 
     @staticmethod
     def _stage(in_channels: int, channels: int, num_blocks: int, stride: int) -> nn.Sequential:
         first = BasicBlock(in_channels, channels, stride)
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(num_blocks - 1)))
 
-    def forward(self, features: torch.Tensor, num_frames: torch.Tensor | None = None) -> torch.Tensor:
-        """Embed a batch; see :class:`SpeakerEncoder`."""
+    def _blocks(self) -> Iterator[BasicBlock]:
+        return (block for block in self.modules() if isinstance(block, BasicBlock))
+
+    def frame_maps(
+        self, features: torch.Tensor, num_frames: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Maps (B, 8 * m_channels, F / 8, T / 8); see :class:`StatisticsEncoder`."""
         mask = None if num_frames is None else TimeMask(num_frames)
         maps = features.transpose(1, 2).unsqueeze(1)  # (B, 1, F, T)
         maps = _masked(maps, mask)
@@ -116,10 +127,13 @@ class ResNet(SpeakerEncoder):
                 if mask is not None and block.stride == 2:
                     mask = mask.halved()
                 maps = block(maps, mask)
-        return self.seg_1(self.pool(maps, None if mask is None else mask.num_frames))
+        return maps, None if mask is None else mask.num_frames
+
+    def embed_statistics(self, statistics: torch.Tensor) -> torch.Tensor:
+        """The last layer; see :class:`StatisticsEncoder`."""
+        return self.seg_1(statistics)
 
     def _fold(self) -> None:
         fold_batch_norm(self, "conv1", "bn1")
-        for block in self.modules():
-            if isinstance(block, BasicBlock):
-                block.fold()
+        for block in self._blocks():
+            block.fold()

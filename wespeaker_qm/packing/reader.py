@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 
 from wespeaker_qm.audio.io import read_audio
+from wespeaker_qm.audio.pieces import Waveform
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.packing.format import PCM_SCALE, TAR_BLOCK_BYTES, to_pcm16
 from wespeaker_qm.packing.index import ShardIndex
@@ -23,6 +24,7 @@ from wespeaker_qm.utils.lock import lock_for_reading, unlock
 
 # VoxCeleb2 has over a thousand shards, the usual limit of open files is 1024.
 _MAX_OPEN_SHARDS = 256
+_CHECKSUM_BLOCK_BYTES = 1 << 20
 
 
 class _Record(NamedTuple):
@@ -37,6 +39,20 @@ class _Record(NamedTuple):
     num_bytes: int
     num_samples: int
     crc32: int
+
+
+class _Recording:
+    """A recording of a reader; see :meth:`ShardReader.recording`."""
+
+    def __init__(self, reader: "ShardReader", i: int, num_samples: int) -> None:
+        self._reader, self._i, self._num_samples = reader, i, num_samples
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __getitem__(self, samples: slice) -> np.ndarray:
+        first, end, _ = samples.indices(self._num_samples)
+        return self._reader.read(self._i, first, max(0, end - first))
 
 
 class ShardReader:
@@ -122,6 +138,25 @@ class ShardReader:
         self.read_pcm(i, start, pcm)
         return pcm.astype(np.float32) / np.float32(PCM_SCALE)
 
+    def recording(self, i: int) -> Waveform:
+        """Recording ``i``, compared with its checksum now, whose samples are read as they are asked for.
+
+        One that can only be decoded from its beginning (neither PCM nor FLAC, in others' shards) is read as a whole.
+
+        Raises:
+            RecipeError: the tar does not hold what the index says.
+        """
+        record = _Record(*self.index.records[i].item())
+        if record.coding not in (Coding.PCM, Coding.FLAC):
+            return self.read(i)
+        file, crc32 = self._file(record.shard), 0
+        for done in range(0, record.num_bytes, _CHECKSUM_BLOCK_BYTES):
+            block = bytearray(min(_CHECKSUM_BLOCK_BYTES, record.num_bytes - done))
+            self._read_span(i, file, record.offset + done, memoryview(block))
+            crc32 = zlib.crc32(block, crc32)
+        self._compare_checksum(i, crc32, record)
+        return _Recording(self, i, record.num_samples)
+
     def read_pcm(self, i: int, start: int, pcm: np.ndarray) -> None:
         """Fill ``pcm``, int16 (S,) and contiguous, with the samples of recording ``i`` from ``start`` on.
 
@@ -168,9 +203,7 @@ class ShardReader:
         """All samples of a recording, int16, from bytes that have the right checksum."""
         content = bytearray(record.num_bytes)
         self._read_span(i, file, record.offset, memoryview(content))
-        crc32 = zlib.crc32(content)
-        if crc32 != record.crc32:
-            raise self._broken(i, f"its bytes have the CRC-32 {crc32:08x}, expected {record.crc32:08x}")
+        self._compare_checksum(i, zlib.crc32(content), record)
         if record.coding == Coding.PCM:
             return np.frombuffer(content, "<i2", record.num_samples, record.header_bytes)
         pcm = np.empty(record.num_samples, dtype=np.int16)
@@ -184,6 +217,10 @@ class ShardReader:
         if len(waveform) != record.num_samples:
             raise self._broken(i, f"{len(waveform)} samples, expected {record.num_samples}")
         return to_pcm16(waveform)
+
+    def _compare_checksum(self, i: int, crc32: int, record: _Record) -> None:
+        if crc32 != record.crc32:
+            raise self._broken(i, f"its bytes have the CRC-32 {crc32:08x}, expected {record.crc32:08x}")
 
     def _read_span(self, i: int, file: int, first: int, buffer: memoryview) -> None:
         try:

@@ -11,7 +11,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "pack": 1,
     "train": 2,
     "average": 1,
-    "extract": 1,
+    "extract": 2,
     "score": 1,
     "cohort": 1,  # the mean embeddings that normalise and calibrate share
     "normalise": 1,
