@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wespeaker_qm.audio.resample import check_ratio, resample_audio
+from wespeaker_qm.audio.resample import check_ratio, resample_audio, resample_blocks
 from wespeaker_qm.audio.source import AudioError
 
 
@@ -57,3 +57,24 @@ def test_rates_in_use_are_not(rate: int) -> None:
     for other in (8000, 16000, 48000):
         check_ratio(rate, other)
         check_ratio(other, rate)
+
+
+@pytest.mark.parametrize("orig_sr", [8000, 11025, 16000, 44100, 48000, 44056, 191_984])
+@pytest.mark.parametrize("num_samples", [1, 5000, 200_003])
+@pytest.mark.parametrize(("block_samples", "given"), [(1000, 997), (30_000, 7777), (30_000, 100_001), (2**19, 40_000)])
+def test_resampling_in_blocks_gives_the_same_samples(
+    monkeypatch: pytest.MonkeyPatch, orig_sr: int, num_samples: int, block_samples: int, given: int
+) -> None:
+    """To the last bit: what was packed of a long recording is what would be packed of it in one piece."""
+    monkeypatch.setattr("wespeaker_qm.audio.resample.BLOCK_SAMPLES", block_samples)
+    waveform = (0.4 * np.random.default_rng(0).standard_normal(num_samples)).astype(np.float32)
+    parts = [waveform[start : start + given] for start in range(0, num_samples, given)]
+    blocks = list(resample_blocks(iter(parts), orig_sr, 16000))
+    np.testing.assert_array_equal(np.concatenate(blocks), resample_audio(waveform, orig_sr, 16000))
+    if num_samples > 10 * block_samples and orig_sr not in (44056, 191_984):
+        assert len(blocks) > 1
+
+
+def test_resampling_in_blocks_refuses_what_resampling_refuses() -> None:
+    with pytest.raises(AudioError, match="999983 to 16000"):
+        list(resample_blocks(iter([np.zeros(10, dtype=np.float32)]), 999_983, 16000))

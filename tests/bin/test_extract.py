@@ -16,7 +16,7 @@ from wespeaker_qm.audio.io import read_audio, write_wav
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.bin import average, extract, pack, score, train
 from wespeaker_qm.config import Config
-from wespeaker_qm.corpus.bad_audio import read_checked_audio
+from wespeaker_qm.corpus.bad_audio import check_audio
 from wespeaker_qm.embed.extract import NetworkEmbedder
 from wespeaker_qm.network import build, checkpoint
 from wespeaker_qm.packing.pack import pack_data_dir
@@ -262,7 +262,7 @@ def test_what_the_network_cannot_embed_is_refused_before_the_training(
     assert "eval/shard.list" in str(caught.value) and "e0-0" in str(caught.value)
     assert not (tmp_path / "run" / "models").exists()
     with pytest.raises(AudioError, match=r"too short: 0\.105 s"):
-        read_checked_audio(corpus_with_a_click / "eval" / "wav" / "e0-0.wav", 0.105)  # what is recommended refuses it
+        check_audio(corpus_with_a_click / "eval" / "wav" / "e0-0.wav", 0.105, 16000)  # what is recommended refuses it
 
 
 def test_extraction_names_what_is_too_short_before_it_embeds_anything(corpus_with_a_click: Path, run_dir: Path) -> None:

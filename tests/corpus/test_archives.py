@@ -6,6 +6,7 @@ import random
 import struct
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import lmdb
@@ -324,3 +325,38 @@ def test_an_archive_that_is_gone_is_bad_audio(entries: dict[str, tuple[str, Path
     archives._open_joined.cache_clear()
     with pytest.raises(AudioError, match=r"no such archive|not an LMDB"):
         read_member(locator)
+
+
+@pytest.mark.parametrize(
+    ("at", "values"),
+    [
+        (6, b"\xff\x00"),  # a version that zipfile does not know: NotImplementedError
+        (46, b"\xff\xfe"),  # a name that says it is UTF-8: UnicodeDecodeError
+        (28, b"\x00\x00"),  # no name: IndexError
+    ],
+)
+def test_a_table_of_contents_that_zipfile_stumbles_over_is_refused(tmp_path: Path, at: int, values: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as output:
+        output.writestr("\u00e4.wav", b"content")
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    first = content.index(b"PK\1\2") + at
+    content[first : first + 2] = values
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(RecipeError, match=r"x\.zip: not a complete zip archive"):
+        list(list_zip(tmp_path / "x.zip"))
+
+
+@pytest.mark.parametrize("list_members", [list_zip, list_tar])
+def test_an_archive_that_cannot_be_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, list_members: Callable
+) -> None:
+    (tmp_path / "x").write_bytes(b"")
+
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", fail)
+    monkeypatch.setattr(tarfile, "open", fail)
+    monkeypatch.setattr(archives, "JoinedFile", fail)
+    with pytest.raises(RecipeError, match=r"x: not a complete (zip|tar) archive \(.*Permission denied"):
+        list(list_members(tmp_path / "x"))

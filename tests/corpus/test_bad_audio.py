@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from wespeaker_qm.audio.source import AudioError
+from wespeaker_qm.audio.source import AudioError, AudioStream
 from wespeaker_qm.corpus.archives import list_tar
-from wespeaker_qm.corpus.bad_audio import check_audio, read_checked_audio
+from wespeaker_qm.corpus.bad_audio import check_audio, take_checked
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.utils.errors import RecipeError
@@ -25,6 +25,10 @@ def truncated(kind: str) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, 0.1 * np.random.default_rng(0).standard_normal(16000), 16000, format=kind)
     return buffer.getvalue()[: len(buffer.getvalue()) // 2]
+
+
+def whole(stream: AudioStream) -> np.ndarray:
+    return np.concatenate(list(stream.blocks))
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "MP3"])
@@ -41,7 +45,7 @@ def test_a_truncated_recording_is_refused_with_its_samples(tmp_path: Path, kind:
     reasons = set()
     for _ in range(2):
         with pytest.raises(AudioError, match=r"^\d+ of 16000 samples can be decoded: truncated or damaged") as caught:
-            read_checked_audio(path, 0.0)
+            take_checked(path, whole, 0.0)
         reasons.add(str(caught.value))
     (reason,) = reasons
     assert "\n" not in reason
@@ -117,10 +121,10 @@ def test_a_check_in_blocks_finds_what_a_check_of_the_whole_finds(
     monkeypatch.setattr("wespeaker_qm.audio.libsndfile.BLOCK_SAMPLES", block_samples)
     if reason is None:
         assert check_audio(path, 0.5, 16000)[:2] == (RATE, RATE)
-        assert len(read_checked_audio(path, 0.5)[0]) == RATE
+        assert len(take_checked(path, whole, 0.5)) == RATE
         return
     reasons = set()
-    for check in (lambda: check_audio(path, 0.5, 16000), lambda: read_checked_audio(path, 0.5)):
+    for check in (lambda: check_audio(path, 0.5, 16000), lambda: take_checked(path, whole, 0.5)):
         with pytest.raises(AudioError, match=f"^{reason}") as caught:
             check()
         reasons.add(str(caught.value))

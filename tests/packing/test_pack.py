@@ -5,6 +5,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from wespeaker_qm.audio.io import read_audio_at, write_wav
+from wespeaker_qm.audio.io import read_audio, read_audio_at, write_wav
+from wespeaker_qm.audio.resample import resample_audio
 from wespeaker_qm.corpus.archives import list_tar
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.packing.index import packed_digest
@@ -388,3 +391,52 @@ def test_what_no_decoder_takes_is_listed_wherever_it_lies(tmp_path, make_data_di
     for _, path, reason in rows:
         assert wav[path] in reason
     assert len(ShardReader(data_dir / "shard.list")) == 10
+
+
+PEAK_MEMORY = """
+import resource, sys
+from wespeaker_qm.packing.shard import PackOptions, PlannedRecording, encode
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+options = PackOptions(16000, "wav", 0.5, -60.0)
+encode(PlannedRecording("k", "s", sys.argv[1], False), options)
+before = peak_mib()
+print(encode(PlannedRecording("k", "s", sys.argv[2], False), options).num_samples, peak_mib() - before)
+"""
+
+
+def test_packing_a_long_recording_takes_little_more_memory_than_what_is_packed(tmp_path):
+    """Ten minutes of 48 kHz stereo are 330 MiB of floats, and become 18 MiB."""
+    rng, second = np.random.default_rng(0), 48000
+    for name, num_seconds in (("short", 1), ("long", 600)):
+        with soundfile.SoundFile(tmp_path / f"{name}.wav", "w", second, 2) as file:
+            for _ in range(num_seconds):
+                file.write(0.1 * rng.standard_normal((second, 2)))
+    command = [sys.executable, "-c", PEAK_MEMORY, str(tmp_path / "short.wav"), str(tmp_path / "long.wav")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    num_samples, added_mib = result.stdout.split()
+    assert int(num_samples) == 600 * RATE
+    assert float(added_mib) < 200
+
+
+def test_a_long_loud_recording_is_packed_as_if_read_in_one_piece(tmp_path, monkeypatch):
+    """A float file beyond full scale, whose peak is known only at its end, in several blocks; and a segment of it."""
+    rng = np.random.default_rng(0)
+    loud = (rng.standard_normal((90_000, 2)) * np.linspace(0.1, 4, 90_000)[:, None]).astype(np.float32)
+    soundfile.write(tmp_path / "loud.wav", loud, 48000, subtype="FLOAT")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "loud.wav", "loud.wav")
+    (member,) = list_tar(tmp_path / "a.tar")
+    wav = {"file": str(tmp_path / "loud.wav"), "member": member.locator}
+    wav["segment"] = f"segment:1:1.5:{tmp_path / 'loud.wav'}"
+    expected = {key: read_audio_at(tmp_path / "loud.wav", RATE) for key in ("file", "member")}
+    part, rate = read_audio(tmp_path / "loud.wav", start=48000, num_samples=24000)
+    expected["segment"] = resample_audio(part, rate, RATE)
+    for module in ("libsndfile", "resample"):
+        monkeypatch.setattr(f"wespeaker_qm.audio.{module}.BLOCK_SAMPLES", 5000)
+    DataDir(wav=wav, speaker=dict.fromkeys(wav, "s")).write(tmp_path / "set")
+    pack_data_dir(tmp_path / "set")
+    reader = ShardReader(tmp_path / "set" / "shard.list")
+    for key, waveform in expected.items():
+        pcm = np.clip(np.rint(waveform * 32768), -32768, 32767)
+        np.testing.assert_array_equal(reader.read(reader.index_of(key)) * 32768, pcm)

@@ -1,12 +1,13 @@
 """Another sample rate for a whole recording, on the CPU. What plays batches faster or slower is speed.py."""
 
 import functools
+from collections.abc import Iterable, Iterator
 from math import gcd
 from typing import Any
 
 import numpy as np
 
-from wespeaker_qm.audio.source import AudioError
+from wespeaker_qm.audio.source import BLOCK_SAMPLES, AudioError
 
 MAX_TERM = 50_000
 """Largest term of the ratio of two rates: the filter has 192 times as many taps, and takes 400 MB to design."""
@@ -39,6 +40,36 @@ def resample_audio(waveform: np.ndarray, orig_sr: int, new_sr: int) -> np.ndarra
     return clipped
 
 
+def resample_blocks(blocks: Iterable[np.ndarray], orig_sr: int, new_sr: int) -> Iterator[np.ndarray]:
+    """:func:`resample_audio` for a recording in blocks: the same samples, in blocks of another size.
+
+    Args:
+        blocks: its samples in order, each (S,) float32.
+        orig_sr: as there.
+        new_sr: as there.
+
+    Raises:
+        AudioError: as there.
+    """
+    if orig_sr == new_sr:
+        yield from blocks
+        return
+    check_ratio(orig_sr, new_sr)
+    divisor = gcd(orig_sr, new_sr)
+    up, down = new_sr // divisor, orig_sr // divisor
+    # Multiples of `down`: a block begins at a sample of the result. The filter does not reach beyond the margin.
+    margin = down * (_half_length(max(up, down)) // (up * down) + 2)
+    step = max(margin, BLOCK_SAMPLES // down * down)
+    held, before = np.zeros(0, dtype=np.float32), 0  # what is before the block was resampled already
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while len(held) >= before + step + margin:
+            resampled = resample_audio(held[: before + step + margin], orig_sr, new_sr)
+            yield resampled[before // down * up : (before + step) // down * up]
+            held, before = held[before + step - margin :], margin
+    yield resample_audio(held, orig_sr, new_sr)[before // down * up :]
+
+
 def check_ratio(orig_sr: int, new_sr: int) -> None:
     """Refuse rates that :func:`resample_audio` would need gigabytes for; none in use has such a ratio to another.
 
@@ -58,5 +89,9 @@ def _resampling_filter(max_rate: int) -> np.ndarray:
     """Kaiser-windowed sinc at the common rate; the cut-off (-6 dB) is 97 % of the lower Nyquist frequency."""
     from scipy.signal import firwin
 
-    half_length = 96 * max_rate
+    half_length = _half_length(max_rate)
     return firwin(2 * half_length + 1, 0.97 / max_rate, window=("kaiser", 9.0)).astype(np.float32)
+
+
+def _half_length(max_rate: int) -> int:
+    return 96 * max_rate

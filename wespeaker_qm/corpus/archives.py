@@ -13,6 +13,7 @@ A zip archive may lie in parts: where ``vox2_dev_aac.zip`` does not exist, ``vox
 so on are read as if they had been joined.
 """
 
+import contextlib
 import functools
 import io
 import os
@@ -78,13 +79,10 @@ def list_zip(archive: Path) -> Iterator[Member]:
         RecipeError: not there, damaged, truncated (a part is missing at the end), or with members that are encrypted
             or compressed otherwise than by deflation.
     """
-    try:
-        with JoinedFile(_existing(archive)) as file, zipfile.ZipFile(file) as contents:
-            members = [entry for entry in contents.infolist() if not entry.is_dir()]
-    except zipfile.BadZipFile as error:
-        raise RecipeError(
-            f"{archive}: not a complete zip archive ({error}): truncated, or its last part is missing; fetch it again"
-        ) from error
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_listing(archive, "zip", ": truncated, or its last part is missing"))
+        contents = stack.enter_context(zipfile.ZipFile(stack.enter_context(JoinedFile(_existing(archive)))))
+        members = [entry for entry in contents.infolist() if not entry.is_dir()]
     for entry in members:
         if entry.compress_type not in (0, 8) or entry.flag_bits & 1:
             raise RecipeError(
@@ -101,13 +99,10 @@ def list_tar(archive: Path) -> Iterator[Member]:
     Raises:
         RecipeError: not there, or damaged.
     """
-    try:
-        with tarfile.open(_existing(archive)[0], "r:") as contents:
-            for entry in contents:
-                if entry.isreg():
-                    yield Member(entry.name, f"tar:{entry.offset_data}:{entry.size}:{archive}!/{entry.name}")
-    except tarfile.TarError as error:
-        raise RecipeError(f"{archive}: not a complete tar archive ({error}); fetch it again") from error
+    with _listing(archive, "tar"), tarfile.open(_existing(archive)[0], "r:") as contents:
+        members = [entry for entry in contents if entry.isreg()]
+    for entry in members:
+        yield Member(entry.name, f"tar:{entry.offset_data}:{entry.size}:{archive}!/{entry.name}")
 
 
 def list_lmdb(folder: Path) -> Iterator[Member]:
@@ -238,6 +233,18 @@ def _existing(archive: Path) -> list[Path]:
     if not files:
         raise RecipeError(f"{archive}: no such archive, nor parts {archive.stem}_partaa, ...; fetch it again")
     return files
+
+
+@contextlib.contextmanager
+def _listing(archive: Path, kind: str, likely: str = "") -> Iterator[None]:
+    """Whatever is raised at an archive's table of contents (by zipfile also UnicodeDecodeError, IndexError, ...)."""
+    try:
+        yield
+    except RecipeError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise RecipeError(f"{archive}: not a complete {kind} archive ({reason}){likely}; fetch it again") from error
 
 
 @functools.lru_cache(maxsize=16)

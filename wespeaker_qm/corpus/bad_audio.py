@@ -5,13 +5,15 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from wespeaker_qm.audio.io import check_finite, read_audio, stream_audio
+from wespeaker_qm.audio.io import check_finite, stream_audio
 from wespeaker_qm.audio.resample import check_ratio
 from wespeaker_qm.audio.source import AudioError, AudioStream
 from wespeaker_qm.corpus.archives import is_locator, open_recording
@@ -21,11 +23,11 @@ from wespeaker_qm.utils.tables import write_rows
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 # Speech whose largest swing around its mean stays below this level has drowned in the quantisation of 16-bit audio.
 SILENCE_PEAK_DB = -60.0
 _TOO_SHORT = re.compile(r"too short: (\d+\.\d{3}) s")
-# Of float files, which hold anything; what lies beyond does not tell copies apart.
-_DIGEST_RANGE = (-(2.0**30), 2.0**30)
 
 
 class BadAudio(NamedTuple):
@@ -44,63 +46,45 @@ class CheckedAudio(NamedTuple):
     digest: str
 
 
-def check_audio(
-    path: Path | str, min_duration_s: float, target_rate: int, silence_peak_db: float = SILENCE_PEAK_DB
-) -> CheckedAudio:
-    """Check a recording as :func:`read_checked_audio` does, without ever having all of it in memory.
+def check_audio(path: Path | str, min_duration_s: float, target_rate: int) -> CheckedAudio:
+    """Check a recording as :func:`take_checked` does.
 
     Args:
-        path: a file or a locator.
+        path: as there.
         min_duration_s: as there.
         target_rate: the sample rate that it will be brought to, in Hz.
-        silence_peak_db: as there.
 
     Raises:
         AudioError: as there, or it cannot be brought to that rate.
     """
-    with _reasons_alone(str(path)):
-        extent = stream_audio(open_recording(str(path)), _measure)
-        check_finite(str(path), extent.peak)
-    check_ratio(extent.sample_rate, target_rate)
-    swing = extent.swing / max(extent.peak, 1.0)
-    _refuse_useless(extent.num_samples / extent.sample_rate, swing, min_duration_s, silence_peak_db)
-    return CheckedAudio(extent.num_samples, extent.sample_rate, extent.digest)
+    return take_checked(path, partial(_digest, target_rate=target_rate), min_duration_s)
 
 
-class _Extent(NamedTuple):
-    """How long a recording is, and how far its samples go: from 0 (peak) and from their mean (swing)."""
-
-    num_samples: int
-    sample_rate: int
-    peak: float
-    swing: float
-    digest: str
-
-
-def _measure(stream: AudioStream) -> _Extent:
-    num_samples, total, lowest, highest = 0, 0.0, math.inf, -math.inf
-    digest = hashlib.sha256()
-    with np.errstate(all="ignore"):  # of samples that are not finite, which the peak tells
-        for block in stream.blocks:
-            num_samples += len(block)
-            total += float(block.sum(dtype=np.float64))
-            lowest = float(np.minimum(lowest, block.min()))  # unlike min(), they keep what is not a number
-            highest = float(np.maximum(highest, block.max()))
-            # Rounded to 16 bits, so that a wav file and its flac copy agree.
-            digest.update(np.clip(np.rint(block * 32767), *_DIGEST_RANGE).astype("<i4").tobytes())
-        peak = float(np.maximum(-lowest, highest))
-        mean = total / num_samples
-    return _Extent(num_samples, stream.sample_rate, peak, max(highest - mean, mean - lowest), digest.hexdigest())
+def _digest(stream: AudioStream, target_rate: int) -> CheckedAudio:
+    check_ratio(stream.sample_rate, target_rate)
+    num_samples, digest = 0, hashlib.sha256()
+    for block in stream.blocks:
+        num_samples += len(block)
+        # Rounded to 16 bits, so that a wav file and its flac copy agree.
+        digest.update(np.rint(np.clip(block, -1, 1) * 32767).astype("<i2").tobytes())
+    return CheckedAudio(num_samples, stream.sample_rate, digest.hexdigest())
 
 
-def read_checked_audio(
-    path: Path | str, min_duration_s: float, silence_peak_db: float = SILENCE_PEAK_DB
-) -> tuple[np.ndarray, int]:
-    """Read a recording as :func:`wespeaker_qm.audio.io.read_audio` does, and refuse it when it is too short or silent.
+def take_checked(
+    path: Path | str,
+    take: Callable[[AudioStream], Result],
+    min_duration_s: float,
+    silence_peak_db: float = SILENCE_PEAK_DB,
+) -> Result:
+    """What ``take`` makes of a recording, in blocks; a recording that is too short or silent is refused afterwards.
+
+    Samples are those of :func:`wespeaker_qm.audio.io.read_audio`: where some are beyond full scale, ``take`` is called
+    again, with all of them scaled to a peak of 1.
 
     Args:
         path: a file, a locator (:mod:`wespeaker_qm.corpus.archives`) or a segment of either
             (:mod:`wespeaker_qm.corpus.segments`).
+        take: must use up the blocks.
         min_duration_s: shortest that will do, in seconds.
         silence_peak_db: a recording whose largest deviation from its mean is below this level (0 is full scale) is
             silent; minus infinity refuses only what has no signal at all.
@@ -111,10 +95,61 @@ def read_checked_audio(
     recording, span = split_segment(str(path))
     with _reasons_alone(recording):
         source = open_recording(recording)
-        waveform, sample_rate = read_audio(source) if span is None else read_span(source, span)
-    swing = float(np.max(np.abs(waveform - np.mean(waveform, dtype=np.float64))))
-    _refuse_useless(len(waveform) / sample_rate, swing, min_duration_s, silence_peak_db)
-    return waveform, sample_rate
+        if span is not None:
+            waveform, sample_rate = read_span(source, span)
+            extent, result = _measured(AudioStream(sample_rate, 1, iter([waveform])), take)
+        else:
+            extent, result = stream_audio(source, partial(_measured, take=take))
+            check_finite(recording, extent.peak)
+            if extent.peak > 1:
+                source = open_recording(recording)
+                extent, result = stream_audio(source, partial(_measured, take=take, scale=np.float32(extent.peak)))
+    _refuse_useless(extent, min_duration_s, silence_peak_db)
+    return result
+
+
+@dataclass
+class _Extent:
+    """How long a recording is, and how far its samples go, as a whole and from their mean."""
+
+    sample_rate: int
+    num_samples: int = 0
+    total: float = 0.0
+    lowest: float = math.inf
+    highest: float = -math.inf
+
+    def add(self, block: np.ndarray) -> None:
+        self.num_samples += len(block)
+        self.total += float(block.sum(dtype=np.float64))
+        self.lowest = float(np.minimum(self.lowest, block.min()))  # unlike min(), it keeps what is not a number
+        self.highest = float(np.maximum(self.highest, block.max()))
+
+    @property
+    def peak(self) -> float:
+        """Largest magnitude."""
+        return float(np.maximum(-self.lowest, self.highest))
+
+    @property
+    def swing(self) -> float:
+        """Largest deviation from the mean."""
+        mean = self.total / self.num_samples
+        return max(self.highest - mean, mean - self.lowest)
+
+
+def _measured(
+    stream: AudioStream, take: Callable[[AudioStream], Result], scale: np.float32 | None = None
+) -> tuple[_Extent, Result]:
+    """What ``take`` makes of a recording divided by ``scale``, and the extent of that."""
+    extent = _Extent(stream.sample_rate)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for block in stream.blocks:
+            scaled = block if scale is None else block / scale
+            extent.add(scaled)
+            yield scaled
+
+    with np.errstate(all="ignore"):  # of samples that are not finite, which the peak tells
+        return extent, take(stream._replace(blocks=blocks()))
 
 
 @contextlib.contextmanager
@@ -127,7 +162,8 @@ def _reasons_alone(recording: str) -> Iterator[None]:
         raise AudioError(" ".join(str(error).removeprefix(f"{name}: ").split())) from error
 
 
-def _refuse_useless(duration_s: float, swing: float, min_duration_s: float, silence_peak_db: float) -> None:
+def _refuse_useless(extent: _Extent, min_duration_s: float, silence_peak_db: float) -> None:
+    duration_s, swing = extent.num_samples / extent.sample_rate, extent.swing
     if duration_s < min_duration_s:
         raise AudioError(f"too short: {duration_s:.3f} s, expected at least {min_duration_s:g} s")
     if swing == 0:

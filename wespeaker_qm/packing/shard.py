@@ -5,13 +5,16 @@ import random
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from wespeaker_qm.audio.resample import resample_audio
-from wespeaker_qm.audio.source import AudioError
+import numpy as np
+
+from wespeaker_qm.audio.resample import resample_blocks
+from wespeaker_qm.audio.source import AudioError, AudioStream
 from wespeaker_qm.corpus.archives import recording_stamps
-from wespeaker_qm.corpus.bad_audio import BadAudio, read_checked_audio
+from wespeaker_qm.corpus.bad_audio import BadAudio, take_checked
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.packing.format import (
     CHECKSUM_MARK,
@@ -135,11 +138,22 @@ class PackBar(Progress):
 def encode(source: PlannedRecording, options: PackOptions) -> Encoded:
     """Decode, check and encode one recording: all the work of a worker."""
     try:
-        waveform, native_rate = read_checked_audio(source.path, options.min_duration_s, options.silence_peak_db)
-        pcm = to_pcm16(resample_audio(waveform, native_rate, options.sample_rate))
+        pcm = take_checked(
+            source.path,
+            partial(_pcm_at, sample_rate=options.sample_rate),
+            options.min_duration_s,
+            options.silence_peak_db,
+        )
     except AudioError as error:
         return Encoded(source, b"", 0, str(error))
     return Encoded(source, encode_pcm16(pcm, options.sample_rate, options.codec), len(pcm), None)
+
+
+def _pcm_at(stream: AudioStream, sample_rate: int) -> np.ndarray:
+    """All samples at a rate, int16 (S,): of a long recording, a fraction of the floats that it is decoded to."""
+    return np.concatenate(
+        [to_pcm16(block) for block in resample_blocks(stream.blocks, stream.sample_rate, sample_rate)]
+    )
 
 
 def faults(shard: Shard, encoded: Iterator[Encoded], bar: PackBar) -> list[BadAudio]:
