@@ -228,6 +228,17 @@ def test_a_second_preparation_removes_its_own_recordings_only(recipe_dir: Path, 
     assert not (data / "wav" / "train" / "old.wav").exists()
 
 
+def test_few_speakers_are_told_with_the_option_that_helps(
+    recipe_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(recipe_dir, tmp_path / "data", packages="voices")
+    assert "4 speakers to evaluate are too few to tell how others fare" in caplog.text
+    assert "take more packages (--packages)" in caplog.text
+    caplog.clear()
+    build(recipe_dir, tmp_path / "more")
+    assert "too few" not in caplog.text
+
+
 def test_a_subset_of_packages_leaves_lists_out(recipe_dir: Path, tmp_path: Path) -> None:
     info = build(recipe_dir, tmp_path / "data", packages="voices")
     assert list(info.trials) == ["same_package_gender", "same_gender", "all"]

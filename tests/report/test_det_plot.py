@@ -6,7 +6,7 @@ from scipy.special import ndtri
 
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
 from wespeaker_qm.report.charts import det_chart
-from wespeaker_qm.report.det_plot import FRR_LIMITS, MARKED_FARS, RESOLUTION, det_curve, det_plot, eer_mark
+from wespeaker_qm.report.det_plot import FRR_LIMITS, LOWER_LEFT, MARKED_FARS, RESOLUTION, det_curve, det_plot, eer_mark
 from wespeaker_qm.report.plotting import save_plot
 
 
@@ -125,9 +125,10 @@ def test_a_system_without_an_error_is_marked_where_its_rates_lie_below():
     plot = det_plot({"other": simulate(2000, 2), "perfect": PERFECT}, "title")
     texts = [text.get_text() for text in plot.legends[0].get_texts()]
     assert texts[1] == "perfect   EER 0.00 %"
-    (mark,) = [line for line in plot.axes[0].lines if line.get_marker() == (3, 0, 135)]
+    (mark,) = [line for line in plot.axes[0].lines if line.get_marker() == LOWER_LEFT]
     assert mark.get_xydata().tolist() == [[1 / 3, 1 / 2]]
     assert mark.get_color() == curve_of(plot, "perfect").get_color()
+    assert min(x + y for x, y in LOWER_LEFT) == -2 and (1, 1) not in LOWER_LEFT
     plot.draw_without_rendering()
 
 

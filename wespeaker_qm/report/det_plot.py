@@ -30,6 +30,8 @@ TICKS = {
 MARKED_FARS = (1e-3, 1e-4)
 """The operating points of the paper's Table 5."""
 LINE_STYLES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2, 1)))
+LOWER_LEFT = ((-1, -1), (1, -1), (-1, 1))
+"""Corners of the triangle that marks what lies below and to the left."""
 RESOLUTION = 2e-3
 """Probits; a curve is thinned to this, about a third of a pixel."""
 
@@ -143,7 +145,7 @@ def _draw_system(axes: "Axes", position: int, label: str, roc: RocSteps) -> None
         drawstyle="steps-post", label=plot_text(f"{label}   EER {100 * rate:.2f} %"), zorder=3 - 0.01 * position,
     )  # fmt: skip
     if FAR_LIMITS[0] <= eer.far < FAR_LIMITS[1]:
-        marker = (3, 0, 135) if eer.is_bound else "o"  # a triangle that points to the lower left
+        marker = LOWER_LEFT if eer.is_bound else "o"
         axes.plot(
             eer.far, eer.frr, marker=marker, color=colour, markersize=9 if eer.is_bound else 5.5, zorder=4,
             clip_on=not eer.is_bound,

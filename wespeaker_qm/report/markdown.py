@@ -6,6 +6,7 @@ from wespeaker_qm.evaluate.figure import Compared, Figure
 from wespeaker_qm.evaluate.figures import TAR_AT_FAR, THRESHOLD_AT_FAR
 from wespeaker_qm.evaluate.operating_points import OperatingPoint
 from wespeaker_qm.evaluate.results import ListResult
+from wespeaker_qm.report.det_plot import eer_mark
 from wespeaker_qm.report.evaluation import TRAINED, Evaluation
 from wespeaker_qm.report.tables import comparison_table, figures_table, markdown_table, markdown_text
 from wespeaker_qm.report.text import counts, intervals_note, report_title, show_figure
@@ -22,6 +23,7 @@ def markdown_report(evaluation: Evaluation) -> str:
         parts.append(f"> **Mind:** {markdown_text(corpus.caveat)}")
     if evaluation.training is not None:
         parts.append(f"Trained with {evaluation.training.loss}, {evaluation.training.history}.")
+    is_bound = any(eer_mark(system.roc).is_bound for system in headline.systems.values())
     parts += [
         f"## Headline list: {markdown_text(corpus.headline)}",
         f"{counts(headline)}.",
@@ -32,7 +34,8 @@ def markdown_report(evaluation: Evaluation) -> str:
         "Operating points of the trained system:",
         threshold_table(headline),
         "![DET curves](det.png)",
-        "Filled circles: equal error rates. Hollow circles: FAR 1e-3 and 1e-4, where measurable.",
+        "Filled circles: equal error rates. Hollow circles: FAR 1e-3 and 1e-4, where measurable."
+        + (" Triangles: systems with less error than can be drawn; their rates lie below." if is_bound else ""),
     ]
     if headline.comparisons:
         parts += [

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 def average(*, run: RunFolder) -> None:
     """Write the mean weights of the last ``num_avg`` epochs of a training, ``models/avg_model.pt``.
 
+    Where there is an average, but none of its checkpoints any more, it is taken as it is.
+
     Args:
         run: a trained run; ``num_epochs`` and ``num_avg`` are read from its ``config.yaml``.
 
@@ -25,7 +27,8 @@ def average(*, run: RunFolder) -> None:
     config = load_config([run.config])
     epochs = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
     paths = [run.model(epoch) for epoch in epochs]
-    if run.average.is_file() and not any(path.is_file() for path in paths):
+    if run.average.is_file() and not any(path.is_file() for path in paths):  # a copy of a run, without them
+        checkpoint.load(run.average)
         logger.info("stage average: %s is taken as it is, because its checkpoints are not there", run.average)
         return
     inputs = {f"models/{path.name}": file_digest(path) for path in paths}

@@ -17,12 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wespeaker_qm.corpora.debian.noise import fetch_noise_clips
+from wespeaker_qm.corpora.few_speakers import warn_of_few_speakers
 from wespeaker_qm.corpora.folder.examination import Facts, examine, refuse_unusable
 from wespeaker_qm.corpora.folder.settings import FolderSettings
 from wespeaker_qm.corpora.folder.speaker_split import (
     Part,
     SpeakerSplit,
-    few_speakers_warning,
+    more_speakers,
     parse_eval_speakers,
     split_speakers,
 )
@@ -133,8 +134,7 @@ def _build(
     directories = {
         name: _write_set(data.set(name).path, speakers, usable, facts) for name, speakers in members.items() if speakers
     }
-    if len(split.evaluation) < LEAST_SPEAKERS:
-        logger.warning("%s", few_speakers_warning(len(split.evaluation), sum(map(len, split)), LEAST_SPEAKERS))
+    warn_of_few_speakers(len(split.evaluation), more_speakers(sum(map(len, split)), LEAST_SPEAKERS))
     if not split.train:
         logger.info("all speakers are evaluated, nobody trains: evaluate a finished model on them (run.sh --model)")
     elif not split.valid:

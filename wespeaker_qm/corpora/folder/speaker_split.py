@@ -127,11 +127,13 @@ def split_speakers(
     return SpeakerSplit(train, valid, evaluation)
 
 
-def few_speakers_warning(num_evaluated: int, num_speakers: int, least: int) -> str:
-    """What to say where fewer than ``least`` speakers are evaluated, with what helps.
+def more_speakers(num_speakers: int, least: int) -> str:
+    """What helps where fewer than ``least`` of ``num_speakers`` speakers are evaluated, in words.
 
-    >>> few_speakers_warning(2, 10, 5)  # doctest: +ELLIPSIS
-    '2 speakers to evaluate are too few ... --eval_speakers 0.5 evaluates 5; --eval_speakers 1of5 to 5of5 ...'
+    >>> print(*more_speakers(10, 5).split("; "), sep=chr(10))
+    --eval_speakers 0.5 evaluates 5
+    --eval_speakers 1of5 to 5of5 evaluate all in turns, a training each (egs/folder/README.md)
+    --eval_speakers all evaluates all with a finished model (run.sh --model)
     """
     remedies = []
     if num_speakers >= least + MIN_SPEAKERS:
@@ -143,11 +145,7 @@ def few_speakers_warning(num_evaluated: int, num_speakers: int, least: int) -> s
             f"--eval_speakers 1of{num_parts} to {num_parts}of{num_parts} evaluate all in turns, a training each "
             "(egs/folder/README.md)"
         )
-    remedies.append("--eval_speakers all evaluates all with a finished model (run.sh --model)")
-    return (
-        f"{num_evaluated} speakers to evaluate are too few to tell how others fare: an EER of 0 means little, and no "
-        f"figure gets an interval, for which it takes {least}; {'; '.join(remedies)}"
-    )
+    return "; ".join([*remedies, "--eval_speakers all evaluates all with a finished model (run.sh --model)"])
 
 
 def _draw_evaluation(speakers: list[str], single: list[str], fraction: float, rng: random.Random) -> list[str]:

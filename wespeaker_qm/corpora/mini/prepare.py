@@ -17,6 +17,7 @@ from typing import Any
 from wespeaker_qm.corpora.debian.fetching import unpack_packages
 from wespeaker_qm.corpora.debian.noise import read_noise_clips
 from wespeaker_qm.corpora.debian.packages import read_packages
+from wespeaker_qm.corpora.few_speakers import warn_of_few_speakers
 from wespeaker_qm.corpora.mini.settings import MiniSettings
 from wespeaker_qm.corpora.mini.tables import SETS, TABLES, choose_packages, read_sessions, split_sessions
 from wespeaker_qm.corpora.mini.trial_lists import HEADLINES, list_paths, write_trial_lists
@@ -77,6 +78,7 @@ def _build(
     utterances = build_utterances(data, members, settings, num_workers)
     directories = {name: write_set(data.set(name).path, made, sessions) for name, made in utterances.items() if made}
     lists = write_trial_lists(data, directories, utterances)
+    warn_of_few_speakers(len(directories["eval"].speakers), "take more packages (--packages)")
     noise, rirs = _write_augmentation(data, read_noise_clips(recipe_dir, roots), directories["train"], settings)
     write_checksums(data, [*directories.values(), noise, rirs])
     for path in earlier - _checked_audio(data):

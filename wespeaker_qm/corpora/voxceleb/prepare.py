@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from wespeaker_qm.corpora.few_speakers import warn_of_few_speakers
 from wespeaker_qm.corpora.voxceleb.files import TRIAL_LISTS, Findings, download_missing, find
 from wespeaker_qm.corpora.voxceleb.settings import VoxcelebSettings
 from wespeaker_qm.corpora.voxceleb.trials import known_trials, read_published_trials, write_validation
@@ -92,6 +93,7 @@ def _build(settings: VoxcelebSettings, data: DataFolder, findings: Findings, is_
     counts.finish()
     for name in TRIAL_LISTS.keys() - findings.trial_files.keys():
         logger.warning("%s: no %s, so there will be no figures for %s", settings.vox_root, TRIAL_LISTS[name], name)
+    warn_of_few_speakers(counts.found["vox1"][0], "fetch more of VoxCeleb1")
     caveat = ""
     if is_subset:
         speakers = f"{counts.found['vox2_dev'][0]} training and {counts.found['vox1'][0]} evaluation speakers"
