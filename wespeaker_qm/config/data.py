@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from wespeaker_qm.config.fields import STRICT, Count, CountOrNone, InconsistentError, Probability
+from wespeaker_qm.config.fields import OWN, STRICT, Count, CountOrNone, InconsistentError, Probability
 
 Readers = Annotated[int, Field(ge=0, le=4096)]
 """Processes that read ahead."""
@@ -28,7 +28,7 @@ class DataloaderArgs:
     """Fetch into page-locked memory: faster copies to a GPU."""
     prefetch_factor: Count = 8
     """Batches that each loader process fetches ahead; without effect when num_workers is 0."""
-    frontend: Literal["auto", "device", "worker"] = "auto"
+    frontend: Annotated[Literal["auto", "device", "worker"], OWN] = "auto"
     """Where augmentation and features are computed: in the training process on its device, or by the loader processes,
     which otherwise only read; auto = worker where the device is the CPU and num_workers is not 0. Not in WeSpeaker."""
     drop_last: Literal[True] = True
@@ -41,7 +41,7 @@ class ShuffleArgs:
 
     shuffle_size: Count = 2500
     """Accepted for compatibility, without effect: the whole epoch is permuted, not a buffer."""
-    shard_window: CountOrNone = 0
+    shard_window: Annotated[CountOrNone, OWN] = 0
     """0: permute the whole epoch. N: permute the shards, and the utterances of N shards at a time: reading stays within
     N files, for slow or remote disks. Needs sampler utterance. Not in WeSpeaker."""
 
@@ -99,7 +99,7 @@ class DatasetArgs:
 
     sample_num_per_epoch: CountOrNone = 0
     """Samples an epoch over all processes; 0 = as many as there are training utterances."""
-    sampler: Literal["utterance", "speaker_balanced"] = "utterance"
+    sampler: Annotated[Literal["utterance", "speaker_balanced"], OWN] = "utterance"
     """utterance: a permutation of the utterances; speaker_balanced: every speaker equally often. Not in WeSpeaker."""
     shuffle: Literal[True] = True
     """Accepted for compatibility: training order is always shuffled, by (seed, epoch)."""
@@ -117,7 +117,7 @@ class DatasetArgs:
     """Frames in a training chunk; 200 are 32,240 samples at 16 kHz."""
     aug_prob: Probability = 0.6
     """Probability that a sample gets reverberation or noise (equal chance of either)."""
-    channel_prob: Probability = 0.0
+    channel_prob: Annotated[Probability, OWN] = 0.0
     """Probability of a random band limit and spectral tilt, which hide the recording channel. Not in WeSpeaker."""
     fbank_args: FbankArgs = dataclasses.field(default_factory=FbankArgs)
     """The features."""

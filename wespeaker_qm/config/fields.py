@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -13,6 +14,29 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class NotInWeSpeaker:
+    """Of a key: WeSpeaker does not know it."""
+
+
+OWN = NotInWeSpeaker()
+
+
+def without_own_defaults(settings: Any) -> dict[str, Any]:
+    """A dataclass as plain values, without the keys that WeSpeaker does not know, where they are at their default.
+
+    Its programs stop at some of them, and lose nothing without them.
+    """
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    values = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if OWN in getattr(hints[field.name], "__metadata__", ()) and value == field.default:
+            continue
+        values[field.name] = without_own_defaults(value) if dataclasses.is_dataclass(value) else value
+    return values
 
 
 class InconsistentError(ValueError):

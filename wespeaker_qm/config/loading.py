@@ -1,5 +1,6 @@
 """From YAML files and dotted overrides to one checked configuration."""
 
+import dataclasses
 import json
 import logging
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from wespeaker_qm.config.fields import SKIPPED
 from wespeaker_qm.config.messages import explain, show
 from wespeaker_qm.config.notes import config_notes
 from wespeaker_qm.config.schema import Config
-from wespeaker_qm.config.wespeaker import drop_former_choice, with_names
+from wespeaker_qm.config.wespeaker import drop_former_choice, for_extraction, translated, with_names, without_noted
 from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.yaml_files import parse_yaml, read_yaml_mapping
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 COMMAND_LINE = "command line"
 
 
-def load_config(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> Config:
+def load_config(files: Sequence[Path | str], overrides: Sequence[str] = (), *, for_training: bool = True) -> Config:
     """Read YAML files, merge them left to right, apply dotted overrides, and check the result.
 
     Args:
@@ -30,6 +31,8 @@ def load_config(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> C
             Missing keys take the defaults of :class:`Config`.
         overrides: ``key.key=value``, the value in YAML: ``dataset_args.num_frms=100``. Their order is of no matter,
             except that the last of two values for one key wins.
+        for_training: False reads only what a finished network depends on (its kind and sizes, the features, the
+            checkpoints to average), so that WeSpeaker may have trained it, with any loss; all else has its default.
 
     Returns:
         The frozen configuration. Settings worth a second look (see :func:`config_notes`) are logged.
@@ -39,10 +42,33 @@ def load_config(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> C
             or keys at odds; a line for each names the file (or ``command line``), the dotted key, the value found,
             what is expected, and for unknown keys the nearest valid names.
     """
+    config, notes = _checked(files, overrides, for_training)
+    for note in [*notes, *config_notes(config)] if for_training else ():
+        logger.warning("config: %s", note)
+    return config
+
+
+def saved_settings(path: Path | str) -> dict[str, Any]:
+    """All settings of a run's ``config.yaml``, also those that were left out at their default; for reports.
+
+    Raises:
+        RecipeError: no such file, or not YAML. A file that is no configuration of ours is taken as it is.
+    """
+    values = read_yaml_mapping(path)
+    try:
+        return dataclasses.asdict(_checked([path], (), True)[0])
+    except RecipeError:
+        return values
+
+
+def _checked(files: Sequence[Path | str], overrides: Sequence[str], for_training: bool) -> tuple[Config, list[str]]:
+    """The configuration, and notes on keys that have no place in it."""
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    overlays = [(read_yaml_mapping(shipped(file)), str(file)) for file in files]
-    for overlay, source in [*overlays, (_parse_overrides(overrides), COMMAND_LINE)]:
+    notes: list[str] = []
+    overlays = [(without_noted(read_yaml_mapping(shipped(file)), notes), str(file)) for file in files]
+    for given, source in [*overlays, (_parse_overrides(overrides), COMMAND_LINE)]:
+        overlay = translated(given if for_training else for_extraction(given))
         drop_former_choice(merged, overlay)
         _merge(merged, overlay, origins, source)
     try:
@@ -51,9 +77,7 @@ def load_config(files: Sequence[Path | str], overrides: Sequence[str] = ()) -> C
     except ValidationError as error:
         lines = [explain(detail, merged, origins) for detail in error.errors() if detail["type"] != SKIPPED]
         raise RecipeError("\n".join(lines)) from None
-    for note in config_notes(config):
-        logger.warning("config: %s", note)
-    return config
+    return config, notes
 
 
 def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

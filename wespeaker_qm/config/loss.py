@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from wespeaker_qm.config.fields import STRICT, ChosenBy, Count
+from wespeaker_qm.config.fields import OWN, STRICT, ChosenBy, Count
 
 Alpha = Annotated[float, Field(ge=1, le=2)]
 
@@ -37,7 +37,7 @@ class HeadArgs:
     """The loss."""
     scale: Annotated[float, Field(gt=0, le=1e6)]
     """s, the factor on every cosine; the larger alpha, the smaller s should be."""
-    shard_classes: bool = False
+    shard_classes: Annotated[bool, OWN] = False
     """Divide the prototypes over the processes (GPUs), for more classes than one can hold. Changes no result beyond
     round-off, and no file. Not in WeSpeaker."""
 
@@ -49,7 +49,7 @@ class HeadArgs:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SoftmaxArgs(HeadArgs):
-    """Cross-entropy on scaled cosines, without a margin."""
+    """Cross-entropy on scaled cosines, without a margin. WeSpeaker's ``softmax`` is another: a plain linear layer."""
 
     project_type: Literal["softmax"]
     """softmax"""

@@ -10,6 +10,7 @@ from wespeaker_qm.config.fields import ChosenBy, InconsistentError
 from wespeaker_qm.config.loss import LOSSES
 from wespeaker_qm.config.model import MODELS
 from wespeaker_qm.config.schema import Config
+from wespeaker_qm.config.wespeaker import NOTED, ONLY_VALUES, SOFTMAX
 from wespeaker_qm.utils.errors import shown
 
 EXPECTED = {
@@ -42,11 +43,16 @@ def explain(detail: Any, merged: Mapping[str, Any], origins: Mapping[str, str]) 
         return f"{' and '.join(sources)}: {keys[0]}: {reason.message}"
     source = _origin(key, origins)
     kind = detail["type"]
+    if kind == "unexpected_keyword_argument" and (only := _only_value(key)):
+        return f"{source}: {key}: found {show(detail['input'])}, expected {only}, the only value offered"
+    if kind == "unexpected_keyword_argument" and key in NOTED:
+        return f"{source}: {key}: no effect, WeSpeaker's train.py notes it of its own run; leave it out"
     if kind == "unexpected_keyword_argument":
         return f"{source}: {key}: unknown key; {_suggest(key, merged)}"
     if kind == "missing":
         name = _chosen(names[0], merged)
         needed = f" ({CHOICES[names[0]][0].rpartition('.')[2]} {name} needs it)" if name is not None else ""
+        needed += f"; {SOFTMAX}" if name == "softmax" else ""
         return f"{source}: {key}: missing, expected a value{needed}"
     if kind == "name_missing":
         return f"{source}: {key}.{context['key']}: missing, expected one of {', '.join(context['names'])}"
@@ -60,6 +66,14 @@ def explain(detail: Any, merged: Mapping[str, Any], origins: Mapping[str, str]) 
     if kind == "literal_error" and expected in {"True", "False"}:
         expected = f"{expected.lower()}, the only value offered"
     return f"{source}: {key}: found {show(detail['input'])}, expected {expected}"
+
+
+def _only_value(key: str) -> str:
+    """What a key, or the keys of a section, must be; empty where WeSpeaker's files have no such key."""
+    inside = {name.removeprefix(f"{key}."): only for name, only in ONLY_VALUES.items() if name.startswith(f"{key}.")}
+    if inside:
+        return ", ".join(f"{name} {_text(only)}" for name, only in inside.items())
+    return _text(ONLY_VALUES[key]) if key in ONLY_VALUES else ""
 
 
 def _chosen(section: str, merged: Mapping[str, Any]) -> str | None:
@@ -112,8 +126,12 @@ def show(value: Any) -> str:
     kinds = {bool: "true/false", int: "integer", float: "number", str: "text", list: "list", dict: "mapping"}
     if value is None:
         return "null"
-    text = str(value).lower() if isinstance(value, bool) else shown(value)
+    text = _text(value) if isinstance(value, bool) else shown(value)
     return f"{text} ({kinds.get(type(value), type(value).__name__)})"
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def schema_keys(section: Any = Config, prefix: str = "") -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from wespeaker_qm.config.fields import STRICT, ChosenBy, NameIn
+from wespeaker_qm.config.fields import OWN, STRICT, ChosenBy, NameIn
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,7 +35,7 @@ class ResNetArgs(ModelArgs):
     """Temporal statistics pooling: mean and standard deviation over time."""
     two_emb_layer: Literal[False] = False
     """Accepted for compatibility: the embedding is always the output of the first linear layer."""
-    m_channels: Annotated[int, Field(ge=1, le=4096)] = 32
+    m_channels: Annotated[int, Field(ge=1, le=4096), OWN] = 32
     """Channels of the first block; the others have 2, 4 and 8 times as many. Not in WeSpeaker's YAML (always 32)."""
 
     def cpu_channels_last_fault(self) -> tuple[str, str] | None:

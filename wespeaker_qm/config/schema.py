@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from wespeaker_qm.config.data import DataloaderArgs, DatasetArgs
-from wespeaker_qm.config.fields import STRICT, Count, CountOrNone, InconsistentError
+from wespeaker_qm.config.fields import OWN, STRICT, Count, CountOrNone, InconsistentError, without_own_defaults
 from wespeaker_qm.config.loss import ProjectionArgs, QMarginArgs
 from wespeaker_qm.config.model import MODELS, AnyModelArgs, ModelName, ResNetArgs
 from wespeaker_qm.config.schedule import MarginUpdate, OptimizerArgs, SchedulerArgs
@@ -40,22 +40,22 @@ class Config:
     exp_dir: str | None = None
     """Accepted for compatibility, without effect: run.sh --exp_dir decides."""
     gpus: str | None = None
-    """Accepted for compatibility: run.sh --gpus and CUDA_VISIBLE_DEVICES decide. Without them, GPUs that are not
-    there are refused, unless device is cpu."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Accepted for compatibility: run.sh --gpus and CUDA_VISIBLE_DEVICES decide. Without them, training refuses GPUs
+    that are not there, unless device is cpu."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], OWN] = "auto"
     """Where to compute; auto = the GPU if there is one. Not in WeSpeaker."""
-    num_threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    num_threads: Annotated[Annotated[int, Field(ge=1, le=4096)] | None, OWN] = None
     """CPU threads of a training process; null = PyTorch's choice. Not in WeSpeaker."""
-    channels_last: bool = False
+    channels_last: Annotated[bool, OWN] = False
     """Keep activations channels-last, which is often faster; refused where the network does not bear it on a CPU.
     Not in WeSpeaker."""
-    compile: bool = False
+    compile: Annotated[bool, OWN] = False
     """Compile the network with torch.compile: for GPUs; takes minutes at the start. Not in WeSpeaker."""
     num_avg: Count = 10
     """How many of the last checkpoints are averaged; each of the last num_avg epochs is saved."""
     enable_amp: bool = False
     """Automatic mixed precision; the loss always computes in float32."""
-    amp_dtype: Literal["fp16", "bf16"] = "fp16"
+    amp_dtype: Annotated[Literal["fp16", "bf16"], OWN] = "fp16"
     """Type that enable_amp computes in; only fp16 scales the loss. Not in WeSpeaker (always fp16)."""
 
     seed: Seed = 42
@@ -66,7 +66,7 @@ class Config:
     """Save the model every so many epochs (and each of the last num_avg)."""
     log_batch_interval: Count = 100
     """Write a log line every so many batches."""
-    valid_epoch_interval: CountOrNone = 5
+    valid_epoch_interval: Annotated[CountOrNone, OWN] = 5
     """Held-out verification check (EER, TAR@FAR) every so many epochs; 0 = off. Not in WeSpeaker."""
 
     dataloader_args: DataloaderArgs = dataclasses.field(default_factory=DataloaderArgs)
@@ -146,5 +146,8 @@ class Config:
         return text
 
     def save(self, path: Path | str) -> None:
-        """Write :meth:`to_yaml` to ``path`` atomically."""
-        write_checked_text(path, self.to_yaml())
+        """Write the configuration to ``path`` atomically, as ``load_config`` and WeSpeaker's programs read it.
+
+        Keys that WeSpeaker does not know are left out where they are at their default.
+        """
+        write_checked_text(path, yaml.safe_dump(without_own_defaults(self), sort_keys=False))

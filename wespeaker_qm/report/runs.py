@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wespeaker_qm.config import saved_settings
 from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, roc_steps
 from wespeaker_qm.report.evaluation import TRAINED
 from wespeaker_qm.report.training_history import TrainingHistory, read_training_history
@@ -16,7 +17,6 @@ from wespeaker_qm.trials.variants import VARIANTS, exists
 from wespeaker_qm.utils.checksums import read_checked_json
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
-from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def read_run(folder: RunFolder) -> Run:
         folder=folder,
         name=str(metrics["run"]),
         metrics=metrics,
-        config=flat(read_yaml_mapping(folder.config)) if folder.config.is_file() else {},
+        config=flat(saved_settings(folder.config)) if folder.config.is_file() else {},
         history=read_training_history(folder.training_log) if folder.training_log.is_file() else None,
         systems=systems,
     )

@@ -24,7 +24,7 @@ def average(*, run: RunFolder) -> None:
     Raises:
         RecipeError: a checkpoint or the configuration is missing or damaged; the average was exchanged for another.
     """
-    config = load_config([run.config])
+    config = load_config([run.config], for_training=False)
     epochs = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
     paths = [run.model(epoch) for epoch in epochs]
     if run.average.is_file() and not any(path.is_file() for path in paths):  # a copy of a run, without them

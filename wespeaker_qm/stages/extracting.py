@@ -15,7 +15,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all, refuse_short
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder, build_fbank
-from wespeaker_qm.network.device import choose_device, refuse_missing_gpus
+from wespeaker_qm.network.device import choose_device
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.score.cohort import brings_mean
@@ -120,8 +120,7 @@ def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, cor
         audio = data.set(corpus.train or corpus.trials[corpus.headline])
         fbank = Fbank(sample_rate=ShardReader(audio.shard_list).sample_rate)
         return _System(LtasEmbedder(fbank), fbank, run, {"system": "ltas"})
-    config: Config = load_config([run.config])
-    refuse_missing_gpus(config.gpus, config.device)
+    config: Config = load_config([run.config], for_training=False)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     fbank = build_fbank(config, dither=0.0)
