@@ -7,7 +7,9 @@ import pytest
 import torch
 import yaml
 
+from wespeaker_qm.config import saved_settings
 from wespeaker_qm.models.resnet import ResNet
+from wespeaker_qm.stages.averaging import average
 from wespeaker_qm.stages.evaluating import evaluate
 from wespeaker_qm.stages.extracting import extract
 from wespeaker_qm.stages.scoring import score
@@ -41,6 +43,18 @@ def wespeakers_run(tmp_path: Path) -> RunFolder:
     head = {"projection.weight": torch.ones(3, 8), "projection.bias": torch.zeros(1, 1)}
     torch.save(network.state_dict() | head, run.average)
     return run
+
+
+def test_wespeakers_folder_is_a_finished_model(wespeakers_run: RunFolder, tiny_corpus: Path, tmp_path: Path) -> None:
+    data, run = DataFolder(tiny_corpus), RunFolder(tmp_path / "elsewhere")
+    average(run=wespeakers_run)  # whose checkpoints are gone
+    extract(data=data, run=run, model=wespeakers_run)
+    extract(data=data, run=run, system="initial")
+    extract(data=data, run=wespeakers_run)
+    assert run.mean_xvector.read_bytes() == wespeakers_run.mean_xvector.read_bytes()
+    settings = saved_settings(run.config)
+    assert settings["projection_args"]["project_type"] == "sphereface2"
+    assert settings["model_args"]["embed_dim"] == 8
 
 
 def test_wespeakers_folder_is_extracted_scored_and_evaluated(wespeakers_run: RunFolder, tiny_corpus: Path) -> None:

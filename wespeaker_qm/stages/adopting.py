@@ -1,11 +1,11 @@
 """Stage 4 with a finished model: take over its weights, and what it knows of its training speakers."""
 
-import dataclasses
 import logging
 import os
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from wespeaker_qm.config import load_config
 from wespeaker_qm.network import checkpoint
@@ -13,13 +13,14 @@ from wespeaker_qm.score.calibration_file import load_calibration, save_calibrati
 from wespeaker_qm.score.cosine import load_mean
 from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.trials.variants import CALIBRATED
-from wespeaker_qm.utils.checksums import checked_path, remove_checked
+from wespeaker_qm.utils.checksums import checked_path, remove_checked, write_checked_text
 from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
+from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
         )
     if any(path.is_file() for path in (run.marker("train"), run.resume, run.training_log)):
         raise RecipeError(f"--exp_dir {run}: holds a training of its own; choose another folder for --model {model}")
-    config = dataclasses.replace(load_config([model.config]), model_init=None)  # the baseline of another evaluation
+    load_config([model.config], for_training=False)  # or else it is refused before anything is copied
     mean, cohort, calibration = _of_training_speakers(model, weights)
     fitted = recorded_inputs(model.marker(CALIBRATED)) or {}
     inputs = {
@@ -66,7 +67,9 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
         for copy, original in copies.items():
             if original is None:
                 remove_checked(copy)  # of the model that was here before
-        config.save(run.config)
+        # As it is: how a model of WeSpeaker's was trained need not be offered here. Its baseline is not evaluated.
+        settings = {**read_yaml_mapping(model.config), "model_init": None}
+        write_checked_text(run.config, yaml.safe_dump(settings, sort_keys=False))
         checkpoint.save(checkpoint.load(weights), run.average)
         if mean is not None:
             with checked_path(run.mean_xvector) as temporary:
