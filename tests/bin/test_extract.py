@@ -15,8 +15,9 @@ import torch
 from wespeaker_qm.audio.io import read_audio, write_wav
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.bin import average, extract, pack, score, train
-from wespeaker_qm.config import Config
+from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.bad_audio import check_audio
+from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.embed.extract import NetworkEmbedder
 from wespeaker_qm.network import build, checkpoint
 from wespeaker_qm.packing.pack import pack_data_dir
@@ -61,6 +62,39 @@ def test_every_system_has_a_folder_of_its_own_and_all_utterances(run_dir: Path, 
     with caplog.at_level(logging.INFO, "wespeaker_qm"):
         call(extract, "--data", tiny_corpus, "--exp_dir", run_dir)
     assert caplog.text.count("nothing changed since the last run, skipped") == 2
+
+
+def test_digital_silence_is_left_out_or_counts_as_in_wespeaker(run_dir: Path, tiny_corpus: Path, tmp_path, caplog):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_corpus, data)
+    reader = ShardReader(tiny_corpus / "eval" / "shard.list")
+    lists = DataDir.read(data / "eval")
+    waves = {"e0-0": np.concatenate([np.zeros(8000), reader.read(reader.index_of("e0-0"))])}
+    for key, wave in waves.items():
+        write_wav(tmp_path / f"{key}.wav", wave.astype(np.float32), 16000)
+        lists.wav[key] = str(tmp_path / f"{key}.wav")
+    lists.write(data / "eval")
+    pack_data_dir(data / "eval")
+
+    def embeddings(*options):
+        with caplog.at_level(logging.INFO, "wespeaker_qm"):
+            caplog.clear()
+            call(extract, "--data", data, "--exp_dir", run_dir, *options)
+        return dict(kaldiio.load_scp(str(run_dir / "embeddings" / "eval" / "xvector.scp")))
+
+    trimmed = embeddings()
+    assert "1 of 18 utterances have digital silence at their ends" in caplog.text
+    kept = embeddings("--trim_silence", "false")  # the option that the message names
+    assert "stage extract eval: done again, because trim_silence: was True, now False" in caplog.text
+    assert "digital silence" not in caplog.text
+    config = load_config([RunFolder(run_dir).config])
+    encoder = build.build_encoder(config)
+    checkpoint.load_encoder(encoder, checkpoint.load(RunFolder(run_dir).average), RunFolder(run_dir).average)
+    plain = NetworkEmbedder(encoder, build.build_fbank(config, dither=0.0), torch.device("cpu"))
+    packed = ShardReader(data / "eval" / "shard.list")
+    for key in trimmed:
+        np.testing.assert_allclose(kept[key], plain([packed.read(packed.index_of(key))])[0], atol=1e-5)
+        assert np.array_equal(trimmed[key], kept[key]) == (key not in waves)
 
 
 def replaced(path: Path, change) -> None:

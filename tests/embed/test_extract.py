@@ -15,7 +15,7 @@ from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.embed import extract
-from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder, batches_by_length, embed_all
+from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder, TrimmingEmbedder, batches_by_length, embed_all
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.packing.pack import pack_data_dir
@@ -116,6 +116,27 @@ def test_long_utterances_come_out_as_they_would_whole(
     for row, key in enumerate(reader.keys):
         if key in "ac":
             np.testing.assert_array_equal(embedder([waveforms[row]])[0], whole[0][row])
+
+
+@pytest.mark.parametrize("system", ["network", "ltas"])
+def test_digital_silence_at_the_ends_changes_no_embedding(embedder: NetworkEmbedder, system: str) -> None:
+    embed = embedder if system == "network" else LtasEmbedder(Fbank())
+    trimming = TrimmingEmbedder(embed, embed.fbank, 9)
+    rng = np.random.default_rng(0)
+    voices = [(0.1 + 0.2 * rng.random(160 * n + 240)).astype(np.float32) for n in (60, 97)]
+    zeros = np.zeros(16000, np.float32)
+    np.testing.assert_array_equal(trimming(voices), embed(voices))
+    assert trimming.num_trimmed == 0
+    beside = np.concatenate([voices[1], zeros])
+    together = trimming([voices[0], beside])
+    np.testing.assert_array_equal(together[:1], embed([voices[0], beside])[:1])
+    np.testing.assert_array_equal(together[1:], trimming([beside]))
+    # The frames that hold both come in addition: a few of a long utterance.
+    long = (0.1 + 0.2 * rng.random(160 * 2000 + 240)).astype(np.float32)
+    padded = np.concatenate([zeros, long, zeros])
+    (right,), (trimmed,), (kept,) = embed([long]), trimming([padded]), embed([padded])
+    assert trimming.num_trimmed == 3
+    assert np.linalg.norm(trimmed - right) < 0.1 * np.linalg.norm(kept - right)
 
 
 def test_memory_does_not_grow_with_the_length_of_an_utterance(tmp_path: Path) -> None:

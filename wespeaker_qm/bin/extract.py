@@ -3,7 +3,7 @@
 import argparse
 
 from wespeaker_qm.stages.extracting import extract
-from wespeaker_qm.utils.arguments import COUNT, READERS
+from wespeaker_qm.utils.arguments import COUNT, READERS, true_or_false
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
 HELP = "extract embeddings of whole utterances"
@@ -22,6 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=RunFolder,
         help="finished model to evaluate in EXP_DIR: a folder with config.yaml and avg_model.pt, which are copied",
+    )
+    parser.add_argument(
+        "--trim_silence",
+        type=true_or_false,
+        default=True,
+        metavar="BOOL",
+        help="false: digital silence at the ends of utterances counts as audio, as in WeSpeaker (default: true)",
     )
     system = parser.add_mutually_exclusive_group()
     system.add_argument(
@@ -62,4 +69,5 @@ def run(args: argparse.Namespace) -> None:
         system=args.system or "average",
         model=args.model,
         num_workers=args.num_workers,
+        trim_silence=args.trim_silence,
     )

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
 from wespeaker_qm.audio.pieces import FRAMES_PER_PIECE, Waveform, features_of, mean_features
+from wespeaker_qm.audio.silence import without_silent_ends
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError, first_few
@@ -29,7 +30,7 @@ FRAMES_PER_BATCH = 4000
 """Frames in a batch, padding counted in: enough to fill a GPU, small enough for the memory of a laptop."""
 
 Embedder = Callable[[Sequence[Waveform]], np.ndarray]
-"""Waveforms -> embeddings (N, D) float32. Only those of over a minute may be something other than arrays."""
+"""Waveforms -> embeddings (N, D) float32. Of long ones the samples are read as they are asked for."""
 
 
 class NetworkEmbedder:
@@ -138,6 +139,39 @@ class LtasEmbedder:
     def __call__(self, waveforms: Sequence[Waveform]) -> np.ndarray:
         """Spectra (N, F)."""
         return np.stack([long_term_average_spectrum(waveform, self.fbank) for waveform in waveforms])
+
+
+class TrimmingEmbedder:
+    """A system that is given utterances without the digital silence at their ends.
+
+    Args:
+        embed: the system.
+        fbank: its filter bank.
+        min_frames: the fewest frames that it can embed.
+    """
+
+    def __init__(self, embed: Embedder, fbank: Fbank, min_frames: int = 1) -> None:
+        self.embed = embed
+        self.fbank = fbank
+        self.min_frames = min_frames
+        self.num_trimmed = 0
+        """Utterances that were shortened so far."""
+
+    def __call__(self, waveforms: Sequence[Waveform]) -> np.ndarray:
+        """Embed a batch.
+
+        The last digits of an embedding depend on how far its batch is padded: so that those of utterances without
+        silence stay as they are, their batch has the others in it at full length, and these are embedded again.
+        """
+        parts = [without_silent_ends(waveform, self.fbank, self.min_frames) for waveform in waveforms]
+        trimmed = [row for row, (part, whole) in enumerate(zip(parts, waveforms, strict=True)) if part is not whole]
+        self.num_trimmed += len(trimmed)
+        if len(trimmed) == len(parts):
+            return self.embed(parts)
+        embeddings = self.embed(waveforms)
+        if trimmed:
+            embeddings[trimmed] = self.embed([parts[row] for row in trimmed])
+        return embeddings
 
 
 class _WholeUtterances(Dataset[tuple[list[int], list[Waveform]]]):

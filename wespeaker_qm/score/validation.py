@@ -6,7 +6,7 @@ import torch
 
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.embed.extract import NetworkEmbedder, embed_all
+from wespeaker_qm.embed.extract import NetworkEmbedder, TrimmingEmbedder, embed_all
 from wespeaker_qm.evaluate.operating_points import far_name
 from wespeaker_qm.evaluate.summary import verification_summary
 from wespeaker_qm.models.encoder import SpeakerEncoder
@@ -50,7 +50,7 @@ def validation_check(
     def check(encoder: SpeakerEncoder) -> dict[str, float | None]:
         embedder = NetworkEmbedder(encoder, fbank, device)
         embeddings = embed_all(
-            embedder,
+            TrimmingEmbedder(embedder, fbank, encoder.min_frames),
             reader,
             frame_shift=fbank.frame_shift,
             num_workers=0,

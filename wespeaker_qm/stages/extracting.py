@@ -12,7 +12,14 @@ import torch
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.embed.extract import Embedder, LtasEmbedder, NetworkEmbedder, embed_all, refuse_short
+from wespeaker_qm.embed.extract import (
+    Embedder,
+    LtasEmbedder,
+    NetworkEmbedder,
+    TrimmingEmbedder,
+    embed_all,
+    refuse_short,
+)
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.network.device import choose_device
@@ -56,6 +63,7 @@ def extract(
     system: SystemName | int = "average",
     model: RunFolder | None = None,
     num_workers: int = 0,
+    trim_silence: bool = True,
 ) -> None:
     """Embed every set that scoring needs; all utterances, or an error.
 
@@ -69,6 +77,7 @@ def extract(
             need not be trained.
         model: a finished model to evaluate in ``run``, which need not be trained (:func:`.adopting.adopt`).
         num_workers: processes that read audio; 0 reads in this one.
+        trim_silence: leave out the digital silence at the ends of utterances, as WeSpeaker does not.
 
     Raises:
         RecipeError: weights are missing, do not fit the network or are not those that the training began with; the
@@ -89,7 +98,7 @@ def extract(
         outputs = [scp, scp.with_suffix(".ark"), *([embedding.run.mean_xvector] if name == train else [])]
         jobs[name] = DoneMarker(
             embedding.run.marker(f"extract_{name}"),
-            {**embedding.inputs, f"audio/{name}": packed_digest(data.set(name).path)},
+            {**embedding.inputs, "trim_silence": trim_silence, f"audio/{name}": packed_digest(data.set(name).path)},
             outputs,
             version=STAGE_VERSIONS["extract"],
             checks_outputs=True,
@@ -105,7 +114,7 @@ def extract(
         task = f"extract {name}: {value_digest(marker.inputs)}"
         with stage(f"extract {name}", marker, task=task) as is_due:
             if is_due:
-                _extract(embedding, data.set(name), name == train, num_workers)
+                _extract(embedding, data.set(name), name == train, num_workers, trim_silence)
 
 
 def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, corpus: CorpusInfo) -> _System | None:
@@ -172,12 +181,13 @@ def _check_audio(reader: ShardReader, embedding: _System) -> None:
     refuse_short(reader, embedding.fbank, embedding.min_frames)
 
 
-def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: int) -> None:
+def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: int, trim_silence: bool) -> None:
     """One set; of the training set the mean, too."""
     reader = ShardReader(audio.shard_list)
+    trimming = TrimmingEmbedder(embedding.embed, embedding.fbank, embedding.min_frames)
     scp = embedding.run.xvectors(audio.path.name)
     embeddings = embed_all(
-        embedding.embed,
+        trimming if trim_silence else embedding.embed,
         reader,
         frame_shift=embedding.fbank.frame_shift,
         num_workers=num_workers,
@@ -188,6 +198,14 @@ def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: 
             np.save(temporary, embeddings.mean(axis=0, dtype=np.float64).astype(np.float32))
     write_vectors(scp.parent, scp.stem, reader.keys, embeddings)
     logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, scp)
+    if trimming.num_trimmed:
+        logger.info(
+            "%s: %d of %d utterances have digital silence at their ends, which was left out; with "
+            "--trim_silence false (wespeaker-qm extract) it counts as audio",
+            audio,
+            trimming.num_trimmed,
+            len(reader),
+        )
 
 
 def _keep_or_leave_out(weights: Path, run: RunFolder, jobs: dict[str, DoneMarker]) -> None:
