@@ -171,12 +171,24 @@ def test_a_mean_of_other_weights_is_left_out(place, repository, caplog):
     assert not RUN.mean_xvector.exists()
 
 
+def test_neither_the_gpus_nor_the_initial_weights_of_the_training_are_needed(place, repository, monkeypatch):
+    """They may be of another machine."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    config = (place / "model" / "config.yaml").read_text().replace("device: cpu", "device: auto")
+    (place / "model" / "config.yaml").write_text(config + 'gpus: "[977]"\nmodel_init: /no/such/weights.pt\n')
+    prepare(repository)
+    assert "trained" in evaluate()["trial_lists"]["all"]["systems"]
+
+
 def test_speakers_of_the_training_among_the_trials_are_told(place, repository, caplog):
     give_training_speakers(place / "model")
     cohort = RunFolder(place / "model").embeddings / "train"
     write_vectors(cohort, "spk_xvector", ["s1", "t1"], np.eye(2, DIM, dtype=np.float32))
     prepare(repository)
-    evaluate()
+    assert evaluate()["notes"] == [
+        "1 evaluation speaker(s) bear names of speakers that the model was trained on (s1): if they are the same "
+        "people, the figures mislead."
+    ]
     assert "1 speakers of the trials (data/calls/eval) bear names of speakers that the model was trained on" in (
         caplog.text
     )

@@ -102,6 +102,13 @@ def _all_vectors(scp: Path) -> NDArray[np.float32]:
     return table.load(table.names)
 
 
+def known_speakers(run: RunFolder, other: SetFolder) -> list[str]:
+    """Speakers of ``other`` who bear names of those whom a finished model brought as its cohort."""
+    if not brings_mean(run) or not run.adopted_cohort.is_file():
+        return []
+    return sorted(set(VectorTable(run.adopted_cohort).names) & set(read_map(other.utt2spk).values()))
+
+
 def check_cohort_apart(
     data: DataFolder, run: RunFolder, info: CorpusInfo, other: SetFolder, what_other: str = "the trials"
 ) -> None:
@@ -116,7 +123,7 @@ def check_cohort_apart(
     if not brings_mean(run):
         check_apart(data.set(info.training_set(data.info)), other, "the cohort", what_other)
         return
-    common = sorted(set(VectorTable(run.adopted_cohort).names) & set(read_map(other.utt2spk).values()))
+    common = known_speakers(run, other)
     if common:
         logger.warning(
             "%d speakers of %s (%s) bear names of speakers that the model was trained on: if they are the same people, "

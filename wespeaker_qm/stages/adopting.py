@@ -67,8 +67,9 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
         for copy, original in copies.items():
             if original is None:
                 remove_checked(copy)  # of the model that was here before
-        # As it is: how a model of WeSpeaker's was trained need not be offered here. Its baseline is not evaluated.
-        settings = {**read_yaml_mapping(model.config), "model_init": None}
+        # As it is: how a model of WeSpeaker's was trained need not be offered here. What the training began with is the
+        # baseline of another evaluation, and its GPUs may be of another machine.
+        settings = {**read_yaml_mapping(model.config), "model_init": None, "gpus": None}
         write_checked_text(run.config, yaml.safe_dump(settings, sort_keys=False))
         checkpoint.save(checkpoint.load(weights), run.average)
         if mean is not None:

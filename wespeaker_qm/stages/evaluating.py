@@ -15,13 +15,13 @@ from wespeaker_qm.report.loss_card import loss_card
 from wespeaker_qm.report.markdown import list_table
 from wespeaker_qm.report.training_history import read_training_history
 from wespeaker_qm.score.calibration_file import load_calibration
-from wespeaker_qm.score.cohort import has_cohort, has_mean
+from wespeaker_qm.score.cohort import has_cohort, has_mean, known_speakers
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.speakers import effective_speakers, trial_speakers
 from wespeaker_qm.trials.variants import CALIBRATED, VARIANTS, present_variants
 from wespeaker_qm.utils.done import DoneMarker
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.provenance import provenance
 from wespeaker_qm.utils.stage import reads_data, stage
@@ -68,7 +68,7 @@ def evaluate(
     variants, notes = _true_variants(data, run, info)
     notes = [
         *_few_speakers(data, info, is_calibrated=CALIBRATED in variants),
-        *_without_training_speakers(run, info),
+        *_training_speakers(data, run, info),
         *notes,
     ]
     outputs = [run.metrics, run.report("md"), run.report("tex"), run.det("png"), run.det("pdf")]
@@ -125,13 +125,20 @@ def _few_speakers(data: DataFolder, info: CorpusInfo, *, is_calibrated: bool) ->
     return [note for note in notes if note is not None]
 
 
-def _without_training_speakers(run: RunFolder, info: CorpusInfo) -> list[str]:
-    """What is missing for want of training speakers, of the corpus or with the model; nothing where the run has some.
+def _training_speakers(data: DataFolder, run: RunFolder, info: CorpusInfo) -> list[str]:
+    """What is missing for want of training speakers, of the corpus or with the model, or who is known of these.
 
     Scores of another origin than a run's embeddings are as they are.
     """
-    if not run.embeddings.is_dir() or has_cohort(run, info):
+    if not run.embeddings.is_dir():
         return []
+    if has_cohort(run, info):
+        known = sorted({name for folder in info.trials.values() for name in known_speakers(run, data.set(folder))})
+        return known and [
+            f"{len(known)} evaluation speaker(s) bear names of speakers that the model was trained on "
+            f"({', '.join(known[:NUM_SHOWN])}{', ...' * (len(known) > NUM_SHOWN)}): if they are the same people, the "
+            "figures mislead."
+        ]
     if has_mean(run, info):
         return ["Scores are not normalised: the model brought no cohort of training speakers (stage 6 makes it)."]
     return ["Plain cosines, not normalised: there are no training speakers, of the corpus or with the model."]
