@@ -1,9 +1,11 @@
+import errno
 import io
 import logging
 import os
 import re
 import sys
 import types
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -44,6 +46,11 @@ def fail(args):
 
 def crash(args):
     raise ValueError("a bug")
+
+
+class FullDisk(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_lines_go_to_the_console_and_to_the_log(monkeypatch, tmp_path, capsys):
@@ -124,6 +131,57 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path, capsys):
     for text in (log.read_text(encoding="utf-8"), capsys.readouterr().err):
         assert text.count("Traceback") == 1
         assert "ValueError: a bug" in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device", "exp/a.pt"), MemoryError("of 9 GiB"), BrokenProcessPool("gone")],
+)
+def test_trouble_with_the_machine_is_one_line_and_exit_1(monkeypatch, capsys, error):
+    def run(args):
+        raise error
+
+    fake_subcommand(monkeypatch, run)
+    assert program.main(["score"]) == 1
+    assert re.fullmatch(r"error: [^\n]+; [^\n]+\n", capsys.readouterr().err)
+
+
+def test_a_corpus_folder_in_a_circle_of_links_is_no_bug(monkeypatch, tmp_path, capsys):
+    """Already when the command line is read, and where a path is resolved."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.chdir(tmp_path)
+
+    def run(args):
+        (tmp_path / "loop").resolve()
+
+    fake_subcommand(monkeypatch, run)
+    assert program.main(["score"]) == 1
+    assert "links lead in a circle" in capsys.readouterr().err
+
+
+def test_a_log_on_a_full_disk_is_told_once_and_the_work_goes_on(monkeypatch, tmp_path, capsys):
+    def run(args):
+        (handler,) = (each for each in logging.getLogger().handlers if isinstance(each, logging.FileHandler))
+        handler.stream.close()
+        handler.stream = FullDisk()
+        for number in range(3):
+            logging.getLogger("wespeaker_qm").info("line %d", number)
+
+    fake_subcommand(monkeypatch, run)
+    log = tmp_path / "score.log"
+    assert program.main(["score", "--log", str(log)]) == 0
+    found = capsys.readouterr()
+    assert found.out == "line 0\nline 1\nline 2\n"
+    assert found.err.count("cannot be written any more") == 1
+    assert str(log) in found.err
+    assert "Traceback" not in found.err
+
+
+def test_a_console_that_takes_nothing_is_no_bug(monkeypatch, capsys):
+    fake_subcommand(monkeypatch, say)
+    monkeypatch.setattr(sys, "stdout", FullDisk())
+    assert program.main(["score", "--exp_dir", "x"]) == 1
+    assert capsys.readouterr().err.startswith("error: No space left on device; ")
 
 
 def test_only_the_first_process_speaks(monkeypatch, tmp_path, capsys):

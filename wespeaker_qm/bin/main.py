@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.lock import unlock_all
 from wespeaker_qm.utils.progress import Progress
+from wespeaker_qm.utils.trouble import trouble
 
 
 class Subcommand(NamedTuple):
@@ -85,15 +86,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line without the program's name; None = ``sys.argv[1:]``.
 
     Returns:
-        The exit status: 0; 1 after a RecipeError, whose message is printed without a traceback; 2 after any other
-        exception, which is a bug and keeps its traceback; 130 after an interruption.
+        The exit status: 0; 1 after a RecipeError or trouble with the machine (:mod:`wespeaker_qm.utils.trouble`), whose
+        message is printed without a traceback; 2 after any other exception, which is a bug and keeps its traceback; 130
+        after an interruption.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    args, module = _parse(arguments)
     is_first = os.environ.get("RANK", "0") == "0"
     _set_up_logging(is_first)
     log = None
     try:
+        args, module = _parse(arguments)
         if args.log is not None and is_first:
             log = _open_log(args.log, arguments)
         module.run(args)
@@ -105,7 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         logger.error("interrupted; the same command goes on where it stopped")
         return 130
-    except Exception:
+    except Exception as error:
+        if (message := trouble(error)) is not None:
+            logger.error("error: %s", message)
+            return 1
         logger.exception("this is a bug in wespeaker-qm, please report it:")
         return 2
     finally:
@@ -183,6 +188,13 @@ class _LogFile(logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         self._num_lines += 1
         super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
+        """Say once, not with a traceback for each line, that the log cannot be written (a full disk); all goes on."""
+        logging.getLogger().removeHandler(self)
+        error = sys.exception()
+        message = None if error is None else trouble(error)
+        logger.warning("--log %s: cannot be written any more: %s", self._log, message or error)
 
     def remove_if_nothing_was_done(self) -> None:
         """Leave no folder behind that was made for nothing but the log of a command that was refused at once.

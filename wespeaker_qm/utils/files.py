@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.trouble import WHILE_WRITING
 
 _TEMPORARY = re.compile(
     r"\.(.*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8}|shards_[0-9]{6,}\.[0-9]+)\.tmp(\.[^.]*)?",
@@ -47,6 +48,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except Exception as error:
+        error.add_note(f"{WHILE_WRITING}{path}")  # a full disk has no name in its error, or that of the temporary file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,0 +1,117 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.parallel import ordered_map
+from wespeaker_qm.utils.trouble import trouble
+
+_WRITERS = {
+    "text": "write_text(folder / 'file.txt', 'x' * 10**5)",
+    "tensors": "checkpoint.save({'weight': torch.zeros(10**5)}, folder / 'file.pt')",
+    "array": "with checked_path(folder / 'file.npy') as path: np.save(path, np.zeros(10**5))",
+    "embeddings": "write_vectors(folder, 'file', ['a'], np.zeros((1, 10**5), np.float32))",
+    "audio": "write_wav(folder / 'file.wav', np.zeros(10**5, np.float32), 16000)",
+    "figure": "save_plot(figure, [folder / 'file.png'])",
+}
+_PROGRAM = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch
+from matplotlib.figure import Figure
+from wespeaker_qm.audio.io import write_wav
+from wespeaker_qm.network import checkpoint
+from wespeaker_qm.report.plotting import save_plot
+from wespeaker_qm.utils.checksums import checked_path
+from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.trouble import trouble
+from wespeaker_qm.utils.vectors import write_vectors
+folder, figure = Path(sys.argv[1]), Figure()
+figure.subplots().plot(np.random.default_rng(0).random(1000))
+writers = {writers}
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for writer in writers:
+    try:
+        exec(writer)
+    except Exception as error:
+        print(trouble(error))
+"""
+
+
+def test_every_writer_names_the_file_that_no_more_goes_into(tmp_path):
+    """As of a full disk, where a file cannot grow: a limit of sizes does the same to a process of its own."""
+    program = _PROGRAM.format(writers=list(_WRITERS.values()))
+    run = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    messages = run.stdout.splitlines()
+    assert len(messages) == len(_WRITERS), run.stdout + run.stderr
+    for message in messages:
+        assert message.startswith(f"{tmp_path}/file."), message
+        assert "; " in message
+    assert not list(tmp_path.iterdir())
+
+
+def _raised(function):
+    with pytest.raises(Exception) as caught:
+        function()
+    return caught.value
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_every_error_of_a_file_system_has_a_remedy(number):
+    message = trouble(OSError(number, os.strerror(number), "exp/a"))
+    assert message.startswith(f"exp/a: {os.strerror(number)}; ")
+
+
+def test_the_name_is_that_of_the_file_that_is_meant_not_of_the_temporary_one(tmp_path):
+    def write():
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
+
+    assert trouble(_raised(write)).startswith(f"{tmp_path}/a.txt: No space left on device; free")
+
+
+def test_a_file_that_is_read_while_another_is_written_keeps_its_name(tmp_path):
+    def write():
+        with atomic_path(tmp_path / "a.txt"):
+            (tmp_path / "b.txt").read_text()
+
+    assert trouble(_raised(write)).startswith(f"{tmp_path}/b.txt: No such file or directory; ")
+
+
+def _kill(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def test_a_worker_that_the_system_kills_is_no_bug():
+    message = trouble(_raised(lambda: list(ordered_map(_kill, range(2), 2))))
+    assert "killed, as the system does when memory is short; " in message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] . DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed."),
+        RuntimeError("Symlink loop from 'exp'"),
+        UnicodeEncodeError("utf-8", "M\udcfcller", 1, 2, "surrogates not allowed"),
+    ],
+)
+def test_what_has_no_file_is_one_line_with_a_remedy(error):
+    message = trouble(error)
+    assert "; " in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), KeyError("x"), RuntimeError("shape mismatch"), AssertionError(), TypeError("x")]
+)
+def test_bugs_are_none(error):
+    assert trouble(error) is None

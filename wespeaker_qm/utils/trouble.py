@@ -1,0 +1,95 @@
+"""What goes wrong with a machine rather than with the program: a full disk, no memory, a process that was killed.
+
+Nobody can check for these beforehand, so they come as exceptions from anywhere. :func:`trouble` tells them from bugs.
+"""
+
+import errno
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
+
+WHILE_WRITING = "while writing "
+"""Begins a note (``Exception.add_note``) that names the file which an error without a name is of."""
+
+_LESS_MEMORY = (
+    "close other programs, or take less at once: fewer processes (--num_workers, dataloader_args.num_workers), smaller "
+    "batches (dataloader_args.batch_size), a machine with more memory"
+)
+_ANOTHER_PLACE = "name another place"
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or name a place on another disk; then run the same command again",
+    errno.EDQUOT: "free some of your quota, or name a place on another disk; then run the same command again",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or name a place on another disk",
+    errno.EROFS: "name a place on a disk that can be written",
+    errno.EACCES: "give yourself the right (chmod, chown), or name another place",
+    errno.EPERM: "give yourself the right (chmod, chown), or name another place",
+    errno.ENOENT: "put it back, or run the stage that makes it (run.sh --help lists the stages)",
+    errno.EEXIST: f"move it away, or {_ANOTHER_PLACE}",
+    errno.ENOTDIR: f"a file is where a folder should be: move it away, or {_ANOTHER_PLACE}",
+    errno.EISDIR: f"a folder is where a file should be: move it away, or {_ANOTHER_PLACE}",
+    errno.ELOOP: "links lead in a circle: remove them, or name another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files (sysctl fs.file-max)",
+    errno.ENOMEM: _LESS_MEMORY,
+    errno.EIO: "the disk or the network is failing: look after it, then run the same command again",
+    errno.ESTALE: "the network's disk has changed: mount it again, then run the same command again",
+    errno.EPIPE: "what read the output has ended: let it read to the end, or write into a file",
+}
+_ANY_FILE = "look after this file and its disk, then run the same command again"
+
+_OF_RUNTIME_ERRORS = {
+    "can't allocate memory": _LESS_MEMORY,
+    "CUDA out of memory": "set a smaller dataloader_args.batch_size, or end what else uses the GPU",
+    "DataLoader worker": f"the system kills processes when memory is short: {_LESS_MEMORY}",
+    "unable to mmap": _LESS_MEMORY,
+    "shared memory": "make /dev/shm larger (docker run --shm-size), or set dataloader_args.num_workers=0",
+    "Symlink loop": _REMEDIES[errno.ELOOP],
+}
+"""Parts of the messages of PyTorch (and of pathlib) for which there is no kind of exception."""
+
+
+def trouble(error: BaseException) -> str | None:
+    """What to tell a user of an error that is not the program's fault, in one line with a remedy; None of a bug.
+
+    >>> trouble(OSError(errno.ELOOP, "Too many levels of symbolic links", "exp/a"))
+    'exp/a: Too many levels of symbolic links; links lead in a circle: remove them, or name another place'
+    >>> trouble(KeyError("loss")) is None
+    True
+    """
+    chain = list(_chain(error))
+    notes = [note for each in chain for note in getattr(each, "__notes__", []) if note.startswith(WHILE_WRITING)]
+    file = notes[0].removeprefix(WHILE_WRITING) if notes else None
+    for each in chain:
+        found = _of_one(each, file)
+        if found is not None:
+            return " ".join(found.split())
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised from: PyTorch hides the reason why a file could not be written."""
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+
+
+def _of_one(error: BaseException, file: str | None) -> str | None:
+    """Of an error, not of what it was raised from; ``file`` was being written."""
+    where = f"{file}: " if file is not None else ""
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object[:80]!r}: a name that is not UTF-8; rename the file or folder"
+    if isinstance(error, OSError):
+        remedy = _REMEDIES.get(error.errno or 0, _ANY_FILE)
+        is_ours = error.filename is None or ".tmp" in str(error.filename)
+        named = where if is_ours and where else f"{error.filename}: " if error.filename is not None else ""
+        return f"{named}{error.strerror or error}; {remedy}"
+    if isinstance(error, MemoryError):
+        return f"{where}out of memory{f' ({error})' if str(error) else ''}; {_LESS_MEMORY}"
+    if isinstance(error, BrokenExecutor):
+        return f"a process was killed, as the system does when memory is short; {_LESS_MEMORY}"
+    if isinstance(error, RuntimeError):
+        for part, remedy in _OF_RUNTIME_ERRORS.items():
+            if part in str(error):
+                return f"{str(error).splitlines()[0]}; {remedy}"
+    return None
