@@ -93,7 +93,9 @@ def build_rirs(data: DataFolder, num_rooms: int, *, sample_rate: int = 16000, se
     waves: dict[str, str] = {}
     room: dict[str, str] = {}
     duration_s: dict[str, float] = {}
-    for key, room_id, rir in Progress(simulate_rirs(num_rooms, seed, sample_rate), total=num_rooms, desc="rooms"):
+    for key, room_id, rir in Progress(
+        simulate_rirs(num_rooms, seed, sample_rate), total=num_rooms, desc="rooms", unit="room"
+    ):
         path = data.wav / "rirs" / f"{key}.wav"
         write_wav(path, rir, sample_rate)
         waves[key], room[key], duration_s[key] = str(path), room_id, len(rir) / sample_rate
@@ -135,7 +137,7 @@ class _Clips:
             )
 
     def _sounds(self) -> Iterator[Piece]:
-        for clip, path in enumerate(Progress(self.paths, desc=self.kind)):
+        for clip, path in enumerate(Progress(self.paths, desc=self.kind, unit="clip")):
             try:
                 waveform, original_rate = read_audio(path)
                 check_ratio(original_rate, self.sample_rate)
@@ -170,7 +172,7 @@ def _babble(train: DataDir, count: int, sample_rate: int, seed: int) -> Iterator
         by_speaker.setdefault(train.speaker[key], []).append(key)
     speakers = sorted(by_speaker)
     num_samples = round(BABBLE_S * sample_rate)
-    for index in Progress(range(count), desc="babble"):
+    for index in Progress(range(count), desc="babble", unit="mixture"):
         rng = random.Random(f"{seed} babble {index}")
         num_voices = min(rng.randint(*BABBLE_SPEAKERS), len(speakers))
         mixture = np.zeros(num_samples, dtype=np.float32)

@@ -65,7 +65,7 @@ def unpack_packages(packages: Sequence[Package], downloads: Path, deb_dir: Path 
     """Fetch packages (:func:`fetch_packages`), unpack their audio: name -> folder ``downloads/unpacked/<name>``."""
     debs = fetch_packages(packages, downloads, deb_dir)
     roots = {name: downloads / "unpacked" / name for name in debs}
-    for name, deb in Progress(debs.items(), desc="unpack"):
+    for name, deb in Progress(debs.items(), desc="unpack", unit="package"):
         unpack_audio(deb, roots[name])
     return roots
 

@@ -82,7 +82,9 @@ def build_utterances(
     built = ordered_map(build, [(folder, own) for _, folder, own in jobs], num_workers)
     utterances: dict[str, list[Utterance]] = {name: [] for name in members}
     bad: list[BadAudio] = []
-    for (name, _, own), made in Progress(zip(jobs, built, strict=True), total=len(jobs), desc="speakers"):
+    for (name, _, own), made in Progress(
+        zip(jobs, built, strict=True), total=len(jobs), desc="speakers", unit="speaker"
+    ):
         bad += made.bad
         if len(made.utterances) < _MIN_UTTERANCES:
             logger.warning("%s: %d utterance(s), left out", own[0].speaker, len(made.utterances))

@@ -74,7 +74,7 @@ def find(root: Path, data: DataFolder, augmentation: bool) -> Findings:
     """
     places = _Places(root)
     speech = _Speech(_vox2_test_speakers(places.files.get("vox2_meta.csv")))
-    for folder in Progress(places.speaker_folders, desc="speakers' folders", delay=1.0):
+    for folder in Progress(places.speaker_folders, desc="speakers' folders", unit="folder", delay=1.0):
         for path in sorted(folder.rglob("*")):
             speech.take(path.relative_to(root).as_posix(), str(path))
     for zip_name in [name for name in _ZIPS if name in places.archives]:
