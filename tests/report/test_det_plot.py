@@ -1,5 +1,7 @@
 """The DET plot: its axes, its curves, its files."""
 
+import os
+
 import numpy as np
 import pytest
 from scipy.special import ndtri
@@ -8,6 +10,7 @@ from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, 
 from wespeaker_qm.report.charts import det_chart
 from wespeaker_qm.report.det_plot import FRR_LIMITS, LOWER_LEFT, MARKED_FARS, RESOLUTION, det_curve, det_plot, eer_mark
 from wespeaker_qm.report.plotting import save_plot
+from wespeaker_qm.utils.files import temporary_path
 
 
 def simulate(num_trials, separation, seed=0):
@@ -154,3 +157,10 @@ def test_in_the_page_too_a_system_without_a_line_has_points_and_a_name():
     np.testing.assert_allclose(curves["perfect"]["y"], ndtri([1 / 2]), atol=1e-4)
     assert "FAR below " in curves["perfect"]["hovertemplate"]
     assert len(curves["one step"]["x"]) == len(curves["one step"]["customdata"]) >= 1
+
+
+def test_a_plot_of_a_killed_program_is_removed(tmp_path):
+    left = temporary_path(tmp_path / "det.png")
+    left.with_name(left.name.replace(f"-{os.getpid()}-", "-999999999-")).touch()  # no process has that number
+    save_plot(det_plot({"a": simulate(100, 2)}, "title"), [tmp_path / "det.png"])
+    assert [path.name for path in tmp_path.iterdir()] == ["det.png"]

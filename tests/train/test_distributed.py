@@ -67,7 +67,7 @@ def test_a_folder_that_is_not_shared_is_refused_on_all(train, tmp_path: Path) ->
         assert "process 1 on" in result.err
         assert "does not see what process 0" in result.err
     assert not list(tmp_path.glob("*/models/*"))
-    assert not list(tmp_path.glob("*/.shared_*"))
+    assert not list(tmp_path.rglob(".shared*"))
 
 
 def test_one_folder_under_two_names_is_shared_and_a_finished_run_is_skipped_by_all(train, tmp_path: Path) -> None:

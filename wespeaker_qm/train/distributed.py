@@ -6,7 +6,6 @@ Processes that train together must do the same: what depends on a disk, a machin
 """
 
 import os
-import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ import torch.distributed as dist
 
 from wespeaker_qm.network.device import choose_device
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.files import temporary_path, write_text
 
 Result = TypeVar("Result")
 
@@ -114,7 +113,7 @@ class Processes:
         """
         if self.world_size == 1:
             return
-        name = self.first_decides(lambda: f".shared_{secrets.token_hex(8)}")
+        name = self.first_decides(lambda: temporary_path(folder / "shared").name)
         try:
             self.together(lambda: write_text(folder / name, "") if self.is_first else None)
             seen = self.gather((socket.gethostname(), _appears(folder / name)))

@@ -42,7 +42,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         kind = "a symbolic link" if path.is_symlink() else "a folder" if path.is_dir() else "no regular file"
         raise RecipeError(f"{path}: is {kind}, expected a file or nothing; choose another name, or move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         with temporary.open("rb") as handle:
@@ -62,7 +62,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     Those that killed processes of this machine left there are removed, too.
     """
     remove_leftovers(path.parent, is_alone=False)
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -90,7 +90,8 @@ def remove_leftovers(folder: Path, *, is_alone: bool) -> None:
             Path(entry.path).unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
+    """A new name beside ``path``, which :func:`remove_leftovers` knows when its process is dead."""
     # The suffix stays last because writers such as numpy, soundfile and matplotlib choose the format by it.
     owner = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     return path.with_name(f".{path.stem[:_MAX_STEM]}.{owner}.tmp{path.suffix}")
