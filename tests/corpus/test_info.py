@@ -45,3 +45,10 @@ def test_without_training_speakers_there_is_nothing_to_train_on(tmp_path):
 def test_what_means_nothing_is_told_with_file_and_key(tmp_path, values, message):
     with pytest.raises(RecipeError, match=rf"corpus\.yaml: {message}"):
         load(tmp_path, **values)
+
+
+@pytest.mark.parametrize("name", ["1e5", "2024", "null", "a: b", "José", "--data"])
+def test_a_corpus_may_have_any_name(tmp_path, name):
+    info = CorpusInfo(name=name, description=name, trials={name: name}, headline=name)
+    info.save(tmp_path / "corpus.yaml")
+    assert CorpusInfo.load(tmp_path) == info

@@ -73,3 +73,26 @@ def test_voxceleb_lists_are_told_by_their_first_line(write, first):
     table = read_trial_table(write(f"{first} a/1 b/1\n{1 - int(first)} a/1 c/1\n"))
     assert table.utterances == ["a/1", "b/1", "c/1"]
     assert table.is_target.tolist() == [first == "1", first == "0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "trials"),
+    [
+        ("1 10 1\n0 10 7\n", [("10", "1", True), ("10", "7", False)]),  # the second line is no trial of Kaldi's
+        ("0 10 0\n1 10 12\n", [("10", "0", False), ("10", "12", True)]),
+        ("1 a target\n0 a b\n", [("a", "target", True), ("a", "b", False)]),
+        ("1 10 1\n7 10 0\n", [("1", "10", True), ("7", "10", False)]),  # nor this one of VoxCeleb's
+        ("1 2 1\n0 2 0\n", [("1", "2", True), ("0", "2", False)]),  # both: as Kaldi's
+    ],
+)
+def test_names_that_look_like_labels(tmp_path, text, trials):
+    (tmp_path / "list").write_text(text)
+    table = read_trial_table(tmp_path / "list")
+    names = [tuple(table.names(number).split()) for number in range(len(table))]
+    assert [(*pair, bool(label)) for pair, label in zip(names, table.is_target, strict=True)] == trials
+
+
+def test_a_list_of_neither_kind_is_refused_as_kaldis(tmp_path):
+    (tmp_path / "list").write_text("1 10 1\n7 10 8\n")
+    with pytest.raises(RecipeError, match=r"1 of 2 lines are not `enrolment test target\|nontarget`"):
+        read_trial_table(tmp_path / "list")

@@ -1,7 +1,7 @@
 import pytest
 
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.yaml_files import parse_yaml, read_yaml_mapping
+from wespeaker_qm.utils.yaml_files import dump_yaml, parse_yaml, read_yaml_mapping
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,15 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
 def test_no_python_objects_are_built():
     with pytest.raises(RecipeError, match="not valid YAML"):
         parse_yaml("!!python/object/apply:os.getcwd []", "here")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1e5", "5e-5", "-1.e3", ".5E7", "007", "1_000", "0x1F", "12:30:45", "2024-01-01", "nan", ".nan", "null", "~",
+     "yes", "true", "-", "--help", "a: b", "#x", "a #b", "!tag", "&a", "*a", "%", "@", "=", "<<", "[a]", "José",
+     "Jose\u0301",
+     "a\u202fb", " a ", "a\nb", ""],
+)  # fmt: skip
+def test_text_is_written_so_that_it_is_read_back_as_text(name):
+    """A corpus or a run may have any name."""
+    assert parse_yaml(dump_yaml({name: name, "list": [name]}), "x") == {name: name, "list": [name]}

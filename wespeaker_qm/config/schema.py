@@ -8,7 +8,6 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from wespeaker_qm.config.loss import ProjectionArgs, QMarginArgs
 from wespeaker_qm.config.model import MODELS, AnyModelArgs, ModelName, ResNetArgs
 from wespeaker_qm.config.schedule import MarginUpdate, OptimizerArgs, SchedulerArgs
 from wespeaker_qm.utils.checksums import write_checked_text
+from wespeaker_qm.utils.yaml_files import dump_yaml
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """PyTorch takes no larger one."""
@@ -142,12 +142,11 @@ class Config:
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML, which ``load_config`` reads back to an equal Config."""
-        text: str = yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
-        return text
+        return dump_yaml(dataclasses.asdict(self))
 
     def save(self, path: Path | str) -> None:
         """Write the configuration to ``path`` atomically, as ``load_config`` and WeSpeaker's programs read it.
 
         Keys that WeSpeaker does not know are left out where they are at their default.
         """
-        write_checked_text(path, yaml.safe_dump(without_own_defaults(self), sort_keys=False))
+        write_checked_text(path, dump_yaml(without_own_defaults(self)))

@@ -4,13 +4,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from wespeaker_qm.trials.variants import VARIANTS
 from wespeaker_qm.utils.errors import RecipeError, nearest, shown
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder
-from wespeaker_qm.utils.yaml_files import read_yaml_mapping
+from wespeaker_qm.utils.yaml_files import dump_yaml, read_yaml_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +87,7 @@ class CorpusInfo:
 
     def save(self, path: Path | str) -> None:
         """Write ``corpus.yaml`` (atomically: its presence says that the corpus is complete)."""
-        write_text(path, yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True, width=110))
+        write_text(path, dump_yaml(dataclasses.asdict(self)))
 
     def training_set(self, path: Path) -> str:
         """The Kaldi directory of the training speakers; ``path`` is where this was read.

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from wespeaker_qm.config import load_config
 from wespeaker_qm.network import checkpoint
@@ -20,7 +19,7 @@ from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
-from wespeaker_qm.utils.yaml_files import read_yaml_mapping
+from wespeaker_qm.utils.yaml_files import dump_yaml, read_yaml_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
         # As it is: how a model of WeSpeaker's was trained need not be offered here. What the training began with is the
         # baseline of another evaluation, and its GPUs may be of another machine.
         settings = {**read_yaml_mapping(model.config), "model_init": None, "gpus": None}
-        write_checked_text(run.config, yaml.safe_dump(settings, sort_keys=False))
+        write_checked_text(run.config, dump_yaml(settings))
         checkpoint.save(checkpoint.load(weights), run.average)
         if mean is not None:
             with checked_path(run.mean_xvector) as temporary:

@@ -1,5 +1,6 @@
 """Trial lists: which pairs of utterances are compared. Made, written and read."""
 
+import contextlib
 import random
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.trials.text import LABELS, LIST_LAYOUTS, first_fields, read_lines
+from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.tables import write_rows
 
 
@@ -58,11 +60,21 @@ def make_trials(
 def read_trial_table(path: Path | str) -> TrialTable:
     """Read a trial list: ``enrolment test label``, or VoxCeleb's ``1|0 enrolment test``.
 
+    The first line tells, but where names are numbers (``1 10 1``); then the others do.
+
     Raises:
         RecipeError: no such file, no trials, a line of another format than the first, or a trial that stands twice;
             the first few are shown with their line numbers, and all are counted.
     """
     path = Path(path)
     first = first_fields(path, LIST_LAYOUTS["kaldi"].format)
-    is_voxceleb = len(first) == 3 and first[2] not in LABELS and first[0] in (b"0", b"1")
-    return read_lines(path, LIST_LAYOUTS["voxceleb" if is_voxceleb else "kaldi"]).trials
+    may_be_voxceleb = len(first) == 3 and first[0] in (b"0", b"1")
+    if may_be_voxceleb and first[2] not in LABELS:
+        return read_lines(path, LIST_LAYOUTS["voxceleb"]).trials
+    try:
+        return read_lines(path, LIST_LAYOUTS["kaldi"]).trials
+    except RecipeError:
+        if may_be_voxceleb:
+            with contextlib.suppress(RecipeError):
+                return read_lines(path, LIST_LAYOUTS["voxceleb"]).trials
+        raise

@@ -44,10 +44,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes a text that the loader would take for a number."""
+
+
 # PyYAML follows YAML 1.1, where 5e-5 (no dot, unsigned exponent) is text.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
-)
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
 
 
 def _count_values(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
@@ -66,6 +73,16 @@ def _count_values(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
         problem = f"{found}, aliases (*name) of anchors (&name) replaced by what they repeat; write the values out"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return counts[node]
+
+
+def dump_yaml(value: Any) -> str:
+    r"""Plain values as YAML, which :func:`parse_yaml` reads back the same.
+
+    >>> dump_yaml({"name": "5e3", "rate": 5000.0})
+    "name: '5e3'\nrate: 5000.0\n"
+    """
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return text
 
 
 def parse_yaml(text: str, source: str) -> Any:
