@@ -378,3 +378,32 @@ def test_where_a_decoder_stops_half_way_the_other_begins_anew(tmp_path: Path, mo
     monkeypatch.setattr(soundfile.SoundFile, "read", fail_later)
     np.testing.assert_array_equal(read_audio(tmp_path / "a.wav")[0], whole)
     assert len(calls) == 6
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+@pytest.mark.parametrize("peak", [0.5, 3.0])
+@pytest.mark.parametrize("num_samples", [1, 1000, 30_000, 10**6])
+def test_the_beginning_at_a_rate_is_that_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, peak: float, num_samples: int
+) -> None:
+    """Also where the loudest sample, by which all are scaled, is the last."""
+    waveform = 0.1 * np.random.default_rng(0).standard_normal(4 * rate)
+    waveform[-1] = peak
+    soundfile.write(tmp_path / "a.wav", waveform, rate, subtype="FLOAT")
+    whole = read_audio_at(tmp_path / "a.wav", 16000)
+    monkeypatch.setattr("wespeaker_qm.audio.libsndfile.BLOCK_SAMPLES", 500)
+    np.testing.assert_array_equal(read_audio_at(tmp_path / "a.wav", 16000, num_samples), whole[:num_samples])
+
+
+def test_the_beginning_of_a_damaged_recording_is_refused(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", tone(16000), 16000)
+    content = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(content[:-9000])
+    with pytest.raises(PartlyDecodedError):
+        read_audio_at(tmp_path / "a.wav", 16000, 100)
+    soundfile.write(tmp_path / "b.wav", np.append(tone(16000), np.nan), 16000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"b\.wav: has samples that are infinite or not a number"):
+        read_audio_at(tmp_path / "b.wav", 16000, 100)
+    soundfile.write(tmp_path / "c.wav", tone(16000), 191_999)
+    with pytest.raises(AudioError, match=r"c\.wav: sample rate 191999 Hz"):
+        read_audio_at(tmp_path / "c.wav", 16000)

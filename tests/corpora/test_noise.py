@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wespeaker_qm.audio.io import read_audio, write_wav
+from wespeaker_qm.audio.io import read_audio, read_audio_at, write_wav
 from wespeaker_qm.corpora.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.utils.errors import RecipeError
@@ -135,3 +135,18 @@ def test_noises_that_cannot_be_read_are_listed_and_counted(train, tmp_path, rate
         ["music", str(clips["music"][1])],
         ["noise", str(clips["noise"][0])],
     ]
+
+
+def test_babble_keeps_no_more_of_a_recording_than_it_needs(train, tmp_path, monkeypatch):
+    """Eight seconds of a recording of hours."""
+    kept = []
+
+    def read(path, sample_rate, num_samples):
+        kept.append(read_audio_at(path, sample_rate, num_samples))
+        return kept[-1]
+
+    monkeypatch.setattr("wespeaker_qm.corpora.noise.read_audio_at", read)
+    for key in train.wav:
+        write_wav(train.wav[key], 0.1 * np.sin(np.arange(20 * RATE)), RATE)
+    build_noise_set(DataFolder(tmp_path), {}, train, num_babble=2)
+    assert {len(waveform) for waveform in kept} == {8 * RATE}

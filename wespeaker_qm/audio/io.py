@@ -11,6 +11,7 @@ length and are read to their end.
 import contextlib
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ import numpy as np
 from wespeaker_qm.audio.chains import at_one_rate
 from wespeaker_qm.audio.ffmpeg import ffmpeg_blocks
 from wespeaker_qm.audio.libsndfile import soundfile_blocks, soundfile_info
-from wespeaker_qm.audio.resample import resample_audio
+from wespeaker_qm.audio.resample import needed_samples, resample_audio
 from wespeaker_qm.audio.source import (
     AudioError,
     AudioInfo,
@@ -105,7 +106,7 @@ def _deliver(name: str, blocks: Iterator[Block], take: Callable[[AudioStream], R
 
 
 def _samples(first: Block, rest: Iterator[Block]) -> Iterator[np.ndarray]:
-    """The samples of blocks of one rate.
+    """The samples of blocks of one rate; none is empty.
 
     Raises:
         _RateChangeError: they have several.
@@ -114,7 +115,8 @@ def _samples(first: Block, rest: Iterator[Block]) -> Iterator[np.ndarray]:
     for block in rest:
         if block.sample_rate != first.sample_rate:
             raise _RateChangeError
-        yield block.samples
+        if len(block.samples):
+            yield block.samples
 
 
 def _part(blocks: Iterator[Block], start: int, num_samples: int | None) -> Iterator[Block]:
@@ -147,15 +149,31 @@ def read_audio(
         PartlyDecodedError: the file is truncated or damaged.
         AudioError: as :func:`stream_audio`, or non-finite samples.
     """
-    waveform, sample_rate = stream_audio(source, _whole, start=start, num_samples=num_samples, raw_format=raw_format)
-    peak = float(np.abs(waveform).max())
+    waveform, sample_rate, peak = stream_audio(
+        source, _beginning, start=start, num_samples=num_samples, raw_format=raw_format
+    )
+    return _within_full_scale(source, waveform, peak), sample_rate
+
+
+def _beginning(
+    stream: AudioStream, num_wanted: Callable[[int], int | None] = lambda sample_rate: None
+) -> tuple[np.ndarray, int, float]:
+    """The first samples, at least as many as are wanted at the stream's rate; that rate; the peak of all samples."""
+    most = num_wanted(stream.sample_rate)
+    kept: list[np.ndarray] = []
+    num_kept, peak = 0, 0.0
+    with np.errstate(invalid="ignore"):
+        for block in stream.blocks:
+            peak = float(np.maximum(peak, np.abs(block).max()))  # unlike max(), it keeps what is not a number
+            if most is None or num_kept < most:
+                kept.append(block)
+                num_kept += len(block)
+    return (kept[0] if len(kept) == 1 else np.concatenate(kept)), stream.sample_rate, peak
+
+
+def _within_full_scale(source: Source, waveform: np.ndarray, peak: float) -> np.ndarray:
     check_finite(source, peak)
-    return (waveform / np.float32(peak) if peak > 1 else waveform), sample_rate
-
-
-def _whole(stream: AudioStream) -> tuple[np.ndarray, int]:
-    blocks = list(stream.blocks)
-    return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)), stream.sample_rate
+    return waveform / np.float32(peak) if peak > 1 else waveform
 
 
 def check_finite(source: Source, peak: float) -> None:
@@ -168,11 +186,27 @@ def check_finite(source: Source, peak: float) -> None:
         raise AudioError(f"{check_source(source)}: has samples that are infinite or not a number; write the file again")
 
 
-def read_audio_at(source: Source, sample_rate: int, *, raw_format: RawFormat | None = None) -> np.ndarray:
-    """Read audio as by :func:`read_audio` and resample it: waveform (S,), float32 in [-1, 1], at ``sample_rate`` Hz."""
-    waveform, original_rate = read_audio(source, raw_format=raw_format)
+def read_audio_at(source: Source, sample_rate: int, num_samples: int | None = None) -> np.ndarray:
+    """Read audio as by :func:`read_audio` and resample it.
+
+    Args:
+        source: as there.
+        sample_rate: of the result, in Hz.
+        num_samples: number of samples wanted from the beginning, at that rate; all is decoded, and so much is kept.
+
+    Returns:
+        waveform (S,), float32 in [-1, 1]; S is ``num_samples`` or, where the recording is shorter, its length.
+
+    Raises:
+        AudioError: as there, or as :func:`wespeaker_qm.audio.resample.check_ratio`, with the file's name.
+    """
+
+    def num_wanted(original_rate: int) -> int | None:
+        return None if num_samples is None else needed_samples(num_samples, original_rate, sample_rate)
+
+    waveform, original_rate, peak = stream_audio(source, partial(_beginning, num_wanted=num_wanted))
     with _named(source):
-        return resample_audio(waveform, original_rate, sample_rate)
+        return resample_audio(_within_full_scale(source, waveform, peak), original_rate, sample_rate)[:num_samples]
 
 
 def audio_info(source: Source, *, raw_format: RawFormat | None = None) -> AudioInfo:

@@ -55,10 +55,8 @@ def resample_blocks(blocks: Iterable[np.ndarray], orig_sr: int, new_sr: int) -> 
         yield from blocks
         return
     check_ratio(orig_sr, new_sr)
-    divisor = gcd(orig_sr, new_sr)
-    up, down = new_sr // divisor, orig_sr // divisor
-    # Multiples of `down`: a block begins at a sample of the result. The filter does not reach beyond the margin.
-    margin = down * (_half_length(max(up, down)) // (up * down) + 2)
+    up, down, margin = _reach(orig_sr, new_sr)
+    # A multiple of `down`: a block begins at a sample of the result.
     step = max(margin, BLOCK_SAMPLES // down * down)
     held, before = np.zeros(0, dtype=np.float32), 0  # what is before the block was resampled already
     for block in blocks:
@@ -68,6 +66,19 @@ def resample_blocks(blocks: Iterable[np.ndarray], orig_sr: int, new_sr: int) -> 
             yield resampled[before // down * up : (before + step) // down * up]
             held, before = held[before + step - margin :], margin
     yield resample_audio(held, orig_sr, new_sr)[before // down * up :]
+
+
+def needed_samples(num_samples: int, orig_sr: int, new_sr: int) -> int:
+    """How many samples at ``orig_sr`` the first ``num_samples`` at ``new_sr`` depend on, at most."""
+    up, down, margin = _reach(orig_sr, new_sr)
+    return -(-num_samples * down // up) + margin
+
+
+def _reach(orig_sr: int, new_sr: int) -> tuple[int, int, int]:
+    """The terms of the ratio new to old; how far the filter reaches at most, in samples, a multiple of the second."""
+    divisor = gcd(orig_sr, new_sr)
+    up, down = new_sr // divisor, orig_sr // divisor
+    return up, down, down * (_half_length(max(up, down)) // (up * down) + 2)
 
 
 def check_ratio(orig_sr: int, new_sr: int) -> None:

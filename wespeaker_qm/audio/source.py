@@ -43,7 +43,7 @@ class Block(NamedTuple):
 
 
 class AudioStream(NamedTuple):
-    """A recording as it is decoded: ``blocks`` yields its mono samples, float32, of any level, in their order."""
+    """A recording as it is decoded: ``blocks`` yields its mono samples in order, float32 of any level."""
 
     sample_rate: int
     num_channels: int

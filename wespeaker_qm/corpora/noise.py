@@ -185,7 +185,7 @@ def _voice(train: DataDir, keys: Sequence[str], num_samples: int, sample_rate: i
     """Random utterances of one speaker in a row, (num_samples,), unit power."""
     parts: list[np.ndarray] = []
     while sum(map(len, parts)) < num_samples:
-        parts.append(read_audio_at(train.wav[rng.choice(keys)], sample_rate))
+        parts.append(read_audio_at(train.wav[rng.choice(keys)], sample_rate, num_samples))
     waveform: np.ndarray = np.concatenate(parts)[:num_samples]
     waveform /= np.sqrt(np.square(waveform).mean() + 1e-12)
     return waveform
