@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from wespeaker_qm import stages
+from wespeaker_qm.bin.main import main
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.network import checkpoint
@@ -235,6 +236,17 @@ def test_what_is_no_model_or_no_place_for_one_is_refused_with_what_helps(place, 
     (place / "model" / "config.yaml").unlink()
     with pytest.raises(RecipeError, match=r"--model model: found no config\.yaml there"):
         stages.extract(data=DATA, run=RUN, model=model)
+
+
+def test_a_finished_model_is_no_baseline(place, repository, capsys):
+    """Or else its weights would go into the folder of the spectra."""
+    prepare(repository)
+    with pytest.raises(ValueError, match="expected average beside a finished model"):
+        stages.extract(data=DATA, run=RUN, system="ltas", model=RunFolder("model"))
+    with pytest.raises(SystemExit):
+        main(["extract", "--data", str(DATA), "--exp_dir", str(RUN), "--ltas", "--model", "model"])
+    assert "not allowed with" in capsys.readouterr().err
+    assert not RUN.path.exists()
 
 
 def test_a_copied_run_folder_without_its_checkpoints_goes_on_with_stage_4(place, repository):

@@ -19,11 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num_workers", type=READERS, default=0, help="processes that read audio (default: 0, none apart)"
     )
     parser.add_argument(
-        "--model",
-        type=RunFolder,
-        help="finished model to evaluate in EXP_DIR: a folder with config.yaml and avg_model.pt, which are copied",
-    )
-    parser.add_argument(
         "--trim_silence",
         type=true_or_false,
         default=True,
@@ -31,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="false: digital silence at the ends of utterances counts as audio, as in WeSpeaker (default: true)",
     )
     system = parser.add_mutually_exclusive_group()
+    system.add_argument(
+        "--model",
+        type=RunFolder,
+        help="finished model to evaluate in EXP_DIR: a folder with config.yaml and avg_model.pt, which are copied",
+    )
     system.add_argument(
         "--epoch",
         dest="system",

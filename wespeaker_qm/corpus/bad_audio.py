@@ -219,8 +219,8 @@ def _remedies(bad: Sequence[BadAudio], num_files: int) -> str:
         # Reasons are rounded to milliseconds.
         longest_limit_s = max(0.0, math.floor((min(durations_s) - 0.0005) * 100) / 100)
         remedies += (
-            f"; {len(durations_s)} of them are too short and nothing else: --min_duration {longest_limit_s:g} takes "
-            "these, too"
+            f"; {len(durations_s)} of them are too short: --min_duration {longest_limit_s:g} takes these, where "
+            "nothing else is wrong with them"
         )
     return f"{remedies} (with run.sh in --prepare_opts for stage 1, in --pack_opts for stage 2)"
 

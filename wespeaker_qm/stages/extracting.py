@@ -75,7 +75,8 @@ def extract(
             the run's with random weights (``run.untrained``). ``initial``: the weights that the training began with, if
             ``model_init`` names some (``run.initial``). ``ltas``: long-term average spectra, no network; ``run``
             need not be trained.
-        model: a finished model to evaluate in ``run``, which need not be trained (:func:`.adopting.adopt`).
+        model: a finished model to evaluate in ``run``, which need not be trained (:func:`.adopting.adopt`); its other
+            systems are extracted without it, later.
         num_workers: processes that read audio; 0 reads in this one.
         trim_silence: leave out the digital silence at the ends of utterances, as WeSpeaker does not.
 
@@ -85,6 +86,8 @@ def extract(
     """
     corpus = CorpusInfo.load(data.info)
     if model is not None:
+        if system != "average":
+            raise ValueError(f"system is {system!r}, expected average beside a finished model")
         adopt(model, run)
     embedding = _open_system(data, run, system, corpus)
     if embedding is None:
