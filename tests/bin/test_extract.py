@@ -25,6 +25,7 @@ from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.tables import read_numbers
 
 
 def call(module, *arguments):
@@ -83,6 +84,10 @@ def test_digital_silence_is_left_out_or_counts_as_in_wespeaker(run_dir: Path, ti
         return dict(kaldiio.load_scp(str(run_dir / "embeddings" / "eval" / "xvector.scp")))
 
     trimmed = embeddings()
+    bandwidths = read_numbers(RunFolder(run_dir).bandwidths("eval"), "Hz")
+    assert list(bandwidths) == sorted(trimmed)
+    assert all(1000 < value <= 8000 for value in bandwidths.values())
+    assert not RunFolder(run_dir).bandwidths("train").exists()
     assert "1 of 18 utterances have digital silence at their ends" in caplog.text
     kept = embeddings("--trim_silence", "false")  # the option that the message names
     assert "stage extract eval: done again, because trim_silence: was True, now False" in caplog.text

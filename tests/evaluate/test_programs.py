@@ -21,9 +21,9 @@ from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.variants import present_variants
 from wespeaker_qm.utils.checksums import checksum_path, remove_checked, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
-from wespeaker_qm.utils.tables import read_map
+from wespeaker_qm.utils.tables import read_map, write_rows
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 RUN = Path("exp/tiny/qmargin_a1.5")
@@ -523,6 +523,23 @@ def test_a_calibration_that_invents_is_told_beside_the_figures(calibrated):
     assert f"> **Mind:** {note}" in (RUN / "report.md").read_text()
     assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN)]) == 0
     assert "List near: EER 17.50 %" in (RUN / "report.html").read_text()
+
+
+def test_trials_of_narrow_and_wide_recordings_are_told(calibrated):
+    assert main(EVALUATE) == 0
+    keys = sorted(read_map(DataFolder("data/tiny").set("eval").utt2spk))
+    table = RunFolder(RUN).bandwidths("eval")
+    write_rows(table, ((key, 7900) for key in keys))
+    assert main(EVALUATE) == 0
+    assert "notes" not in metrics_of(RUN)
+    write_rows(table, ((key, 4000 if key.endswith("u0") else 7900) for key in keys))
+    assert main(EVALUATE) == 0  # again: what the report says of its lists has changed
+    notes = metrics_of(RUN)["notes"]
+    assert [note.partition(":")[0] for note in notes] == ["List near", "List all"]
+    for note in notes:
+        assert "compare a recording of narrow bandwidth with one of wide (medians 4.0 and 7.9 kHz)" in note
+        assert str(table) in note
+        assert f"> **Mind:** {note}" in (RUN / "report.md").read_text()
 
 
 def test_recordings_cut_into_equal_pieces_are_told(calibrated, capsys, monkeypatch):

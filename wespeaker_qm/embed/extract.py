@@ -16,6 +16,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from wespeaker_qm.audio.bandwidth import bandwidth_hz
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
 from wespeaker_qm.audio.pieces import FRAMES_PER_PIECE, Waveform, features_of, mean_features
@@ -139,6 +140,17 @@ class LtasEmbedder:
     def __call__(self, waveforms: Sequence[Waveform]) -> np.ndarray:
         """Spectra (N, F)."""
         return np.stack([long_term_average_spectrum(waveform, self.fbank) for waveform in waveforms])
+
+
+class BandwidthMeter:
+    """The bandwidth of recordings in the place of embeddings."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+
+    def __call__(self, waveforms: Sequence[Waveform]) -> np.ndarray:
+        """Highest frequencies (N, 1) in Hz."""
+        return np.array([[bandwidth_hz(waveform, self.sample_rate)] for waveform in waveforms], dtype=np.float32)
 
 
 class TrimmingEmbedder:

@@ -17,6 +17,7 @@ from wespeaker_qm.report.training_history import read_training_history
 from wespeaker_qm.score.calibration_file import load_calibration
 from wespeaker_qm.score.cohort import has_cohort, has_mean, known_speakers
 from wespeaker_qm.score.upstream import digests, refuse_stale, stale
+from wespeaker_qm.trials.bandwidths import mixed_bandwidths_note
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.speakers import effective_speakers, trial_speakers
 from wespeaker_qm.trials.variants import CALIBRATED, VARIANTS, present_variants
@@ -26,7 +27,7 @@ from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.provenance import provenance
 from wespeaker_qm.utils.stage import reads_data, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
-from wespeaker_qm.utils.tables import read_map
+from wespeaker_qm.utils.tables import read_map, read_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -66,15 +67,18 @@ def evaluate(
     for system in (run, *others.values()):
         refuse_stale(system, data, info)
     variants, notes = _true_variants(data, run, info)
+    mixed = _mixed_bandwidths(data, run, info)
     notes = [
         *_few_speakers(data, info, is_calibrated=CALIBRATED in variants),
         *_training_speakers(data, run, info),
+        *mixed,
         *notes,
     ]
     outputs = [run.metrics, run.report("md"), run.report("tex"), run.det("png"), run.det("pdf")]
     outputs += [run.training_curves] if run.training_log.is_file() else []
     inputs = _inputs(data, run, info, variants, others)
     inputs |= {"systems": [*variants, *others], "num_resamples": num_resamples, "seed": seed}
+    inputs |= {"mixed bandwidths": mixed} if mixed else {}
     marker = DoneMarker(
         run.marker("evaluate"), inputs, outputs, version=STAGE_VERSIONS["evaluate"], checks_outputs=True
     )
@@ -123,6 +127,17 @@ def _few_speakers(data: DataFolder, info: CorpusInfo, *, is_calibrated: bool) ->
         effective = effective_speakers(speakers, trials.is_target)
         notes.append(few_speakers_note(name, effective, is_fitted=is_fitted))
     return [note for note in notes if note is not None]
+
+
+def _mixed_bandwidths(data: DataFolder, run: RunFolder, info: CorpusInfo) -> list[str]:
+    """A note for each list with trials of a narrow and a wide recording, where extraction has measured them."""
+    notes = []
+    for name in info.trials:
+        path = run.bandwidths(info.trials[name])
+        if path.is_file():
+            note = mixed_bandwidths_note(read_trial_table(data.trials(name)), read_numbers(path, "Hz"))
+            notes += [f"List {name}: {note} ({path})."] if note else []
+    return notes
 
 
 def _training_speakers(data: DataFolder, run: RunFolder, info: CorpusInfo) -> list[str]:

@@ -13,6 +13,7 @@ from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.embed.extract import (
+    BandwidthMeter,
     Embedder,
     LtasEmbedder,
     NetworkEmbedder,
@@ -33,6 +34,7 @@ from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
 from wespeaker_qm.utils.stage import reads_data, refuse_foreign_outputs, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
+from wespeaker_qm.utils.tables import write_rows
 from wespeaker_qm.utils.vectors import write_vectors
 
 SystemName = Literal["average", "untrained", "initial", "ltas"]
@@ -99,6 +101,7 @@ def extract(
     for name in dict.fromkeys(sets):
         scp = embedding.run.xvectors(name)
         outputs = [scp, scp.with_suffix(".ark"), *([embedding.run.mean_xvector] if name == train else [])]
+        outputs += [embedding.run.bandwidths(name)] if system == "average" and name != train else []
         jobs[name] = DoneMarker(
             embedding.run.marker(f"extract_{name}"),
             {**embedding.inputs, "trim_silence": trim_silence, f"audio/{name}": packed_digest(data.set(name).path)},
@@ -118,6 +121,8 @@ def extract(
         with stage(f"extract {name}", marker, task=task) as is_due:
             if is_due:
                 _extract(embedding, data.set(name), name == train, num_workers, trim_silence)
+                if system == "average" and name != train:
+                    _measure_bandwidths(embedding, data.set(name), num_workers)
 
 
 def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, corpus: CorpusInfo) -> _System | None:
@@ -209,6 +214,20 @@ def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: 
             trimming.num_trimmed,
             len(reader),
         )
+
+
+def _measure_bandwidths(embedding: _System, audio: SetFolder, num_workers: int) -> None:
+    """The table of a set's bandwidths."""
+    reader = ShardReader(audio.shard_list)
+    bandwidths = embed_all(
+        BandwidthMeter(reader.sample_rate),
+        reader,
+        frame_shift=embedding.fbank.frame_shift,
+        num_workers=num_workers,
+        description=f"bandwidth {audio.path.name}",
+    )
+    rows = zip(reader.keys, bandwidths[:, 0].astype(int).tolist(), strict=True)
+    write_rows(embedding.run.bandwidths(audio.path.name), sorted(rows))
 
 
 def _keep_or_leave_out(weights: Path, run: RunFolder, jobs: dict[str, DoneMarker]) -> None:

@@ -169,6 +169,10 @@ class RunFolder(Folder):
         """Kaldi scp of a set's embeddings; the ark lies beside it."""
         return self.embeddings / set_name / "xvector.scp"
 
+    def bandwidths(self, set_name: str) -> Path:
+        """Utterance -> highest frequency that its recording holds, in Hz; of the sets of trials."""
+        return self.embeddings / set_name / "utt2bandwidth"
+
     def speaker_xvectors(self, set_name: str) -> Path:
         """Kaldi scp of the mean embeddings of a set's speakers."""
         return self.embeddings / set_name / "spk_xvector.scp"
