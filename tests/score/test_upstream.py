@@ -61,7 +61,8 @@ def refuse_stale(exp: Path, data: Path, info: CorpusInfo, *, scored: bool = True
 
 
 def record(exp: Path, data: Path, stage: str, names: tuple[str, ...], **options: object) -> None:
-    DoneMarker(exp / ".done" / stage, digests(names, exp, data) | options, []).write()
+    version = STAGE_VERSIONS.get(stage.partition("_")[0], 1)
+    DoneMarker(exp / ".done" / stage, digests(names, exp, data) | options, [], version=version).write()
 
 
 def test_a_name_tells_where_a_file_lies(places):
