@@ -17,8 +17,8 @@ resume=true
 table5=false
 prepare_opts=
 vox_root=
-download=false
-subset=false
+download=
+subset=
 codec=
 pack_opts=
 num_workers=$(nproc)
@@ -59,8 +59,8 @@ spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \
   --corpus DIR          corpus to prepare, a folder of egs/ [${corpus}]
   --prepare_opts STR    further options of the corpus's preparation (wespeaker-qm prepare --help) []
   --vox_root DIR        egs/voxceleb: where VoxCeleb, MUSAN and RIRS_NOISES lie, in any layout [downloads/voxceleb]
-  --download BOOL       egs/voxceleb: download what is not there, resuming what was interrupted [${download}]
-  --subset BOOL         egs/voxceleb: go on with a part of VoxCeleb; every report says so [${subset}]
+  --download BOOL       egs/voxceleb: download what is not there, resuming what was interrupted [corpus.yaml's, else false]
+  --subset BOOL         egs/voxceleb: go on with a part of VoxCeleb; every report says so [corpus.yaml's, else false]
   --codec wav|flac      of the packed audio; wav is read faster, flac takes half the space [wav]
   --pack_opts STR       further options of packing (wespeaker-qm pack --help), e.g. \"--max_bad_fraction 0.001\" []
   --data DIR            prepared data [data/<corpus>]
@@ -111,6 +111,9 @@ done
 [[ "${node_rank}" =~ ^[0-9]*$ ]] && [ "${node_rank:-0}" -lt "${num_nodes}" ] ||
   die "--node_rank: found ${node_rank}, expected 0 to $((num_nodes - 1)), one less than --num_nodes"
 [ "${num_resamples}" -ne 1 ] || die "--num_resamples: found 1, expected 0 or at least 2"
+for name in download subset; do
+  case ${!name} in "" | true | false) ;; *) die "--${name}: found ${!name}, expected true or false" ;; esac
+done
 case ${codec} in "" | wav | flac) ;; *) die "--codec: found ${codec}, expected wav or flac" ;; esac
 case ${score_norm_method} in asnorm | snorm) ;; *)
   die "--score_norm_method: found ${score_norm_method}, expected asnorm or snorm"
@@ -144,8 +147,10 @@ split_option config_files --config "${config}"
 split_option override_list --overrides "${overrides}"
 split_option prepare_list --prepare_opts "${prepare_opts}"
 split_option pack_list --pack_opts "${pack_opts}"
-for name in vox_root download subset; do # only those given: other corpora do not know them
-  case ${!name} in "" | false) ;; *) prepare_list+=("--${name}" "${!name}") ;; esac
+for name in vox_root download subset; do # only those given: other corpora do not know them, nor need to be told false
+  if [ -n "${!name}" ] && { [ "${!name}" != false ] || grep -q "^${name}:" "${corpus}/corpus.yaml"; }; then
+    prepare_list+=("--${name}" "${!name}")
+  fi
 done
 for file in "${config_files[@]}" ${loss:+"${loss}"}; do
   [ -f "${file}" ] || die "found no configuration ${file}; losses are: $(echo conf/loss/*.yaml)"

@@ -170,12 +170,18 @@ scheduler_args: {warm_up_epoch: 1}
 """
 
 
-@pytest.fixture
-def tiny_config(tmp_path: Path) -> Config:
-    """A configuration with every augmentation on, that trains on the tiny corpus in seconds."""
-    path = tmp_path / "tiny.yaml"
+@pytest.fixture(scope="session")
+def tiny_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a configuration with every augmentation on, that trains on the tiny corpus in seconds."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(TINY_CONFIG)
-    return load_config([path])
+    return path
+
+
+@pytest.fixture
+def tiny_config(tiny_yaml: Path) -> Config:
+    """What that file says."""
+    return load_config([tiny_yaml])
 
 
 NUM_UTTERANCES, DIM = 8, 16

@@ -32,7 +32,7 @@ _COUNTER = ".num_batches_tracked"
 """Of a batch norm: PyTorch before 0.4.1 had none, and the networks make no use of it."""
 
 _REMEDIES = {
-    "avg_model.pt": "delete it and average again (run.sh --stage 4)",
+    "avg_model.pt": "delete it and average again (run.sh --stage 4), or put back a copy where the checkpoints are gone",
     "resume.pt": "put back a copy of it, or delete it and .done/train to train from the first epoch",
 }
 _ELSE = "put back a copy of it, or train again into another --exp_dir"

@@ -15,7 +15,7 @@ from wespeaker_qm.utils.checksums import verify
 from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.text import lines_of, read_text
 
-_REMEDY = "put back a copy of it, or train again into another --exp_dir"
+_REMEDY = "put back a copy of it, or delete it: reports then go without the training's curves"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,8 +66,10 @@ def read_training_history(path: Path | str) -> TrainingHistory:
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RecipeError(
                 f"{path}:{number}: found {shown(line)}, expected a JSON object whose type is "
-                f"one of {', '.join(records)}; go on with the training (run.sh --stage 3), which mends the log"
+                f"one of {', '.join(records)}; {_REMEDY}"
             ) from error
     if not records["epoch"]:
-        raise RecipeError(f"{path}: no finished epoch; go on with the training (run.sh --stage 3)")
+        raise RecipeError(
+            f"{path}: no finished epoch; go on with the training (run.sh --stage 3) or, if it has finished, {_REMEDY}"
+        )
     return TrainingHistory(records["step"], records["epoch"], records["valid"])

@@ -88,9 +88,10 @@ def load_cohort(data: DataFolder, run: RunFolder, info: CorpusInfo) -> NDArray[n
     train = info.training_set(data.info)
     target = run.speaker_xvectors(train)
     inputs = digests(cohort_sources(run, info), run, data)
-    marker = DoneMarker(run.marker("cohort"), inputs, [target], version=STAGE_VERSIONS["cohort"], checks_outputs=True)
+    outputs = [target, target.with_suffix(".ark")]
+    marker = DoneMarker(run.marker("cohort"), inputs, outputs, version=STAGE_VERSIONS["cohort"], checks_outputs=True)
     if not marker.is_current():
-        with stage("cohort", marker, others=[target.with_suffix(".ark")]) as is_due:
+        with stage("cohort", marker) as is_due:
             if is_due:
                 cohort = speaker_means(run.xvectors(train), read_map(data.set(train).utt2spk))
                 write_vectors(target.parent, target.stem, cohort.speakers, cohort.means)

@@ -64,6 +64,8 @@ def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processe
     inputs = processes.together(lambda: {**resume.settings_of(config), **resume.made_from(config, data)})
     marker = DoneMarker(run.marker("train"), inputs, outputs, version=STAGE_VERSIONS["train"], checks_outputs=True)
     if processes.first_decides(marker.is_current):
+        if processes.is_first:
+            _put_back_config(run, config, marker)
         logger.info("stage train: nothing changed since the last run, skipped (delete %s to force)", marker.path)
         return
     with contextlib.ExitStack() as held:
@@ -86,6 +88,14 @@ def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processe
         if processes.is_first:
             marker.write()
             logger.info("trained %d epochs; models are in %s", config.num_epochs, run.models)
+
+
+def _put_back_config(run: RunFolder, config: Config, marker: DoneMarker) -> None:
+    """A finished run that lost its ``config.yaml`` gets it back: the marker says that these are its settings."""
+    if not run.config.is_file():
+        with alone(run.path, [run.config], made_before=marker.path.is_file):
+            config.save(run.config)
+        logger.info("%s: was gone, and is written again", run.config)
 
 
 def _take(held: contextlib.ExitStack, run: RunFolder, config: Config, marker: DoneMarker) -> None:

@@ -132,11 +132,13 @@ class Trainer:
         own = [f"{key}{where}" for key, finite in zip(keys, loss.isfinite().tolist(), strict=True) if not finite]
         bad = [key for part in processes.gather(own) for key in part]
         num_utterances = len(keys) * processes.world_size
+        saved = f"epoch {self.last_epoch}, the last finished one, is in {self.folder.resume}"
         raise NonFiniteLossError(
             f"step {step} (epoch {step // self.steps_per_epoch + 1}): the loss of {len(bad)} of {num_utterances} "
-            f"utterances is not finite: {', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}. No update was made; the "
-            f"last finished epoch is in {self.folder.resume}. Check that audio, lower "
-            f"scheduler_args.initial_lr ({self.config.scheduler_args.initial_lr}), or set enable_amp=false"
+            f"utterances is not finite: {', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}. No update was made; "
+            f"{saved if self.last_epoch else 'no epoch has been finished'}. Check that audio, or train with a lower "
+            f"scheduler_args.initial_lr ({self.config.scheduler_args.initial_lr}), or enable_amp=false, into another "
+            "--exp_dir: a training goes on with its own settings only"
         )
 
     def _reinitialise_head(self) -> None:
@@ -158,7 +160,7 @@ class Trainer:
             {name: state[name] for name in ("model", "optimizer")},
             f"epoch {epoch}",
             "nothing of this epoch was saved; train with a lower scheduler_args.initial_lr "
-            f"({self.config.scheduler_args.initial_lr}) into another --exp_dir, or with enable_amp=false",
+            f"({self.config.scheduler_args.initial_lr}), or enable_amp=false, into another --exp_dir",
         )
 
     def _validate(self, epoch: int, step: int, journal: Journal) -> None:

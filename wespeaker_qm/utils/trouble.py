@@ -91,5 +91,6 @@ def _of_one(error: BaseException, file: str | None) -> str | None:
     if isinstance(error, RuntimeError):
         for part, remedy in _OF_RUNTIME_ERRORS.items():
             if part in str(error):
-                return f"{str(error).splitlines()[0]}; {remedy}"
+                first_line = str(error).partition("\n")[0]
+                return f"{first_line}; {remedy}"
     return None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from wespeaker_qm.utils.checksums import Checksum, checked_path, checksum_path, refuse_changed, remove_checked, verify
+from wespeaker_qm.utils.checksums import checked_path, checksum_path, refuse_changed, remove_checked, verify
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.tables import read_map, refuse_commands
@@ -36,13 +36,13 @@ class VectorTable:
     """The vectors of an scp, by name. Paths in it may be relative to the current directory, as in Kaldi.
 
     Raises:
-        RecipeError: no such scp, a name stands twice, or a place is a command.
+        RecipeError: no such scp, or not the one that was written, a name stands twice, or a place is a command.
     """
 
     def __init__(self, scp: Path | str) -> None:
         self.scp = Path(scp)
+        self._checksums = verify(self.scp, _REMEDY) if self.scp.is_file() else {}
         self._places = read_map(scp)
-        self._checksums: dict[str, Checksum] | None = None
         self._verified: set[str] = set()
         refuse_commands(self.scp, self._places)
 
@@ -68,8 +68,6 @@ class VectorTable:
                 f"{self.scp}: {len(missing)} of the {len(names)} utterances have no embedding; extract the set that "
                 "they belong to (stage 4):" + first_few(missing)
             )
-        if self._checksums is None:
-            self._checksums = verify(self.scp, _REMEDY)
         try:
             matrix = self._read([place for place in places if place is not None])
         except (OSError, ValueError, MemoryError) as error:
@@ -102,7 +100,7 @@ class VectorTable:
             return
         if not Path(ark).is_file():
             raise FileNotFoundError(f"{ark}: no such file (current directory {Path.cwd()})")
-        expected = (self._checksums or {}).get(Path(ark).name)
+        expected = self._checksums.get(Path(ark).name)
         if expected is not None:
             refuse_changed(Path(ark), expected, checksum_path(self.scp), _REMEDY)
         self._verified.add(ark)

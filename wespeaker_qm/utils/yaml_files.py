@@ -15,7 +15,7 @@ from wespeaker_qm.utils.checksums import verify
 from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.text import read_text
 
-_REMEDY = "put back a copy of it (an experiment's config.yaml: delete .done/train there and run stage 3 again)"
+_REMEDY = "put back a copy of it (an experiment's config.yaml: delete what is there, and run stage 3 again as before)"
 
 
 _MAX_VALUES = 100_000
@@ -123,7 +123,7 @@ def read_yaml_mapping(path: Path | str) -> dict[str, Any]:
     try:
         verify(path, _REMEDY)
     except OSError as error:
-        raise RecipeError(f"{path}: cannot read this file: {error.strerror}") from None
+        raise RecipeError(f"{path}: cannot read this file: {error.strerror}; name another, or {_REMEDY}") from None
     content = parse_yaml(read_text(path), str(path))
     if content is None:
         return {}

@@ -1,0 +1,236 @@
+"""Files that are lost or damaged: one message, exit status 1; and what the message recommends puts things right.
+
+Each stage runs on a tiny experiment, and each file that it reads is replaced by something else in turn.
+"""
+
+import ast
+import contextlib
+import functools
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wespeaker_qm.bin.main import SUBCOMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+PLACE = ("--data", "tiny", "--exp_dir", "exp")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "train": (*PLACE, "--config", "tiny.yaml"),
+    "average": PLACE[2:],
+    "extract": PLACE,
+    "score": PLACE,
+    "normalise": (*PLACE, "--top_n", "2"),
+    "evaluate": (*PLACE, "--num_resamples", "0"),
+}
+"""In the order of run.sh."""
+MARKERS = {
+    "train": (),
+    "average": ("average",),
+    "extract": ("extract_train", "extract_eval"),
+    "score": ("score",),
+    "normalise": ("asnorm", "cohort"),
+    "evaluate": ("evaluate",),
+}
+"""Removed, so that the stage has something to do; a whole training takes too long here."""
+STAGE_NUMBERS = {"3": "train", "4": "average", "5": "score", "6": "normalise"}
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(bytes(range(256))),
+    "other": lambda path: path.write_bytes(b'{"a": [1, 2]}\n'),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "folder": _folder,
+    "loop": _loop,
+    "gone": Path.unlink,
+}
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, logging.getLogger("wespeaker_qm").level
+    yield
+    root.handlers[:], root.level = before[:2]
+    logging.getLogger("wespeaker_qm").setLevel(before[2])
+    logging.captureWarnings(False)
+
+
+@pytest.fixture(scope="module")
+def _whole(tiny_corpus, tiny_yaml, tmp_path_factory):
+    """A folder with ``tiny`` and ``exp``, all stages done."""
+    root = tmp_path_factory.mktemp("whole")
+    shutil.copytree(tiny_corpus, root / "tiny")
+    shutil.copy(tiny_yaml, root / "tiny.yaml")
+    with contextlib.chdir(root):
+        for stage, options in COMMANDS.items():
+            assert main([stage, *options]) == 0
+    return root
+
+
+@pytest.fixture
+def place(_whole, tmp_path, monkeypatch):
+    """A copy of it, as the current directory."""
+    root = tmp_path / "place"
+    shutil.copytree(_whole, root, symlinks=True)
+    monkeypatch.chdir(root)
+    return root
+
+
+def _run(stage: str, capsys: Any) -> tuple[int, str]:
+    capsys.readouterr()
+    status = main([stage, *COMMANDS[stage]])
+    return status, capsys.readouterr().err
+
+
+_opened: set[str] | None = None
+
+
+@functools.cache
+def _watch() -> None:
+    """Note the files that are opened; a hook cannot be removed, so it does nothing outside of :func:`_reads`."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if _opened is not None and event == "open" and isinstance(arguments[0], str):
+            _opened.add(arguments[0])
+
+    sys.addaudithook(hook)
+
+
+def _reads(stage: str) -> list[Path]:
+    """The files of data and experiment that a stage opens."""
+    global _opened
+    _watch()
+    before = [path for folder in ("tiny", "exp") for path in Path(folder).rglob("*") if path.is_file()]
+    _opened = set()
+    assert main([stage, *COMMANDS[stage]]) == 0
+    opened, _opened = {str(Path(name).absolute()) for name in _opened}, None
+    skipped = (".lock", ".wespeaker_qm")
+    return [path for path in before if str(path.absolute()) in opened and path.name not in skipped]
+
+
+@pytest.mark.parametrize("stage", COMMANDS)
+def test_no_file_that_a_stage_reads_makes_it_crash(place, stage, capsys):
+    """Each kind of damage goes to every seventh file: all are met over the stages, and none twice a file."""
+    clean = place.parent / "clean"
+    for marker in MARKERS[stage]:
+        Path("exp/.done", marker).unlink()
+    shutil.copytree(place, clean, symlinks=True)
+    files = _reads(stage)
+    assert len(files) > 3
+    faults = []
+    for number, file in enumerate(files):
+        for folder in ("tiny", "exp"):
+            shutil.rmtree(folder)
+            shutil.copytree(clean / folder, folder, symlinks=True)
+        if not file.is_file():
+            continue
+        name, damage = list(DAMAGES.items())[number % len(DAMAGES)]
+        damage(file)
+        status, message = _run(stage, capsys)
+        parent = file.parent.name
+        names = {file.name.removesuffix(".crc32"), f"/{parent}/", f"/{parent}:", "error: exp:"}
+        is_told = any(each in message for each in names)
+        if "Traceback" in message or status > 1 or (status == 1 and (message.count("error: ") != 1 or not is_told)):
+            faults.append(f"{file} {name}: {status} {message[-300:]}")
+    assert not faults, "\n".join(faults)
+
+
+ADVICE = {
+    "xvector.ark": ("exp/embeddings/eval/xvector.ark", "cut", "score"),
+    "xvector.scp": ("exp/embeddings/eval/xvector.scp", "cut", "score"),
+    "spk_xvector.ark": ("exp/embeddings/train/spk_xvector.ark", "cut", "normalise"),
+    "mean_vec.npy": ("exp/embeddings/mean_vec.npy", "cut", "score"),
+    "avg_model.pt": ("exp/models/avg_model.pt", "cut", "extract"),
+    "avg_model.pt of stage 4": ("exp/models/avg_model.pt", "cut", "average"),
+    "config.yaml": ("exp/config.yaml", "gone", "average"),
+    "config.yaml that is damaged": ("exp/config.yaml", "cut", "average"),
+    "train_log.jsonl": ("exp/train_log.jsonl", "garbage", "evaluate"),
+    "train_log.jsonl without its checksum": ("exp/train_log.jsonl", "other", "evaluate"),
+    "a score file": ("exp/scores/all.score", "cut", "evaluate"),
+}
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_what_the_message_recommends_puts_things_right(place, case, capsys):
+    """Delete what it says, run again what it says, and go on: every stage after it ends well."""
+    name, damage, stage = ADVICE[case]
+    file = Path(name)
+    DAMAGES[damage](file)
+    if "without its checksum" in case:
+        Path(f"{name}.crc32").unlink()
+    Path("exp/.done", MARKERS[stage][0]).unlink()
+    stages = list(COMMANDS)
+    for _ in range(3):
+        status, message = _run(stage, capsys)
+        if status == 0:
+            break
+        assert status == 1
+        assert "Traceback" not in message
+        if re.search(r"\b[Dd]elete (it|what is there)\b", message) and file.exists():
+            file.unlink()
+        if "delete the scp" in message:
+            file.with_suffix(".scp").unlink()
+        (number,) = re.findall(r"stage (\d)\b(?! must)", message)[:1] or [None]
+        first = stages.index(STAGE_NUMBERS[number]) if number else stages.index(stage)
+        for each in stages[first : stages.index(stage)]:
+            status, message = _run(each, capsys)
+            assert status == 0, message
+    for each in stages[stages.index(stage) :]:
+        status, message = _run(each, capsys)
+        assert status == 0, message
+
+
+def test_an_experiment_that_is_a_file_or_a_circle_of_links(place, capsys, monkeypatch):
+    Path("file").write_text("x")
+    Path("loop").symlink_to("loop")
+    for name in ("file", "loop"):
+        for stage, options in COMMANDS.items():
+            capsys.readouterr()
+            assert main([stage, *(name if each == "exp" else each for each in options)]) == 1
+            message = capsys.readouterr().err
+            assert re.match(rf"error: {name}\b", message), message
+            assert "Traceback" not in message
+
+
+def _strings() -> list[tuple[Path, str]]:
+    """All texts of the package, but for docstrings; f-strings with a word in the place of what is filled in."""
+    texts = []
+    for path in sorted((ROOT / "wespeaker_qm").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append((path, node.value))
+            elif isinstance(node, ast.JoinedStr):
+                parts = [each.value if isinstance(each, ast.Constant) else "VALUE" for each in node.values]
+                texts.append((path, "".join(map(str, parts))))
+    return texts
+
+
+def test_every_option_that_a_message_names_exists():
+    run_sh = subprocess.run([ROOT / "run.sh", "--help"], capture_output=True, text=True, check=True).stdout
+    of_run_sh = set(re.findall(r"^  --(\w+)", run_sh, re.MULTILINE))
+    unknown = []
+    for path, text in _strings():
+        for part in re.findall(r"run\.sh((?: --\w+(?: [\w./<>]+)?)+)", text):
+            unknown += [f"{path}: run.sh --{name}" for name in re.findall(r"--(\w+)", part) if name not in of_run_sh]
+        for name in re.findall(r"wespeaker-qm (\w+)", text):
+            if name not in SUBCOMMANDS and name not in ("in", "which", "has"):
+                unknown.append(f"{path}: wespeaker-qm {name}")
+    assert not unknown
