@@ -158,6 +158,22 @@ def test_what_does_not_go_with_a_finished_model(options, message):
     assert message in result.stderr
 
 
+def test_what_a_corpus_yaml_says_can_be_overridden_by_false(calls, tmp_path):
+    """Other corpora do not know these options, and are not told."""
+    corpus = tmp_path / "voices"
+    corpus.mkdir()
+    (corpus / "corpus.yaml").write_text("kind: voxceleb\ndownload: true\n")
+    options = ("--corpus", corpus, "--stop_stage", "1", "--download", "false", "--subset=false")
+    calls(*options)
+    assert "--download false" in (tmp_path / "log").read_text()
+    assert "--subset" not in (tmp_path / "log").read_text()
+    (corpus / "corpus.yaml").write_text("kind: mini\n")
+    calls(*options)
+    assert "--download" not in (tmp_path / "log").read_text()
+    calls(*options[:4], "--download", "true")
+    assert "--download true" in (tmp_path / "log").read_text()
+
+
 def test_with_initial_weights_their_system_is_a_baseline(calls, tmp_path):
     (tmp_path / "exp" / "qmargin_a1.5" / "initial").mkdir(parents=True)
     assert calls("--stage", "5", "--stop_stage", "5")[1] == [*["score"] * 4, "evaluate", "report"]

@@ -194,6 +194,12 @@ def test_non_finite_loss_stops_before_the_update_and_names_the_utterances(
     with pytest.raises(NonFiniteLossError, match="the loss of 1 of 8 utterances is not finite") as error:
         run.run()
     assert named[0] in str(error.value)
+    assert "no epoch has been finished" in str(error.value)
+    assert "resume.pt" not in str(error.value)  # which does not exist
+    assert "into another --exp_dir" in str(error.value)  # this one refuses other settings
+    run.last_epoch = 1
+    with pytest.raises(NonFiniteLossError, match=r"epoch 1, the last finished one, is in .*resume\.pt"):
+        run.run()
     for name, value in run.parts.model.named_parameters():
         assert torch.equal(value, before[name]), name
 
