@@ -210,6 +210,42 @@ def test_an_experiment_that_is_a_file_or_a_circle_of_links(place, capsys, monkey
             assert "Traceback" not in message
 
 
+@pytest.mark.parametrize("content", [b'{"a": [1, 2]}', b"[]", b"3", b"null", b"{}"])
+def test_metrics_without_a_checksum_that_are_no_figures_are_refused(place, content, capsys):
+    """And what the message recommends mends them."""
+    Path("exp/metrics.json").write_bytes(content)
+    Path("exp/metrics.json.crc32").unlink()
+    report = ["report", *PLACE, "--base", "tiny.yaml"]
+    assert main(report) == 1
+    message = capsys.readouterr().err
+    assert "exp/metrics.json: found" in message
+    assert "delete it and evaluate the run again (run.sh --stage 5 --exp_dir exp)" in message
+    Path("exp/metrics.json").unlink()
+    assert _run("evaluate", capsys)[0] == 0
+    assert main(report) == 0
+
+
+@pytest.mark.parametrize("offset", ["9" * 13, "9" * 26])
+def test_an_scp_that_does_not_fit_its_ark_is_refused(place, offset, capsys):
+    scp = Path("exp/embeddings/eval/xvector.scp")
+    scp.write_text(re.sub(r":\d+$", f":{offset}", scp.read_text(), flags=re.MULTILINE))
+    Path(f"{scp}.crc32").unlink()
+    status, message = _run("score", capsys)
+    assert status == 1
+    assert re.match(rf"error: {scp}: cannot be read \(.*; delete the scp and extract again", message)
+
+
+def test_a_list_of_one_target_and_one_nontarget_has_a_report(place, capsys):
+    trials = Path("tiny/trials/all")
+    lines = trials.read_text().splitlines(keepends=True)
+    trials.write_text(
+        "".join(next(line for line in lines if line.endswith(f" {kind}\n")) for kind in ("target", "nontarget"))
+    )
+    for stage in ("score", "evaluate"):
+        assert _run(stage, capsys)[0] == 0
+    assert main(["report", *PLACE, "--base", "tiny.yaml"]) == 0
+
+
 def _strings() -> list[tuple[Path, str]]:
     """All texts of the package, but for docstrings; f-strings with a word in the place of what is filled in."""
     texts = []

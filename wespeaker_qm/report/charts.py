@@ -47,16 +47,19 @@ def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None])
                 legendgroup=label, showlegend=False, hoverinfo="skip", name=f"{shown}, band", meta="band",
             )  # fmt: skip
         far, frr = det_curve(roc)
+        x, y = far, frr
         look: dict[str, Any] = {"mode": "lines"}
         below = ""
         if len(far) < 2:  # no line to see
             mark = eer_mark(roc)
             far, frr = np.append(far, mark.far), np.append(frr, mark.frr)
+            # A bound of a single trial is 1, which is infinitely far out.
+            x, y = np.minimum(far, FAR_LIMITS[1]), np.minimum(frr, FRR_LIMITS[1])
             symbol = "triangle-sw" if mark.is_bound else "circle"
             look = {"mode": "markers", "marker": {"color": colour, "size": 11, "symbol": symbol}}
             below = "below " if mark.is_bound else ""
         chart.add_scatter(
-            x=_short(ndtri(far)), y=_short(ndtri(frr)), **look, name=shown, legendgroup=label,
+            x=_short(ndtri(x)), y=_short(ndtri(y)), **look, name=shown, legendgroup=label,
             line={"color": colour, "width": 2, "shape": "hv"}, meta="curve",
             customdata=np.round(np.stack([100 * far, 100 * frr], axis=1), 4).tolist(),
             hovertemplate=f"FAR {below}%{{customdata[0]}} %<br>FRR {below}%{{customdata[1]}} %<extra>{shown}</extra>",

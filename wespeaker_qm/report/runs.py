@@ -15,7 +15,7 @@ from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.trials.variants import VARIANTS, exists
 from wespeaker_qm.utils.checksums import read_checked_json
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.layout import RunFolder
 
 
@@ -53,9 +53,27 @@ class Run:
 
 def evaluated_baselines(folder: RunFolder) -> dict[str, RunFolder]:
     """Baseline -> its folder, as the run was evaluated; none where it was not."""
+    baselines = read_metrics(folder)["baselines"] if folder.metrics.is_file() else {}
+    return {name: RunFolder(other) for name, other in baselines.items()}
+
+
+def read_metrics(folder: RunFolder) -> dict[str, Any]:
+    """Read ``metrics.json`` of an evaluated run.
+
+    Raises:
+        RecipeError: damaged, or another kind of file.
+    """
     path = folder.metrics
-    content = read_checked_json(path, "evaluate the run again (run.sh --stage 5)") if path.is_file() else {}
-    return {name: RunFolder(other) for name, other in content.get("baselines", {}).items()}
+    remedy = f"delete it and evaluate the run again (run.sh --stage 5 --exp_dir {folder})"
+    metrics = read_checked_json(path, remedy)
+    try:
+        headline = metrics["trial_lists"][metrics["corpus"]["headline"]]
+        is_whole = {"run", "baselines", "training", "provenance"} <= metrics.keys() and "systems" in headline
+    except (TypeError, KeyError, IndexError, AttributeError):
+        is_whole = False
+    if not is_whole:
+        raise RecipeError(f"{path}: found {shown(metrics)}, expected the figures of an evaluation; {remedy}")
+    return dict(metrics)
 
 
 def read_run(folder: RunFolder) -> Run:
@@ -67,7 +85,7 @@ def read_run(folder: RunFolder) -> Run:
     path = folder.metrics
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; evaluate the run first (run.sh --stage 5 --exp_dir {folder})")
-    metrics = read_checked_json(path, f"delete it and evaluate the run again (run.sh --stage 5 --exp_dir {folder})")
+    metrics = read_metrics(folder)
     headline = metrics["corpus"]["headline"]
     names = [name for name in (TRAINED, *VARIANTS) if name in metrics["trial_lists"][headline]["systems"]]
     if not {"resampling", "no_intervals"} <= metrics["trial_lists"][headline].keys():

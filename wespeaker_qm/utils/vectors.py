@@ -70,7 +70,7 @@ class VectorTable:
             )
         try:
             matrix = self._read([place for place in places if place is not None])
-        except (OSError, ValueError, MemoryError) as error:
+        except (OSError, ValueError, MemoryError, OverflowError) as error:
             raise RecipeError(f"{self.scp}: cannot be read ({error}); {_REMEDY}") from error
         refuse_vectors(
             self.scp, names, np.logical_not(np.isfinite(matrix).all(axis=1)), "hold values that are not finite"
