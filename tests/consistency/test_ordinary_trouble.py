@@ -18,6 +18,9 @@ from typing import Any
 import pytest
 
 from wespeaker_qm.bin.main import SUBCOMMANDS, main
+from wespeaker_qm.train.log import LogWriter
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
 
 ROOT = Path(__file__).parents[2]
 PLACE = ("--data", "tiny", "--exp_dir", "exp")
@@ -223,6 +226,29 @@ def test_metrics_without_a_checksum_that_are_no_figures_are_refused(place, conte
     Path("exp/metrics.json").unlink()
     assert _run("evaluate", capsys)[0] == 0
     assert main(report) == 0
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"type": "epoch"}',
+        '{"type": "epoch", "epoch": null, "step": null, "samples": null, "minutes": null}',
+        '{"type": "step", "epoch": "a", "step": "b"}',
+        '{"type": ["epoch"]}',
+    ],
+)
+def test_a_log_without_a_checksum_that_holds_other_records_is_refused(place, record, capsys):
+    log = Path("exp/train_log.jsonl")
+    log.write_text(f"{record}\n")
+    Path(f"{log}.crc32").unlink()
+    Path("exp/.done/evaluate").unlink()
+    status, message = _run("evaluate", capsys)
+    assert status == 1
+    assert re.match(rf"error: {log}:(1:)? found .*or delete it", message)
+    with pytest.raises(RecipeError, match=r"train_log\.jsonl.*or delete it"):
+        LogWriter(RunFolder("exp"), 1)
+    log.unlink()
+    assert _run("evaluate", capsys)[0] == 0
 
 
 @pytest.mark.parametrize("offset", ["9" * 13, "9" * 26])

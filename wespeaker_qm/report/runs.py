@@ -53,12 +53,12 @@ class Run:
 
 def evaluated_baselines(folder: RunFolder) -> dict[str, RunFolder]:
     """Baseline -> its folder, as the run was evaluated; none where it was not."""
-    baselines = read_metrics(folder)["baselines"] if folder.metrics.is_file() else {}
+    baselines = read_metrics(folder, "baselines")["baselines"] if folder.metrics.is_file() else {}
     return {name: RunFolder(other) for name, other in baselines.items()}
 
 
-def read_metrics(folder: RunFolder) -> dict[str, Any]:
-    """Read ``metrics.json`` of an evaluated run.
+def read_metrics(folder: RunFolder, *needed: str) -> dict[str, Any]:
+    """Read ``metrics.json`` of an evaluated run, which has figures of the headline list and the ``needed`` keys.
 
     Raises:
         RecipeError: damaged, or another kind of file.
@@ -68,7 +68,7 @@ def read_metrics(folder: RunFolder) -> dict[str, Any]:
     metrics = read_checked_json(path, remedy)
     try:
         headline = metrics["trial_lists"][metrics["corpus"]["headline"]]
-        is_whole = {"run", "baselines", "training", "provenance"} <= metrics.keys() and "systems" in headline
+        is_whole = metrics.keys() >= set(needed) and "systems" in headline
     except (TypeError, KeyError, IndexError, AttributeError):
         is_whole = False
     if not is_whole:
@@ -85,7 +85,7 @@ def read_run(folder: RunFolder) -> Run:
     path = folder.metrics
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; evaluate the run first (run.sh --stage 5 --exp_dir {folder})")
-    metrics = read_metrics(folder)
+    metrics = read_metrics(folder, "run", "baselines", "training", "provenance")
     headline = metrics["corpus"]["headline"]
     names = [name for name in (TRAINED, *VARIANTS) if name in metrics["trial_lists"][headline]["systems"]]
     if not {"resampling", "no_intervals"} <= metrics["trial_lists"][headline].keys():

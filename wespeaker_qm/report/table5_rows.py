@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
 from wespeaker_qm.report.evaluation import TRAINED, CorpusCard
 from wespeaker_qm.report.loss_card import LossCard
-from wespeaker_qm.report.runs import read_metrics
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.table import TrialTable
+from wespeaker_qm.utils.checksums import read_checked_json
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import ExpRoot, RunFolder
 from wespeaker_qm.utils.shipped import shipped
@@ -106,7 +106,7 @@ def read_measured(run: RunFolder, corpus: CorpusCard) -> Measured:
         RecipeError: the run was not evaluated, or on another corpus or other scores than those that lie there now.
     """
     path = run.metrics
-    metrics = read_metrics(run)
+    metrics = read_checked_json(path, f"delete it and evaluate the run again (run.sh --stage 5 --exp_dir {run})")
     if (metrics["corpus"]["name"], metrics["corpus"]["headline"]) != (corpus.name, corpus.headline):
         raise RecipeError(
             f"{path}: figures of {metrics['corpus']['name']}/{metrics['corpus']['headline']}, expected "

@@ -8,6 +8,7 @@ verification: ``step eer``). Accuracy is that of the cosines without a margin.
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.text import lines_of, read_text
 
 _REMEDY = "put back a copy of it, or delete it: reports then go without the training's curves"
+
+_NUMBERS = ("epoch", "step", "samples", "minutes")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,13 +66,19 @@ def read_training_history(path: Path | str) -> TrainingHistory:
         try:
             record = json.loads(line)
             records[record["type"]].append(record)
+            numbers = [record[name] for name in _NUMBERS if name in record]
+            if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+                raise ValueError("no finite number")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RecipeError(
-                f"{path}:{number}: found {shown(line)}, expected a JSON object whose type is "
+                f"{path}:{number}: found {shown(line)}, expected a JSON object with numbers whose type is "
                 f"one of {', '.join(records)}; {_REMEDY}"
             ) from error
     if not records["epoch"]:
         raise RecipeError(
             f"{path}: no finished epoch; go on with the training (run.sh --stage 3) or, if it has finished, {_REMEDY}"
         )
+    complete = all("step" in record for kind in records.values() for record in kind)
+    if not complete or not records["epoch"][-1].keys() >= set(_NUMBERS):
+        raise RecipeError(f"{path}: found records that lack some of {', '.join(_NUMBERS)}; {_REMEDY}")
     return TrainingHistory(records["step"], records["epoch"], records["valid"])

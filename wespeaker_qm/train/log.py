@@ -7,6 +7,7 @@ from wespeaker_qm.config import Config
 from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.figures import Means
 from wespeaker_qm.utils.checksums import GrowingText, verify
+from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.text import lines_of, parse_json, read_text
@@ -40,7 +41,10 @@ class LogWriter:
             lines = lines_of(read_text(path, _REMEDY))
             # A killed run may have left half a line at the end.
             records = [parse_json(line, f"{path}:{number}", _REMEDY) for number, line in lines if line.endswith("}")]
-            kept = [record for record in records if record["epoch"] <= last_epoch]
+            try:
+                kept = [record for record in records if record["epoch"] <= last_epoch and record["step"] >= 0]
+            except (KeyError, TypeError):
+                raise RecipeError(f"{path}: found records without epoch or step; {_REMEDY}") from None
         self._file = GrowingText(path, "".join(json.dumps(record) + "\n" for record in kept))
         purge_step = kept[-1]["step"] + 1 if kept else 0
         self._board = SummaryWriter(str(run.tensorboard), purge_step=purge_step)
