@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.audio.pieces import Waveform
+from wespeaker_qm.audio.waveform import Waveform
 
 BELOW_PEAK_DB = 60.0
 """What lies further than this below the loudest band counts as nothing: a resampling filter's stop band, hiss."""

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from wespeaker_qm.audio.fbank import Fbank
-from wespeaker_qm.audio.pieces import Waveform, mean_features
+from wespeaker_qm.audio.pieces import mean_features
+from wespeaker_qm.audio.waveform import Waveform
 
 
 def long_term_average_spectrum(waveform: Waveform, fbank: Fbank) -> NDArray[np.float32]:

@@ -1,26 +1,14 @@
 """Features of recordings of any length, a minute at a time: what is held in memory does not grow with the recording."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.audio.waveform import Waveform
 
 FRAMES_PER_PIECE = 6000
 """Frames that are worked on at a time, a minute at the usual 10 ms: a recording of up to that many is one piece."""
-
-
-class Waveform(Protocol):
-    """Samples in [-1, 1]: an array (S,), or what reads from a file the samples that are asked for."""
-
-    def __len__(self) -> int:
-        """S."""
-
-    def __getitem__(self, samples: slice, /) -> NDArray[np.float32]:
-        """Samples ``first:end``, float32."""
 
 
 def pieces(num_frames: int, frames_per_piece: int = FRAMES_PER_PIECE) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.audio.fbank import Fbank
-from wespeaker_qm.audio.pieces import Waveform
+from wespeaker_qm.audio.waveform import Waveform
 
 _BLOCK_SAMPLES = 1 << 16
 

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from wespeaker_qm.audio.bandwidth import bandwidth_hz
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
-from wespeaker_qm.audio.pieces import FRAMES_PER_PIECE, Waveform, features_of, mean_features
+from wespeaker_qm.audio.pieces import FRAMES_PER_PIECE, features_of, mean_features
 from wespeaker_qm.audio.silence import without_silent_ends
+from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError, first_few

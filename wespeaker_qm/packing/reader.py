@@ -14,8 +14,8 @@ import numpy as np
 import soundfile
 
 from wespeaker_qm.audio.io import read_audio
-from wespeaker_qm.audio.pieces import Waveform
 from wespeaker_qm.audio.source import AudioError
+from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.packing.format import PCM_SCALE, TAR_BLOCK_BYTES, to_pcm16
 from wespeaker_qm.packing.index import ShardIndex
 from wespeaker_qm.packing.scan import Coding
