@@ -1,6 +1,5 @@
 """Random access: any chunk of any recording, in any process, or an error that names what is damaged."""
 
-import io
 import multiprocessing
 import os
 import pickle
@@ -139,16 +138,6 @@ def test_nobody_packs_under_a_reader(packed, contents):
         assert contents(data_dir) == before
         other.communicate()
     pack_data_dir(data_dir, utterances_per_shard=2)
-
-
-def test_a_region_of_a_file_is_a_file_of_its_own(tmp_path):
-    """A decoder must not see what stands before or behind its recording in the tar."""
-    (tmp_path / "file").write_bytes(b"behold")
-    with (tmp_path / "file").open("rb") as handle:
-        region, alone = packing_reader._FileRegion(handle.fileno(), 1, 4), io.BytesIO(b"ehol")
-        for step in ((0,), (1,), (-3, 2), (-1, 1), (-9, 1), (6,)):
-            assert region.seek(*step) == alone.seek(*step)
-            assert [region.read(2), region.tell(), region.read()] == [alone.read(2), alone.tell(), alone.read()]
 
 
 def test_a_long_key_is_read(tmp_path, tone):

@@ -18,6 +18,7 @@ from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.packing.format import PCM_SCALE, TAR_BLOCK_BYTES, to_pcm16
 from wespeaker_qm.packing.index import ShardIndex
+from wespeaker_qm.packing.region import FileRegion
 from wespeaker_qm.packing.scan import Coding
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.lock import lock_for_reading, unlock
@@ -177,7 +178,7 @@ class ShardReader:
             if sys.byteorder == "big":
                 pcm.byteswap(inplace=True)
         elif record.coding == Coding.FLAC:
-            self._read_flac(i, _FileRegion(file, record.offset, record.num_bytes), start, pcm)
+            self._read_flac(i, FileRegion(file, record.offset, record.num_bytes), start, pcm)
         else:
             pcm[:] = self._whole(i, file, record)[start : start + len(pcm)]
 
@@ -292,31 +293,3 @@ def _is_named(expected: str, found: str) -> bool:
         name.startswith(each) or each.startswith(name)
         for each in (expected.encode(), expected.encode("ascii", "replace"))
     )
-
-
-class _FileRegion(io.RawIOBase):
-    """A read-only, seekable view of bytes ``offset`` to ``offset + num_bytes`` of an open file, for a decoder."""
-
-    def __init__(self, descriptor: int, offset: int, num_bytes: int) -> None:
-        self._descriptor, self._offset, self._num_bytes, self._at = descriptor, offset, num_bytes, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._num_bytes}[whence]
-        self._at = max(0, origin + position)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
-        count = max(0, min(len(buffer), self._num_bytes - self._at))
-        data = os.pread(self._descriptor, count, self._offset + self._at)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
