@@ -4,5 +4,9 @@ from . import losses as losses
 from . import models as models
 from . import stages as stages
 from . import trials as trials
+from .utils.errors import RecipeError as RecipeError
+from .utils.layout import DataFolder as DataFolder
+from .utils.layout import ExpRoot as ExpRoot
+from .utils.layout import RunFolder as RunFolder
 
 __version__: str

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from wespeaker_qm.bin.main import TRAINING_PACKAGES
+
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "requirements" / f"{name}.txt" for name in ("losses", "bench", "train")]
 LINES = [line for file in FILES for line in file.read_text().splitlines()]
@@ -62,3 +64,14 @@ def test_help_says_what_is_missing():
 def test_programs_that_need_no_model(arguments):
     result = run_without_recipe(*arguments)
     assert result.returncode == 0, result.stderr
+
+
+def test_what_is_missing_comes_with_the_smallest_extra_that_has_it():
+    assert set(TRAINING_PACKAGES) | {"torchaudio"} == set(BLOCKED)
+    code = (
+        "import sys\nsys.modules['scipy'] = None\n"
+        "from wespeaker_qm.bin.main import main\nsys.exit(main(['metrics', 'a.score']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "pip install 'wespeaker_qm[eval]'" in result.stderr

@@ -57,6 +57,9 @@ _LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [^\s:]+:\d+ [A-Z]
 _LONGEST_START = 200
 """Bytes, more than that matches."""
 
+TRAINING_PACKAGES = ("av", "lmdb", "pyroomacoustics", "tensorboard", "torch")
+"""Those of the extra ``train`` that ``eval`` does not bring."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -126,7 +129,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
     modules = {name: _module(name) for name in chosen}
     for name, module in modules.items():
         if isinstance(module, str):
-            subparsers.add_parser(name, help=f"needs {module}: pip install 'wespeaker_qm[train]'")
+            subparsers.add_parser(name, help=f"needs {module}: {_installation(module)}")
             continue
         text = f"{module.HELP}{_when(SUBCOMMANDS[name].stages)}"
         subparser = subparsers.add_parser(name, help=text, description=text)
@@ -136,11 +139,14 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
         subparser.add_argument("--log", type=Path, metavar="FILE", help="append the log lines to FILE, too")
     for name in arguments[:1]:
         if isinstance(lacking := modules.get(name), str):
-            parser.error(
-                f"{name} needs the package {lacking}, which is not installed: pip install 'wespeaker_qm[train]'"
-            )
+            parser.error(f"{name} needs the package {lacking}, which is not installed: {_installation(lacking)}")
     args = parser.parse_args(arguments)
     return args, modules[args.subcommand]
+
+
+def _installation(package: str) -> str:
+    """How to install a package that a subcommand lacks: with the smallest extra that brings it."""
+    return f"pip install 'wespeaker_qm[{'train' if package in TRAINING_PACKAGES else 'eval'}]'"
 
 
 def _module(name: str) -> Any:

@@ -1,7 +1,6 @@
 """The stages of run.sh, and the programs beside them, as functions::
 
-    from wespeaker_qm import stages
-    from wespeaker_qm.utils.layout import DataFolder, RunFolder
+    from wespeaker_qm import DataFolder, RunFolder, stages
 
     stages.score(data=DataFolder("data/mini"), run=RunFolder("exp/mini/qmargin_a1.5"))
 
