@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from wespeaker_qm import stages
+from wespeaker_qm import DataFolder, RecipeError, RunFolder, stages
 
 
 @pytest.mark.parametrize("name", stages.__all__)
@@ -17,3 +17,10 @@ def test_a_stage_is_a_documented_function_of_keywords(name):
         assert section in function.__doc__
     for parameter in parameters:
         assert f"{parameter.name}: " in function.__doc__
+
+
+@pytest.mark.parametrize(("function", "name"), [(stages.normalise, "method"), (stages.calibrate, "scores")])
+def test_another_method_is_refused_before_anything_is_written(tmp_path, function, name):
+    with pytest.raises(RecipeError, match=rf"{name}: found 'znorm', expected one of snorm, asnorm"):
+        function(data=DataFolder(tmp_path), run=RunFolder(tmp_path), **{name: "znorm"})
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -208,3 +209,15 @@ def test_settings_without_effect_do_not_train_again(run, tiny_config: Config, ca
     with caplog.at_level(logging.INFO, "wespeaker_qm"):
         run("log_batch_interval=1", config=dataclasses.replace(tiny_config, dataloader_args=loading))
     assert "nothing changed since the last run, skipped" in caplog.text
+
+
+def test_weights_of_an_interrupted_run_begin_another_one(run, data: Path, tmp_path: Path) -> None:
+    """There is no average of its last checkpoints yet, so that stage 4 would not help."""
+    interrupt(run())
+    change_set(data / "train")
+    with pytest.raises(RecipeError, match="to begin another run with its weights") as error:
+        run()
+    assert "stage 4" not in str(error.value)
+    (tmp_path / "exp").rename(tmp_path / "old")
+    (advice,) = re.findall(r"--overrides (model_init=\S+)", str(error.value))
+    assert RunFolder(run(advice.replace("/exp/", "/old/"))).model(3).is_file()

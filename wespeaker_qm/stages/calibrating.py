@@ -23,7 +23,7 @@ from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores, write_scores
 from wespeaker_qm.trials.speakers import trial_speakers
 from wespeaker_qm.trials.table import TrialTable
-from wespeaker_qm.trials.variants import CALIBRATED, discard_variant, remove
+from wespeaker_qm.trials.variants import CALIBRATED, NORMALISED, discard_variant, remove
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
@@ -62,6 +62,8 @@ def calibrate(
         RecipeError: scores or embeddings are missing, or not of what is there now; sets that must be apart share
             speakers or recordings; files that no stage made.
     """
+    if scores not in NORMALISED:
+        raise RecipeError(f"scores: found {scores!r}, expected one of {', '.join(NORMALISED)}")
     info = CorpusInfo.load(data.info)
     if reason := _nothing_to_calibrate_by(data, run, info, scores):
         logger.warning("stage calibrate: skipped, because %s", reason)

@@ -11,8 +11,9 @@ from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores, write_scores
-from wespeaker_qm.trials.variants import CALIBRATED, VARIANTS, discard_variant
+from wespeaker_qm.trials.variants import CALIBRATED, NORMALISED, VARIANTS, discard_variant
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
+from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import reads_data, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
@@ -41,6 +42,8 @@ def normalise(*, data: DataFolder, run: RunFolder, method: Method = "asnorm", to
         RecipeError: scores or embeddings are missing, or not of what is there now; the cohort shares speakers or
             recordings with the trials; files that no stage made.
     """
+    if method not in NORMALISED:
+        raise RecipeError(f"method: found {method!r}, expected one of {', '.join(NORMALISED)}")
     info = CorpusInfo.load(data.info)
     refuse_stale(run, data, info)
     if not has_cohort(run, info):

@@ -140,8 +140,11 @@ def check_same_run(
     else:
         changes.append("an earlier version wrote it, which did not note what data it was trained on")
     if changes:
+        use = f"to begin another run with its weights, add --overrides model_init={path} to another --exp_dir"
+        if state["epoch"] >= config.num_epochs:
+            use = "to use its weights as they are, go on with run.sh --stage 4"
         raise RecipeError(
             f"{path}: here is a run ({state['epoch']} of {config.num_epochs} epochs) that was made otherwise: "
             f"{'; '.join(changes)}. Nothing was trained. Set them back, choose another --exp_dir, or delete "
-            f"{path.parent.parent} to train anew; to use its weights as they are, go on with run.sh --stage 4"
+            f"{path.parent.parent} to train anew; {use}"
         )
