@@ -57,6 +57,7 @@ def test_score_refuses_unknown_lists_and_missing_embeddings(capsys):
     assert "--trials: unknown other; data/tiny has near, all" in capsys.readouterr().err
     scp = RUN / "embeddings" / "eval" / "xvector.scp"
     scp.write_text("".join(scp.read_text().splitlines(keepends=True)[3:]))
+    checksum_path(scp).unlink()
     assert main(SCORE) == 1
     assert "3 of the 48 utterances have no embedding" in capsys.readouterr().err
     assert not (RUN / ".done" / "score").exists()
