@@ -82,7 +82,8 @@ KINDS = [
     Kind("metrics.json", '{"eer":\n 0.1,\n "run": "x"}\n', lambda path: read_checked_json(path, "evaluate again")),
     Kind(
         "train_log.jsonl",
-        '{"type": "step", "epoch": 1, "step": 1}\n{"type": "epoch", "epoch": 1, "step": 2, "samples": 3, "minutes": 0.5}\n',
+        '{"type": "step", "epoch": 1, "step": 1}\n'
+        '{"type": "epoch", "epoch": 1, "step": 2, "samples": 3, "minutes": 0.5}\n',
         lambda path: read_training_history(path).num_samples,
     ),
 ]  # fmt: skip
