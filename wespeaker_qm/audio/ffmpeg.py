@@ -52,18 +52,18 @@ def ffmpeg_blocks(source: Source, name: str, refusal: RefusedError) -> Iterator[
         PartlyDecodedError: it is not; or less than the container says.
         AudioError: cannot be decoded, whatever FFmpeg or PyAV raises.
     """
-    progress = _Progress(refusal.duration_s)
+    extent = _Extent(refusal.duration_s)
     failure: Exception | None = None
     try:
-        yield from _decoded(source, name, refusal, progress)
+        yield from _decoded(source, name, refusal, extent)
     except AudioError:
         raise
     except Exception as error:
         failure = error
     reason = f"soundfile: {refusal}; PyAV: {_described(failure)}"
-    declared_s, found_s = progress.declared_s, progress.found_s
-    if declared_s is not None and found_s and found_s < declared_s - progress.slack_s:
-        found, declared = round(found_s * progress.sample_rate), round(declared_s * progress.sample_rate)
+    declared_s, found_s = extent.declared_s, extent.found_s
+    if declared_s is not None and found_s and found_s < declared_s - extent.slack_s:
+        found, declared = round(found_s * extent.sample_rate), round(declared_s * extent.sample_rate)
         raise PartlyDecodedError(
             f"{name}: {found} of {declared} samples can be decoded: truncated or damaged ({reason})"
         )
@@ -72,7 +72,7 @@ def ffmpeg_blocks(source: Source, name: str, refusal: RefusedError) -> Iterator[
 
 
 @dataclass
-class _Progress:
+class _Extent:
     """What was found while decoding: of how much the container speaks, how much came, how far both may be apart."""
 
     declared_s: float | None
@@ -81,11 +81,11 @@ class _Progress:
     slack_s: float = SLACK_S
 
 
-def _decoded(source: Source, name: str, refusal: RefusedError, progress: _Progress) -> Iterator[Block]:
+def _decoded(source: Source, name: str, refusal: RefusedError, extent: _Extent) -> Iterator[Block]:
     """Decode, and write down how it goes; any exception ends it, and what came before it counts."""
     import av
 
-    is_counted_mp3 = progress.declared_s is not None and MP3_START.search(content_of(source)) is not None
+    is_counted_mp3 = extent.declared_s is not None and MP3_START.search(content_of(source)) is not None
     with _open_av(source) as container:
         if not container.streams.audio:
             raise AudioError(f"{name}: holds no audio stream")
@@ -97,21 +97,21 @@ def _decoded(source: Source, name: str, refusal: RefusedError, progress: _Progre
         codec = stream.codec_context.codec
         delay_frames = _CODEC_DELAY_FRAMES
         is_mp3_in_wav = container.format.name == "wav" and codec.name == "mp3float"
-        if progress.declared_s is None or is_mp3_in_wav:  # libsndfile only estimates the duration of MP3 in WAV
-            progress.declared_s = _duration_s(container)
+        if extent.declared_s is None or is_mp3_in_wav:  # libsndfile only estimates the duration of MP3 in WAV
+            extent.declared_s = _duration_s(container)
         elif is_counted_mp3 or not codec.name.startswith("mp"):  # that of MPEG audio without a count is estimated
             delay_frames = 1
         if container.format.name == "ogg" and len(ogg_starts(content_of(source), name)) > 1:
-            progress.declared_s = None  # FFmpeg gives the duration of the last of several streams
+            extent.declared_s = None  # FFmpeg gives the duration of the last of several streams
         if container.format.name == "caf" and codec.lossless:
             # Else FFmpeg shortens the last packet, which is short already, once more.
             stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
         has_delay = not (codec.lossless or _WITHOUT_DELAY.match(codec.name))
         for block, longest_frame in _blocks(container):
-            progress.sample_rate = progress.sample_rate or block.sample_rate
-            progress.found_s += len(block.samples) / block.sample_rate
+            extent.sample_rate = extent.sample_rate or block.sample_rate
+            extent.found_s += len(block.samples) / block.sample_rate
             if has_delay:
-                progress.slack_s = max(progress.slack_s, delay_frames * longest_frame / progress.sample_rate)
+                extent.slack_s = max(extent.slack_s, delay_frames * longest_frame / extent.sample_rate)
             yield block
 
 
