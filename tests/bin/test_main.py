@@ -286,3 +286,47 @@ def test_a_stage_is_a_function_and_a_row(tmp_path, capsys):
     with pytest.raises(SystemExit):
         program.main(["--help"])
     assert re.search(r"toy +write a text \(stage 8\)", capsys.readouterr().out)
+
+
+LEAVES = [(name,) for name in program.SUBCOMMANDS if name != "bench"] + [("bench", "head"), ("bench", "loader")]
+
+
+@pytest.mark.parametrize("command", LEAVES, ids=" ".join)
+def test_an_unknown_option_is_told_by_its_own_subcommand_with_the_nearest_names(command, capsys):
+    """Also where arguments are missing, which argparse would tell first."""
+    with pytest.raises(SystemExit) as caught:
+        program.main([*command, "--hlep"])
+    assert caught.value.code == 1
+    message, name = capsys.readouterr().err, f"wespeaker-qm {' '.join(command)}"
+    assert message.startswith(f"usage: {name} ")
+    assert f"{name}: error: unknown option '--hlep'; the nearest are --help" in message
+    assert message.endswith(f"(see {name} --help)\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["metrix"], r"wespeaker-qm: error: argument SUBCOMMAND: found 'metrix'.*the nearest are metrics, "),
+        (["--hlep"], r"wespeaker-qm: error: unknown option '--hlep'; the nearest are --help, -h "),
+        (["metrics", "--scroes"], r"wespeaker-qm metrics: error: unknown option '--scroes'; the nearest are --"),
+        (["metrics", "x", "--far=0.1", "--sed=1"], r"metrics: error: unknown option '--sed'; the nearest are --seed"),
+        (["metrics", "x", "-far", "0.1"], r"metrics: error: unknown option '-far'; the nearest are --far"),
+        (["metrics", "x", "--by", "spaeker"], r"argument --by: found 'spaeker', expected one of speaker, trial \(see"),
+        (["bench", "haed"], r"bench: error: argument BENCHMARK: found 'haed', expected one of head, loader \(see"),
+        (["threshold", "x", "y", "--far", "0.1"], r"threshold: error: found 'y', which belongs to no option \(see"),
+    ],
+)
+def test_a_wrong_name_is_told_with_the_right_ones(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        program.main(arguments)
+    assert caught.value.code == 1
+    assert re.search(message, capsys.readouterr().err, re.DOTALL)
+
+
+def test_what_only_looks_like_an_option_is_none(monkeypatch, capsys):
+    """A negative number, and the value of an option that takes it with ``=``."""
+    seen = []
+    fake_subcommand(monkeypatch, lambda args: seen.append(args.exp_dir))
+    for value in (["--exp_dir", "-1"], ["--exp_dir=--x"]):
+        assert program.main(["score", *value]) == 0
+    assert seen == ["-1", "--x"]

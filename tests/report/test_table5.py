@@ -14,7 +14,7 @@ from wespeaker_qm.report.evaluation import CorpusCard
 from wespeaker_qm.report.loss_card import LossCard
 from wespeaker_qm.report.table5 import conclusion, evaluate_rows, read_written, table5, table5_rows, write_table5
 from wespeaker_qm.report.table5_rows import Table5, Table5Row, collect, read_measured, read_table
-from wespeaker_qm.utils.checksums import ChecksumError, write_checked_text
+from wespeaker_qm.utils.checksums import ChecksumError, checksum_path, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import ExpRoot, RunFolder
 
@@ -280,3 +280,63 @@ def test_rows_that_cannot_be_told_apart_are_refused(tmp_path, second, message):
     path.write_text(f"paper: P\npaper_training_set: T\npaper_test_set: E\nrows:\n- {ROW}\n- {second}\n")
     with pytest.raises(RecipeError, match=message):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        [],
+        {"header": "loss"},
+        {"rows": [["one cell"]]},
+        {"rows": None},
+        {"runs": {"good": 1}},
+        {"runs": [1]},
+        {"comparisons": [{"figure": "EER"}]},
+        {"comparisons": None},
+        None,
+    ],
+)
+def test_a_table_of_another_shape_is_refused(runs, change):
+    """A file without a checksum is read as it is, so its shape is all that tells."""
+    results = collect(TABLE, ExpRoot(runs), CORPUS)
+    write_table5(TABLE, results, CORPUS, ExpRoot(runs), speaker=SPEAKER, resampling=None)
+    path = runs / "table5.json"
+    content = json.loads(path.read_text())
+    checksum_path(path).unlink()
+    path.write_text(json.dumps(content))
+    assert read_written(path) == content
+    path.write_text(json.dumps({**content, **change} if isinstance(change, dict) else change))
+    with pytest.raises(RecipeError, match=r"table5\.json: found .*, expected .*run\.sh --table5 true --stage 5"):
+        read_written(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, [], "text", {}, {"corpus": [], "trial_lists": {}, "training": {}}),
+        {"corpus": {"name": "tiny_corpus", "headline": "near"}, "trial_lists": {"near": {"systems": {}}}},
+    ],
+)
+def test_metrics_of_another_shape_are_refused(runs, content):
+    path = runs / "bad" / "metrics.json"
+    checksum_path(path).unlink()
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecipeError, match=r"bad/metrics\.json: found .*expected the figures of an evaluation; "):
+        read_measured(RunFolder(runs / "bad"), CORPUS)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        *("much", {}, {"loss": {"name": "X"}, "num_samples": 1, "minutes": 1.0}),
+        {"loss": dataclasses.asdict(CARDS["bad"]), "num_samples": "many", "minutes": 1.0},
+        {"loss": dataclasses.asdict(CARDS["bad"]) | {"scale": None}, "num_samples": 1, "minutes": 1.0},
+    ],
+)
+def test_a_training_of_another_shape_is_refused(runs, training):
+    write_run(runs, "bad", CARDS["bad"], training=training)
+    with pytest.raises(RecipeError, match=r"bad/metrics\.json: found .*Error: .*, expected the figures of an eval"):
+        read_measured(RunFolder(runs / "bad"), CORPUS)
+    write_run(runs, "bad", CARDS["bad"], trial_lists={"near": {"systems": {"trained": {}}}})
+    with pytest.raises(RecipeError, match=r"bad/metrics\.json: found .*KeyError: 'eer'\), expected the figures"):
+        read_measured(RunFolder(runs / "bad"), CORPUS)

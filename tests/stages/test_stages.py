@@ -24,3 +24,8 @@ def test_another_method_is_refused_before_anything_is_written(tmp_path, function
     with pytest.raises(RecipeError, match=rf"{name}: found 'znorm', expected one of snorm, asnorm"):
         function(data=DataFolder(tmp_path), run=RunFolder(tmp_path), **{name: "znorm"})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_drawn_is_a_speaker_or_a_trial(tmp_path):
+    with pytest.raises(RecipeError, match="by: found 'foo', expected one of speaker, trial"):
+        stages.measure(score_files=[tmp_path / "none.score"], by="foo")

@@ -42,3 +42,26 @@ def test_where_nothing_depends_on_speakers_nothing_is_asked_about_them(files, ca
     assert read_systems({"x": files / "below"}, None, None, with_speakers=False).speakers is None
     assert read_systems({"x": files / "one"}, None, files / "absent", with_speakers=False).speakers is None
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("oen", None, None), r"/oen: no such file, expected a score file; the nearest names there are one, "),
+        (("no/one", None, None), r"/no/one: no such file, expected a score file; there is no folder .*/no either"),
+        ((".", None, None), r"found a folder, expected a score file; name a file in it"),
+        (("one", "lsit", None), r"/lsit: no such file, expected a trial list \(--trials\); the nearest .* list, "),
+        (("one", "list", "utt"), r"/utt: no such file, expected a table of speakers \(--utt2spk\); .* utt2spk"),
+    ],
+)
+def test_a_file_that_is_not_there_is_said_to_be_so(files, arguments, message):
+    """No stage need have made what somebody names on a command line."""
+    scores, *others = (None if name is None else files / name for name in arguments)
+    with pytest.raises(RecipeError, match=message) as caught:
+        read_systems({"x": scores}, *others)
+    assert "stage" not in str(caught.value)
+
+
+def test_in_an_empty_folder_no_name_is_near(tmp_path):
+    with pytest.raises(RecipeError, match="there is no file at all in that folder"):
+        read_systems({"x": tmp_path / "one"}, None, None)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, nearest, shown
 from wespeaker_qm.utils.lock import unlock_all
 from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.trouble import trouble
@@ -54,6 +54,8 @@ SUBCOMMANDS: dict[str, Subcommand] = {
 
 _LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [^\s:]+:\d+ [A-Z]+ ")
 """How each log line begins that :class:`_LogFile` has written, in this version and all before."""
+_OPTION = re.compile(r"--?[A-Za-z][^\s]*")
+"""What can only be meant as an option: not ``-1``, a value, nor ``-``, a file."""
 _LONGEST_START = 200
 """Bytes, more than that matches."""
 
@@ -64,14 +66,37 @@ logger = logging.getLogger(__name__)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Full option names only; a wrong command line exits with 1, as run.sh does."""
+    """Full option names only; a wrong command line exits with 1, as run.sh does, and is told the nearest right names.
+
+    Subcommands are parsed by a parser of this class each, so that what is told is theirs.
+    """
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: error: {message}\n")
+        self.exit(1, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # First, because a missing argument would be told instead: in `metrics --scroes FILE` the file is one.
+        for text in args:
+            if text == "--" or (self._subparsers is not None and not text.startswith("-")):
+                break  # what follows are no options, or those of a subcommand
+            option = text.partition("=")[0]
+            if _OPTION.fullmatch(option) and option not in self._option_string_actions:
+                near = nearest(option, self._option_string_actions)
+                self.error(f"unknown option {shown(option)}; the nearest are {near}")
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"found {', '.join(map(shown, unknown))}, which belongs to no option")
+        return parsed, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(name) for name in action.choices]
+            near = f"; the nearest are {nearest(value, names)}" if len(names) > 3 else ""
+            raise argparse.ArgumentError(action, f"found {shown(value)}, expected one of {', '.join(names)}{near}")
 
 
 class _ConsoleHandler(logging.Handler):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wespeaker_qm.bin.resampling import add_labels, add_resampling
 from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS
-from wespeaker_qm.stages.measuring import measure
+from wespeaker_qm.stages.measuring import UNITS, measure
 from wespeaker_qm.utils.arguments import RATE, true_or_false
 
 HELP = "EER, TAR@FAR, FAR@TAR, minDCF, Cllr of any score files, with intervals over speakers"
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_resampling(parser)
     parser.add_argument(
         "--by",
-        choices=("speaker", "trial"),
+        choices=UNITS,
         default="speaker",
         help="what is drawn; trial is too narrow, and there to show it (default: speaker)",
     )

@@ -1,7 +1,7 @@
 """What an evaluation found: the figures of every system on a trial list, and their form in ``metrics.json``."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from wespeaker_qm.evaluate.figures import readings_to_json
 from wespeaker_qm.evaluate.intervals import CONFIDENCE, Band
 from wespeaker_qm.evaluate.operating_points import RocSteps
 
+Unit = Literal["speaker", "trial"]
+"""What is drawn for intervals; those over trials are too narrow, and there to show it."""
 Interval = tuple[float, float]
 Sureness = Interval | str | None
 """An interval, the reason why there is none, or nothing where none was asked for."""
@@ -54,8 +56,7 @@ class SystemResult:
 class Resampling(NamedTuple):
     """How intervals were made."""
 
-    unit: str
-    """``speaker``, or ``trial``."""
+    unit: Unit
     num_resamples: int
     seed: int
     confidence: float = CONFIDENCE

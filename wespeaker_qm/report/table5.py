@@ -25,6 +25,7 @@ from wespeaker_qm.report.tables import comparison_table, markdown_table, markdow
 from wespeaker_qm.report.text import counts, intervals_note, per_cent, report_title, show_figure
 from wespeaker_qm.trials.speakers import trial_speakers
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
+from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import ExpRoot
 
@@ -37,10 +38,35 @@ def read_written(path: Path) -> dict[str, Any]:
     """Read the ``table5.json`` that :func:`write_table5` wrote: header, rows, runs and comparisons.
 
     Raises:
-        RecipeError: damaged.
+        RecipeError: damaged, or another kind of file.
     """
-    content: dict[str, Any] = read_checked_json(path, "collect the runs again (run.sh --table5 true --stage 5)")
-    return content
+    remedy = "collect the runs again (run.sh --table5 true --stage 5)"
+    content = read_checked_json(path, remedy)
+    if not _is_written(content):
+        raise RecipeError(
+            f"{path}: found {shown(content)}, expected the header, rows, runs and comparisons of Table 5; {remedy}"
+        )
+    return dict(content)
+
+
+def _is_written(content: Any) -> bool:
+    """Whether a JSON value has the shape of what :func:`write_table5` writes."""
+
+    def are(kind: type, values: Any) -> bool:
+        return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+    if not isinstance(content, dict) or not content.keys() >= {"header", "rows", "runs", "comparisons"}:
+        return False
+    header, rows = content["header"], content["rows"]
+    fields = {field.name for field in dataclasses.fields(Comparison)}
+    return (
+        are(str, header)
+        and are(list, rows)
+        and all(are(str, row) and len(row) == len(header) for row in rows)
+        and are(str, content["runs"])
+        and are(dict, content["comparisons"])
+        and all(each.keys() >= fields for each in content["comparisons"])
+    )
 
 
 def evaluate_rows(

@@ -16,7 +16,7 @@ from wespeaker_qm.report.loss_card import LossCard
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import read_checked_json
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.layout import ExpRoot, RunFolder
 from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
@@ -103,33 +103,33 @@ def read_measured(run: RunFolder, corpus: CorpusCard) -> Measured:
     """Read what an evaluated run achieved on the headline list of ``corpus``.
 
     Raises:
-        RecipeError: the run was not evaluated, or on another corpus or other scores than those that lie there now.
+        RecipeError: the run was not evaluated, or on another corpus or other scores than those that lie there now;
+            its figures are no figures of an evaluation.
     """
     path = run.metrics
-    metrics = read_checked_json(path, f"delete it and evaluate the run again (run.sh --stage 5 --exp_dir {run})")
-    if (metrics["corpus"]["name"], metrics["corpus"]["headline"]) != (corpus.name, corpus.headline):
+    again = f"evaluate the run again (run.sh --stage 5 --exp_dir {run})"
+    metrics = read_checked_json(path, f"delete it and {again}")
+    try:
+        found = f"{metrics['corpus']['name']}/{metrics['corpus']['headline']}"
+        if found != f"{corpus.name}/{corpus.headline}":
+            raise RecipeError(f"{path}: figures of {found}, expected {corpus.name}/{corpus.headline}; {again}")
+        training = metrics["training"]
+        if training is None:
+            raise RecipeError(f"{path}: says nothing of a training; a row of Table 5 is a run of stages 3 to 5")
+        trained = LossCard(**training["loss"])
+        amount = f"{training['num_samples']:,} samples, {training['minutes']:.1f} minutes"
+        recorded = float(metrics["trial_lists"][corpus.headline]["systems"][TRAINED]["eer"])
+        str(trained)  # which takes numbers
+    except (LookupError, TypeError, ValueError) as error:
         raise RecipeError(
-            f"{path}: figures of {metrics['corpus']['name']}/{metrics['corpus']['headline']}, expected "
-            f"{corpus.name}/{corpus.headline}; evaluate the run again (run.sh --stage 5 --exp_dir "
-            f"{run})"
-        )
-    training = metrics["training"]
-    if training is None:
-        raise RecipeError(f"{path}: says nothing of a training; a row of Table 5 is a run of stages 3 to 5")
-    system = metrics["trial_lists"][corpus.headline]["systems"][TRAINED]
+            f"{path}: found {shown(metrics)} ({type(error).__name__}: {error}), expected the figures of an evaluation; "
+            f"delete it and {again}"
+        ) from error
     trials, scores, _ = read_scores(run.scores(corpus.headline))
     eer = equal_error_rate(roc_steps(scores, trials.is_target)).rate
-    if eer != system["eer"]:
-        raise RecipeError(
-            f"{path}: EER {system['eer']}, but {trials.path} has {eer}; evaluate the run again "
-            f"(run.sh --stage 5 --exp_dir {run})"
-        )
-    return Measured(
-        trials=trials,
-        trained=LossCard(**training["loss"]),
-        amount=f"{training['num_samples']:,} samples, {training['minutes']:.1f} minutes",
-        scores=scores,
-    )
+    if eer != recorded:
+        raise RecipeError(f"{path}: EER {recorded}, but {trials.path} has {eer}; {again}")
+    return Measured(trials=trials, trained=trained, amount=amount, scores=scores)
 
 
 def collect(table: Table5, exp_root: ExpRoot, corpus: CorpusCard, partial: bool = False) -> list[Measured | None]:

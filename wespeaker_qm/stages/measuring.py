@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
 from wespeaker_qm.evaluate.figures import wanted_figures
 from wespeaker_qm.evaluate.metrics import evaluate_systems
 from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS
-from wespeaker_qm.evaluate.results import ListResult, Resampling
+from wespeaker_qm.evaluate.results import ListResult, Resampling, Unit
 from wespeaker_qm.report.tables import figures_table
 from wespeaker_qm.report.text import counts, intervals_note
 from wespeaker_qm.trials.systems import read_systems
@@ -17,6 +17,8 @@ from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import refuse_plots, write_json
 
 logger = logging.getLogger(__name__)
+
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 def measure(
@@ -30,7 +32,7 @@ def measure(
     are_llrs: bool = False,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
-    by: Literal["speaker", "trial"] = "speaker",
+    by: Unit = "speaker",
     det: Path | None = None,
     json: Path | None = None,
 ) -> ListResult:
@@ -53,8 +55,10 @@ def measure(
 
     Raises:
         RecipeError: a score file is broken or stands twice, they do not hold the same trials, an utterance has no
-            speaker; ``det`` or ``json`` name files that are not of this program.
+            speaker; ``by`` is neither; ``det`` or ``json`` name files that are not of this program.
     """
+    if by not in UNITS:
+        raise RecipeError(f"by: found {by!r}, expected one of {', '.join(UNITS)}")
     names = [str(path) for path in score_files]
     if len(set(names)) < len(names):
         raise RecipeError("a score file stands twice on the command line, expected each once")

@@ -11,6 +11,8 @@ from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.speakers import TrialSpeakers, speakers_by_folder, trial_speakers
 from wespeaker_qm.trials.table import TrialTable
+from wespeaker_qm.trials.variants import exists
+from wespeaker_qm.utils.errors import RecipeError, nearest
 from wespeaker_qm.utils.tables import read_map
 
 
@@ -37,8 +39,14 @@ def read_systems(
         with_speakers: whether anything depends on who speaks; without, nothing is asked about it.
 
     Raises:
-        RecipeError: a file is broken, or they do not hold the same trials; an utterance has no speaker.
+        RecipeError: a file is not there or broken, or they do not hold the same trials; an utterance has no speaker.
     """
+    for path in files.values():
+        _refuse_absent(path, "a score file")
+    if trials is not None:
+        _refuse_absent(trials, "a trial list (--trials)")
+    if utt2spk is not None and with_speakers:
+        _refuse_absent(utt2spk, "a table of speakers (--utt2spk)")
     table = None if trials is None else read_trial_table(trials)
     scores = {}
     for name, path in files.items():
@@ -51,3 +59,21 @@ def read_systems(
         return Systems(table, scores, None)
     speakers = speakers_by_folder(table) if utt2spk is None else trial_speakers(table, read_map(utt2spk))
     return Systems(table, scores, speakers)
+
+
+def _refuse_absent(path: Path, kind: str) -> None:
+    """Refuse a path that somebody has typed and that names no file: no stage need have made it.
+
+    Raises:
+        RecipeError: with what is there of such a name.
+    """
+    if exists(path):
+        return
+    if path.is_dir():
+        raise RecipeError(f"{path}: found a folder, expected {kind}; name a file in it")
+    folder = path.parent
+    if not folder.is_dir():
+        raise RecipeError(f"{path}: no such file, expected {kind}; there is no folder {folder} either")
+    near = nearest(path.name, (file.name for file in folder.iterdir() if file.is_file()))
+    there = f"the nearest names there are {near}" if near else "there is no file at all in that folder"
+    raise RecipeError(f"{path}: no such file, expected {kind}; {there}")
