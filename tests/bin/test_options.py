@@ -55,7 +55,7 @@ def test_nonsense_is_refused_with_the_options_name(command, option, value, capsy
         (("pack", "--data", "d"), "max_bad_fraction", "1.01"),
         (("pack", "--data", "d"), "seed", str(2**64)),
         (("prepare", "--corpus", "egs/folder"), "max_trials", "0"),
-        (("prepare", "--corpus", "egs/folder"), "valid_speakers", "2"),
+        (("prepare", "--corpus", "egs/folder"), "valid_speakers", "1.5"),
         (("prepare", "--corpus", "egs/folder"), "num_rooms", "0"),
         (("normalise", "--data", "d", "--exp_dir", "e"), "top_n", "1"),
         (("calibrate", "--data", "d", "--exp_dir", "e"), "top_n", "0"),

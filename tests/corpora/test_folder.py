@@ -271,7 +271,10 @@ def test_an_empty_tree(tmp_path, capsys):
         ("s0", "1 speaker(s) to evaluate (s0)"),
         ("s0,s1,s2,s3,s4", "1 speaker(s) to train on (s5)"),
         ("s0,anna", "anna is not among the 6 speakers"),
-        ("1.5", "expected a fraction between 0 and 1"),
+        ("1.5", "expected how many (a whole number of at least 2), a fraction between 0 and 1, names separated by"),
+        ("1", "1 speaker(s) to evaluate (s"),
+        ("5", "1 speaker(s) to train on (s"),
+        ("7", "--eval_speakers 7 asks for 7 speakers, but only 6 have the two recordings"),
         ("s0,alone", "1 speaker has one recording only, and a target trial needs two: alone"),
     ],
 )
@@ -537,6 +540,53 @@ def test_parse_eval_speakers():
     assert parse_eval_speakers(["b", "a"]) == ["a", "b"]
     with pytest.raises(RecipeError, match="names no speaker"):
         parse_eval_speakers(",")
+    assert parse_eval_speakers("5") == parse_eval_speakers(5) == 5
+    assert parse_eval_speakers("1e-1") == 0.1
+    assert parse_eval_speakers("0084,1e5,null,1of5,all,on,-x,.,0.5") == sorted(
+        ["0084", "1e5", "null", "1of5", "all", "on", "-x", ".", "0.5"]
+    )
+
+
+@pytest.mark.parametrize("choice", ["0", "-5", "1.0", "5.0", "1e5", "0084", "nan", "inf", "1e400", "9" * 5000, "1_0"])
+def test_a_number_that_is_neither_a_count_nor_a_fraction_is_refused(choice):
+    with pytest.raises(RecipeError) as caught:
+        split_speakers(dict.fromkeys("abcdef", 2), parse_eval_speakers(choice), 0.1, 1)
+    assert "--eval_speakers" in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_what_says_how_many_or_all_is_no_file_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("5", "0.5", "all", "1of5", "names"):
+        (tmp_path / name).write_text("anna\nben\n")
+        assert parse_eval_speakers(f"./{name}") == ["anna", "ben"]
+    assert [parse_eval_speakers(each) for each in ("5", "0.5", "all", "1of5")] == [5, 0.5, None, (1, 5)]
+    assert parse_eval_speakers("names") == ["anna", "ben"]
+
+
+def test_a_number_is_how_many_speakers(tree, prepare):
+    data = prepare("--eval_speakers", "2", "--valid_speakers", "2")
+    sizes = {name: len(DataDir.read(data / name).speakers) for name in ("eval", "valid", "train")}
+    assert sizes == {"eval": 2, "valid": 2, "train": 2}
+
+
+def test_so_many_as_there_are_not_are_not_set_aside_in_silence(tree, prepare, capsys):
+    message = refusal(capsys, prepare, "--eval_speakers", "2", "--valid_speakers", "3")
+    assert "--valid_speakers 3: of the 4 speakers who are not evaluated 4 have" in message
+    assert "give 2, or add speakers" in message
+    prepare("--eval_speakers", "2", "--valid_speakers", "2")
+
+
+def test_speakers_called_by_numbers_are_named_together(tree, prepare, capsys):
+    for number, name in enumerate(("2", "1e5", "null", "1of5", "all", "0.5")):
+        (tree / f"s{number}").rename(tree / name)
+    assert DataDir.read(prepare("--eval_speakers", "2,all") / "eval").speakers == ["2", "all"]
+    assert DataDir.read(prepare("--eval_speakers", "1e5,null,1of5,0.5") / "eval").speakers == [
+        "0.5", "1e5", "1of5", "null"
+    ]  # fmt: skip
+    assert len(DataDir.read(prepare("--eval_speakers", "2") / "eval").speakers) == 2
+    (tree / "2").rename(tree / "9")
+    prepare("--eval_speakers", "9", status=1)
+    assert "for the speaker 9 name others, too, with commas" in capsys.readouterr().err
 
 
 def spoil(folder):

@@ -40,6 +40,15 @@ def test_numbers_are_finite_and_within_their_limits():
             arguments.SECONDS(text)
 
 
+def test_a_fraction_or_a_count_is_not_both():
+    found = [arguments.fraction_or_count(text) for text in ("0", "0.5", "1", "2", "12")]
+    assert found == [0, 0.5, 1, 2, 12]
+    assert [type(each) for each in found] == [float, float, float, int, int]
+    for text in ("1.5", "2.0", "-1", "nan", "1e400", "", "many", "-0.1"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"found '{text}', expected a fraction from 0 to 1, or a "):
+            arguments.fraction_or_count(text)
+
+
 @pytest.mark.parametrize(
     ("text", "is_seed"), [("0", True), (str(2**63 - 1), True), (str(2**63), False), (str(2**64), False), ("-1", False)]
 )

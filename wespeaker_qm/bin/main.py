@@ -71,10 +71,14 @@ class _Parser(argparse.ArgumentParser):
     Subcommands are parsed by a parser of this class each, so that what is told is theirs.
     """
 
+    _NO_VALUE = re.compile(r"argument (?:-\S+/)?(?P<option>--\w+): expected (?:one|at least one) argument")
+
     def __init__(self, **kwargs: object) -> None:
         super().__init__(allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
+        if (lacking := self._NO_VALUE.fullmatch(message)) is not None:
+            message += f" (one that begins with - is joined to its option: {lacking['option']}=-x)"
         self.print_usage(sys.stderr)
         self.exit(1, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 

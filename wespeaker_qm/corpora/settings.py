@@ -65,7 +65,9 @@ def names(value: Any) -> list[str]:
         BadValueError: something else.
     """
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise BadValueError(f"found {shown(value)}, expected a list of names")
+        others = [] if not isinstance(value, list) else [name for name in value if not isinstance(name, str)]
+        quotes = f"; put what YAML takes for something else between quotes: {shown(others[0])}" if others else ""
+        raise BadValueError(f"found {shown(value)}, expected a list of names{quotes}")
     return value
 
 

@@ -70,6 +70,26 @@ def number(low: float, high: float = math.inf, *, inside: bool = False) -> Calla
     return convert
 
 
+def fraction_or_count(text: str) -> float:
+    """A part of a whole, from 0 to 1, or how many, from 2 on.
+
+    >>> fraction_or_count("0.1"), fraction_or_count("5")
+    (0.1, 5)
+
+    Raises:
+        BadValueError: any other text.
+    """
+    try:
+        return FRACTION(text)
+    except BadValueError:
+        pass
+    try:
+        return COUNT(text)
+    except BadValueError:
+        raise BadValueError(f"found {shown(text)}, expected a fraction from 0 to 1, or a whole number") from None
+
+
+
 COUNT = whole_number(1)
 """How many, at least one."""
 COUNT_OR_NONE = whole_number(0)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from wespeaker_qm.corpora.settings import Setting, names
-from wespeaker_qm.utils.arguments import COUNT, COUNT_OR_NONE, FRACTION, SECONDS, SEED
+from wespeaker_qm.utils.arguments import COUNT, COUNT_OR_NONE, FRACTION, SECONDS, SEED, fraction_or_count
 
 
 def _speakers(value: Any) -> str | float | list[str]:
@@ -23,18 +23,18 @@ class FolderSettings:
         str | float | list[str],
         Setting(
             str,
-            "speakers to evaluate, who never train: a fraction of all (at least 2 are drawn), names separated by "
-            "commas, a file with one name a line, KofN (e.g. 1of5) for the K-th of N parts, which take turns in a "
-            "cross-validation, or all, to evaluate a finished model (run.sh --model)",
+            "speakers to evaluate, who never train: a fraction of all (at least 2 are drawn), how many to draw (a whole "
+            "number), names separated by commas, a file with one name a line, KofN (e.g. 1of5) for the K-th of N "
+            "parts, which take turns in a cross-validation, or all, to evaluate a finished model (run.sh --model)",
             from_yaml=_speakers,
         ),
     ] = "0.25"
     valid_speakers: Annotated[
         float,
         Setting(
-            FRACTION,
-            "fraction of the other speakers set aside for the check while training; when that is fewer than 2, there "
-            "is no check",
+            fraction_or_count,
+            "fraction of the other speakers set aside for the check while training, or how many (a whole number from 2 "
+            "on); when a fraction is fewer than 2, there is no check",
         ),
     ] = 0.1
     min_duration: Annotated[float, Setting(SECONDS, "shorter recordings, in s, are refused")] = 0.5

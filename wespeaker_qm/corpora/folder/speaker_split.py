@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from wespeaker_qm.utils.errors import RecipeError, nearest
-from wespeaker_qm.utils.text import read_names
+from wespeaker_qm.utils.errors import RecipeError, nearest, shown
+from wespeaker_qm.utils.text import as_number, read_names
 
 MIN_SPEAKERS = 2
 """Fewer cannot be told apart: neither a class to learn nor an impostor to refuse."""
@@ -34,66 +34,67 @@ class SpeakerSplit(NamedTuple):
 
 
 def parse_eval_speakers(choice: str | float | Sequence[str]) -> float | Part | list[str] | None:
-    """Read the option ``eval_speakers``: a fraction, a part of a cross-validation, names, or a file of them.
+    """Read the option ``eval_speakers``.
 
-    None is all.
+    That is how many (a whole number), a fraction, a part of a cross-validation, names, or a file of them; None is all.
+    A name by itself would be too few, so what stands alone and looks like a number is one, whatever speakers are called.
 
-    >>> parse_eval_speakers("0.25"), parse_eval_speakers("2of5"), parse_eval_speakers("all")
-    (0.25, Part(number=2, num_parts=5), None)
-    >>> parse_eval_speakers("anna,ben")
-    ['anna', 'ben']
+    >>> parse_eval_speakers("0.25"), parse_eval_speakers("5"), parse_eval_speakers("2of5"), parse_eval_speakers("all")
+    (0.25, 5, Part(number=2, num_parts=5), None)
+    >>> parse_eval_speakers("anna,ben"), parse_eval_speakers("103,1034")
+    (['anna', 'ben'], ['103', '1034'])
 
     Raises:
-        RecipeError: a number that is not a fraction, a part that is none, or no name.
+        RecipeError: a number that is neither a count nor a fraction, a part that is none, or no name.
     """
-    part = re.fullmatch(r"(\d+)of(\d+)", str(choice))
-    if isinstance(choice, str) and os.path.isfile(choice):
-        names = read_names(choice)
-    elif choice == ALL:
+    if not isinstance(choice, str | float | int):
+        names = [str(name) for name in choice]
+    elif (text := str(choice).strip()) == ALL:
         return None
-    elif part is not None:
+    elif (part := re.fullmatch(r"([0-9]{1,9})of([0-9]{1,9})", text)) is not None:
         number, num_parts = int(part[1]), int(part[2])
         if num_parts < 2 or not 1 <= number <= num_parts:
-            raise RecipeError(f"--eval_speakers {choice}: expected 1ofN to NofN with N at least 2, e.g. 1of5")
+            raise RecipeError(f"--eval_speakers {text}: expected 1ofN to NofN with N at least 2, e.g. 1of5")
         return Part(number, num_parts)
-    elif isinstance(choice, str | float | int):
-        try:
-            fraction = float(choice)
-        except ValueError:
-            names = [name.strip() for name in str(choice).split(",") if name.strip()]
-        else:
-            if not 0 < fraction < 1:
-                raise RecipeError(
-                    f"--eval_speakers {choice}: expected a fraction between 0 and 1, names separated by commas, or a "
-                    "file with one name a line"
-                )
-            return fraction
+    elif re.fullmatch(r"[1-9][0-9]{0,17}", text):
+        return int(text)
+    elif (fraction := as_number(text)) is not None:
+        if not 0 < fraction < 1:
+            raise RecipeError(
+                f"--eval_speakers {shown(choice)}: expected how many (a whole number of at least {MIN_SPEAKERS}), a "
+                "fraction between 0 and 1, names separated by commas, or a file with one name a line (./FILE where "
+                "its name is a number)"
+            )
+        return fraction
+    elif os.path.isfile(text):
+        names = read_names(text)
     else:
-        names = [str(name) for name in choice]
+        names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise RecipeError(f"--eval_speakers {choice}: names no speaker; expected at least {MIN_SPEAKERS}")
+        raise RecipeError(f"--eval_speakers {shown(choice)}: names no speaker; expected at least {MIN_SPEAKERS}")
     return sorted(set(names))
 
 
 def split_speakers(
     num_utterances: Mapping[str, int],
     eval_speakers: float | Part | Sequence[str] | None,
-    valid_fraction: float,
+    valid_speakers: float,
     seed: int,
 ) -> SpeakerSplit:
     """Divide the speakers.
 
     Args:
         num_utterances: speaker -> number of recordings.
-        eval_speakers: names, or the fraction of all speakers (at least two) to draw among those with two or more
-            recordings; a speaker with one recording has no target trial. Or one of the parts into which those are
-            dealt. None evaluates all, those with one recording as impostors, and trains nobody.
-        valid_fraction: fraction of the other speakers that validate; when that is fewer than two, nobody does.
+        eval_speakers: names, or how many (a fraction of all below 1, and at least two; else a number) to draw among
+            those with two or more recordings; a speaker with one recording has no target trial. Or one of the parts
+            into which those are dealt. None evaluates all, those with one recording as impostors, and trains nobody.
+        valid_speakers: fraction (up to 1) or number of the other speakers that validate; when a fraction is fewer than
+            two, nobody does.
         seed: of both draws.
 
     Raises:
-        RecipeError: an unknown name, evaluation speakers with a single recording, or fewer than two speakers to train
-            on (unless all are evaluated) or to evaluate.
+        RecipeError: an unknown name, evaluation speakers with a single recording, more speakers than there are, or
+            fewer than two to train on (unless all are evaluated) or to evaluate.
     """
     rng = random.Random(seed)
     speakers = sorted(num_utterances)
@@ -105,7 +106,7 @@ def split_speakers(
     elif isinstance(eval_speakers, Part):
         dealt = rng.sample([speaker for speaker in speakers if speaker not in set(single)], len(speakers) - len(single))
         evaluation = sorted(dealt[eval_speakers.number - 1 :: eval_speakers.num_parts])
-    elif isinstance(eval_speakers, float):
+    elif isinstance(eval_speakers, float | int):
         evaluation = _draw_evaluation(speakers, single, eval_speakers, rng)
     else:
         evaluation = sorted(eval_speakers)
@@ -114,7 +115,7 @@ def split_speakers(
         return SpeakerSplit([], [], evaluation)
     rest = [speaker for speaker in speakers if speaker not in set(evaluation)]
     valid = _draw_validation(
-        [speaker for speaker in rest if speaker not in set(single)], len(rest), valid_fraction, rng
+        [speaker for speaker in rest if speaker not in set(single)], len(rest), valid_speakers, rng
     )
     train = [speaker for speaker in rest if speaker not in set(valid)]
     for purpose, members in (("evaluate", evaluation), ("train on", train)):
@@ -148,25 +149,33 @@ def more_speakers(num_speakers: int, least: int) -> str:
     return "; ".join([*remedies, "--eval_speakers all evaluates all with a finished model (run.sh --model)"])
 
 
-def _draw_evaluation(speakers: list[str], single: list[str], fraction: float, rng: random.Random) -> list[str]:
+def _draw_evaluation(speakers: list[str], single: list[str], share: float, rng: random.Random) -> list[str]:
     if len(speakers) < 2 * MIN_SPEAKERS:
         raise RecipeError(
             f"{len(speakers)} speaker(s) found ({', '.join(speakers) or 'none'}), expected at least "
             f"{2 * MIN_SPEAKERS}: {MIN_SPEAKERS} to train on and {MIN_SPEAKERS} to evaluate; add speakers"
         )
-    wanted = max(MIN_SPEAKERS, round(fraction * len(speakers)))
+    wanted = int(share) if share >= 1 else max(MIN_SPEAKERS, round(share * len(speakers)))
     eligible = [speaker for speaker in speakers if speaker not in set(single)]
     if len(eligible) < wanted:
+        alone = f"; {_count(single)} one: {_names(single)}" if single else ""
+        is_name = f"; for the speaker {wanted} name others, too, with commas" if str(wanted) in speakers else ""
         raise RecipeError(
-            f"--eval_speakers {fraction:g} asks for {wanted} speakers, but only {len(eligible)} have the two "
-            f"recordings that a target trial needs; {_count(single)} one: {_names(single)}; add recordings or ask for "
-            "fewer"
+            f"--eval_speakers {share:g} asks for {wanted} speakers, but only {len(eligible)} have the two "
+            f"recordings that a target trial needs{alone}; add recordings or ask for fewer{is_name}"
         )
     return sorted(rng.sample(eligible, wanted))
 
 
-def _draw_validation(eligible: list[str], num_rest: int, fraction: float, rng: random.Random) -> list[str]:
-    wanted = round(fraction * num_rest)
+def _draw_validation(eligible: list[str], num_rest: int, share: float, rng: random.Random) -> list[str]:
+    wanted = int(share) if share > 1 else round(share * num_rest)
+    if share > 1 and (len(eligible) < wanted or num_rest - wanted < MIN_SPEAKERS):
+        most = min(len(eligible), num_rest - MIN_SPEAKERS)
+        raise RecipeError(
+            f"--valid_speakers {share:g}: of the {num_rest} speakers who are not evaluated {len(eligible)} have the two "
+            f"recordings that a target trial needs, and {MIN_SPEAKERS} have to be left to train on; give "
+            f"{most if most >= MIN_SPEAKERS else 0}{' or fewer' if most > MIN_SPEAKERS else ''}, or add speakers"
+        )
     if wanted < MIN_SPEAKERS or len(eligible) < wanted or num_rest - wanted < MIN_SPEAKERS:
         return []
     return sorted(rng.sample(eligible, wanted))
