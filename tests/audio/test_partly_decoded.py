@@ -151,6 +151,47 @@ def test_mp3_in_wav_has_the_length_of_its_header(rate: int) -> None:
         read(content[: round(0.97 * len(content))])
 
 
+def vbr_mp3(rate: int) -> tuple[bytearray, int]:
+    """Three seconds of MP3 whose frames differ in size, and where the header stands that counts them."""
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", rate, 1, "MPEG_LAYER_III", format="MP3", bitrate_mode="VARIABLE") as file:
+        file.write(np.tile(SWEEP, 3)[: 3 * rate])
+    content = bytearray(buffer.getvalue())
+    return content, content.index(b"Xing")
+
+
+@pytest.mark.parametrize("rate", [8000, RATE, 44100])
+@pytest.mark.parametrize("flags", [None, 0])
+def test_an_mp3_that_was_written_to_a_pipe_is_read_to_its_end(rate: int, flags: int | None) -> None:
+    """libsndfile guesses its length from the size of the first frame, and reads no further: up to two thirds short."""
+    content, at = vbr_mp3(rate)
+    whole = read(bytes(content))[0]
+    assert len(whole) == 3 * rate
+    content[at : at + 4] = b"Xing" if flags is not None else bytes(4)
+    content[at + 4 : at + 8] = struct.pack(">I", flags or 0)
+    found, _ = read(bytes(content))
+    assert 0 <= len(found) - len(whole) <= 3 * 1152
+    shift = int(np.argmax(np.correlate(found[: 4000 + 3 * 1152], whole[:4000], "valid")))
+    np.testing.assert_allclose(found[shift : shift + len(whole)], whole, atol=0.02)
+    assert abs(audio_info(io.BytesIO(content)).num_samples - len(found)) <= 160
+
+
+@pytest.mark.parametrize("num_frames", [0, 1, 10, 50])
+def test_an_mp3_with_more_frames_than_its_header_counts_is_read_to_its_end(num_frames: int) -> None:
+    content, at = vbr_mp3(RATE)
+    content[at + 8 : at + 12] = struct.pack(">I", num_frames)
+    assert abs(len(read(bytes(content))[0]) - 3 * RATE) <= 1152
+    assert abs(audio_info(io.BytesIO(content)).num_samples - 3 * RATE) <= 1152
+
+
+@pytest.mark.parametrize("num_frames", [10**6, 2**32 - 1])
+def test_an_mp3_with_fewer_frames_than_its_header_counts_is_refused(num_frames: int) -> None:
+    content, at = vbr_mp3(RATE)
+    content[at + 8 : at + 12] = struct.pack(">I", num_frames)
+    with pytest.raises(PartlyDecodedError, match="truncated or damaged"):
+        read(bytes(content))
+
+
 def test_a_wav_of_g722_written_to_a_pipe_is_read_to_its_end() -> None:
     """FFmpeg alone knows the codec; its header was written before the length was known."""
     content = bytearray(encode_with_pyav("wav", "g722"))

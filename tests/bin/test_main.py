@@ -330,3 +330,12 @@ def test_what_only_looks_like_an_option_is_none(monkeypatch, capsys):
     for value in (["--exp_dir", "-1"], ["--exp_dir=--x"]):
         assert program.main(["score", *value]) == 0
     assert seen == ["-1", "--x"]
+
+
+def test_a_value_that_begins_with_a_dash_is_told_how_to_be_given(capsys):
+    with pytest.raises(SystemExit) as error:
+        program.main(["prepare", "--corpus", "egs/folder", "--eval_speakers", "-x,-y"])
+    assert error.value.code == 1
+    assert "one that begins with - is joined to its option: --eval_speakers=-x)" in capsys.readouterr().err
+    assert program.main(["prepare", "--corpus", "egs/folder", "--eval_speakers=-x,-y"]) == 1
+    assert "give --audio_root FOLDER" in capsys.readouterr().err

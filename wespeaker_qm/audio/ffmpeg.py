@@ -71,6 +71,17 @@ def ffmpeg_blocks(source: Source, name: str, refusal: RefusedError) -> Iterator[
         raise AudioError(f"{name}: cannot be decoded as audio ({reason})") from failure
 
 
+def longest_s(source: Source) -> float | None:
+    """How long a recording may be by its packets, which are counted and not decoded; None where FFmpeg finds none."""
+    try:
+        with _open_av(source) as container:
+            stream = container.streams.audio[0]
+            num_ticks = sum(packet.duration or 0 for packet in container.demux(stream))
+            return float(num_ticks * (stream.time_base or 0)) or None
+    except Exception:  # what is wrong, decoding tells
+        return None
+
+
 @dataclass
 class _Extent:
     """What was found while decoding: of how much the container speaks, how much came, how far both may be apart."""

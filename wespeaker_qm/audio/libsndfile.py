@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from wespeaker_qm.audio.chains import at_one_rate, mp3_starts, ogg_starts
+from wespeaker_qm.audio.chains import MP3_START, at_one_rate, mp3_starts, ogg_starts
+from wespeaker_qm.audio.ffmpeg import longest_s
 from wespeaker_qm.audio.source import (
     BLOCK_SAMPLES,
     SLACK_S,
@@ -37,6 +38,8 @@ UNKNOWN_FRAMES = 2**63 - 1
 _LOSSY_FORMATS = ("OGG", "MP3")
 # No codec says less: FLAC takes 14 bytes for 65,535 samples of silence, Opus 2 for 5,760.
 _MOST_SAMPLES_A_BYTE = 2**13
+_HIGHEST_RATE_OF_SHORT_FRAMES = 24000
+"""In Hz, of MP3 with frames of 576 samples; above it they have 1152."""
 _NIST_LENGTH = re.compile(rb"^sample_count -i (\d+)$", re.MULTILINE)
 
 
@@ -88,6 +91,8 @@ def soundfile_blocks(
         with _refusals():
             _check_declared(file, num_bytes)
             links = _links(source, file.format)
+            if not links:
+                _check_mpeg(source, file)
             joined = _read_links(links) if links else None
         if joined is not None:
             waveform, rate = joined
@@ -128,6 +133,8 @@ def soundfile_info(source: Source, raw_format: RawFormat | None) -> AudioInfo:
         if links:
             waveform, sample_rate = _read_links(links)
             info = info._replace(num_samples=len(waveform), sample_rate=sample_rate)
+        else:
+            _check_mpeg(source, file)
     return info
 
 
@@ -152,6 +159,25 @@ def _check_declared(file: soundfile.SoundFile, num_bytes: int) -> None:
         if blocks is not None:  # a block that was cut counts for nothing there
             declared = max(declared, int(size[1]) // int(blocks[1]) * int(blocks[2]))
     _check_length(file.frames, declared, declared, file.samplerate)
+
+
+def _check_mpeg(source: Source, file: soundfile.SoundFile) -> None:
+    """Compare the length that libsndfile takes an MP3 to have with its packets, since it reads no further.
+
+    One that was written to a pipe has no count of its frames, and libsndfile guesses from the size of the first.
+
+    Raises:
+        RefusedError: there is more.
+    """
+    if not file.subtype.startswith("MPEG"):
+        return
+    content = content_of(source)
+    found_s = longest_s(io.BytesIO(content))
+    # An encoder that counts frames also says what it added at both ends, which libsndfile leaves out.
+    frames = 4 if MP3_START.search(content) else 1
+    slack = frames * (1152 if file.samplerate > _HIGHEST_RATE_OF_SHORT_FRAMES else 576)
+    if found_s is not None and found_s * file.samplerate - file.frames > slack:
+        raise RefusedError(f"{file.frames} samples by its header, but {found_s:.2f} s of packets")
 
 
 def _check_length(found: int, expected: int, declared: int, sample_rate: int) -> None:

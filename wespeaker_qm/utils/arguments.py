@@ -89,7 +89,6 @@ def fraction_or_count(text: str) -> float:
         raise BadValueError(f"found {shown(text)}, expected a fraction from 0 to 1, or a whole number") from None
 
 
-
 COUNT = whole_number(1)
 """How many, at least one."""
 COUNT_OR_NONE = whole_number(0)

@@ -23,7 +23,7 @@ class FolderSettings:
         str | float | list[str],
         Setting(
             str,
-            "speakers to evaluate, who never train: a fraction of all (at least 2 are drawn), how many to draw (a whole "
+            "speakers to evaluate, who never train: a fraction of all (at least 2 are drawn), how many (a whole "
             "number), names separated by commas, a file with one name a line, KofN (e.g. 1of5) for the K-th of N "
             "parts, which take turns in a cross-validation, or all, to evaluate a finished model (run.sh --model)",
             from_yaml=_speakers,

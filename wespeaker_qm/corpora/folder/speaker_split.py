@@ -37,7 +37,7 @@ def parse_eval_speakers(choice: str | float | Sequence[str]) -> float | Part | l
     """Read the option ``eval_speakers``.
 
     That is how many (a whole number), a fraction, a part of a cross-validation, names, or a file of them; None is all.
-    A name by itself would be too few, so what stands alone and looks like a number is one, whatever speakers are called.
+    One name would be too few, so what stands alone and looks like a number is one, whatever speakers are called.
 
     >>> parse_eval_speakers("0.25"), parse_eval_speakers("5"), parse_eval_speakers("2of5"), parse_eval_speakers("all")
     (0.25, 5, Part(number=2, num_parts=5), None)
@@ -172,8 +172,8 @@ def _draw_validation(eligible: list[str], num_rest: int, share: float, rng: rand
     if share > 1 and (len(eligible) < wanted or num_rest - wanted < MIN_SPEAKERS):
         most = min(len(eligible), num_rest - MIN_SPEAKERS)
         raise RecipeError(
-            f"--valid_speakers {share:g}: of the {num_rest} speakers who are not evaluated {len(eligible)} have the two "
-            f"recordings that a target trial needs, and {MIN_SPEAKERS} have to be left to train on; give "
+            f"--valid_speakers {share:g}: of the {num_rest} speakers who are not evaluated {len(eligible)} have the "
+            f"two recordings that a target trial needs, and {MIN_SPEAKERS} have to be left to train on; give "
             f"{most if most >= MIN_SPEAKERS else 0}{' or fewer' if most > MIN_SPEAKERS else ''}, or add speakers"
         )
     if wanted < MIN_SPEAKERS or len(eligible) < wanted or num_rest - wanted < MIN_SPEAKERS:
