@@ -336,6 +336,6 @@ def test_a_value_that_begins_with_a_dash_is_told_how_to_be_given(capsys):
     with pytest.raises(SystemExit) as error:
         program.main(["prepare", "--corpus", "egs/folder", "--eval_speakers", "-x,-y"])
     assert error.value.code == 1
-    assert "one that begins with - is joined to its option: --eval_speakers=-x)" in capsys.readouterr().err
+    assert "and as the value of --eval_speakers it is written --eval_speakers=-x,-y (see" in capsys.readouterr().err
     assert program.main(["prepare", "--corpus", "egs/folder", "--eval_speakers=-x,-y"]) == 1
     assert "give --audio_root FOLDER" in capsys.readouterr().err

@@ -71,26 +71,24 @@ class _Parser(argparse.ArgumentParser):
     Subcommands are parsed by a parser of this class each, so that what is told is theirs.
     """
 
-    _NO_VALUE = re.compile(r"argument (?:-\S+/)?(?P<option>--\w+): expected (?:one|at least one) argument")
-
     def __init__(self, **kwargs: object) -> None:
         super().__init__(allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        if (lacking := self._NO_VALUE.fullmatch(message)) is not None:
-            message += f" (one that begins with - is joined to its option: {lacking['option']}=-x)"
         self.print_usage(sys.stderr)
         self.exit(1, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # First, because a missing argument would be told instead: in `metrics --scroes FILE` the file is one.
-        for text in args:
+        for text, before in zip(args, ["", *args], strict=False):
             if text == "--" or (self._subparsers is not None and not text.startswith("-")):
                 break  # what follows are no options, or those of a subcommand
             option = text.partition("=")[0]
             if _OPTION.fullmatch(option) and option not in self._option_string_actions:
                 near = nearest(option, self._option_string_actions)
-                self.error(f"unknown option {shown(option)}; the nearest are {near}")
+                takes_value = before in self._option_string_actions and self._option_string_actions[before].nargs != 0
+                as_value = f", and as the value of {before} it is written {before}={text}" if takes_value else ""
+                self.error(f"unknown option {shown(option)}; the nearest are {near}{as_value}")
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"found {', '.join(map(shown, unknown))}, which belongs to no option")
