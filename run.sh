@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1
-stop_stage=7
+stop_stage=8
 corpus=egs/mini
 data=
 config=
@@ -50,6 +50,8 @@ Stages:
   5  score      score the trials
   6  normalise  normalise the scores against the training speakers (AS-norm)
   7  calibrate  turn them into log-likelihood ratios, where the corpus has a list to calibrate on
+  8  export     write the model as a folder to be copied and used (wespeaker-qm verify a.wav b.wav): weights, cohort,
+                calibration, thresholds
   Each of 5 to 7 ends with the evaluation: TAR@FAR, EER, minDCF with intervals, DET plot, report.md, report.html
 
 Options (default in brackets; paths are relative to the folder of run.sh; the entries of STR, FILES and LIST stand apart by
@@ -71,7 +73,7 @@ spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \
   --exp_dir DIR         results of this run [<exp_root>/<loss>, with --model <exp_root>/with_<name of its folder>]
   --exp_root DIR        results of this corpus, with the LTAS baseline [exp/<corpus>]
   --resume BOOL         go on after the last checkpoint of an interrupted training [${resume}]
-  --table5 BOOL         run stages 3 to 7 for each loss of the paper's Table 5, then print the table [${table5}]
+  --table5 BOOL         run stages 3 to 8 for each loss of the paper's Table 5, then print the table [${table5}]
   --num_workers N       processes that prepare and pack [the number of CPU cores: ${num_workers}]
   --num_processes N     training processes on this machine, one a GPU [${num_processes}, or the number of --gpus]
   --gpus LIST           GPUs to use, e.g. \"[0,1]\" or 0,1 [all that CUDA shows, one process]
@@ -98,8 +100,9 @@ die() {
 }
 
 for number in "${stage}" "${stop_stage}"; do
-  if [ "${number}" -lt 1 ] || [ "${number}" -gt 7 ]; then
-    die "found stage ${number}, expected 1 to 7: 1 prepare, 2 pack, 3 train, 4 extract, 5 score, 6 normalise, 7 calibrate"
+  if [ "${number}" -lt 1 ] || [ "${number}" -gt 8 ]; then
+    die "found stage ${number}, expected 1 to 8: 1 prepare, 2 pack, 3 train, 4 extract, 5 score, 6 normalise, 7 calibrate," \
+      "8 export"
   fi
 done
 [ "${stage}" -le "${stop_stage}" ] || die "--stage ${stage} comes after --stop_stage ${stop_stage}: nothing to do"
@@ -198,7 +201,7 @@ fi
 
 wants() { # whether stage $1 is to run, on this machine; "evaluation" ends stages 5 to 7, a finished model has no 3
   if [ "$1" = evaluation ]; then
-    "${is_first}" && [ "${stop_stage}" -ge 5 ]
+    "${is_first}" && [ "${stop_stage}" -ge 5 ] && [ "${stage}" -le 7 ]
   elif [ "$1" -eq 3 ] && [ -n "${model}" ]; then
     return 1
   else
@@ -232,7 +235,7 @@ wespeaker_qm_distributed() { # the same in num_nodes * num_processes processes
     -m -- wespeaker_qm.bin.main "$@" --log "${folder}/log/$1.log" # after -- torchrun does not take --log for its own
 }
 
-train_and_evaluate() { # stages 3 to 7 with loss overlay $1 (may be empty) into $2
+train_and_evaluate() { # stages 3 to 8 with loss overlay $1 (may be empty) into $2
   local loss=$1 dir=$2 launch=wespeaker_qm system baselines
   if wants 3; then
     announce "Stage 3: train ${dir} (${config}${loss:+ ${loss}}${overrides:+ ${overrides}})"
@@ -281,6 +284,11 @@ train_and_evaluate() { # stages 3 to 7 with loss overlay $1 (may be empty) into 
       "${baselines[@]/#/--baseline=}"
     wespeaker_qm "${dir}" report --data "${data}" --exp_dir "${dir}"
     announce "Report: ${dir}/report.html, ${dir}/report.md"
+  fi
+  if wants 8; then
+    announce "Stage 8: export the model of ${dir}"
+    wespeaker_qm "${dir}" export --data "${data}" --exp_dir "${dir}" --num_resamples "${num_resamples}"
+    announce "Model: ${dir}/model (wespeaker-qm verify a.wav b.wav)"
   fi
 }
 

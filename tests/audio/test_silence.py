@@ -42,7 +42,7 @@ def frames_by_definition(waveform: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("behind", [0, 399, 400, 560, 561, 720, 5000])
 def test_the_frames_from_the_first_to_the_last_with_a_sound_are_left(before: int, behind: int, value: float) -> None:
     waveform = surrounded(before, behind, value)
-    left = without_silent_ends(waveform, FBANK)
+    left = without_silent_ends(waveform, FBANK.frames)
     frames = frames_by_definition(waveform)
     num_frames = FBANK.num_frames(len(waveform))
     assert (left is waveform) == (len(frames) == num_frames)
@@ -53,22 +53,22 @@ def test_the_frames_from_the_first_to_the_last_with_a_sound_are_left(before: int
 
 def test_silence_within_stays_and_so_does_what_is_all_silence_or_nothing() -> None:
     within = np.concatenate([voice(), np.zeros(4000, np.float32), voice()])
-    assert without_silent_ends(within, FBANK) is within
+    assert without_silent_ends(within, FBANK.frames) is within
     for nothing in (np.zeros(8000, np.float32), np.zeros(10, np.float32), np.zeros(0, np.float32), voice(100)):
-        assert without_silent_ends(nothing, FBANK) is nothing
+        assert without_silent_ends(nothing, FBANK.frames) is nothing
 
 
 def test_as_many_frames_stay_as_a_network_needs() -> None:
     click = np.zeros(8000, np.float32)
     click[4000] = 1
-    assert FBANK.num_frames(len(without_silent_ends(click, FBANK))) == 3
-    assert len(without_silent_ends(click, FBANK, min_frames=3)) == 720
-    assert without_silent_ends(click, FBANK, min_frames=4) is click
+    assert FBANK.num_frames(len(without_silent_ends(click, FBANK.frames))) == 3
+    assert len(without_silent_ends(click, FBANK.frames, min_frames=3)) == 720
+    assert without_silent_ends(click, FBANK.frames, min_frames=4) is click
 
 
 def test_any_span_of_what_is_left_is_that_of_the_waveform() -> None:
     waveform = surrounded(1600, 1600)
-    left = without_silent_ends(waveform, FBANK)
+    left = without_silent_ends(waveform, FBANK.frames)
     whole = left[:]
     assert len(left) == len(whole) < len(waveform)
     start = waveform.tobytes().index(whole[1000:].tobytes()) // 4 - 1000

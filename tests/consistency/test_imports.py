@@ -25,14 +25,17 @@ LAYERS = {
     "train": 7,
     "score": 9,
     "report": 10,
-    "bench": 11,
-    "stages": 12,
-    "bin": 13,
+    "export": 11,
+    "speaker": 12,
+    "bench": 13,
+    "stages": 14,
+    "bin": 15,
 }
 FORBIDDEN = {
     "trials": {"torch", "torchaudio"},
     "evaluate": {"torch", "torchaudio"},
     "report": {"torch", "torchaudio"},
+    "export": {"torch", "torchaudio"},
     "losses": {"wespeaker_qm.config"},
     "models": {"wespeaker_qm.config"},
     "bin": {"numpy", "torch", "wespeaker_qm.utils.done"},  # options and calls, no work

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 PUBLIC = {
-    "wespeaker_qm": "DataFolder ExpRoot RecipeError RunFolder audio evaluate losses models stages trials",
+    "wespeaker_qm": "DataFolder ExpRoot RecipeError RunFolder Speaker audio evaluate losses models stages trials",
     "wespeaker_qm.audio": """
         AudioError Fbank audio_info band_limit change_speed mix_noise normalise_mean peak_normalise read_audio
         read_audio_at resample_audio reverberate simulate_rirs spec_augment write_wav
@@ -24,8 +24,8 @@ PUBLIC = {
     """,
     "wespeaker_qm.models": "ResNet SpeakerEncoder TemporalStatisticsPooling",
     "wespeaker_qm.stages": """
-        average calibrate collect_table5 compare evaluate extract find_thresholds measure normalise pack prepare report
-        score train
+        average calibrate collect_table5 compare evaluate export extract find_thresholds measure normalise pack prepare
+        report score train
     """,
     "wespeaker_qm.trials": """
         ScoredTrials Trial TrialSpeakers TrialTable make_trials read_scores read_systems read_trial_table

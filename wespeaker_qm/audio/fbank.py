@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from wespeaker_qm.audio.frames import Frames
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.precision import exact_float32
 
@@ -60,8 +61,8 @@ class Fbank(nn.Module):
         super().__init__()
         self.sample_rate = sample_rate
         self.num_mel_bins = num_mel_bins
-        self.frame_length = int(sample_rate * frame_length_ms / 1000)
-        self.frame_shift = int(sample_rate * frame_shift_ms / 1000)
+        self.frames = Frames.of(sample_rate, frame_length_ms, frame_shift_ms)
+        self.frame_length, self.frame_shift = self.frames.length, self.frames.shift
         self.fft_size = 1 << (self.frame_length - 1).bit_length()
         self.dither = dither
         # Facts, not weights: a checkpoint must not hold them.
@@ -76,11 +77,11 @@ class Fbank(nn.Module):
 
     def num_frames(self, num_samples: int) -> int:
         """Number of whole frames in ``num_samples`` samples; 0 where there is none."""
-        return max(0, 1 + (num_samples - self.frame_length) // self.frame_shift)
+        return self.frames.num_frames(num_samples)
 
     def num_samples(self, num_frames: int) -> int:
         """Smallest number of samples that holds ``num_frames`` frames (200 -> 32,240 at 16 kHz)."""
-        return (num_frames - 1) * self.frame_shift + self.frame_length
+        return self.frames.num_samples(num_frames)
 
     @torch.no_grad()
     def forward(self, waveform: Tensor, dither_start: Sequence[float] | None = None) -> Tensor:

@@ -8,7 +8,7 @@ frames lowers the mean that is taken from all the others by 2 or more.
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.audio.frames import Frames
 from wespeaker_qm.audio.waveform import Waveform
 
 _BLOCK_SAMPLES = 1 << 16
@@ -28,7 +28,7 @@ class _Part:
         return self._waveform[self._first + first : self._first + end]
 
 
-def without_silent_ends(waveform: Waveform, fbank: Fbank, min_frames: int = 1) -> Waveform:
+def without_silent_ends(waveform: Waveform, frames: Frames, min_frames: int = 1) -> Waveform:
     """A waveform less the frames at its beginning and end that are digital silence.
 
     Whole frames go, and the others are those that they were: a few zeros before a voice, which most files have, change
@@ -36,19 +36,19 @@ def without_silent_ends(waveform: Waveform, fbank: Fbank, min_frames: int = 1) -
 
     Args:
         waveform: (S,).
-        fbank: what divides it into frames.
+        frames: how it is divided.
         min_frames: where fewer than these would be left, the waveform stays as it is.
 
     Returns:
         The same object where no frame goes.
     """
-    num_frames = fbank.num_frames(len(waveform))
-    first = fbank.num_frames(_num_equal(waveform))
-    end = min(num_frames, (len(waveform) - _num_equal(waveform, from_end=True) - 1) // fbank.frame_shift + 1)
+    num_frames = frames.num_frames(len(waveform))
+    first = frames.num_frames(_num_equal(waveform))
+    end = min(num_frames, (len(waveform) - _num_equal(waveform, from_end=True) - 1) // frames.shift + 1)
     if end - first < max(1, min_frames) or end - first == num_frames:
         return waveform
-    start = first * fbank.frame_shift
-    return _Part(waveform, start, start + fbank.num_samples(end - first))
+    start = first * frames.shift
+    return _Part(waveform, start, start + frames.num_samples(end - first))
 
 
 def _num_equal(waveform: Waveform, *, from_end: bool = False) -> int:

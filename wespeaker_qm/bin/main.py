@@ -1,8 +1,9 @@
 """``wespeaker-qm <subcommand>``: finds the subcommand's module, sets up logging, runs it.
 
 A subcommand is a row of :data:`SUBCOMMANDS`. Its module has ``HELP`` (one line), ``add_arguments(parser)`` and
-``run(args)``, which calls one function with what was parsed, mostly one of :mod:`wespeaker_qm.stages`. A module with
-options that depend on the value of another adds them in ``add_dependent_arguments(parser, arguments)``.
+``run(args)``, which calls one function with what was parsed, mostly one of :mod:`wespeaker_qm.stages`, and may return
+an exit status that is an answer. A module with options that depend on the value of another adds them in
+``add_dependent_arguments(parser, arguments)``.
 """
 
 import argparse
@@ -31,6 +32,8 @@ class Subcommand(NamedTuple):
     """Where its options are declared."""
     stages: tuple[int, ...] = ()
     """Numbers of the stages of run.sh that run it."""
+    failure: int = 1
+    """Exit status after an error: another than 1 where 1 is an answer."""
 
 
 SUBCOMMANDS: dict[str, Subcommand] = {
@@ -44,10 +47,13 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "calibrate": Subcommand("wespeaker_qm.bin.calibrate", stages=(7,)),
     "evaluate": Subcommand("wespeaker_qm.bin.evaluate", stages=(5, 6, 7)),
     "report": Subcommand("wespeaker_qm.bin.report", stages=(5, 6, 7)),
+    "export": Subcommand("wespeaker_qm.bin.export", stages=(8,)),
     "table5": Subcommand("wespeaker_qm.bin.table5", stages=(5, 6, 7)),
     "metrics": Subcommand("wespeaker_qm.bin.metrics"),
     "threshold": Subcommand("wespeaker_qm.bin.threshold"),
     "compare": Subcommand("wespeaker_qm.bin.compare"),
+    "embed": Subcommand("wespeaker_qm.bin.embed"),
+    "verify": Subcommand("wespeaker_qm.bin.verify", failure=2),
     "bench": Subcommand("wespeaker_qm.bin.bench"),
 }
 """In the order in which run.sh runs them, then the others."""
@@ -68,15 +74,17 @@ logger = logging.getLogger(__name__)
 class _Parser(argparse.ArgumentParser):
     """Full option names only; a wrong command line exits with 1, as run.sh does, and is told the nearest right names.
 
-    Subcommands are parsed by a parser of this class each, so that what is told is theirs.
+    Subcommands are parsed by a parser of this class each, so that what is told is theirs, and so the exit status.
     """
+
+    failure = 1
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(self.failure, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # First, because a missing argument would be told instead: in `metrics --scroes FILE` the file is one.
@@ -116,41 +124,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line without the program's name; None = ``sys.argv[1:]``.
 
     Returns:
-        The exit status: 0; 1 after a RecipeError or trouble with the machine (:mod:`wespeaker_qm.utils.trouble`), whose
-        message is printed without a traceback; 2 after any other exception, which is a bug and keeps its traceback; 130
-        after an interruption.
+        The exit status: 0, or what the subcommand answers; 1, or what the subcommand has for it, after a RecipeError or
+        trouble with the machine (:mod:`wespeaker_qm.utils.trouble`), whose message is printed without a traceback; 2
+        after any other exception, which is a bug and keeps its traceback; 130 after an interruption.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     is_first = os.environ.get("RANK", "0") == "0"
     _set_up_logging(is_first)
     log = None
+    failure = _failure(arguments)
     try:
         args, module = _parse(arguments)
         if args.log is not None and is_first:
             log = _open_log(args.log, arguments)
-        module.run(args)
+        status: int | None = module.run(args)
     except RecipeError as error:
         logger.error("error: %s", error)
         if log is not None:
             log.remove_if_nothing_was_done()
-        return 1
+        return failure
     except KeyboardInterrupt:
         logger.error("interrupted; the same command goes on where it stopped")
         return 130
     except Exception as error:
         if (message := trouble(error)) is not None:
             logger.error("error: %s", message)
-            return 1
+            return failure
         logger.exception("this is a bug in wespeaker-qm, please report it:")
         return 2
     finally:
         unlock_all()
-    return 0
+    return status or 0
+
+
+def _failure(arguments: Sequence[str]) -> int:
+    """The exit status after an error in a command line."""
+    return next((SUBCOMMANDS[name].failure for name in arguments[:1] if name in SUBCOMMANDS), 1)
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
     """Parse the command line, importing only the chosen subcommand (all of them when none is chosen: --help)."""
     parser = _Parser(prog="wespeaker-qm", description="Speaker verification with sparsity-inducing divergence losses.")
+    parser.failure = _failure(arguments)
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     chosen = [name for name in SUBCOMMANDS if name in arguments[:1]] or list(SUBCOMMANDS)
     modules = {name: _module(name) for name in chosen}
@@ -160,6 +175,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
             continue
         text = f"{module.HELP}{_when(SUBCOMMANDS[name].stages)}"
         subparser = subparsers.add_parser(name, help=text, description=text)
+        subparser.failure = SUBCOMMANDS[name].failure
         module.add_arguments(subparser)
         if name in arguments[:1] and hasattr(module, "add_dependent_arguments"):
             module.add_dependent_arguments(subparser, arguments[1:])

@@ -21,6 +21,8 @@ class CorpusInfo:
     """One line for reports."""
     caveat: str = ""
     """A sentence shown beside every figure, or nothing."""
+    licence: str = ""
+    """Of the recordings, for the card of a model that is trained on them; empty where it is not known."""
     train: str | None = "train"
     """Kaldi directory of the training speakers; null for a corpus that finished models are evaluated on, no more."""
     trials: dict[str, str] = field(default_factory=dict)

@@ -1,9 +1,11 @@
 """Embeddings of whole utterances, for every utterance of a packed set.
 
 Deterministic and full-precision: no dither, no cropping, IEEE float32 throughout (neither autocast nor TF32, which is
-PyTorch's default for a GPU's convolutions). Utterances are batched by length, and come out as they would alone: a
-network that does not mask padding is given those of one length at a time. Utterances of over a minute are read and go
-through the network in pieces, where it allows that, and come out as they would whole.
+PyTorch's default for a GPU's convolutions). On a CPU each utterance goes through the network alone, which takes no
+longer there, so that its embedding depends on no other to the last bit. On a GPU they are batched by length, and come
+out as they would alone up to round-off: a network that does not mask padding is given those of one length at a time.
+Utterances of over a minute are read and go through the network in pieces, where it allows that, and come out as they
+would whole.
 """
 
 import itertools
@@ -60,8 +62,7 @@ class NetworkEmbedder:
                     together.append(row)
                     features.append(self._features(waveform))
             if together:
-                embed = self._padded if self.encoder.masks_padding else self._by_length
-                embedding[together] = embed(features).float()
+                embedding[together] = self._embed_together(features).float()
         return embedding.cpu().numpy()
 
     def _num_frames(self, waveform: Waveform) -> int:
@@ -90,6 +91,12 @@ class NetworkEmbedder:
             self._num_frames(waveform),
             FRAMES_PER_PIECE,
         )
+
+    def _embed_together(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Embeddings (N, D) of utterances of up to a piece."""
+        if self.device.type == "cpu":
+            return torch.cat([self.encoder(each.unsqueeze(0)) for each in features])
+        return self._padded(features) if self.encoder.masks_padding else self._by_length(features)
 
     def _padded(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Embeddings (N, D) of utterances of any lengths, in one batch."""
@@ -173,10 +180,10 @@ class TrimmingEmbedder:
     def __call__(self, waveforms: Sequence[Waveform]) -> np.ndarray:
         """Embed a batch.
 
-        The last digits of an embedding depend on how far its batch is padded: so that those of utterances without
-        silence stay as they are, their batch has the others in it at full length, and these are embedded again.
+        On a GPU the last digits of an embedding depend on how far its batch is padded: so that those of utterances
+        without silence stay as they are, their batch has the others in it at full length, and these are embedded again.
         """
-        parts = [without_silent_ends(waveform, self.fbank, self.min_frames) for waveform in waveforms]
+        parts = [without_silent_ends(waveform, self.fbank.frames, self.min_frames) for waveform in waveforms]
         trimmed = [row for row, (part, whole) in enumerate(zip(parts, waveforms, strict=True)) if part is not whole]
         self.num_trimmed += len(trimmed)
         if len(trimmed) == len(parts):

@@ -3,16 +3,20 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from wespeaker_qm.audio.fbank import Fbank
-from wespeaker_qm.config import Config, ResNetArgs
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.network import checkpoint
+from wespeaker_qm.utils.errors import RecipeError, nearest, shown
+
+if TYPE_CHECKING:  # a finished model needs no configuration, nor the time that importing it takes
+    from wespeaker_qm.config import Config, ResNetArgs
 
 
-def _resnet(num_blocks: tuple[int, int, int, int], args: ResNetArgs) -> ResNet:
+def _resnet(num_blocks: tuple[int, int, int, int], args: "ResNetArgs") -> ResNet:
     return ResNet(num_blocks, feat_dim=args.feat_dim, embed_dim=args.embed_dim, m_channels=args.m_channels)
 
 
@@ -23,7 +27,7 @@ ENCODERS: Mapping[str, Callable[[Any], SpeakerEncoder]] = {
 """Config key ``model`` -> what makes that network, with random weights, of its ``model_args``."""
 
 
-def build_encoder(config: Config) -> SpeakerEncoder:
+def build_encoder(config: "Config") -> SpeakerEncoder:
     """The speaker network with random weights, or those of ``model_init``.
 
     Raises:
@@ -36,7 +40,29 @@ def build_encoder(config: Config) -> SpeakerEncoder:
     return encoder
 
 
-def build_fbank(config: Config, dither: float) -> Fbank:
+def encoder_named(name: str, arguments: Mapping[str, Any], source: Path | str) -> SpeakerEncoder:
+    """The speaker network of a finished model, with random weights.
+
+    Args:
+        name: key of :data:`ENCODERS`.
+        arguments: its sizes, by name.
+        source: where both were read, for messages.
+
+    Raises:
+        RecipeError: there is no such network here, or it has no such sizes.
+    """
+    if name not in ENCODERS:
+        raise RecipeError(
+            f"{source}: found the network {shown(name)}, expected one of {', '.join(ENCODERS)} (nearest: "
+            f"{nearest(name, ENCODERS)}); update wespeaker_qm"
+        )
+    try:
+        return ENCODERS[name](SimpleNamespace(**arguments))
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise RecipeError(f"{source}: {name} of the sizes {shown(arguments)} cannot be made ({error})") from error
+
+
+def build_fbank(config: "Config", dither: float) -> Fbank:
     """The front end's filter bank; dither 0 in evaluation."""
     args = config.dataset_args.fbank_args
     return Fbank(

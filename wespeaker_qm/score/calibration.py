@@ -43,7 +43,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 MAX_DURATION_S = 20.0
 """Longer utterances are not more trustworthy (WeSpeaker's value)."""
@@ -117,6 +116,7 @@ class Calibration:
         non-targets alike: what measures can do honestly. N is thinned to a few thousand.
         """
         from scipy.optimize import brentq  # half of a program's start
+        from scipy.special import ndtr
 
         q = q[:: max(1, len(q) // _PREDICTED_TRIALS)]
         target, nontarget = self._means(q)

@@ -34,46 +34,72 @@ class CohortStatistics(NamedTuple):
     """(U,) standard deviation of the same, above 0."""
 
 
+class CohortDirections(NamedTuple):
+    """A cohort of C speakers, made ready once to score any number of utterances against."""
+
+    columns: NDArray[np.float32]
+    """(D, C) unit vectors from the mean."""
+    num_counted: int
+    """How many of the nearest count."""
+
+    @classmethod
+    def of(cls, cohort: NDArray[np.float32], mean: NDArray[np.float32] | None, top_n: int | None) -> "CohortDirections":
+        """Directions of a cohort.
+
+        Args:
+            cohort: (C, D) mean raw embeddings of the cohort's speakers.
+            mean: (D,) subtracted first.
+            top_n: how many of the nearest speakers count, at most C of them; None for all (S-norm).
+
+        Raises:
+            RecipeError: the cohort has fewer than 2 speakers.
+        """
+        num_counted = len(cohort) if top_n is None else min(top_n, len(cohort))
+        if num_counted < 2:
+            raise RecipeError(f"a cohort of {num_counted} speaker(s), expected at least 2 to tell a deviation from")
+        names = [f"cohort speaker {number}" for number in range(len(cohort))]
+        # A cosine's round-off in float32 (6e-8) is averaged over the cohort: far below the spread of a hundredth or
+        # more.
+        unit = Directions.of(cohort, mean, names, "the cohort").unit(slice(None))
+        return cls(np.ascontiguousarray(unit.T, dtype=np.float32), num_counted)
+
+    def statistics(self, directions: Directions, *, progress: str | None = None) -> CohortStatistics:
+        """Score U utterances against the cohort.
+
+        Args:
+            directions: of the utterances.
+            progress: what the progress bar says; None shows none.
+
+        Raises:
+            RecipeError: an utterance has the same cosine with all that count.
+        """
+        count, size = len(directions.embeddings), self.columns.shape[1]
+        mean, deviation = np.empty(count), np.empty(count)
+        with Progress(total=count, desc=progress, unit="utt", show=progress is not None) as bar:
+            for start in range(0, count, _BLOCK_ROWS):
+                block = slice(start, min(start + _BLOCK_ROWS, count))
+                cosines = directions.unit(block).astype(np.float32) @ self.columns
+                if self.num_counted < size:
+                    cosines.partition(size - self.num_counted, axis=1)
+                counted = cosines[:, size - self.num_counted :]
+                mean[block] = counted.mean(axis=1, dtype=np.float64)
+                deviation[block] = counted.std(axis=1, dtype=np.float64)
+                bar.update(block.stop - block.start)
+        flat = np.flatnonzero(deviation == 0)
+        if len(flat):
+            raise RecipeError(
+                f"{len(flat)} of {count} utterances have the same cosine with all of the cohort: rows "
+                f"{flat[:5].tolist()}; look at the embeddings of the cohort"
+            )
+        return CohortStatistics(mean, deviation)
+
+
 def cohort_statistics(
     directions: Directions, cohort: NDArray[np.float32], top_n: int | None, *, progress: str | None = None
 ) -> CohortStatistics:
-    """Score U utterances against a cohort.
-
-    Args:
-        directions: of the utterances.
-        cohort: (C, D) mean raw embeddings of the cohort's speakers.
-        top_n: how many of the nearest speakers count, at most C of them; None for all (S-norm).
-        progress: what the progress bar says; None shows none.
-
-    Raises:
-        RecipeError: the cohort has fewer than 2 speakers, or an utterance has the same cosine with all that count.
-    """
-    num_counted = len(cohort) if top_n is None else min(top_n, len(cohort))
-    if num_counted < 2:
-        raise RecipeError(f"a cohort of {num_counted} speaker(s), expected at least 2 to tell a deviation from")
-    names = [f"cohort speaker {number}" for number in range(len(cohort))]
-    # A cosine's round-off in float32 (6e-8) is averaged over the cohort: far below the spread of a hundredth or more.
-    unit = Directions.of(cohort, directions.mean.astype(np.float32), names, "the cohort").unit(slice(None))
-    columns = np.ascontiguousarray(unit.T, dtype=np.float32)
-    count = len(directions.embeddings)
-    mean, deviation = np.empty(count), np.empty(count)
-    with Progress(total=count, desc=progress, unit="utt", show=progress is not None) as bar:
-        for start in range(0, count, _BLOCK_ROWS):
-            block = slice(start, min(start + _BLOCK_ROWS, count))
-            cosines = directions.unit(block).astype(np.float32) @ columns
-            if num_counted < len(cohort):
-                cosines.partition(len(cohort) - num_counted, axis=1)
-            counted = cosines[:, len(cohort) - num_counted :]
-            mean[block] = counted.mean(axis=1, dtype=np.float64)
-            deviation[block] = counted.std(axis=1, dtype=np.float64)
-            bar.update(block.stop - block.start)
-    flat = np.flatnonzero(deviation == 0)
-    if len(flat):
-        raise RecipeError(
-            f"{len(flat)} of {count} utterances have the same cosine with all of the cohort: rows "
-            f"{flat[:5].tolist()}; look at the embeddings of the cohort"
-        )
-    return CohortStatistics(mean, deviation)
+    """Score U utterances against a cohort; arguments and errors as those of :class:`CohortDirections`."""
+    ready = CohortDirections.of(cohort, directions.mean.astype(np.float32), top_n)
+    return ready.statistics(directions, progress=progress)
 
 
 def normalised_scores(trials: TrialTable, scores: NDArray[np.float64], cohort: CohortStatistics) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@ from .averaging import average as average
 from .calibrating import calibrate as calibrate
 from .comparing import compare as compare
 from .evaluating import evaluate as evaluate
+from .exporting import export as export
 from .extracting import extract as extract
 from .measuring import measure as measure
 from .normalising import normalise as normalise

@@ -9,6 +9,7 @@
         wav.scp utt2spk utt2dur        Kaldi's tables           embeddings/<set>/          xvector.scp and .ark
         shards/ shard.list             the packed audio         scores/<list>.score
       .done/<stage>                  markers                    metrics.json report.*      the evaluation
+                                                                model/ model.zip           what was trained, to be used
                                                                 .done/<stage> log/         markers, logs
 
 These classes join names and look at no file: whether one is there, and what is in it, is for the stages to say.
@@ -16,6 +17,9 @@ These classes join names and look at no file: whether one is there, and what is 
 
 import dataclasses
 from pathlib import Path
+
+LATEST_MODEL = Path("exp/latest_model")
+"""Where stage 8 notes which model folder it has made last, from the folder of run.sh."""
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -223,6 +227,16 @@ class RunFolder(Folder):
     def training_curves(self) -> Path:
         """Figure of the training."""
         return self.path / "training.png"
+
+    @property
+    def model_folder(self) -> Path:
+        """Folder of all that turns recordings into decisions (:mod:`wespeaker_qm.export.folder`)."""
+        return self.path / "model"
+
+    @property
+    def model_zip(self) -> Path:
+        """The same in one file."""
+        return self.path / "model.zip"
 
     @property
     def untrained(self) -> "RunFolder":

@@ -11,11 +11,12 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "pack": 1,
     "train": 2,
     "average": 1,
-    "extract": 2,
+    "extract": 3,
     "score": 1,
     "cohort": 1,  # the mean embeddings that normalise and calibrate share
     "normalise": 1,
     "calibrate": 2,
     "evaluate": 1,
     "report": 1,
+    "export": 1,
 }

@@ -1,0 +1,90 @@
+"""Embeddings into scores, as stages 5 to 7 make them: cosine less the mean, normalised, calibrated.
+
+Legend: N and M embeddings, D dimension.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wespeaker_qm.export.folder import ModelFolder
+from wespeaker_qm.score.calibration import Calibration, quality
+from wespeaker_qm.score.cosine import Directions
+from wespeaker_qm.score.normalisation import CohortDirections, CohortStatistics
+
+
+class Sides(NamedTuple):
+    """N embeddings as one side of trials: made once, scored against as many others as one likes."""
+
+    unit: NDArray[np.float64]
+    """(N, D) directions from the training mean."""
+    length: NDArray[np.float64]
+    """(N,) of the embeddings less the mean."""
+    cohort_mean: NDArray[np.float64]
+    """(N,) of the cosines with the cohort; 0 without one."""
+    cohort_deviation: NDArray[np.float64]
+    """(N,) likewise; 1 without one."""
+
+
+class Scorer:
+    """The scoring of a model folder.
+
+    Args:
+        folder: the model.
+    """
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self.embed_dim = folder.network.embed_dim
+        self._mean = folder.mean
+        self._cohort = None
+        if folder.cohort is not None and folder.scoring.normalisation != "cosine":
+            self._cohort = CohortDirections.of(folder.cohort, folder.mean, folder.scoring.top_n)
+        self._calibration = None if folder.calibration is None else Calibration(**folder.calibration)
+
+    def sides(self, embeddings: NDArray[np.float32]) -> Sides:
+        """Embeddings (N, D), raw as they were extracted, or one of them (D,), made ready.
+
+        Raises:
+            ValueError: another dimension.
+            RecipeError: one of them equals the training mean, and so has no direction.
+        """
+        rows = np.atleast_2d(embeddings)
+        if rows.ndim != 2 or rows.shape[1] != self.embed_dim:
+            raise ValueError(f"embeddings of shape {np.shape(embeddings)}, expected (N, {self.embed_dim})")
+        directions = Directions.of(rows, self._mean, [f"embedding {row}" for row in range(len(rows))])
+        if self._cohort is None:
+            statistics = CohortStatistics(np.zeros(len(rows)), np.ones(len(rows)))
+        else:
+            statistics = self._cohort.statistics(directions)
+        return Sides(directions.unit(slice(None)), directions.length, statistics.mean, statistics.deviation)
+
+    def cosines(self, enrolment: Sides, test: Sides) -> NDArray[np.float64]:
+        """(N, M) cosines of N enrolled with M tested embeddings, each less the training mean."""
+        return np.clip(enrolment.unit @ test.unit.T, -1.0, 1.0)
+
+    def scores(self, enrolment: Sides, test: Sides) -> NDArray[np.float64]:
+        """(N, M) scores: the cosines, each measured by both sides' scores with the cohort; accept the high ones."""
+        cosines = self.cosines(enrolment, test)
+        one = (cosines - enrolment.cohort_mean[:, None]) / enrolment.cohort_deviation[:, None]
+        other = (cosines - test.cohort_mean) / test.cohort_deviation
+        return (one + other) / 2
+
+    def log_likelihood_ratio(
+        self, score: float, sides: tuple[Sides, Sides], duration_s: tuple[float, float]
+    ) -> float | None:
+        """The natural log-likelihood ratio that the calibration makes of the score of two single embeddings.
+
+        Args:
+            score: of :meth:`scores`.
+            sides: one embedding each.
+            duration_s: seconds of audio that each was made of.
+
+        Returns:
+            None where the model has no calibration.
+        """
+        if self._calibration is None:
+            return None
+        measures = [*(side.length for side in sides), *(side.cohort_mean for side in sides)]
+        q = quality(np.array([duration_s]), np.stack(measures, axis=1))
+        return float(self._calibration.apply(np.array([score]), q)[0])
