@@ -296,7 +296,7 @@ def test_an_unknown_option_is_told_by_its_own_subcommand_with_the_nearest_names(
     """Also where arguments are missing, which argparse would tell first."""
     with pytest.raises(SystemExit) as caught:
         program.main([*command, "--hlep"])
-    assert caught.value.code == 1
+    assert caught.value.code == program.SUBCOMMANDS[command[0]].failure
     message, name = capsys.readouterr().err, f"wespeaker-qm {' '.join(command)}"
     assert message.startswith(f"usage: {name} ")
     assert f"{name}: error: unknown option '--hlep'; the nearest are --help" in message

@@ -24,7 +24,7 @@ def test_help_lists_stages_and_every_option_with_its_default():
     assert result.returncode == 0
     stages = re.findall(r"^  (\d)  (\w+) ", result.stdout, re.MULTILINE)
     # "average" belongs to stage 4, which is called after what it is for.
-    alone = {name: numbers for name, (_, numbers) in SUBCOMMANDS.items() if len(numbers) == 1 and name != "average"}
+    alone = {name: numbers for name, (_, numbers, _) in SUBCOMMANDS.items() if len(numbers) == 1 and name != "average"}
     assert stages == [(str(number), name) for name, (number,) in alone.items()]
     (names,) = re.findall(
         r"^options=\((.*?)\)", (ROOT / "run.sh").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
@@ -113,7 +113,7 @@ def calls(tmp_path):
 
 
 ALL = ["prepare", "pack", "train", "average", *["extract"] * 4, *["score"] * 3, "normalise", "calibrate"]
-ALL += ["evaluate", "report"]
+ALL += ["evaluate", "report", "export"]
 
 
 def test_the_first_of_several_machines_runs_every_stage(calls):
