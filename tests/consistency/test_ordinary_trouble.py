@@ -168,12 +168,21 @@ ADVICE = {
     "train_log.jsonl": ("exp/train_log.jsonl", "garbage", "evaluate"),
     "train_log.jsonl without its checksum": ("exp/train_log.jsonl", "other", "evaluate"),
     "a score file": ("exp/scores/all.score", "cut", "evaluate"),
+    "a score file of stage 6": ("exp/scores/all.asnorm.score", "garbage", "evaluate"),
+    "scores before stage 6": ("exp/scores/all.score", "cut", "normalise"),
+    "xvector.ark before stage 6": ("exp/embeddings/eval/xvector.ark", "cut", "normalise"),
+    "no xvector.ark before stage 6": ("exp/embeddings/eval/xvector.ark", "gone", "normalise"),
+    "xvector.scp before stage 6": ("exp/embeddings/eval/xvector.scp", "garbage", "normalise"),
+    "no xvector.scp before stage 6": ("exp/embeddings/train/xvector.scp", "gone", "normalise"),
+    "xvector.scp before stage 6 without its checksum": ("exp/embeddings/eval/xvector.scp", "garbage", "normalise"),
+    "mean_vec.npy before stage 6": ("exp/embeddings/mean_vec.npy", "cut", "normalise"),
+    "avg_model.pt before stage 5": ("exp/models/avg_model.pt", "cut", "score"),
 }
 
 
 @pytest.mark.parametrize("case", ADVICE)
 def test_what_the_message_recommends_puts_things_right(place, case, capsys):
-    """Delete what it says, run again what it says, and go on: every stage after it ends well."""
+    """Delete what it says, run again what it names first, and go on: every stage after it ends well."""
     name, damage, stage = ADVICE[case]
     file = Path(name)
     DAMAGES[damage](file)
@@ -181,17 +190,12 @@ def test_what_the_message_recommends_puts_things_right(place, case, capsys):
         Path(f"{name}.crc32").unlink()
     Path("exp/.done", MARKERS[stage][0]).unlink()
     stages = list(COMMANDS)
-    for _ in range(3):
-        status, message = _run(stage, capsys)
-        if status == 0:
-            break
-        assert status == 1
+    status, message = _run(stage, capsys)
+    if status:
         assert "Traceback" not in message
         if re.search(r"\b[Dd]elete (it|what is there)\b", message) and file.exists():
             file.unlink()
-        if "delete the scp" in message:
-            file.with_suffix(".scp").unlink()
-        (number,) = re.findall(r"stage (\d)\b(?! must)", message)[:1] or [None]
+        (number,) = re.findall(r"stage (\d)\b", message)[:1] or [None]
         first = stages.index(STAGE_NUMBERS[number]) if number else stages.index(stage)
         for each in stages[first : stages.index(stage)]:
             status, message = _run(each, capsys)
@@ -258,7 +262,7 @@ def test_an_scp_that_does_not_fit_its_ark_is_refused(place, offset, capsys):
     Path(f"{scp}.crc32").unlink()
     status, message = _run("score", capsys)
     assert status == 1
-    assert re.match(rf"error: {scp}: cannot be read \(.*; delete the scp and extract again", message)
+    assert re.match(rf"error: {scp}: cannot be read \(.*; delete it and extract again", message)
 
 
 def test_a_list_of_one_target_and_one_nontarget_has_a_report(place, capsys):

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from wespeaker_qm.bin import train
-from wespeaker_qm.config import Config
+from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.network import build, checkpoint
 from wespeaker_qm.packing.pack import pack_data_dir
+from wespeaker_qm.stages.averaging import average
 from wespeaker_qm.stages.extracting import extract
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
@@ -139,6 +140,31 @@ def test_another_version_of_the_code_is_named(run, monkeypatch) -> None:
     monkeypatch.setitem(STAGE_VERSIONS, "train", before + 1)
     with pytest.raises(RecipeError, match=f"training code: was {before}, now {before + 1}"):
         run()
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+def test_a_finished_run_of_another_version_gets_its_configuration_back(run, monkeypatch, has_state: bool) -> None:
+    """Its refusal recommends stage 4, which needs config.yaml, whose absence recommends stage 3."""
+    exp = RunFolder(run())
+    before, settings = STAGE_VERSIONS["train"], load_config([exp.config])
+    exp.config.unlink()
+    if not has_state:
+        exp.resume.unlink()
+    monkeypatch.setitem(STAGE_VERSIONS, "train", before + 1)
+    with pytest.raises(RecipeError, match=r"go on with run\.sh --stage 4") as error:
+        run()
+    assert str(error.value).count(f"code: was {before}, now {before + 1}") == 1, "told once"
+    assert load_config([exp.config]) == settings
+    average(run=exp)
+
+
+def test_a_run_gets_its_configuration_back_and_not_that_of_another_command(run) -> None:
+    exp = RunFolder(run())
+    settings = load_config([exp.config])
+    exp.config.unlink()
+    with pytest.raises(RecipeError, match=r"seed: was 42, now 7"):
+        run("seed=7")
+    assert load_config([exp.config]) == settings
 
 
 def test_a_run_of_an_earlier_version_is_refused_with_the_reason(run) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from wespeaker_qm.utils.checksums import checked_path, verify
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.remedies import mended
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +31,6 @@ _WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before the names of all that they wrap."""
 _COUNTER = ".num_batches_tracked"
 """Of a batch norm: PyTorch before 0.4.1 had none, and the networks make no use of it."""
-
-_REMEDIES = {
-    "avg_model.pt": "delete it and average again (run.sh --stage 4), or put back a copy where the checkpoints are gone",
-    "resume.pt": "put back a copy of it, or delete it and .done/train to train from the first epoch",
-}
-_ELSE = "put back a copy of it, or train again into another --exp_dir"
 
 
 def save(value: Any, path: Path) -> None:
@@ -53,7 +48,7 @@ def load(path: Path) -> Any:
     """
     if not path.is_file():
         raise RecipeError(f"{path}: no such checkpoint; train first (run.sh --stage 3)")
-    remedy = _REMEDIES.get(path.name, _ELSE)
+    remedy = mended(path)
     is_known = bool(verify(path, remedy))
     try:
         if not is_known:

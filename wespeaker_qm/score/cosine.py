@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import verify
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.remedies import made_again, mended
 from wespeaker_qm.utils.vectors import VectorTable, refuse_vectors
 
 BLOCK_ROWS = 512
@@ -56,7 +57,7 @@ class Directions:
         if mean.shape != (dim,) or not np.isfinite(mean).all():
             raise RecipeError(
                 f"{source}: the mean vector has shape {mean.shape}, expected {(dim,)} finite values; extract "
-                "embeddings and mean with the same model (stage 4)"
+                "embeddings and mean with the same model (run.sh --stage 4)"
             )
         directions = cls(embeddings, mean.astype(np.float64), np.ones(len(embeddings)))
         for block in _blocks(len(embeddings)):
@@ -120,14 +121,13 @@ def load_mean(path: Path | str) -> NDArray[np.float32]:
     """
     path = Path(path)
     if not path.is_file():
-        raise RecipeError(f"{path}: no such file; extract the embeddings first (stage 4, `wespeaker-qm extract`)")
-    remedy = "delete it and extract again (stage 4, `wespeaker-qm extract`)"
-    verify(path, remedy)
+        raise RecipeError(f"{path}: no such file; {made_again(path)}")
+    verify(path, mended(path))
     try:
         with path.open("rb") as handle:
             mean: NDArray[np.float32] = np.lib.format.read_array(handle, allow_pickle=False)
         if mean.dtype.kind not in "fiu":
             raise ValueError(f"holds {mean.dtype}")
     except (OSError, ValueError, MemoryError) as error:
-        raise RecipeError(f"{path}: not an array of numbers ({error}); {remedy}") from error
+        raise RecipeError(f"{path}: not an array of numbers ({error}); {mended(path)}") from error
     return mean

@@ -18,15 +18,22 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.variants import CALIBRATED, NORMALISED
+from wespeaker_qm.utils.checksums import Checksum, checksum_path, refuse_changed, verify
 from wespeaker_qm.utils.done import ABSENT, differences, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.tables import read_map
 
 
 def digests(names: Iterable[str], run: RunFolder, data: DataFolder) -> dict[str, str]:
-    """Digest of the content of each named artefact, or ``absent``."""
+    """Digest of the content of each named artefact, or ``absent``.
+
+    Raises:
+        RecipeError: weights, embeddings or scores are not what their checksum says. The stage that makes them again
+            comes before any stage that would be run again because they have changed.
+    """
     return {name: _digest(name, run, data) for name in dict.fromkeys(names)}
 
 
@@ -40,8 +47,17 @@ def _digest(name: str, run: RunFolder, data: DataFolder) -> str:
         return _vectors(run.xvectors(rest))
     path = run.path / name
     if kind == "scores" and not path.is_file():
-        return file_digest(cache_path(path))
-    return file_digest(path)
+        path = cache_path(path)
+    return _checked(path) if kind in _WITH_CHECKSUMS else file_digest(path)
+
+
+_WITH_CHECKSUMS = ("models", "embeddings", "scores")
+
+
+def _checked(path: Path) -> str:
+    """Digest of a file that must be what was written, where there is a record of that."""
+    recorded = verify(path, mended(path)) if path.is_file() else {}
+    return str(recorded[path.name]) if recorded else file_digest(path)
 
 
 def _packed(folder: Path) -> str:
@@ -53,14 +69,25 @@ def _packed(folder: Path) -> str:
 
 def _vectors(scp: Path) -> str:
     """Names and places of all vectors, and the content of every ark; where an ark lies is of no matter."""
+    recorded = verify(scp, mended(scp))
     try:
         places = {name: place.rpartition(":") for name, place in read_map(scp).items()}
-    except RecipeError:  # damaged: something else than was made, and whoever reads the vectors says so better
-        return file_digest(scp)
-    arks = list(dict.fromkeys(ark for ark, _, _ in places.values()))
+    except RecipeError as error:
+        raise RecipeError(f"{error}\n{scp}: {mended(scp)}") from None
+    arks = {ark: offset for ark, _, offset in places.values()}
+    gone = [ark for ark, offset in arks.items() if offset.isdigit() and not Path(ark).is_file()]
+    if gone:
+        raise RecipeError(f"{gone[0]}: no such file (current directory {Path.cwd()}), but {scp} names it; {mended(scp)}")
     number = {ark: position for position, ark in enumerate(arks)}
     rows = [(name, number[ark], offset) for name, (ark, _, offset) in places.items()]
-    return value_digest([rows, [file_digest(ark) for ark in arks]])
+    return value_digest([rows, [_ark(Path(ark), recorded.get(Path(ark).name), scp) for ark in arks]])
+
+
+def _ark(ark: Path, expected: Checksum | None, scp: Path) -> str:
+    if expected is not None:
+        refuse_changed(ark, expected, checksum_path(scp), mended(ark))
+        return str(expected)
+    return file_digest(ark)
 
 
 def stale(stage: str, run: RunFolder, data: DataFolder) -> list[str] | None:

@@ -163,7 +163,11 @@ def _true_variants(data: DataFolder, run: RunFolder, info: CorpusInfo) -> tuple[
     """The normalised and calibrated scores that are there and are of what is there now, and notes; others are told."""
     true, notes = [], []
     for variant in present_variants(run, info.trials):
-        reasons = stale(variant, run, data)
+        try:
+            reasons = stale(variant, run, data)
+        except RecipeError as error:
+            logger.warning("%s: the %s scores are left out: %s", run.all_scores, variant, error)
+            continue
         if reasons is None:
             reasons = [
                 "no record of what they were made from: by an interrupted run, an earlier version or somebody else"

@@ -4,12 +4,13 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.embed.extract import refuse_short
+from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_fbank
 from wespeaker_qm.network.device import refuse_missing_gpus
 from wespeaker_qm.packing.reader import ShardReader
@@ -18,7 +19,7 @@ from wespeaker_qm.train import resume
 from wespeaker_qm.train.build import TrainingParts, build_training
 from wespeaker_qm.train.distributed import Processes, joined_processes
 from wespeaker_qm.train.loop import Trainer, Validation
-from wespeaker_qm.utils.checksums import checksum_path
+from wespeaker_qm.utils.checksums import checksum_path, write_checked_text
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -28,6 +29,9 @@ from wespeaker_qm.utils.stage import alone, reads_data
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 logger = logging.getLogger(__name__)
+
+_CODE = "code: "
+"""Begins what a marker says of its version, which is told under the name of :data:`.resume.CODE`, too."""
 
 
 @reads_data
@@ -64,15 +68,16 @@ def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processe
     inputs = processes.together(lambda: {**resume.settings_of(config), **resume.made_from(config, data)})
     marker = DoneMarker(run.marker("train"), inputs, outputs, version=STAGE_VERSIONS["train"], checks_outputs=True)
     if processes.first_decides(marker.is_current):
-        if processes.is_first:
-            _put_back_config(run, config, marker)
+        if processes.is_first and not run.config.is_file():
+            with alone(run.path, [run.config], made_before=marker.path.is_file):
+                _put_back_config(run, config.save)
         logger.info("stage train: nothing changed since the last run, skipped (delete %s to force)", marker.path)
         return
     with contextlib.ExitStack() as held:
         processes.first_decides(lambda: _take(held, run, config, marker))
         processes.check_shared(run.path)
         processes.agree(inputs, "what is trained on")
-        continues = processes.first_decides(lambda: _continues(run, marker, may_resume))
+        continues = processes.first_decides(lambda: _continues(run, config, marker, may_resume))
         parts = processes.together(lambda: build_training(config, data, processes))
         processes.together(lambda: _refuse_short_speech(data, parts, processes))
         validate = processes.together(lambda: _validation(data, config, processes))
@@ -90,11 +95,10 @@ def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processe
             logger.info("trained %d epochs; models are in %s", config.num_epochs, run.models)
 
 
-def _put_back_config(run: RunFolder, config: Config, marker: DoneMarker) -> None:
-    """A finished run that lost its ``config.yaml`` gets it back: the marker says that these are its settings."""
+def _put_back_config(run: RunFolder, write: Callable[[Path], None]) -> None:
+    """A run that lost its ``config.yaml`` gets it back, whether or not it is gone on with: stage 4 needs it."""
     if not run.config.is_file():
-        with alone(run.path, [run.config], made_before=marker.path.is_file):
-            config.save(run.config)
+        write(run.config)
         logger.info("%s: was gone, and is written again", run.config)
 
 
@@ -114,13 +118,16 @@ def _take(held: contextlib.ExitStack, run: RunFolder, config: Config, marker: Do
     held.enter_context(alone(run.path, written, made_before=made_before))
 
 
-def _continues(run: RunFolder, marker: DoneMarker, may_resume: bool) -> bool:
+def _continues(run: RunFolder, config: Config, marker: DoneMarker, may_resume: bool) -> bool:
     """Whether there is a run to go on with.
 
     Raises:
         RecipeError: there is one that must not be continued, or overwritten.
     """
     if run.resume.is_file():
+        state = None if run.config.is_file() else checkpoint.load(run.resume)
+        if isinstance(state, dict) and isinstance(settings := state.get("config"), str):
+            _put_back_config(run, lambda path: write_checked_text(path, settings))
         if not may_resume:
             raise RecipeError(
                 f"{run} holds a run already and --resume is false; use --resume true to continue it, choose "
@@ -132,9 +139,12 @@ def _continues(run: RunFolder, marker: DoneMarker, may_resume: bool) -> bool:
             f"{run} holds the evaluation of a finished model (run.sh --model); choose another --exp_dir, or delete it"
         )
     if marker.path.is_file():
+        changes = [change for change in marker.changes() if not change.startswith(_CODE)]
+        if all(change.startswith(resume.CODE) for change in changes):
+            _put_back_config(run, config.save)
         raise RecipeError(
             f"{run} holds a finished run, without its resume.pt, that is not this one: "
-            f"{'; '.join(marker.changes())}. Choose another --exp_dir, or delete this one to train "
+            f"{'; '.join(changes)}. Choose another --exp_dir, or delete this one to train "
             "anew; to use its weights as they are, go on with run.sh --stage 4"
         )
     return False

@@ -12,6 +12,7 @@ from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.utils.done import differences, file_digest, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 WITHOUT_EFFECT = frozenset(
@@ -31,6 +32,8 @@ WITHOUT_EFFECT = frozenset(
 """Keys that may change between a run and its continuation, because they change no weight. ``model_init`` is a path, and
 what counts is the content of that file."""
 
+CODE = "training code"
+"""Name of the version of the training, among what the weights are made from."""
 _NONE = "none"
 
 
@@ -49,7 +52,7 @@ def made_from(config: Config, data: DataFolder) -> dict[str, Any]:
     corpus = CorpusInfo.load(data.info)
     augments = config.dataset_args.aug_prob > 0
     return {
-        "training code": STAGE_VERSIONS["train"],
+        CODE: STAGE_VERSIONS["train"],
         "training audio": packed_digest(data.set(corpus.training_set(data.info)).path),
         "noise": packed_digest(data.set(corpus.noise).path) if augments and corpus.noise else _NONE,
         "room impulse responses": packed_digest(data.set(corpus.rirs).path) if augments and corpus.rirs else _NONE,
@@ -99,12 +102,10 @@ def read_state(
     if missing:
         raise RecipeError(
             f"{path}: found no {', '.join(missing)} in it, expected the state of a training, which a file of "
-            "weights alone (model_<epoch>.pt) is not; put back what the training wrote, or delete the file and "
-            ".done/train to train from the first epoch"
+            f"weights alone (model_<epoch>.pt) is not; {mended(path)}"
         )
     check_same_run(state, config, speakers, sources, world_size, path)
-    remedy = "put back a sound copy of it, or delete it and .done/train to train from the first epoch"
-    checkpoint.refuse_not_finite({name: state[name] for name in ("model", "optimizer")}, path, remedy)
+    checkpoint.refuse_not_finite({name: state[name] for name in ("model", "optimizer")}, path, mended(path))
     return state
 
 

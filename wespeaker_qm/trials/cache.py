@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.utils.checksums import ChecksumError, checked_path, checksum_of, verify
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.remedies import mended
 
 
 class ScoreCache(NamedTuple):
@@ -57,7 +58,7 @@ def read_cache(path: Path) -> ScoreCache | None:
     if not cache.is_file():
         return None
     try:
-        verify(cache, "delete it")
+        verify(cache, mended(cache))
         _refuse_compressed(cache)
         with np.load(cache, allow_pickle=False) as arrays:
             if path.is_file() and not np.array_equal(arrays["text"], _stamp(path)):
@@ -74,7 +75,7 @@ def read_cache(path: Path) -> ScoreCache | None:
     except (ChecksumError, OSError, ValueError, KeyError, TypeError, MemoryError, zipfile.BadZipFile) as error:
         if path.is_file():
             return None
-        raise RecipeError(f"{cache}: cannot be read ({error}); score the trials again (stage 5)") from error
+        raise RecipeError(f"{cache}: cannot be read ({error}); {mended(cache)}") from error
 
 
 def _refuse_compressed(cache: Path) -> None:

@@ -11,6 +11,7 @@ from wespeaker_qm.trials.table import ScoredTrials, TrialTable
 from wespeaker_qm.trials.text import SCORE_LAYOUTS, first_fields, read_lines
 from wespeaker_qm.utils.checksums import checked_path, remove_checked, verify
 from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.remedies import made_again, mended
 
 BLOCK_TRIALS = 1 << 16
 
@@ -35,7 +36,7 @@ def read_scores(path: Path | str, trials: TrialTable | None = None) -> ScoredTri
     else:
         expected = SCORE_LAYOUTS[4].format
         first = first_fields(path, expected)
-        verify(path, "delete it and score the trials again (stage 5; normalised: 6, calibrated: 7)")
+        verify(path, mended(path))
         scored = read_lines(path, SCORE_LAYOUTS.get(len(first), SCORE_LAYOUTS[4]))
         if trials is None and len(first) == 3:
             raise RecipeError(
@@ -66,21 +67,21 @@ def _in_order(path: Path, scored: ScoredTrials, trials: TrialTable) -> ScoredTri
     missing = np.flatnonzero(found[source] != wanted).tolist()
     if missing:
         raise RecipeError(
-            f"{path}: {len(missing)} of the {len(trials)} trials of {trials.path} have no score; score the list again "
-            "(stage 5):" + first_few([trials.names(trial) for trial in missing])
+            f"{path}: {len(missing)} of the {len(trials)} trials of {trials.path} have no score; "
+            f"{made_again(path)}:" + first_few([trials.names(trial) for trial in missing])
         )
     if len(found) > len(wanted):
         extra = np.flatnonzero(~np.isin(found, wanted)).tolist()
         raise RecipeError(
-            f"{path}: {len(extra)} trials are not in {trials.path}; score the list again (stage 5), or name the list "
+            f"{path}: {len(extra)} trials are not in {trials.path}; {made_again(path)}, or name the list "
             "that was scored:" + first_few([scored.trials.names(trial) for trial in extra])
         )
     if len(scored.trials.is_target):
         other = np.flatnonzero(scored.trials.is_target[source] != trials.is_target).tolist()
         if other:
             raise RecipeError(
-                f"{path}: {len(other)} trials have another label than in {trials.path}; score the list again "
-                "(stage 5):" + first_few([trials.names(trial) for trial in other])
+                f"{path}: {len(other)} trials have another label than in {trials.path}; "
+                f"{made_again(path)}:" + first_few([trials.names(trial) for trial in other])
             )
     measures = None if scored.measures is None else scored.measures[source]
     return ScoredTrials(trials, scored.scores[source], measures)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.trials.table import ScoredTrials, TrialTable
 from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, first_few, shown_line
+from wespeaker_qm.utils.remedies import made_again
 from wespeaker_qm.utils.text import BYTE_ORDER_MARK, as_number, lines_of, read_text
 
 LABELS = {b"target": 1, b"nontarget": 0, b"tgt": 1, b"imp": 0, b"1": 1, b"0": 0}
@@ -66,7 +67,7 @@ def first_fields(path: Path, line_format: str) -> list[bytes]:
         RecipeError: no such file, or nothing in it.
     """
     if not path.is_file():
-        raise RecipeError(f"{path}: no such file; run the stage that makes it first (run.sh --help lists the stages)")
+        raise RecipeError(f"{path}: no such file; {made_again(path)}")
     for block in _blocks(path):
         if first := block.lstrip().partition(b"\n")[0]:
             return first.split()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from wespeaker_qm.utils.errors import RecipeError, first_few, shown, shown_line
 from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.remedies import made_again
 from wespeaker_qm.utils.text import fields_of, lines_of, number, read_text
 
 _LINE_END = b" \0 "
@@ -86,7 +87,7 @@ def read_tsv(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
 
 def _read(path: Path | str) -> str:
     if not Path(path).is_file():
-        raise RecipeError(f"{path}: no such file; run the stage that makes it first (run.sh --help lists the stages)")
+        raise RecipeError(f"{path}: no such file; {made_again(path)}")
     return read_text(path)
 
 

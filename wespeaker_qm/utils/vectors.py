@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.utils.checksums import checked_path, checksum_path, refuse_changed, remove_checked, verify
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.tables import read_map, refuse_commands
 from wespeaker_qm.utils.text import fields_of, lines_of, read_text
 
@@ -29,7 +30,6 @@ _HEADER_BYTES = len(_FLOAT_VECTOR) + 4
 _WINDOW_BYTES = 1 << 22
 _PLACE = re.compile(r"(?P<ark>.+?)(:(?P<offset>[0-9]+))?(\[(?P<first>[0-9]+):(?P<last>[0-9]+)\])?")
 _TEXT_STARTS = b"[+-.0123456789"
-_REMEDY = "delete the scp and extract again (stage 4; spk_xvector is made in stage 6)"
 
 
 class VectorTable:
@@ -41,7 +41,7 @@ class VectorTable:
 
     def __init__(self, scp: Path | str) -> None:
         self.scp = Path(scp)
-        self._checksums = verify(self.scp, _REMEDY) if self.scp.is_file() else {}
+        self._checksums = verify(self.scp, mended(self.scp)) if self.scp.is_file() else {}
         self._places = read_map(scp)
         self._verified: set[str] = set()
         refuse_commands(self.scp, self._places)
@@ -71,7 +71,7 @@ class VectorTable:
         try:
             matrix = self._read([place for place in places if place is not None])
         except (OSError, ValueError, MemoryError, OverflowError) as error:
-            raise RecipeError(f"{self.scp}: cannot be read ({error}); {_REMEDY}") from error
+            raise RecipeError(f"{self.scp}: cannot be read ({error}); {mended(self.scp)}") from error
         refuse_vectors(
             self.scp, names, np.logical_not(np.isfinite(matrix).all(axis=1)), "hold values that are not finite"
         )
@@ -102,7 +102,7 @@ class VectorTable:
             raise FileNotFoundError(f"{ark}: no such file (current directory {Path.cwd()})")
         expected = self._checksums.get(Path(ark).name)
         if expected is not None:
-            refuse_changed(Path(ark), expected, checksum_path(self.scp), _REMEDY)
+            refuse_changed(Path(ark), expected, checksum_path(self.scp), mended(self.scp))
         self._verified.add(ark)
 
 
