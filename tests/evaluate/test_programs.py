@@ -895,7 +895,7 @@ def test_damaged_scores_are_made_again_as_the_message_says(capsys):
     whole = path.read_text()
     flip_a_bit(path)
     assert main(EVALUATE) == 1
-    assert "delete it and score the trials again (stage 5" in capsys.readouterr().err
+    assert "delete it and score the trials again (run.sh --stage 5)" in capsys.readouterr().err
     path.unlink()
     assert main(SCORE) == 0
     assert path.read_text() == whole
