@@ -77,7 +77,8 @@ def _vectors(scp: Path) -> str:
     arks = {ark: offset for ark, _, offset in places.values()}
     gone = [ark for ark, offset in arks.items() if offset.isdigit() and not Path(ark).is_file()]
     if gone:
-        raise RecipeError(f"{gone[0]}: no such file (current directory {Path.cwd()}), but {scp} names it; {mended(scp)}")
+        place = f"current directory {Path.cwd()}"
+        raise RecipeError(f"{gone[0]}: no such file ({place}), but {scp} names it; {mended(scp)}")
     number = {ark: position for position, ark in enumerate(arks)}
     rows = [(name, number[ark], offset) for name, (ark, _, offset) in places.items()]
     return value_digest([rows, [_ark(Path(ark), recorded.get(Path(ark).name), scp) for ark in arks]])
