@@ -4,6 +4,7 @@ from . import losses as losses
 from . import models as models
 from . import stages as stages
 from . import trials as trials
+from .enrolment.store import SpeakerStore as SpeakerStore
 from .speaker.speaker import Speaker as Speaker
 from .utils.errors import RecipeError as RecipeError
 from .utils.layout import DataFolder as DataFolder

@@ -27,15 +27,17 @@ LAYERS = {
     "report": 10,
     "export": 11,
     "speaker": 12,
-    "bench": 13,
-    "stages": 14,
-    "bin": 15,
+    "enrolment": 13,
+    "bench": 14,
+    "stages": 15,
+    "bin": 16,
 }
 FORBIDDEN = {
     "trials": {"torch", "torchaudio"},
     "evaluate": {"torch", "torchaudio"},
     "report": {"torch", "torchaudio"},
     "export": {"torch", "torchaudio"},
+    "enrolment": {"torch", "torchaudio"},
     "losses": {"wespeaker_qm.config"},
     "models": {"wespeaker_qm.config"},
     "bin": {"numpy", "torch", "wespeaker_qm.utils.done"},  # options and calls, no work

@@ -7,7 +7,9 @@ import sys
 import pytest
 
 PUBLIC = {
-    "wespeaker_qm": "DataFolder ExpRoot RecipeError RunFolder Speaker audio evaluate losses models stages trials",
+    "wespeaker_qm": """
+        DataFolder ExpRoot RecipeError RunFolder Speaker SpeakerStore audio evaluate losses models stages trials
+    """,
     "wespeaker_qm.audio": """
         AudioError Fbank audio_info band_limit change_speed mix_noise normalise_mean peak_normalise read_audio
         read_audio_at resample_audio reverberate simulate_rirs spec_augment write_wav

@@ -4,6 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from wespeaker_qm.bench.enrolment import identification_report
 from wespeaker_qm.bench.head import head_report
 from wespeaker_qm.bench.head_plans import FULL, QUICK
 from wespeaker_qm.bench.loader import LoaderPlan, loader_report
@@ -15,7 +16,10 @@ from wespeaker_qm.utils.stage import reading
 
 logger = logging.getLogger(__name__)
 
-HELP = "measure on this machine: head, the sparse losses beside dense ones; loader, training samples beside the network"
+HELP = (
+    "measure on this machine: head, the sparse losses beside dense ones; loader, training samples beside the network; "
+    "identify, the search among enrolled speakers"
+)
 
 _HEAD_HELP = (
     "time and memory of the sparse head beside CosFace, ArcFace and bisection, with the ratios that it is to keep"
@@ -24,6 +28,7 @@ _LOADER_HELP = (
     "time of a training sample by stage (read, change speed, augment, fbank), time that training waits for data, and "
     "how many samples a second the network consumes"
 )
+_IDENTIFY_HELP = "time of finding one of many enrolled speakers, in a store of random embeddings"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,9 +68,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     loader_parser.set_defaults(report=_loader_report)
 
+    identify_parser = benchmarks.add_parser("identify", help=_IDENTIFY_HELP, description=_IDENTIFY_HELP)
+    identify_parser.add_argument(
+        "--speakers", type=COUNT, default=100_000, metavar="N", help="enrolled speakers (default: 100000)"
+    )
+    identify_parser.add_argument(
+        "--rounds", type=COUNT, default=9, metavar="N", help="times each is timed (default: 9)"
+    )
+    identify_parser.set_defaults(report=_identify_report)
+
 
 def _head_report(args: argparse.Namespace) -> str:
     return head_report(QUICK if args.quick else FULL, args.rounds, keep_pages=args.keep_pages)
+
+
+def _identify_report(args: argparse.Namespace) -> str:
+    return identification_report(args.speakers, args.rounds)
 
 
 def _loader_report(args: argparse.Namespace) -> str:

@@ -54,6 +54,10 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "compare": Subcommand("wespeaker_qm.bin.compare"),
     "embed": Subcommand("wespeaker_qm.bin.embed"),
     "verify": Subcommand("wespeaker_qm.bin.verify", failure=2),
+    "enrol": Subcommand("wespeaker_qm.bin.enrol"),
+    "identify": Subcommand("wespeaker_qm.bin.identify", failure=2),
+    "forget": Subcommand("wespeaker_qm.bin.forget"),
+    "speakers": Subcommand("wespeaker_qm.bin.speakers"),
     "bench": Subcommand("wespeaker_qm.bin.bench"),
 }
 """In the order in which run.sh runs them, then the others."""

@@ -3,6 +3,7 @@
 Legend: N and M embeddings, D dimension.
 """
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,8 @@ class Scorer:
         self._cohort = None
         if folder.cohort is not None and folder.scoring.normalisation != "cosine":
             self._cohort = CohortDirections.of(folder.cohort, folder.mean, folder.scoring.top_n)
+        self.fingerprint = _fingerprint(folder)
+        """Scorers with the same one make the same scores of the same embeddings."""
         self._calibration = None if folder.calibration is None else Calibration(**folder.calibration)
 
     def sides(self, embeddings: NDArray[np.float32]) -> Sides:
@@ -53,11 +56,31 @@ class Scorer:
         if rows.ndim != 2 or rows.shape[1] != self.embed_dim:
             raise ValueError(f"embeddings of shape {np.shape(embeddings)}, expected (N, {self.embed_dim})")
         directions = Directions.of(rows, self._mean, [f"embedding {row}" for row in range(len(rows))])
-        if self._cohort is None:
-            statistics = CohortStatistics(np.zeros(len(rows)), np.ones(len(rows)))
-        else:
+        return self._sides(directions, directions.length)
+
+    def _sides(self, directions: Directions, length: NDArray[np.float64]) -> Sides:
+        statistics = CohortStatistics(np.zeros(len(length)), np.ones(len(length)))
+        if self._cohort is not None:
             statistics = self._cohort.statistics(directions)
-        return Sides(directions.unit(slice(None)), directions.length, statistics.mean, statistics.deviation)
+        return Sides(directions.unit(slice(None)), length, statistics.mean, statistics.deviation)
+
+    def speakers(self, embeddings: NDArray[np.float32], owner: NDArray[np.intp]) -> Sides:
+        """N speakers as one side of trials, each the mean of the directions of its embeddings.
+
+        Args:
+            embeddings: (U, D) raw.
+            owner: (U,) whose each is, from 0 to N - 1; everybody has one.
+
+        Raises:
+            RecipeError: an embedding equals the training mean, or the directions of a speaker cancel out.
+        """
+        directions = Directions.of(embeddings, self._mean, [f"embedding {row}" for row in range(len(embeddings))])
+        counts = np.bincount(owner)
+        sums = np.zeros((len(counts), self.embed_dim))
+        np.add.at(sums, owner, directions.unit(slice(None)))
+        means = (sums / counts[:, None]).astype(np.float32)
+        together = Directions.of(means, None, [f"speaker {row}" for row in range(len(means))])
+        return self._sides(together, np.bincount(owner, directions.length) / counts)
 
     def cosines(self, enrolment: Sides, test: Sides) -> NDArray[np.float64]:
         """(N, M) cosines of N enrolled with M tested embeddings, each less the training mean."""
@@ -88,3 +111,10 @@ class Scorer:
         measures = [*(side.length for side in sides), *(side.cohort_mean for side in sides)]
         q = quality(np.array([duration_s]), np.stack(measures, axis=1))
         return float(self._calibration.apply(np.array([score]), q)[0])
+
+
+def _fingerprint(folder: ModelFolder) -> str:
+    digest = hashlib.sha256(f"{folder.scoring.normalisation} {folder.scoring.top_n}".encode())
+    for part in (folder.mean, folder.cohort):
+        digest.update(b"" if part is None else str(part.shape).encode() + part.tobytes())
+    return digest.hexdigest()

@@ -36,6 +36,17 @@ class Windows(NamedTuple):
     """(N, D)"""
 
 
+class Heard(NamedTuple):
+    """A recording, and what a model makes of it."""
+
+    name: str
+    embedding: NDArray[np.float32]
+    """(D,) raw."""
+    listening: Listening
+    warnings: tuple[str, ...]
+    """What a reader of its scores must know, a sentence each."""
+
+
 class Speaker:
     """A trained model::
 
@@ -169,6 +180,14 @@ class Speaker:
         (audio,) = self._read([recording], sample_rate)
         return self._listen(audio)
 
+    def hear(self, recording: Recording, *, sample_rate: int | None = None) -> Heard:
+        """Embed a recording and listen to it; arguments and errors as those of :meth:`embed`."""
+        (audio,) = self._read([recording], sample_rate)
+        listening = self._listen(audio)
+        bandwidth_hz = None if self.info.evidence is None else self.info.evidence.bandwidth_hz
+        warnings = listening.warnings(audio.name, bandwidth_hz)
+        return Heard(audio.name, self._embed([audio])[0], listening, tuple(warnings))
+
     def verify(
         self, one: Recording, other: Recording, *, far: float = 1e-3, sample_rate: int | None = None
     ) -> Decision:
@@ -185,28 +204,23 @@ class Speaker:
             RecipeError: a recording cannot be used, or ``far`` is no rate.
         """
         check_far(far)
-        audio = self._read([one, other], sample_rate)
-        embeddings = self._embed(audio)
-        sides = self.scorer.sides(embeddings[0]), self.scorer.sides(embeddings[1])
-        heard = [self._listen(each) for each in audio]
+        heard = [self.hear(each, sample_rate=sample_rate) for each in (one, other)]
+        sides = self.scorer.sides(heard[0].embedding), self.scorer.sides(heard[1].embedding)
+        duration_s = heard[0].listening.duration_s, heard[1].listening.duration_s
         score = float(self.scorer.scores(*sides)[0, 0])
         evidence = self.info.evidence
         threshold = threshold_at(evidence, far)
-        bandwidth_hz = None if evidence is None else evidence.bandwidth_hz
-        warnings = [
-            text for each, of in zip(audio, heard, strict=True) for text in of.warnings(each.name, bandwidth_hz)
-        ]
         return Decision(
             score=score,
             cosine=float(self.scorer.cosines(*sides)[0, 0]),
-            llr=self.scorer.log_likelihood_ratio(score, sides, (heard[0].duration_s, heard[1].duration_s)),
+            llr=self.scorer.log_likelihood_ratio(score, sides, duration_s),
             same=None if threshold.value is None else score >= threshold.value,
             threshold=threshold.value,
             threshold_interval=threshold.interval,
             far=far,
             rests_on=rests_on(evidence),
-            warnings=(*warnings, *threshold.notes),
-            seconds_of_speech=(heard[0].speech_s, heard[1].speech_s),
+            warnings=(*heard[0].warnings, *heard[1].warnings, *threshold.notes),
+            seconds_of_speech=(heard[0].listening.speech_s, heard[1].listening.speech_s),
         )
 
     def _read(self, recordings: Sequence[Recording], sample_rate: int | None) -> list[Audio]:
