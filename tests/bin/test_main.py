@@ -312,7 +312,7 @@ def test_an_unknown_option_is_told_by_its_own_subcommand_with_the_nearest_names(
         (["metrics", "x", "--far=0.1", "--sed=1"], r"metrics: error: unknown option '--sed'; the nearest are --seed"),
         (["metrics", "x", "-far", "0.1"], r"metrics: error: unknown option '-far'; the nearest are --far"),
         (["metrics", "x", "--by", "spaeker"], r"argument --by: found 'spaeker', expected one of speaker, trial \(see"),
-        (["bench", "haed"], r"bench: error: argument BENCHMARK: found 'haed', expected one of head, loader \(see"),
+        (["bench", "haed"], r"BENCHMARK: found 'haed', expected one of head, loader, identify \(see"),
         (["threshold", "x", "y", "--far", "0.1"], r"threshold: error: found 'y', which belongs to no option \(see"),
     ],
 )
