@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import signal
 from scipy.fft import next_fast_len
 
 from wespeaker_qm.audio.augment import (
+    add_hiss,
     band_limit,
+    high_pass,
     mix_noise,
     peak_normalise,
     reverberate,
@@ -145,6 +148,38 @@ class TestBandLimit:
         output = band_limit(noise(1, num_samples), torch.tensor([3900.0]))
         assert output.shape == (1, num_samples)
         assert bool(output.isfinite().all())
+
+
+class TestHighPass:
+    def test_gains_are_those_of_a_butterworth_filter_of_second_order(self):
+        """From scipy's analogue design, which knows nothing of the closed form."""
+        frequencies, cutoffs = (100, 200, 400, 3000), (100.0, 400.0, 200.0, 300.0)
+        waveform = torch.stack([tone(frequency) for frequency in frequencies])
+        change_db = gain_db(high_pass(waveform, torch.tensor(cutoffs)), waveform)
+        for found, frequency, cutoff in zip(change_db, frequencies, cutoffs, strict=True):
+            _, response = signal.freqs(*signal.butter(2, cutoff, "high", analog=True), worN=[frequency])
+            assert float(found) == pytest.approx(20 * math.log10(abs(response[0])), abs=0.02)
+
+    def test_nothing_is_left_of_a_constant(self):
+        assert float(high_pass(torch.ones(1, 4000), torch.tensor([50.0])).abs().max()) < 1e-3
+
+    def test_each_row_by_its_own_cutoff(self):
+        waveform = noise(2, 3000)
+        together = high_pass(waveform, torch.tensor([50.0, 400.0]))
+        torch.testing.assert_close(together[1:], high_pass(waveform[1:], torch.tensor([400.0])), atol=1e-6, rtol=0)
+
+
+class TestAddHiss:
+    @pytest.mark.parametrize("level", [1.0, 1e-3])
+    def test_the_ratio_is_exact_at_any_level(self, level):
+        waveform, snr_db = level * noise(3, 4000), torch.tensor([0.0, 15.0, 50.0])
+        hiss = torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(1000).repeat(3, 1)
+        difference = add_hiss(waveform, hiss, snr_db) - waveform
+        measured = 10 * torch.log10(waveform.square().mean(1) / difference.square().mean(1))
+        torch.testing.assert_close(measured, snr_db, atol=2e-3, rtol=0)
+
+    def test_silence_stays_silence(self):
+        assert not bool(add_hiss(torch.zeros(1, 100), torch.ones(1, 100), torch.tensor([15.0])).any())
 
 
 class TestShapeSpectrum:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
+from wespeaker_qm.audio.augment import band_limit, high_pass, shape_spectrum
 from wespeaker_qm.audio.speed import change_speed, speed_input_length
 from wespeaker_qm.bench.memory import MIB, status_bytes
 from wespeaker_qm.config import Config
@@ -207,6 +208,38 @@ def test_a_batch_agrees_with_a_slow_oracle(
         for row in range(24):
             np.testing.assert_allclose(augmented[row], oracle_waveform(training_set, batch, draws, row), atol=2e-6)
     assert len(frontend.spectra.kept) == (len(set(batch.rir_index)) if cache_bytes else 0)
+
+
+def test_the_channel_is_response_low_pass_high_pass_and_hiss_in_this_order(training_set: TrainingSet) -> None:
+    """Of each row alone, by functions that have tests of their own; hiss is white and a row's own."""
+    chunks, frontend = training_set.chunks, training_set.frontend
+    settings = dataclasses.replace(chunks.draw_source.settings, aug_prob=0.0, channel_prob=0.5)
+    chunks.draw_source = DrawSource(settings)
+    batch, draws = everything(training_set)
+    clean = frontend.at_speed(batch)
+    found = frontend.augment(clean.clone(), batch)
+    added = []
+    for row in range(24):
+        expected = clean[row : row + 1]
+        here = slice(row, row + 1)
+        if draws.has_tilt[row]:
+            expected = shape_spectrum(expected, torch.from_numpy(draws.tilt_db[here]))
+        if draws.has_band_limit[row]:
+            expected = band_limit(expected, torch.from_numpy(draws.band_limit_hz[here]))
+        if draws.has_high_pass[row]:
+            expected = high_pass(expected, torch.from_numpy(draws.high_pass_hz[here]))
+        difference = (found[here] - expected).double()
+        if not draws.has_hiss[row]:
+            assert float(difference.abs().max()) < 1e-5
+            continue
+        ratio_db = 10 * torch.log10(expected.double().square().mean() / difference.square().mean())
+        assert float(ratio_db) == pytest.approx(draws.hiss_snr_db[row], abs=0.3)
+        added.append((difference / difference.square().mean().sqrt())[0])
+    hiss = torch.stack(added)
+    assert len(hiss) > 5
+    together = hiss @ hiss.T / hiss.shape[1]
+    assert float((together - torch.eye(len(hiss))).abs().max()) < 0.08  # no two rows have the same
+    assert float((hiss[:, 1:] * hiss[:, :-1]).mean().abs()) < 0.03  # white
 
 
 def test_what_a_front_end_has_seen_changes_no_bit(training_set: TrainingSet) -> None:

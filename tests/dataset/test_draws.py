@@ -8,6 +8,8 @@ from scipy import stats
 
 from wespeaker_qm.dataset.draws import (
     BAND_LIMIT_HZ,
+    HIGH_PASS_HZ,
+    HISS_SNR_DB,
     KEEP,
     NOISE,
     NUM_TILT_POINTS,
@@ -80,13 +82,17 @@ def test_speeds_and_augmentations_have_the_stated_chances(draws: Draws) -> None:
     assert share(draws.augmentation == NOISE) == pytest.approx(0.3, abs=0.04)
     assert share(draws.has_tilt) == pytest.approx(0.3, abs=0.04)
     assert share(draws.has_band_limit) == pytest.approx(0.3, abs=0.04)
+    assert share(draws.has_high_pass) == pytest.approx(0.3, abs=0.04)
+    assert share(draws.has_hiss) == pytest.approx(0.3, abs=0.04)
     assert share(draws.is_masked) == pytest.approx(0.5, abs=0.04)
 
 
 def test_places_and_levels_are_uniform(draws: Draws) -> None:
     is_noise = draws.augmentation == NOISE
-    for values in (draws.chunk_start, draws.noise_start[is_noise], draws.dither_start):
+    for values in (draws.chunk_start, draws.noise_start[is_noise], draws.dither_start, draws.hiss_start):
         assert uniform_p_value(values, 0, 1) > 0.001
+    assert uniform_p_value(np.log(draws.high_pass_hz), *np.log(HIGH_PASS_HZ)) > 0.001
+    assert uniform_p_value(draws.hiss_snr_db, *HISS_SNR_DB) > 0.001
     assert uniform_p_value(draws.band_limit_hz[draws.has_band_limit], *BAND_LIMIT_HZ) > 0.001
     categories = np.array(SETTINGS.noise_categories)
     for category, snr_range_db in SNR_RANGES_DB.items():
@@ -139,7 +145,8 @@ def test_without_rirs_every_augmentation_is_noise() -> None:
 def test_switched_off_means_off() -> None:
     settings = dataclasses.replace(SETTINGS, speed_perturb=False, aug_prob=0.0, channel_prob=0.0, spec_aug_prob=0.0)
     draws = DrawSource(settings).draw(1, 0, 50)
-    for values in (draws.speed_index, draws.augmentation, draws.has_tilt, draws.has_band_limit, draws.is_masked):
+    channel = (draws.has_tilt, draws.has_band_limit, draws.has_high_pass, draws.has_hiss)
+    for values in (draws.speed_index, draws.augmentation, *channel, draws.is_masked):
         assert not values.any()
 
 
@@ -155,6 +162,7 @@ def test_the_ranges_are_those_of_wespeaker_and_of_the_configuration_page() -> No
     assert SNR_RANGES_DB == {"noise": (0, 15), "speech": (10, 30), "music": (5, 15)}
     assert SPEEDS == (1.0, 0.9, 1.1)
     assert (BAND_LIMIT_HZ, NUM_TILT_POINTS, TILT_DEVIATION_DB) == ((2800, 4000), 8, 6)
+    assert (HIGH_PASS_HZ, HISS_SNR_DB) == ((50, 400), (15, 50))
 
 
 def test_every_number_of_a_sample_is_its_own(draws: Draws) -> None:
@@ -162,6 +170,8 @@ def test_every_number_of_a_sample_is_its_own(draws: Draws) -> None:
     columns = [draws.chunk_start, draws.noise_start, draws.dither_start, *stats.norm.cdf(draws.tilt_db / 6).T]
     low_hz, high_hz = BAND_LIMIT_HZ
     columns.append((draws.band_limit_hz - low_hz) / (high_hz - low_hz))
+    columns += [np.log(draws.high_pass_hz), draws.hiss_snr_db, draws.hiss_start]
+    columns += [draws.has_tilt, draws.has_band_limit, draws.has_high_pass, draws.has_hiss]
     correlation = np.corrcoef(np.stack(columns))
     assert abs(correlation - np.eye(len(columns))).max() < 0.08
 

@@ -257,6 +257,15 @@ def test_a_batch_holds_what_was_drawn_for_its_rows(open_with) -> None:
         (batch.rir_rows, draws.augmentation == REVERB, [(torch.tensor(batch.rir_index), draws.choice)]),
         (batch.tilt_rows, draws.has_tilt, [(batch.tilt_db, draws.tilt_db)]),
         (batch.band_limit_rows, draws.has_band_limit, [(batch.band_limit_hz, draws.band_limit_hz)]),
+        (batch.high_pass_rows, draws.has_high_pass, [(batch.high_pass_hz, draws.high_pass_hz)]),
+        (
+            batch.hiss_rows,
+            draws.has_hiss,
+            [
+                (batch.hiss_snr_db, draws.hiss_snr_db),
+                (torch.tensor(batch.hiss_start, dtype=torch.float64), draws.hiss_start),
+            ],
+        ),
         (
             batch.mask_rows,
             draws.is_masked,

@@ -91,6 +91,39 @@ def band_limit(waveform: Tensor, cutoff_hz: Tensor, sample_rate: int = 16000) ->
     return _filter(waveform, response, sample_rate)
 
 
+def high_pass(waveform: Tensor, cutoff_hz: Tensor, sample_rate: int = 16000) -> Tensor:
+    """Weaken in each row what lies below its cut-off, as a small microphone or a telephone line does: (B, S).
+
+    Zero-phase, with the gains of a Butterworth filter of second order, 1 / sqrt(1 + (cutoff / f)^4): 3 dB less at the
+    cut-off, 12 dB less an octave below, nothing at 0 Hz.
+
+    Args:
+        waveform: (B, S) float32.
+        cutoff_hz: (B,), above 0.
+        sample_rate: samples a second.
+    """
+
+    def response(frequency_hz: Tensor) -> Tensor:
+        square = frequency_hz.square()
+        return square / (square.square() + cutoff_hz[:, None] ** 4).sqrt()
+
+    return _filter(waveform, response, sample_rate)
+
+
+def add_hiss(waveform: Tensor, hiss: Tensor, snr_db: Tensor) -> Tensor:
+    """Add noise of unit power to each row, the stated ratio below the row's own power: (B, S).
+
+    Unlike :func:`mix_noise` there is no guard against silence: the hiss of a recorder scales with the recording.
+
+    Args:
+        waveform: (B, S) float32.
+        hiss: (B, S) float32, of mean square 1.
+        snr_db: (B,) float32.
+    """
+    level = waveform.square().mean(dim=-1, keepdim=True).sqrt()
+    return waveform + hiss * (level * 10.0 ** (-snr_db[:, None] / 20.0))
+
+
 def shape_spectrum(waveform: Tensor, gains_db: Tensor, sample_rate: int = 16000) -> Tensor:
     """Give each row a smooth equaliser curve, as another microphone and room would: (B, S).
 

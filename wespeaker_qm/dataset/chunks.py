@@ -49,6 +49,12 @@ class Batch(NamedTuple):
     tilt_db: torch.Tensor
     band_limit_rows: torch.Tensor
     band_limit_hz: torch.Tensor
+    high_pass_rows: torch.Tensor
+    high_pass_hz: torch.Tensor
+    hiss_rows: torch.Tensor
+    hiss_snr_db: torch.Tensor
+    hiss_start: tuple[float, ...]
+    """A fraction for each of the hiss rows."""
     mask_rows: torch.Tensor
     time_spans: torch.Tensor
     """(number of mask rows, num_t_mask, 2)."""
@@ -135,6 +141,7 @@ class ChunkDataset(Dataset[Batch]):
         noise_rows = np.flatnonzero(draws.augmentation == NOISE)
         rir_rows = np.flatnonzero(draws.augmentation == REVERB)
         tilt_rows, band_limit_rows = np.flatnonzero(draws.has_tilt), np.flatnonzero(draws.has_band_limit)
+        high_pass_rows, hiss_rows = np.flatnonzero(draws.has_high_pass), np.flatnonzero(draws.has_hiss)
         mask_rows = np.flatnonzero(draws.is_masked)
         rir_index = draws.choice[rir_rows]
         return Batch(
@@ -159,6 +166,11 @@ class ChunkDataset(Dataset[Batch]):
             tilt_db=torch.from_numpy(draws.tilt_db[tilt_rows]),
             band_limit_rows=torch.from_numpy(band_limit_rows),
             band_limit_hz=torch.from_numpy(draws.band_limit_hz[band_limit_rows]),
+            high_pass_rows=torch.from_numpy(high_pass_rows),
+            high_pass_hz=torch.from_numpy(draws.high_pass_hz[high_pass_rows]),
+            hiss_rows=torch.from_numpy(hiss_rows),
+            hiss_snr_db=torch.from_numpy(draws.hiss_snr_db[hiss_rows]),
+            hiss_start=tuple(draws.hiss_start[hiss_rows].tolist()),
             mask_rows=torch.from_numpy(mask_rows),
             time_spans=torch.from_numpy(draws.time_spans[mask_rows]),
             frequency_spans=torch.from_numpy(draws.frequency_spans[mask_rows]),

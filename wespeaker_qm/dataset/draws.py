@@ -25,7 +25,16 @@ TILT_DEVIATION_DB = 6.0
 BAND_LIMIT_HZ = (2800.0, 4000.0)
 """Range of the low-pass cutoff: the telephone band and a little below."""
 
+HIGH_PASS_HZ = (50.0, 400.0)
+"""Range of the high-pass cutoff, uniform in its logarithm: small microphones and telephone lines."""
+
+HISS_SNR_DB = (15.0, 50.0)
+"""Speech over the white noise of a recorder or a line, uniform."""
+
 KEEP, REVERB, NOISE = 0, 1, 2
+
+# Keeps the stream of the draws that came later apart from that of the first ones, which stay what they were.
+_CHANNEL_STREAM = 1 << 32
 
 # A step of the generator's counter makes four numbers.
 _PER_COUNT = 4
@@ -39,8 +48,8 @@ class DrawSettings:
         seed: of the run.
         speed_perturb: draw a speed of :data:`SPEEDS`; otherwise always 1.0.
         aug_prob: probability of reverberation or noise, with equal chance of the two.
-        channel_prob: probability of a random channel response, and, apart from that, of a low-pass filter: for small
-            corpora whose recording channels give the speaker away.
+        channel_prob: probability of each part of a random channel, drawn apart: response, low-pass, high-pass, hiss.
+            For small corpora whose recording channels give the speaker away.
         num_rirs: impulse responses to choose from; 0 leaves noise as the only augmentation.
         noise_categories: the category of every noise to choose from; empty leaves reverberation only.
         num_frames: T of the features; num_mel_bins: F.
@@ -85,6 +94,16 @@ class Draws(NamedTuple):
     """(B,) whether there is a low-pass filter."""
     band_limit_hz: np.ndarray
     """(B,) float32, its cutoff."""
+    has_high_pass: np.ndarray
+    """(B,) whether there is a high-pass filter."""
+    high_pass_hz: np.ndarray
+    """(B,) float32, its cutoff."""
+    has_hiss: np.ndarray
+    """(B,) whether there is white noise behind the filters."""
+    hiss_snr_db: np.ndarray
+    """(B,) float32, the speech's level over it."""
+    hiss_start: np.ndarray
+    """(B,) fractions: where in the bank of hiss a sample's begins."""
     is_masked: np.ndarray
     """(B,) whether spans of the features are masked."""
     time_spans: np.ndarray
@@ -124,6 +143,13 @@ class DrawSource:
         band_limit_hz = (low_hz + (high_hz - low_hz) * columns.fractions()).astype(np.float32)
         is_masked = columns.happens(settings.spec_aug_prob)
         dither_start = columns.fractions()
+        channel = _Columns(settings.seed, epoch + _CHANNEL_STREAM, first, count, 5)
+        has_high_pass = channel.happens(settings.channel_prob)
+        low_hz, high_hz = HIGH_PASS_HZ
+        high_pass_hz = (low_hz * (high_hz / low_hz) ** channel.fractions()).astype(np.float32)
+        has_hiss = channel.happens(settings.channel_prob)
+        low, high = HISS_SNR_DB
+        hiss_snr_db = (low + (high - low) * channel.fractions()).astype(np.float32)
         # ndtri(0) would be minus infinity; numbers are multiples of 2^-53.
         normals = ndtri(np.maximum(columns.block(NUM_TILT_POINTS), 2.0**-54))
         return Draws(
@@ -137,6 +163,11 @@ class DrawSource:
             tilt_db=(TILT_DEVIATION_DB * normals).astype(np.float32),
             has_band_limit=has_band_limit,
             band_limit_hz=band_limit_hz,
+            has_high_pass=has_high_pass,
+            high_pass_hz=high_pass_hz,
+            has_hiss=has_hiss,
+            hiss_snr_db=hiss_snr_db,
+            hiss_start=channel.fractions(),
             is_masked=is_masked,
             time_spans=_spans(columns.block(2 * settings.num_t_mask), settings.max_t, settings.num_frames),
             frequency_spans=_spans(columns.block(2 * settings.num_f_mask), settings.max_f, settings.num_mel_bins),

@@ -2,8 +2,8 @@
 
 ::
 
-    Batch -> change speed -> reverberate | add noise -> channel response -> fbank (dithered) -> mean normalisation
-          -> masks -> features (B, T, F)
+    Batch -> change speed -> reverberate | add noise -> channel: response, low-pass, high-pass, hiss
+          -> fbank (dithered) -> mean normalisation -> masks -> features (B, T, F)
 """
 
 import numpy as np
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from wespeaker_qm.audio.augment import (
+    add_hiss,
     band_limit,
     convolve,
+    high_pass,
     mix_noise,
     peak_normalise,
     reverberation_size,
@@ -30,8 +32,14 @@ RIR_CACHE_BYTES = 80 * 2**20
 seldom be used again."""
 
 
+_HISS_PLACES = 1 << 16
+_HISS_SEED = 0x4155
+
+
 class TrainingFrontend(nn.Module):
     """Augmentation and features of a training batch: a function of the batch alone.
+
+    Hiss is taken from a bank of normal numbers, drawn once with a fixed seed, at a place that is drawn for the sample.
 
     Args:
         fbank: with the dither of the training.
@@ -39,11 +47,16 @@ class TrainingFrontend(nn.Module):
         rir_lengths: (N,) samples of each impulse response that may be drawn; empty without reverberation.
     """
 
+    hiss_bank: Tensor
+
     def __init__(self, fbank: Fbank, *, num_samples: int, rir_lengths: np.ndarray) -> None:
         super().__init__()
         self.fbank = fbank
         self.num_samples = num_samples
         self.spectra = _RirSpectra(num_samples, rir_lengths)
+        generator = torch.Generator().manual_seed(_HISS_SEED)
+        hiss = torch.randn(_HISS_PLACES + num_samples, generator=generator)
+        self.register_buffer("hiss_bank", hiss, persistent=False)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
@@ -74,7 +87,18 @@ class TrainingFrontend(nn.Module):
         if len(batch.band_limit_rows):
             limited = band_limit(waveform[batch.band_limit_rows], batch.band_limit_hz, sample_rate)
             waveform[batch.band_limit_rows] = limited
+        if len(batch.high_pass_rows):
+            passed = high_pass(waveform[batch.high_pass_rows], batch.high_pass_hz, sample_rate)
+            waveform[batch.high_pass_rows] = passed
+        if len(batch.hiss_rows):
+            hiss = torch.stack([self._hiss(start) for start in batch.hiss_start])
+            waveform[batch.hiss_rows] = add_hiss(waveform[batch.hiss_rows], hiss, batch.hiss_snr_db)
         return waveform
+
+    def _hiss(self, start: float) -> Tensor:
+        """(S,) of the bank, from the fraction ``start`` of its places on."""
+        first = int(start * _HISS_PLACES)
+        return self.hiss_bank[first : first + self.num_samples]
 
     def features(self, waveform: Tensor, batch: Batch) -> Tensor:
         """Features (B, T, F) of ``waveform`` (B, S), mean-normalised and masked."""

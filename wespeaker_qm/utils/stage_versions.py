@@ -9,7 +9,7 @@ from collections.abc import Mapping
 STAGE_VERSIONS: Mapping[str, int] = {
     "prepare": 1,
     "pack": 1,
-    "train": 2,
+    "train": 3,
     "average": 1,
     "extract": 3,
     "score": 1,
