@@ -93,11 +93,12 @@ def test_a_configuration_is_frozen():
         ("dataset_args.aug_prob=1.5", "found 1.5 (number), expected less than or equal to 1"),
         ("dataset_args.aug_prob=.nan", "dataset_args.aug_prob: found "),
         ("dataset_args.sampler=speaker", "found 'speaker' (text), expected 'utterance' or 'speaker_balanced'"),
-        ("model=ResNet43", "model: found 'ResNet43', expected one of ResNet18, ResNet34 (nearest: ResNet34"),
+        ("model=ResNet43", "model: found 'ResNet43', expected one of ResNet10, ResNet18, ResNet34 (nearest: ResNet34"),
         ("model=3", "command line: model: found 3 (integer), expected text"),
         ("model=[ResNet34]", "command line: model: found ['ResNet34'] (list), expected text"),
         ("model_args.m_chanels=3", "command line: model_args.m_chanels: unknown key; nearest: m_channels; ResNet34 has "
-         "feat_dim, embed_dim, pooling_func, two_emb_layer, m_channels"),
+         "feat_dim, embed_dim, pooling_func, two_emb_layer, m_channels, stem_stride, window"),
+        ("model_args.stem_stride=3", "model_args.stem_stride: found 3 (integer), expected 1 or 2"),
         ("model_args.model=ResNet18", "model_args.model: unknown key; it belongs to model; ResNet34 has"),
         ("model_args.num_frms=3", "model_args.num_frms: unknown key; it belongs to dataset_args.num_frms; "),
         ("model_args=[ResNet18]", "model_args: found ['ResNet18'] (list), expected a mapping of keys to values"),
@@ -152,6 +153,27 @@ def test_keys_at_odds_name_both_files(tmp_path):
     assert str(caught.value) == (
         f"{one} and {two}: margin_update.increase_start_epoch: found 20, expected at most fix_start_epoch (10)"
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("model_args.window=16 model_args.stem_stride=2", "model_args.window: found 16, expected more than 16, 8 times"),
+        ("model_args.window=8", "model_args.window: found 8, expected more than 8, 8 times stem_stride (1)"),
+        (
+            "model_args.feat_dim=76 dataset_args.fbank_args.num_mel_bins=76",
+            "model_args.feat_dim: found 76, expected a multiple of 8, 8 times stem_stride (1)",
+        ),
+        (
+            "model_args.feat_dim=40 dataset_args.fbank_args.num_mel_bins=40 model_args.stem_stride=2",
+            "model_args.feat_dim: found 40, expected a multiple of 16, 8 times stem_stride (2)",
+        ),
+    ],
+)
+def test_sizes_that_a_resnet_cannot_have_are_refused_before_it_is_built(overrides, message):
+    with pytest.raises(RecipeError) as caught:
+        load_config([WESPEAKER], overrides.split())
+    assert str(caught.value).startswith(f"command line: {message}")
 
 
 @pytest.mark.parametrize("channels", [8, 12, 24])
@@ -244,9 +266,9 @@ def test_ranges_hold_their_ends_and_nothing_beyond(key):
             load_config([WESPEAKER], [ENTMAX, f"{key}={value}"])
 
 
-def test_bands_are_at_least_four_and_the_same_in_both_places():
+def test_bands_have_a_least_number_which_is_the_same_in_both_places():
     keys = "dataset_args.fbank_args.num_mel_bins", "model_args.feat_dim"
-    assert load_config([WESPEAKER], [f"{key}=4" for key in keys]).model_args.feat_dim == 4
+    assert load_config([WESPEAKER], [f"{key}=8" for key in keys]).model_args.feat_dim == 8
     with pytest.raises(RecipeError) as caught:
         load_config([WESPEAKER], [f"{key}=3" for key in keys])
     assert [line.split()[2] for line in str(caught.value).splitlines()] == [f"{key}:" for key in keys]
@@ -374,7 +396,7 @@ def test_one_of_several_words_is_not_called_the_only_value():
 def test_an_unknown_network_is_the_only_complaint():
     with pytest.raises(RecipeError) as caught:
         load_config([WESPEAKER], ["model=ECAPA", "model_args.channels=512"])
-    assert str(caught.value) == "command line: model: found 'ECAPA', expected one of ResNet18, ResNet34"
+    assert str(caught.value) == "command line: model: found 'ECAPA', expected one of ResNet10, ResNet18, ResNet34"
 
 
 def test_another_network_of_the_same_arguments_keeps_them_all():
@@ -387,5 +409,5 @@ def test_another_network_of_the_same_arguments_keeps_them_all():
 def test_arguments_of_another_network_are_refused_from_python_too():
     with pytest.raises(ValueError, match="none of"):
         Config(model="ResNet35")
-    with pytest.raises(ValueError, match="ResNet18 or ResNet34"):
+    with pytest.raises(ValueError, match="ResNet10 or ResNet18 or ResNet34"):
         Config(model_args=3)

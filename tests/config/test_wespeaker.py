@@ -23,7 +23,7 @@ NOT_IN_WESPEAKER = {
     "device", "num_threads", "channels_last", "compile", "amp_dtype", "valid_epoch_interval",
     "dataloader_args.frontend", "dataset_args.sampler", "dataset_args.channel_prob",
     "dataset_args.shuffle_args.shard_window",
-    "model_args.m_channels", "projection_args.shard_classes",
+    "model_args.m_channels", "model_args.stem_stride", "model_args.window", "projection_args.shard_classes",
 }  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def test_a_finished_network_may_have_been_trained_in_any_way(tmp_path, changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "ECAPA_TDNN_c512"}, "model: found 'ECAPA_TDNN_c512', expected one of ResNet18, ResNet34"),
+        ({"model": "ECAPA_TDNN_c512"}, "model: found 'ECAPA_TDNN_c512', expected one of ResNet10, ResNet18, ResNet34"),
         ({"model_args": {"feat_dim": 80, "pooling_func": "ASTP"}}, "model_args.pooling_func: found 'ASTP'"),
         ({"model_args": {"feat_dim": 80, "two_emb_layer": True}}, "model_args.two_emb_layer: found true"),
         (
@@ -190,6 +190,7 @@ def test_every_key_of_our_own_is_left_out_at_its_default_and_there_elsewhere(tmp
     values = ["device=cuda", "num_threads=2", "channels_last=true", "compile=true", "amp_dtype=bf16"]
     values += ["valid_epoch_interval=0", "dataloader_args.frontend=device", "dataset_args.channel_prob=0.5"]
     values += ["dataset_args.shuffle_args.shard_window=2", "model_args.m_channels=16"]
+    values += ["model_args.stem_stride=2", "model_args.window=40"]
     values += ["projection_args={project_type: add_margin, scale: 32, shard_classes: true}"]
     other = load_config([EXAMPLE], values)
     other.save(tmp_path / "other.yaml")

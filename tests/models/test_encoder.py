@@ -1,9 +1,12 @@
 """What every encoder has from its base."""
 
+import itertools
+import math
+
 import pytest
 import torch
 
-from wespeaker_qm.models.encoder import SpeakerEncoder
+from wespeaker_qm.models.encoder import SpeakerEncoder, window_frames
 
 
 class MeanEncoder(SpeakerEncoder):
@@ -52,3 +55,18 @@ def test_an_encoder_without_forward_is_none() -> None:
 
     with pytest.raises(TypeError, match="abstract"):
         Empty()
+
+
+@pytest.mark.parametrize("window", [2, 3, 8, 9, 40])
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 8, 9, 13, 40, 41, 59, 60, 61, 500])
+def test_windows_cover_an_utterance_from_end_to_end(num_frames: int, window: int) -> None:
+    frames = window_frames(torch.tensor(num_frames), window)
+    length, hop = min(num_frames, window), window // 2
+    assert frames.shape[1] == length
+    assert (frames == frames[:, :1] + torch.arange(length)).all()
+    starts = frames[:, 0].tolist()
+    assert (starts[0], starts[-1]) == (0, num_frames - length)
+    steps = [after - before for before, after in itertools.pairwise(starts)]
+    assert all(0 < step <= hop for step in steps)
+    assert max(steps, default=0) - min(steps, default=0) <= 1
+    assert len(steps) == math.ceil((num_frames - length) / hop)  # no more than needed

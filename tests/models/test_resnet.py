@@ -77,9 +77,70 @@ def test_padding_changes_nothing() -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_feature_dimension_must_divide_by_eight() -> None:
-    with pytest.raises(ValueError, match="feat_dim is 81"):
-        ResNet((1, 1, 1, 1), feat_dim=81, embed_dim=8)
+@pytest.mark.parametrize(("feat_dim", "stem_stride"), [(81, 1), (12, 1), (24, 2)])
+def test_feature_dimension_must_divide_by_what_the_network_makes_one_bin_of(feat_dim: int, stem_stride: int) -> None:
+    with pytest.raises(ValueError, match=f"feat_dim is {feat_dim}, expected a multiple of {8 * stem_stride}"):
+        ResNet((1, 1, 1, 1), feat_dim=feat_dim, embed_dim=8, stem_stride=stem_stride)
+
+
+def with_norms(model: ResNet) -> ResNet:
+    """In float64 and evaluation mode, with batch norms that are not those of a new network."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.bias)
+            torch.nn.init.normal_(module.running_mean)
+    return model.double().eval()
+
+
+@pytest.mark.parametrize("num_frames", [17, 18, 32, 33, 100])
+def test_a_stem_of_stride_two_keeps_every_other_of_its_maps(num_frames: int) -> None:
+    """Against a stem of stride 1 whose maps are thinned out, with and without padding."""
+    model = with_norms(ResNet((1, 1, 1, 1), feat_dim=32, embed_dim=8, m_channels=4, stem_stride=2))
+    features = torch.randn(2, num_frames, 32, dtype=torch.float64)
+    with torch.inference_mode():
+        dense = torch.nn.functional.conv2d(features.transpose(1, 2).unsqueeze(1), model.conv1.weight, padding=1)
+        maps = torch.relu(model.bn1(dense[..., ::2, ::2]))
+        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+            maps = stage[0](maps, None)
+        expected = model.seg_1(torch.cat([maps.mean(-1).flatten(1), (maps.var(-1) + 1e-7).sqrt().flatten(1)], dim=1))
+        torch.testing.assert_close(model(features), expected, atol=1e-12, rtol=1e-12)
+        padded = torch.nn.functional.pad(features, (0, 0, 0, 23), value=3.0)
+        found = model(padded, torch.tensor([num_frames, num_frames]))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    assert (model.min_frames, model.time_reduction) == (17, 16)
+
+
+@pytest.mark.parametrize("num_frames", [17, 39, 40, 41, 60, 61, 203])
+@pytest.mark.parametrize("frames_per_piece", [1, 100, 1000])
+def test_windows_are_embedded_alone_and_averaged(num_frames: int, frames_per_piece: int) -> None:
+    torch.manual_seed(num_frames)
+    windowed = with_norms(ResNet((1, 1, 1, 1), feat_dim=16, embed_dim=8, m_channels=4, stem_stride=2, window=40))
+    plain = ResNet((1, 1, 1, 1), feat_dim=16, embed_dim=8, m_channels=4, stem_stride=2).double()
+    plain.load_state_dict(windowed.state_dict())
+    plain.eval()
+    features = torch.randn(2, num_frames, 16, dtype=torch.float64).cumsum(dim=1)
+    num_windows = 1 if num_frames <= 40 else 1 + math.ceil((num_frames - 40) / 20)
+    with torch.inference_mode():
+        for row, found in zip(features, windowed(features), strict=True):
+            unit = []
+            for index in range(num_windows):
+                first = index * max(0, num_frames - 40) // max(1, num_windows - 1)
+                piece = row[first : first + 40]
+                embedding = plain((piece - piece.mean(dim=0))[None])[0]
+                unit.append(embedding / embedding.norm())
+            expected = sum(unit) / num_windows
+            torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+            pieces = windowed.embed_long(lambda a, b, row=row: row[a:b], num_frames, frames_per_piece)
+            torch.testing.assert_close(pieces, expected, atol=1e-10, rtol=1e-10)
+
+
+def test_in_training_a_chunk_is_embedded_as_one() -> None:
+    torch.manual_seed(0)
+    models = [ResNet((1, 1, 1, 1), feat_dim=8, embed_dim=4, m_channels=2, window=window) for window in (None, 20)]
+    models[1].load_state_dict(models[0].state_dict())
+    features = torch.randn(3, 64, 8)
+    assert torch.equal(models[0].train()(features), models[1].train()(features))
+    assert (models[0].masks_padding, models[1].masks_padding) == (True, False)
 
 
 @pytest.mark.parametrize(("num_blocks", "context"), [((2, 2, 2, 2), 54), ((3, 4, 6, 3), 112)])

@@ -8,12 +8,15 @@ from wespeaker_qm.config.model import MODELS
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.network.build import ENCODERS, build_encoder
 
-every_network = pytest.mark.parametrize("name", ENCODERS)
+every_network = pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in ENCODERS), ("ResNet10", {"stem_stride": 2}), ("ResNet10", {"window": 24})],
+)
 
 
-def trained(name: str) -> SpeakerEncoder:
+def trained(name: str, options: dict[str, int]) -> SpeakerEncoder:
     """A small network in evaluation mode, whose batch norms are not those of a new one."""
-    encoder = build_encoder(Config(model=name, model_args=MODELS[name](embed_dim=8)))
+    encoder = build_encoder(Config(model=name, model_args=MODELS[name](embed_dim=8, **options)))
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_var.uniform_(0.5, 2.0)
@@ -28,8 +31,8 @@ def test_names_have_arguments_and_the_other_way_round() -> None:
 
 @every_network
 @torch.inference_mode()
-def test_the_fewest_frames_that_it_names_can_be_embedded(name: str) -> None:
-    encoder = trained(name)
+def test_the_fewest_frames_that_it_names_can_be_embedded(name: str, options: dict[str, int]) -> None:
+    encoder = trained(name, options)
     embedding = encoder(torch.randn(2, encoder.min_frames, 80))
     assert embedding.shape == (2, encoder.embed_dim) == (2, 8)
     assert embedding.isfinite().all()
@@ -37,8 +40,8 @@ def test_the_fewest_frames_that_it_names_can_be_embedded(name: str) -> None:
 
 @every_network
 @torch.inference_mode()
-def test_padding_that_it_masks_changes_nothing(name: str) -> None:
-    encoder = trained(name)
+def test_padding_that_it_masks_changes_nothing(name: str, options: dict[str, int]) -> None:
+    encoder = trained(name, options)
     lengths = [encoder.min_frames, 40, 31] if encoder.masks_padding else [40] * 3
     features = torch.randn(3, 40, 80)
     together = encoder(features, torch.tensor(lengths) if encoder.masks_padding else None)
@@ -48,8 +51,8 @@ def test_padding_that_it_masks_changes_nothing(name: str) -> None:
 
 @every_network
 @torch.inference_mode()
-def test_folded_it_gives_the_same_embeddings(name: str) -> None:
-    encoder = trained(name)
+def test_folded_it_gives_the_same_embeddings(name: str, options: dict[str, int]) -> None:
+    encoder = trained(name, options)
     features = torch.randn(2, 50, 80)
     torch.testing.assert_close(encoder.folded()(features), encoder(features), atol=1e-3, rtol=1e-3)
 
@@ -57,8 +60,10 @@ def test_folded_it_gives_the_same_embeddings(name: str) -> None:
 @every_network
 @pytest.mark.parametrize(("num_frames", "frames_per_piece"), [(401, 400), (130, 64)])
 @torch.inference_mode()
-def test_in_pieces_it_gives_the_same_embedding(name: str, num_frames: int, frames_per_piece: int) -> None:
-    encoder = trained(name)
+def test_in_pieces_it_gives_the_same_embedding(
+    name: str, options: dict[str, int], num_frames: int, frames_per_piece: int
+) -> None:
+    encoder = trained(name, options)
     features = torch.randn(num_frames, 80)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         model, given = encoder.to(dtype), features.to(dtype)
@@ -67,7 +72,9 @@ def test_in_pieces_it_gives_the_same_embedding(name: str, num_frames: int, frame
         torch.testing.assert_close(pieces, whole, atol=tolerance * whole.abs().max().item(), rtol=tolerance)
 
 
-@pytest.mark.parametrize(("name", "num_blocks"), [("ResNet18", (2, 2, 2, 2)), ("ResNet34", (3, 4, 6, 3))])
+@pytest.mark.parametrize(
+    ("name", "num_blocks"), [("ResNet10", (1, 1, 1, 1)), ("ResNet18", (2, 2, 2, 2)), ("ResNet34", (3, 4, 6, 3))]
+)
 def test_resnets_have_the_blocks_of_their_names(name: str, num_blocks: tuple[int, ...]) -> None:
     encoder = build_encoder(Config(model=name))
     assert tuple(len(encoder.get_submodule(f"layer{stage}")) for stage in range(1, 5)) == num_blocks

@@ -118,7 +118,7 @@ class DatasetArgs:
     aug_prob: Probability = 0.6
     """Probability that a sample gets reverberation or noise (equal chance of either)."""
     channel_prob: Annotated[Probability, OWN] = 0.0
-    """Probability of a random band limit and spectral tilt, which hide the recording channel. Not in WeSpeaker."""
+    """Probability of each part of a random channel: equaliser, low-pass, high-pass, hiss. Not in WeSpeaker."""
     fbank_args: FbankArgs = dataclasses.field(default_factory=FbankArgs)
     """The features."""
     spec_aug: bool = False

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from wespeaker_qm.config.fields import OWN, STRICT, ChosenBy, NameIn
+from wespeaker_qm.config.fields import OWN, STRICT, ChosenBy, InconsistentError, NameIn
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,6 +37,25 @@ class ResNetArgs(ModelArgs):
     """Accepted for compatibility: the embedding is always the output of the first linear layer."""
     m_channels: Annotated[int, Field(ge=1, le=4096), OWN] = 32
     """Channels of the first block; the others have 2, 4 and 8 times as many. Not in WeSpeaker's YAML (always 32)."""
+    stem_stride: Annotated[Literal[1, 2], OWN] = 1
+    """2: the first convolution halves frequency and time, which leaves a quarter of the work. Not in WeSpeaker (1)."""
+    window: Annotated[Annotated[int, Field(ge=2, le=10**6)] | None, OWN] = None
+    """Frames of the windows, half overlapping, whose unit embeddings are averaged in evaluation; null: an utterance is
+    embedded as one. For networks that train on short chunks. Not in WeSpeaker."""
+
+    def __post_init__(self) -> None:
+        reduction = 8 * self.stem_stride
+        if self.feat_dim % reduction:
+            raise InconsistentError(
+                ["feat_dim", "stem_stride"],
+                f"found {self.feat_dim}, expected a multiple of {reduction}, 8 times stem_stride ({self.stem_stride})",
+            )
+        if self.window is not None and self.window <= reduction:
+            raise InconsistentError(
+                ["window", "stem_stride"],
+                f"found {self.window}, expected more than {reduction}, 8 times stem_stride ({self.stem_stride}): the "
+                "network embeds no fewer frames",
+            )
 
     def cpu_channels_last_fault(self) -> tuple[str, str] | None:
         """Few channels corrupt the heap there."""
@@ -48,7 +67,7 @@ class ResNetArgs(ModelArgs):
         )
 
 
-MODELS: Mapping[str, type[ModelArgs]] = {"ResNet18": ResNetArgs, "ResNet34": ResNetArgs}
+MODELS: Mapping[str, type[ModelArgs]] = {"ResNet10": ResNetArgs, "ResNet18": ResNetArgs, "ResNet34": ResNetArgs}
 """Key ``model`` -> class of ``model_args``."""
 
 ModelName = Annotated[str, NameIn(MODELS)]

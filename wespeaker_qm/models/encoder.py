@@ -6,7 +6,7 @@ Legend: B batch, T frames, F mel bins, D embedding dimension.
 import abc
 import copy
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import nn
@@ -21,9 +21,9 @@ class SpeakerEncoder(nn.Module, abc.ABC):
     loads into the other. No part of it is called ``projection``: that is the head's name in a checkpoint.
     """
 
-    min_frames: ClassVar[int]
+    min_frames: int
     """The fewest frames that it can embed."""
-    masks_padding: ClassVar[bool]
+    masks_padding: bool
     """Whether rows of a padded batch come out as they would alone, given ``num_frames``. Of a network that does not
     mask, only utterances of one length share a batch, and ``num_frames`` is never passed."""
     embed_dim: int
@@ -88,9 +88,18 @@ class StatisticsEncoder(SpeakerEncoder):
     """Frames on either side of that one which the map depends on. Frames before the first and behind the last are
     taken for zeros, by every layer."""
 
-    def __init__(self) -> None:
+    window: int | None
+    """Frames of the windows whose embeddings are averaged in evaluation mode; None embeds an utterance as one.
+
+    A network that is trained on short chunks is then used on what it knows: the windows (:func:`window_frames`) are
+    freed of their own mean, as chunks are, and the mean of their unit embeddings is the utterance's. That takes out
+    changes of level within a recording, too.
+    """
+
+    def __init__(self, window: int | None = None) -> None:
         super().__init__()
         self.pool = TemporalStatisticsPooling()
+        self.window = window
 
     @abc.abstractmethod
     def frame_maps(
@@ -107,7 +116,16 @@ class StatisticsEncoder(SpeakerEncoder):
 
     def forward(self, features: torch.Tensor, num_frames: torch.Tensor | None = None) -> torch.Tensor:
         """Embed a batch; see :class:`SpeakerEncoder`."""
-        return self.embed_statistics(self.pool(*self.frame_maps(features, num_frames)))
+        if self.window is None or self.training:
+            return self.embed_statistics(self.pool(*self.frame_maps(features, num_frames)))
+        frames = window_frames(torch.as_tensor(features.shape[1]), self.window)
+        unit = self._embed_windows(features[:, frames].flatten(0, 1))
+        return unit.view(features.shape[0], -1, self.embed_dim).mean(dim=1)
+
+    def _embed_windows(self, windows: torch.Tensor) -> torch.Tensor:
+        """Unit embeddings (N, D) of windows (N, W, F)."""
+        windows = windows - windows.mean(dim=1, keepdim=True)
+        return nn.functional.normalize(self.embed_statistics(self.pool(*self.frame_maps(windows))), dim=1)
 
     def embed_long(
         self, features: Callable[[int, int], torch.Tensor], num_frames: int, frames_per_piece: int
@@ -115,8 +133,11 @@ class StatisticsEncoder(SpeakerEncoder):
         """Embed one utterance of any length in the memory that a piece takes; see :class:`SpeakerEncoder`.
 
         Each piece is given to the network with the frames around it that its maps depend on; the maps of those are
-        left out.
+        left out. Windows go through the network some at a time.
         """
+        if self.window is not None:
+            frames = window_frames(torch.tensor(num_frames), self.window)
+            return self._embed_windows_of(features, frames, frames_per_piece)
         step = self.time_reduction
         core = max(1, frames_per_piece // step) * step
         context = -(-self.context // step) * step
@@ -129,3 +150,34 @@ class StatisticsEncoder(SpeakerEncoder):
                 yield maps[..., (first - start) // step : -(-(end - start) // step)]
 
         return self.embed_statistics(self.pool.merged(maps_of_pieces()))[0]
+
+    def _embed_windows_of(
+        self, features: Callable[[int, int], torch.Tensor], frames: torch.Tensor, frames_per_piece: int
+    ) -> torch.Tensor:
+        """Mean (D,) of the unit embeddings of windows of the positions ``frames`` (N, W)."""
+        unit = []
+        for some in frames.split(max(1, frames_per_piece // frames.shape[1])):
+            first, last = int(some[0, 0]), int(some[-1, -1])
+            unit.append(self._embed_windows(features(first, last + 1)[some - first]))
+        return torch.cat(unit).mean(dim=0)
+
+
+def window_frames(num_frames: torch.Tensor, window: int) -> torch.Tensor:
+    """Which frames each window of an utterance has: (N, W) positions.
+
+    The fewest windows that begin at the first frame, end at the last, and overlap by half or more, their starts spread
+    evenly and rounded down; an utterance of no more than ``window`` frames is one window. Everything is computed with
+    tensors, so that a graph that is traced from one length holds for all.
+
+    Args:
+        num_frames: T, a scalar.
+        window: W, at least 2.
+
+    >>> window_frames(torch.tensor(9), 4).tolist()
+    [[0, 1, 2, 3], [1, 2, 3, 4], [3, 4, 5, 6], [5, 6, 7, 8]]
+    """
+    room = (num_frames - window).clamp(min=0)  # for a start
+    hop = window // 2
+    steps = torch.div(room + hop - 1, hop, rounding_mode="floor")
+    starts = torch.div(torch.arange(steps + 1) * room, steps.clamp(min=1), rounding_mode="floor")
+    return starts[:, None] + torch.arange(num_frames.clamp(max=window))

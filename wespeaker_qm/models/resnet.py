@@ -72,34 +72,47 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(StatisticsEncoder):
-    """Speaker-embedding network: features (B, T, F) -> embedding (B, D). It masks its padding.
+    """Speaker-embedding network: features (B, T, F) -> embedding (B, D). It masks its padding, but with windows.
 
     Args:
-        num_blocks: blocks in each of the four stages; (3, 4, 6, 3) is ResNet-34, (2, 2, 2, 2) ResNet-18.
-        feat_dim: F, a multiple of 8.
+        num_blocks: blocks in each of the four stages; (3, 4, 6, 3) is ResNet-34, (2, 2, 2, 2) ResNet-18, (1, 1, 1, 1)
+            ResNet-10.
+        feat_dim: F, a multiple of 8 times ``stem_stride``.
         embed_dim: D.
         m_channels: channels of the stem; the stages have 1, 2, 4 and 8 times as many. 32 is WeSpeaker's.
+        stem_stride: 1 is WeSpeaker's; with 2 the stem halves frequency and time, so that the stages do a quarter of the
+            work.
+        window: frames of the windows whose embeddings are averaged in evaluation; see :class:`StatisticsEncoder`.
     """
 
-    min_frames = 9
-    """The stages halve time three times, and the deviation over time needs two frames behind that."""
-    masks_padding = True
-
     def __init__(
-        self, num_blocks: tuple[int, int, int, int], feat_dim: int, embed_dim: int, m_channels: int = 32
+        self,
+        num_blocks: tuple[int, int, int, int],
+        feat_dim: int,
+        embed_dim: int,
+        m_channels: int = 32,
+        stem_stride: int = 1,
+        window: int | None = None,
     ) -> None:
-        super().__init__()
-        if feat_dim % 8:
-            raise ValueError(f"feat_dim is {feat_dim}, expected a multiple of 8: the stages halve it three times")
+        super().__init__(window)
+        reduction = 8 * stem_stride
+        if feat_dim % reduction:
+            raise ValueError(
+                f"feat_dim is {feat_dim}, expected a multiple of {reduction}: so many bins become one in the network"
+            )
+        self.masks_padding = window is None
+        # The deviation over time needs two frames of the last maps.
+        self.min_frames = reduction + 1
         self.embed_dim = embed_dim
-        self.conv1 = nn.Conv2d(1, m_channels, 3, padding=1, bias=False)
+        self.stem_stride = stem_stride
+        self.conv1 = nn.Conv2d(1, m_channels, 3, stride=stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(m_channels)
         self.layer1 = self._stage(m_channels, m_channels, num_blocks[0], stride=1)
         self.layer2 = self._stage(m_channels, 2 * m_channels, num_blocks[1], stride=2)
         self.layer3 = self._stage(2 * m_channels, 4 * m_channels, num_blocks[2], stride=2)
         self.layer4 = self._stage(4 * m_channels, 8 * m_channels, num_blocks[3], stride=2)
-        self.seg_1 = nn.Linear(2 * 8 * m_channels * (feat_dim // 8), embed_dim)
-        self.context, self.time_reduction = 1, 1  # of the stem
+        self.seg_1 = nn.Linear(2 * 8 * m_channels * (feat_dim // reduction), embed_dim)
+        self.context, self.time_reduction = 1, stem_stride  # of the stem
         # Each 3x3 convolution sees one frame of its own input further.
         for block in self._blocks():
             self.context += self.time_reduction
@@ -117,10 +130,12 @@ class ResNet(StatisticsEncoder):
     def frame_maps(
         self, features: torch.Tensor, num_frames: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Maps (B, 8 * m_channels, F / 8, T / 8); see :class:`StatisticsEncoder`."""
+        """Maps (B, 8 * m_channels, F', T'), F and T divided by 8 times the stem's stride; see the base class."""
         mask = None if num_frames is None else TimeMask(num_frames)
         maps = features.transpose(1, 2).unsqueeze(1)  # (B, 1, F, T)
         maps = _masked(maps, mask)
+        if mask is not None and self.stem_stride == 2:
+            mask = mask.halved()
         maps = _masked(F.relu(self.bn1(self.conv1(maps))), mask)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:

@@ -16,11 +16,16 @@ if TYPE_CHECKING:  # a finished model needs no configuration, nor the time that 
     from wespeaker_qm.config import Config, ResNetArgs
 
 
+_RESNET_SIZES = ("feat_dim", "embed_dim", "m_channels", "stem_stride", "window")
+
+
 def _resnet(num_blocks: tuple[int, int, int, int], args: "ResNetArgs") -> ResNet:
-    return ResNet(num_blocks, feat_dim=args.feat_dim, embed_dim=args.embed_dim, m_channels=args.m_channels)
+    # A finished model of a version that did not know a size yet has not that one, which then is at its default.
+    return ResNet(num_blocks, **{name: getattr(args, name) for name in _RESNET_SIZES if hasattr(args, name)})
 
 
 ENCODERS: Mapping[str, Callable[[Any], SpeakerEncoder]] = {
+    "ResNet10": functools.partial(_resnet, (1, 1, 1, 1)),
     "ResNet18": functools.partial(_resnet, (2, 2, 2, 2)),
     "ResNet34": functools.partial(_resnet, (3, 4, 6, 3)),
 }
