@@ -158,7 +158,7 @@ def test_keys_at_odds_name_both_files(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("model_args.window=16 model_args.stem_stride=2", "model_args.window: found 16, expected more than 16, 8 times"),
+        ("model_args.window=16 model_args.stem_stride=2", "model_args.window: found 16, expected more than 16, 8"),
         ("model_args.window=8", "model_args.window: found 8, expected more than 8, 8 times stem_stride (1)"),
         (
             "model_args.feat_dim=76 dataset_args.fbank_args.num_mel_bins=76",

@@ -6,7 +6,7 @@ import torch
 from wespeaker_qm.config import Config
 from wespeaker_qm.config.model import MODELS
 from wespeaker_qm.models.encoder import SpeakerEncoder
-from wespeaker_qm.network.build import ENCODERS, build_encoder
+from wespeaker_qm.network.build import ENCODERS, build_encoder, encoder_named
 
 every_network = pytest.mark.parametrize(
     ("name", "options"),
@@ -79,3 +79,15 @@ def test_resnets_have_the_blocks_of_their_names(name: str, num_blocks: tuple[int
     encoder = build_encoder(Config(model=name))
     assert tuple(len(encoder.get_submodule(f"layer{stage}")) for stage in range(1, 5)) == num_blocks
     assert sum(num_blocks) * 2 + 2 == int(name.removeprefix("ResNet"))  # convolutions, the stem and the linear layer
+
+
+def test_sizes_that_a_finished_model_does_not_name_are_at_their_default() -> None:
+    """A model of a version that did not know them."""
+    sizes = {"feat_dim": 16, "embed_dim": 4, "m_channels": 2}
+    older = encoder_named("ResNet18", {**sizes, "pooling_func": "TSTP"}, "model.json").eval()
+    newer = encoder_named("ResNet18", {**sizes, "stem_stride": 1, "window": None}, "model.json").eval()
+    newer.load_state_dict(older.state_dict())
+    features = torch.randn(2, 60, 16)
+    assert torch.equal(older(features), newer(features))
+    other = encoder_named("ResNet18", {**sizes, "stem_stride": 2, "window": 40}, "model.json")
+    assert (older.min_frames, other.min_frames, other.masks_padding) == (9, 17, False)

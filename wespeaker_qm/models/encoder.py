@@ -6,7 +6,7 @@ Legend: B batch, T frames, F mel bins, D embedding dimension.
 import abc
 import copy
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import nn
@@ -179,5 +179,10 @@ def window_frames(num_frames: torch.Tensor, window: int) -> torch.Tensor:
     room = (num_frames - window).clamp(min=0)  # for a start
     hop = window // 2
     steps = torch.div(room + hop - 1, hop, rounding_mode="floor")
-    starts = torch.div(torch.arange(steps + 1) * room, steps.clamp(min=1), rounding_mode="floor")
-    return starts[:, None] + torch.arange(num_frames.clamp(max=window))
+    starts = torch.div(_numbers_to(steps + 1) * room, steps.clamp(min=1), rounding_mode="floor")
+    return starts[:, None] + _numbers_to(num_frames.clamp(max=window))
+
+
+def _numbers_to(end: torch.Tensor) -> torch.Tensor:
+    """0, 1, ... ``end`` - 1. (PyTorch takes a tensor, too, but does not say so.)"""
+    return torch.arange(cast("int", end))
