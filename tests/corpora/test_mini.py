@@ -12,11 +12,12 @@ import pytest
 import soundfile
 import yaml
 
+from wespeaker_qm.audio.channel import apply_channel, draw_channel
 from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.corpora.debian.packages import read_packages
 from wespeaker_qm.corpora.mini.prepare import check_counts, prepare
 from wespeaker_qm.corpora.mini.settings import MiniSettings
-from wespeaker_qm.corpora.mini.tables import SETS, choose_packages, read_sessions
+from wespeaker_qm.corpora.mini.tables import CHANNEL, CHANNEL_SETS, SETS, choose_packages, read_sessions
 from wespeaker_qm.corpora.settings import read_settings
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
@@ -173,9 +174,15 @@ def test_limits_and_sessions(built: Path) -> None:
 
 def test_trial_lists_follow_their_rules(built: Path) -> None:
     info = CorpusInfo.load(built)
-    assert info.headline == "same_package_gender"
-    assert list(info.trials) == ["same_package_gender", "same_gender", "all", "cross_session"]
-    assert info.sets() == ["train", "eval", "valid", "noise", "rirs"]
+    assert info.headline == "same_package_gender_channel"
+    assert info.trials == {
+        "same_package_gender_channel": "eval_channel",
+        "same_package_gender": "eval",
+        "same_gender": "eval",
+        "all": "eval",
+        "cross_session": "eval",
+    }
+    assert info.sets() == ["train", "eval_channel", "eval", "valid_channel", "noise", "rirs"]
     directory = DataDir.read(built / "eval")
 
     def impostors(name: str) -> set[frozenset[str]]:
@@ -191,11 +198,57 @@ def test_trial_lists_follow_their_rules(built: Path) -> None:
     assert len(impostors("all")) == 5 * 6 // 2 - 1
 
     targets = {name: {t for t in read_trials(built / "trials" / name) if t.is_target} for name in info.trials}
-    assert targets["same_package_gender"] == targets["same_gender"] == targets["all"]
     assert len(targets["all"]) == 4 * 3 // 2 + 4 * 3
     assert len(targets["cross_session"]) == 4
+
+    def of_speakers(*speakers: str) -> set[Trial]:
+        return {trial for trial in targets["all"] if directory.speaker[trial.enrolment] in speakers}
+
+    # e4, the only man, and e5, of unsure gender, have no impostors there.
+    assert targets["same_package_gender"] == targets["same_gender"] == of_speakers("e1", "e2", "e3")
     valid = read_trials(built / "trials" / "valid")
     assert (sum(trial.is_target for trial in valid), len(valid)) == (2 * 6, 2 * 6 + 4 * 4)
+
+
+def test_every_target_speaker_has_impostors(built: Path) -> None:
+    for name, folder in [*CorpusInfo.load(built).trials.items(), ("valid", "valid")]:
+        speaker = DataDir.read(built / folder).speaker
+        trials = read_trials(built / "trials" / name)
+        targets = {speaker[trial.enrolment] for trial in trials if trial.is_target}
+        assert targets and targets <= {speaker[key] for trial in trials if not trial.is_target for key in trial[:2]}
+
+
+@pytest.mark.parametrize(("name", "trial_list"), [("eval", "same_package_gender"), ("valid", "valid")])
+def test_each_recording_has_a_channel_of_its_own(built: Path, name: str, trial_list: str) -> None:
+    lists = [built / "trials" / each for each in (trial_list, trial_list + CHANNEL)]
+    assert lists[0].read_bytes() == lists[1].read_bytes(), "the same trials"
+    clean, other = DataDir.read(built / name), DataDir.read(built / CHANNEL_SETS[name])
+    assert (clean.speaker, clean.gender, clean.session) == (other.speaker, other.gender, other.session)
+    assert clean.duration_s == other.duration_s
+    assert read_map(built / name / "utt2package") == read_map(built / CHANNEL_SETS[name] / "utt2package")
+    responses = []
+    for key, path in clean.wav.items():
+        (sent, rate), (received, _) = read_audio(path), read_audio(other.wav[key])
+        channel_rng = np.random.default_rng([MiniSettings.seed, *key.encode()])
+        expected = apply_channel(sent, draw_channel(channel_rng, rate), rate, channel_rng)
+        np.testing.assert_array_equal(received, expected, err_msg=key)
+        ratio = np.abs(np.fft.rfft(received, 1 << 17)) / (np.abs(np.fft.rfft(sent, 1 << 17)) + 1e-6)
+        octaves = np.array_split(20 * np.log10(ratio[1000:60000] + 1e-9), 16)
+        responses.append(np.array([np.median(band) for band in octaves]))
+    for first, response in enumerate(responses):
+        for another in responses[:first]:
+            difference = response - another
+            assert difference.std() > 0.2, "two recordings have one channel"
+
+
+def test_another_seed_gives_other_channels(recipe_dir: Path, built: Path, tmp_path: Path) -> None:
+    build(recipe_dir, tmp_path / "data", seed=43)
+    for name, is_same in (("eval", True), ("eval_channel", False)):
+        before, after = (
+            [sha256_of(Path(path)) for path in DataDir.read(data / name).wav.values()]
+            for data in (built, tmp_path / "data")
+        )
+        assert [one == other for one, other in zip(before, after, strict=True)] == [is_same] * len(before)
 
 
 def test_noise_holds_no_speech_clips(built: Path) -> None:
@@ -241,7 +294,7 @@ def test_few_speakers_are_told_with_the_option_that_helps(
 
 def test_a_subset_of_packages_leaves_lists_out(recipe_dir: Path, tmp_path: Path) -> None:
     info = build(recipe_dir, tmp_path / "data", packages="voices")
-    assert list(info.trials) == ["same_package_gender", "same_gender", "all"]
+    assert list(info.trials) == ["same_package_gender_channel", "same_package_gender", "same_gender", "all"]
     assert set(DataDir.read(tmp_path / "data" / "noise").speaker.values()) == {"speech"}
     with pytest.raises(RecipeError, match=r"hold 0 speaker\(s\) for train.*--packages"):
         build(recipe_dir, tmp_path / "data", packages="others")

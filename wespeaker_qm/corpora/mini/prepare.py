@@ -3,6 +3,7 @@
 ::
 
     packages.tsv -> .deb -> audio files -> (manifest.tsv: whose voice) -> utterances of 3.5 to 6 s -> data/mini/
+                                                  those of valid and eval once more, each through a channel of its own
 
 The tables of ``egs/mini`` say which clip holds which speaker; the recipe's ``corpus.yaml`` says which speakers validate
 and how much of everybody is used. Evaluation speakers never train, nor are they heard in babble.
@@ -18,9 +19,17 @@ from wespeaker_qm.corpora.debian.fetching import unpack_packages
 from wespeaker_qm.corpora.debian.noise import read_noise_clips
 from wespeaker_qm.corpora.debian.packages import read_packages
 from wespeaker_qm.corpora.few_speakers import warn_of_few_speakers
+from wespeaker_qm.corpora.mini.channels import write_channel_utterances
 from wespeaker_qm.corpora.mini.settings import MiniSettings
-from wespeaker_qm.corpora.mini.tables import SETS, TABLES, choose_packages, read_sessions, split_sessions
-from wespeaker_qm.corpora.mini.trial_lists import HEADLINES, list_paths, write_trial_lists
+from wespeaker_qm.corpora.mini.tables import (
+    CHANNEL_SETS,
+    SETS,
+    TABLES,
+    choose_packages,
+    read_sessions,
+    split_sessions,
+)
+from wespeaker_qm.corpora.mini.trial_lists import list_paths, write_trial_lists
 from wespeaker_qm.corpora.mini.utterances import build_utterances, write_set
 from wespeaker_qm.corpora.noise import build_noise_set, build_rirs
 from wespeaker_qm.corpora.settings import read_settings
@@ -76,6 +85,7 @@ def _build(
     data.info.unlink(missing_ok=True)
     earlier = _checked_audio(data)
     utterances = build_utterances(data, members, settings, num_workers)
+    utterances |= write_channel_utterances(data, utterances, settings, num_workers)
     directories = {name: write_set(data.set(name).path, made, sessions) for name, made in utterances.items() if made}
     lists = write_trial_lists(data, directories, utterances)
     warn_of_few_speakers(len(directories["eval"].speakers), "take more packages (--packages)")
@@ -87,9 +97,9 @@ def _build(
         name=settings.name,
         description=settings.description,
         caveat=settings.caveat,
-        trials={name: "eval" for name in lists},
-        headline=next(name for name in HEADLINES if name in lists),
-        validation="valid" if "valid" in directories else None,
+        trials=lists,
+        headline=next(iter(lists)),
+        validation=CHANNEL_SETS["valid"] if "valid" in directories else None,
         noise="noise",
         rirs="rirs",
     ).save(data.info)
@@ -125,7 +135,7 @@ def _done_marker(
 
 def _others(data: DataFolder) -> list[Path]:
     """All that is written, beside the marker's outputs."""
-    sets = [data.set(name).path for name in (*SETS, "noise", "rirs")]
+    sets = [data.set(name).path for name in (*SETS, *CHANNEL_SETS.values(), "noise", "rirs")]
     tables = [table for path in sets for table in (*DataDir.tables(path), path / "utt2package")]
     return [*tables, *list_paths(data), data.wav, data.bad_audio, data.bad_noise]
 

@@ -42,6 +42,6 @@ class MiniSettings:
     num_babble: Annotated[int, Setting(COUNT_OR_NONE, "mixtures of training speakers", metavar="N")] = 200
     num_rooms: Annotated[int, Setting(COUNT, "simulated rooms, one impulse response each", metavar="N")] = 300
     seed: Annotated[int, Setting(SEED)] = 42
-    """Of babble and rooms; the utterances involve no chance."""
+    """Of babble, rooms and channels; the utterances themselves involve no chance."""
     expected: Annotated[dict[str, list[int]], Setting(str, from_yaml=lists_by_name(int))] = field(default_factory=dict)
     """Set -> [speakers, utterances] of the complete corpus; a build that differs says so."""

@@ -13,6 +13,10 @@ logger = logging.getLogger(__name__)
 
 TABLES = ("packages.tsv", "speakers.tsv", "manifest.tsv", "noise.tsv")
 SETS = ("train", "valid", "eval")
+CHANNEL = "_channel"
+"""Ends the name of a set, and of a trial list, whose recordings have channels of their own."""
+CHANNEL_SETS = {name: name + CHANNEL for name in ("valid", "eval")}
+"""Set -> the same recordings, each with a channel of its own."""
 UNKNOWN_GENDER = "u"
 _TUXPAINT = "tuxpaint-stamps-default"
 _MIN_PRESENT = 0.95
