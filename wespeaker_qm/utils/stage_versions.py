@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 STAGE_VERSIONS: Mapping[str, int] = {
     "prepare": 2,
-    "pack": 1,
+    "pack": 2,
     "train": 3,
     "average": 1,
     "extract": 3,
