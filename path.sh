@@ -7,7 +7,7 @@
 
 path_missing() { # the packages that interpreter $1 lacks, on one line
   local name files=()
-  for name in base losses eval bench train ${path_extra:-}; do
+  for name in base losses eval bench train ${path_extra:+onnx "${path_extra}"}; do
     files+=("requirements/${name}.txt")
   done
   "$1" tools/missing_packages.py "${files[@]}" | tr '\n' ' '

@@ -26,7 +26,8 @@ def version() -> str:
 LOSSES, EVAL, DOCS = requirements("losses"), requirements("eval"), requirements("docs")
 BENCH = [*LOSSES, *EVAL, *requirements("bench")]
 TRAIN = [*BENCH, *requirements("train")]
-TEST = [*TRAIN, *requirements("test")]
+ONNX = [*EVAL, *requirements("onnx")]
+TEST = [*TRAIN, *ONNX, *requirements("test")]
 
 # Configurations and the corpora's tables lie beside the package, and travel inside it: utils/shipped.py finds them.
 DATA = {"wespeaker_qm.conf": "conf", "wespeaker_qm.egs": "egs"}
@@ -77,6 +78,7 @@ setup(
         "losses": LOSSES,
         "eval": EVAL,
         "train": TRAIN,
+        "onnx": ONNX,
         "bench": BENCH,
         "test": TEST,
         "docs": DOCS,

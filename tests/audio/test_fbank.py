@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from wespeaker_qm.audio.fbank import Fbank, _add_dither_at_once, _add_dither_by_rows, mel_filters, normalise_mean
+from wespeaker_qm.audio.fbank import Fbank, _add_dither_at_once, _add_dither_by_rows, normalise_mean
+from wespeaker_qm.audio.mel import mel_filters
 from wespeaker_qm.utils.errors import RecipeError
 
 ORACLE = np.load(Path(__file__).parents[1] / "oracles_data" / "fbank.npz")
@@ -189,8 +190,7 @@ def test_filters_are_triangles_that_sum_to_one_between_the_first_and_last_top():
     filters = mel_filters(16000, 512, 80)
     assert filters.shape == (80, 257)
     assert float(filters.min()) == 0 and float(filters.max()) <= 1
-    total = filters.sum(dim=0)
-    torch.testing.assert_close(total[3:245], torch.ones(242, dtype=torch.float64))
+    np.testing.assert_allclose(filters.sum(axis=0)[3:245], 1, rtol=1e-12)
     assert float(filters[:, 0].sum()) == 0 and float(filters[:, 256].sum()) == 0
 
 

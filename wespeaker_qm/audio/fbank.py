@@ -1,22 +1,21 @@
-"""Log mel filter-bank features, as Kaldi and WeSpeaker compute them: the only fbank of the project.
+"""Log mel filter-bank features, as Kaldi and WeSpeaker compute them, in batches and on any device.
+
+Its numbers stand in :mod:`wespeaker_qm.audio.mel`; where there is no torch, :mod:`wespeaker_qm.audio.numpy_fbank`
+computes the same.
 
 Shapes: B batch, S samples, T frames, N frame length in samples, K FFT size, F mel bins.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from wespeaker_qm.audio.frames import Frames
+from wespeaker_qm.audio.mel import FLOOR, INT16_SCALE, PREEMPHASIS, fft_size, hamming_window, mel_filters
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.precision import exact_float32
 
-PREEMPHASIS = 0.97
-LOWEST_FREQUENCY_HZ = 20.0
-# Kaldi reads 16-bit integers; waveforms here lie in [-1, 1].
-INT16_SCALE = 32768.0
 # Frames that a CPU works on at a time: what it makes of them stays in its cache.
 _FRAMES_TOGETHER = 800
 _DITHER_FRAMES = 4096
@@ -63,12 +62,12 @@ class Fbank(nn.Module):
         self.num_mel_bins = num_mel_bins
         self.frames = Frames.of(sample_rate, frame_length_ms, frame_shift_ms)
         self.frame_length, self.frame_shift = self.frames.length, self.frames.shift
-        self.fft_size = 1 << (self.frame_length - 1).bit_length()
+        self.fft_size = fft_size(self.frame_length)
         self.dither = dither
         # Facts, not weights: a checkpoint must not hold them.
-        window = torch.hamming_window(self.frame_length, periodic=False, dtype=torch.float64)
-        self.register_buffer("window", (window * INT16_SCALE).float(), persistent=False)
-        filters = mel_filters(sample_rate, self.fft_size, num_mel_bins)
+        window = torch.from_numpy(hamming_window(self.frame_length))
+        self.register_buffer("window", window.float(), persistent=False)
+        filters = torch.from_numpy(mel_filters(sample_rate, self.fft_size, num_mel_bins))
         self.register_buffer("mel_filters", filters.float(), persistent=False)
         self.register_buffer("dither_bank", self._draw_dither(), persistent=False)
         # Half of the bands lie in a quarter of the spectrum: two products of half the work.
@@ -129,7 +128,7 @@ class Fbank(nn.Module):
         energies = torch.cat(
             [power[..., inside] @ self.mel_filters[bands, inside].T for bands, inside in self._parts], -1
         )
-        return energies.clamp_min_(torch.finfo(torch.float32).eps).log_()
+        return energies.clamp_min_(FLOOR).log_()
 
     def _windowed(self, waveform: Tensor) -> Tensor:
         """Frames (B, T, K) in 16-bit units: mean removed, pre-emphasised, weighted, and padded with zeros.
@@ -179,26 +178,7 @@ def normalise_mean(features: Tensor) -> Tensor:
     return features - features.mean(dim=-2, keepdim=True)
 
 
-def mel_filters(sample_rate: int, fft_size: int, num_mel_bins: int) -> Tensor:
-    """Kaldi's triangular filters (F, K / 2 + 1), float64: equally wide in mel(f) = 1127 ln(1 + f / 700).
-
-    The filters run from 20 Hz to half the sample rate; the bin at half the sample rate itself has no weight.
-    """
-    lowest, highest = _mel(LOWEST_FREQUENCY_HZ), _mel(sample_rate / 2)
-    width = (highest - lowest) / (num_mel_bins + 1)
-    left = lowest + width * torch.arange(num_mel_bins, dtype=torch.float64)[:, None]
-    frequency_hz = torch.arange(fft_size // 2 + 1, dtype=torch.float64) * (sample_rate / fft_size)
-    position = (1127.0 * torch.log1p(frequency_hz / 700.0) - left) / width  # 0 at the left corner, 1 at the top
-    filters = torch.minimum(position, 2.0 - position).clamp_min(0.0)
-    filters[:, -1] = 0.0
-    return filters
-
-
 def _support(filters: Tensor) -> slice:
     """The frequencies at which any of the filters has weight."""
     places = filters.any(dim=0).nonzero()[:, 0].tolist()
     return slice(places[0], places[-1] + 1)
-
-
-def _mel(frequency_hz: float) -> float:
-    return 1127.0 * math.log1p(frequency_hz / 700.0)

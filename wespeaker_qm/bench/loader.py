@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wespeaker_qm.audio.fbank import INT16_SCALE
+from wespeaker_qm.audio.mel import INT16_SCALE
 from wespeaker_qm.bench.child import in_child
 from wespeaker_qm.bench.machine import machine_facts
 from wespeaker_qm.bench.memory import MIB, private_bytes

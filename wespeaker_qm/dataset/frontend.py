@@ -22,7 +22,8 @@ from wespeaker_qm.audio.augment import (
     shape_spectrum,
     spec_augment,
 )
-from wespeaker_qm.audio.fbank import INT16_SCALE, Fbank
+from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.audio.mel import INT16_SCALE
 from wespeaker_qm.audio.speed import change_speed
 from wespeaker_qm.dataset.chunks import Batch
 from wespeaker_qm.dataset.draws import SPEEDS

@@ -29,9 +29,14 @@ or one ``.zip`` of these (at its top, or in one folder of it), which is read as 
 Everything is checked when it is read: sizes and SHA-256 of the files, the description's own, and the fingerprint. Other
 files in the folder are let be. No torch is needed.
 
+An ``.onnx`` file of a model holds the same in its metadata, so that it can be used alone: ``model.json`` as text, which
+lists no weights, and ``cohort.safetensors`` in base64. Its graph stands for the weights.
+
 Legend: D embedding dimension, C cohort speakers, K points of a curve, B bins.
 """
 
+import base64
+import binascii
 import dataclasses
 import hashlib
 import json
@@ -53,6 +58,8 @@ DESCRIPTION, WEIGHTS, COHORT, CARD = "model.json", "weights.safetensors", "cohor
 _MOST_BYTES = 1 << 28
 """Of the description, which says how long the other files are."""
 _REMEDY = "copy the model again, or export it again (run.sh --stage 8)"
+_ENTRIES = ("fingerprint", "network", "features", "scoring", "calibration", "evidence", "training", "figures")
+"""Of the description, beside those that tell of it and of the files."""
 
 Normalisation = Literal["asnorm", "snorm", "cosine"]
 
@@ -170,7 +177,7 @@ class ModelFolder:
     training: dict[str, Any]
     figures: dict[str, Any]
     weights: dict[str, NDArray[Any]]
-    """Parameter -> values."""
+    """Parameter -> values; nothing of an ``.onnx`` file."""
     mean: NDArray[np.float32] | None
     """(D,) of the training embeddings."""
     cohort: NDArray[np.float32] | None
@@ -184,11 +191,55 @@ class ModelFolder:
             RecipeError: no such folder, none of a model, of a later format, or damaged: which file, and how.
         """
         path = Path(path)
-        read = _reader(path)
+        return cls._parsed(path, _reader(path), has_weights=True)
+
+    @classmethod
+    def in_metadata(cls, path: Path, metadata: Mapping[str, str]) -> Self:
+        """The same from the metadata of an ``.onnx`` file.
+
+        Args:
+            path: the file, for messages.
+            metadata: key -> text, as :meth:`metadata` makes them.
+
+        Raises:
+            RecipeError: there is no model in them, or it is damaged.
+        """
+
+        def read(name: str, most: int) -> bytes | None:
+            if name not in metadata:
+                return None
+            if name == DESCRIPTION:
+                return metadata[name].encode()
+            try:
+                return base64.b64decode(metadata[name], validate=True)
+            except binascii.Error as error:
+                raise _damaged(path, name, str(error)) from error
+
+        return cls._parsed(path, read, has_weights=False)
+
+    def metadata(self) -> dict[str, str]:
+        """The model but its weights as metadata of an ``.onnx`` file, key -> text."""
+        cohort: dict[str, NDArray[Any]] = {} if self.mean is None else {"mean": self.mean}
+        if self.cohort is not None:
+            halves = self.cohort.astype(np.float16)
+            cohort["speakers"] = halves if np.array_equal(halves, self.cohort) else self.cohort
+        files = {COHORT: safetensors(cohort)} if cohort else {}
+        content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        content = {name: content[name] for name in _ENTRIES}
+        for name, value in content.items():
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                content[name] = dataclasses.asdict(value)
+        return {
+            DESCRIPTION: description(content, files).decode(),
+            **{name: base64.b64encode(data).decode() for name, data in files.items()},
+        }
+
+    @classmethod
+    def _parsed(cls, path: Path, read: Callable[[str, int], bytes | None], *, has_weights: bool) -> Self:
         content = _description(path, read)
         files = _files(path, content.get("files"), read)
         try:
-            weights = _tensors(path, WEIGHTS, files.get(WEIGHTS))
+            weights = _tensors(path, WEIGHTS, files.get(WEIGHTS)) if has_weights else {}
             cohort = _tensors(path, COHORT, files[COHORT]) if COHORT in files else {}
             folder = cls(
                 path=path,
@@ -204,7 +255,7 @@ class ModelFolder:
                 mean=cohort.get("mean"),
                 cohort=cohort["speakers"].astype(np.float32) if "speakers" in cohort else None,
             )
-            expected = fingerprint(folder.network, folder.features, weights)
+            expected = fingerprint(folder.network, folder.features, weights) if has_weights else folder.fingerprint
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise _damaged(path, DESCRIPTION, f"not what a model's description holds ({error!r})") from error
         if folder.fingerprint != expected:

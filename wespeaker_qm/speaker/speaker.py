@@ -73,8 +73,8 @@ class Speaker:
         """Read a model.
 
         Args:
-            path: a model folder (stage 8 of run.sh), a zip of one, or the ``.onnx`` file in a model folder, which needs
-                no torch.
+            path: a model folder (stage 8 of run.sh), a zip of one, or the ``.onnx`` file of a model, which needs no
+                torch and nothing beside it.
             device: ``auto`` (the GPU if there is one), ``cpu`` or ``cuda``.
 
         Raises:
@@ -82,7 +82,10 @@ class Speaker:
         """
         path = Path(path)
         if path.suffix == ".onnx":
-            raise RecipeError(f"{path}: ONNX is not read yet")
+            from wespeaker_qm.speaker.onnx_network import OnnxNetwork
+
+            graph = OnnxNetwork(path, device)
+            return cls(ModelFolder.in_metadata(path, graph.metadata), graph)
         from wespeaker_qm.speaker.torch_network import TorchNetwork  # torch takes seconds
 
         folder = ModelFolder.read(path)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.embed.extract import NetworkEmbedder
 from wespeaker_qm.export.folder import WEIGHTS, ModelFolder
+from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import encoder_named
 from wespeaker_qm.network.device import choose_device
@@ -26,14 +27,8 @@ class TorchNetwork:
     """
 
     def __init__(self, folder: ModelFolder, device: str = "auto") -> None:
-        network, features = folder.network, folder.features
-        encoder = encoder_named(network.encoder, network.arguments, folder.path)
-        state = {name: torch.from_numpy(value) for name, value in folder.weights.items()}
-        checkpoint.load_encoder(encoder, state, folder.path / WEIGHTS)
-        fbank = Fbank(
-            features.sample_rate, features.num_mel_bins, features.frame_length_ms, features.frame_shift_ms, dither=0.0
-        )
-        self.sample_rate = features.sample_rate
+        encoder, fbank = build_network(folder)
+        self.sample_rate = fbank.sample_rate
         self.embed_dim = encoder.embed_dim
         self._embedder = NetworkEmbedder(encoder, fbank, choose_device(device))
 
@@ -45,3 +40,18 @@ class TorchNetwork:
         """
         embeddings: NDArray[np.float32] = self._embedder(waveforms)
         return embeddings
+
+
+def build_network(folder: ModelFolder) -> tuple[SpeakerEncoder, Fbank]:
+    """The network of a model with its weights, and its filter bank.
+
+    Raises:
+        RecipeError: the weights do not fit the network that it names.
+    """
+    network, features = folder.network, folder.features
+    encoder = encoder_named(network.encoder, network.arguments, folder.path)
+    state = {name: torch.from_numpy(value) for name, value in folder.weights.items()}
+    checkpoint.load_encoder(encoder, state, folder.path / WEIGHTS)
+    return encoder, Fbank(
+        features.sample_rate, features.num_mel_bins, features.frame_length_ms, features.frame_shift_ms, dither=0.0
+    )
