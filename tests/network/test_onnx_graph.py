@@ -230,3 +230,18 @@ def test_merged_bins_come_near_the_networks_own():
     error = np.linalg.norm(merging.T @ given - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
     assert error[:-1].max() < 0.12
     assert error[-1] < 0.7  # nothing of what is above 7,600 Hz is left
+
+
+@pytest.mark.parametrize("duration_s", [0.3, 1, 4.21, 30])
+def test_embeddings_averaged_over_windows(tmp_path, duration_s):
+    torch.manual_seed(3)
+    encoder = ResNet((1, 1, 1, 1), feat_dim=32, embed_dim=6, m_channels=4, stem_stride=2, window=60).eval()
+    fbank = Fbank(RATE, 32)
+    waveform = voice(int(duration_s * RATE))
+    expected = NetworkEmbedder(encoder, fbank, torch.device("cpu"))([waveform])
+    write_onnx(tmp_path / "a.onnx", encoder, fbank, features="outside", metadata={})
+    write_onnx(tmp_path / "b.onnx", encoder, fbank, features="inside", metadata={})
+    feats = normalise_mean(fbank(torch.from_numpy(waveform)[None])).numpy()
+    np.testing.assert_allclose(session(tmp_path / "a.onnx").run(None, {"feats": feats})[0], expected, rtol=0, atol=1e-5)
+    found = session(tmp_path / "b.onnx").run(None, {"waveforms": waveform[None]})[0]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
