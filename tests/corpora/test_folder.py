@@ -720,3 +720,30 @@ def test_all_may_be_evaluated_and_nothing_is_made_for_a_training(tree, prepare, 
     soundfile.write(tree / "s4" / "second.wav", voice(99), 8000)
     named = CorpusInfo.load(prepare("--eval_speakers", "s0,s1,s2,s3,s4,s5", *nowhere))
     assert named == info
+
+
+@pytest.mark.parametrize("table", ["eval/utt2spk", "eval/wav.scp", "train/utt2dur"])
+@pytest.mark.parametrize("content", [b"", b"s0-day1-u0 s0\n"])
+def test_what_the_message_of_a_damaged_table_recommends_works(prepare, capsys, table, content):
+    """Stage 1 finds its tables and is skipped, unless the one that is named is deleted."""
+    data = prepare()
+    path = data / table
+    path.write_bytes(content)
+    pack = ["pack", "--data", str(data), "--num_workers", "1"]
+    if main(pack) == 0:
+        assert table == "train/utt2dur" and not content  # as if there were none
+        return
+    message = capsys.readouterr().err
+    assert str(path) in message
+    (named,) = re.findall(r"delete (\S+) and prepare the data again \(run\.sh --stage 1\)", message)
+    (path if named == "it" else Path(named)).unlink()
+    prepare()
+    assert main(pack) == 0
+
+
+def test_a_lost_trial_list_is_made_again(prepare):
+    data = prepare()
+    whole = (data / "trials" / "all").read_bytes()
+    (data / "trials" / "all").unlink()
+    prepare()
+    assert (data / "trials" / "all").read_bytes() == whole

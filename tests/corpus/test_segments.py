@@ -132,7 +132,7 @@ def test_where_the_recording_is_gone_its_segments_are(data_dir, tmp_path):
         ("b-1 rec-b 0 1e99999999999999999999", r"'b-1' has the time '1e99999999999999999999', expected seconds"),
         ("b-1 rec-b 0 1 B", r"'b-1' has the fields 'rec-b 0 1 B', .*a channel cannot be chosen here"),
         ("a-1 rec-b 0 1", r"'a-1' stands twice"),
-        ("c-1 rec-b 0 1", r"segments and utt2spk differ in 2 key"),
+        ("c-1 rec-b 0 1", r"/segments and .*/utt2spk differ in 2 key"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(data_dir, line, message):

@@ -47,7 +47,7 @@ def test_no_checkpoint_runs_anything(tmp_path: Path, is_zip: bool) -> None:
 
 
 def test_loading_refuses_what_is_not_a_checkpoint(tiny_config: Config, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no such checkpoint"):
+    with pytest.raises(RecipeError, match="no such file; train first"):
         checkpoint.load(tmp_path / "absent.pt")
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(RecipeError, match=r"text.pt: not a checkpoint"):

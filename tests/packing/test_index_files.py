@@ -62,7 +62,7 @@ def test_missing_pieces_are_named(packed):
     (data_dir / "moved.tar").rename(data_dir / "shards" / "shards_000000.tar")
     for name in ("shard.index.json", "shard.index.npy"):
         (data_dir / name).unlink()
-        with pytest.raises(RecipeError, match=r"shard.index.json: no such file.*run stage 2 again"):
+        with pytest.raises(RecipeError, match=rf"{name}: no such file.*run stage 2 again"):
             ShardReader(data_dir / "shard.list")
         before = (data_dir / "shards" / "shards_000000.tar").stat().st_mtime_ns
         pack_data_dir(data_dir, utterances_per_shard=3)  # nothing but the index is made

@@ -1,5 +1,7 @@
 """Kaldi tables."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -39,24 +41,40 @@ def test_a_missing_table_names_the_remedy(tmp_path: Path) -> None:
         read_map(tmp_path / "absent")
 
 
+def test_what_stands_in_the_place_of_a_table_is_told(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "link").symlink_to("nothing")
+    os.mkfifo(tmp_path / "pipe")
+    for name, found in (
+        ("folder", "is a folder, expected a file: move it away"),
+        ("circle", "is a link to circle, which leads in a circle or to nothing: remove it"),
+        ("link", "is a link to nothing, which leads in a circle or to nothing: remove it"),
+        ("pipe", "is a pipe, a socket or a device, expected a file: move it away"),
+    ):
+        with pytest.raises(RecipeError, match=f"/{name}: {found}; run the stage that makes it"):
+            read_map(tmp_path / name)
+
+
 def table_or_refusal(text: str) -> dict[str, str] | str:
     """What a table says, a line at a time; or the number of the line with too few fields, or the key seen twice."""
     table: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if "\0" in line:
-            return f":{number}: not text, there is a NUL: found {line.strip()!r}; put a file of text there"
+            return f":{number}: not text, there is a NUL: found {line!r}; put a file of text there"
     for number, line in enumerate(text.split("\n"), start=1):
-        key, _, value = line.strip().partition(" ")
-        if key and not value.strip():
-            return f":{number}: 1 field(s) in {line.strip()!r}, expected 2 separated by white space"
+        key, _, value = line.strip(" ").partition(" ")
+        if key and not value.strip(" "):
+            return f":{number}: 1 field(s) in {line.strip(' ')!r}, expected 2 separated by white space"
         if key in table:
             return f":{number}: key {key!r} stands twice; keys must be unique"
         if key:
-            table[key] = value.strip()
+            table[key] = value.strip(" ")
     return table
 
 
-LINE = st.lists(st.sampled_from(["a", "b", "c", "\0"]), max_size=4).map(" ".join)
+FIELD = st.sampled_from(["a", "b", "c", "\0", "", "\x1f", "\u00a0", "é"])
+LINE = st.lists(FIELD, max_size=4).map(" ".join)
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -68,7 +86,7 @@ def test_a_map_says_what_its_lines_say_one_by_one(tmp_path: Path, lines: list[st
     try:
         found: object = read_map(path)
     except RecipeError as error:
-        found = str(error).removeprefix(str(path))
+        found = re.sub("[;:] correct it, or delete it and run .*", "", str(error).removeprefix(str(path)))
     assert found == expected
     if isinstance(found, dict):
         assert list(found.items()) == list(expected.items()), "the order of the file"  # type: ignore[union-attr]
@@ -83,8 +101,12 @@ def test_a_blank_line_does_not_stand_for_a_field(tmp_path: Path, text: str) -> N
 
 
 def test_plain_tables_take_the_fast_way_and_others_do_not() -> None:
-    assert _plain_map("a 1\nb\u00a0c 2\n") == {"a": "1", "b\u00a0c": "2"}
-    for text in ("a 1\nb 2 3\n", "a 1\n\nb 2\n", "a 1\na 2\n", "", "\n"):
+    for text in ("a 1\nb\u00a0c 2\n", "a\t1\nb\u00a0c 2"):
+        assert _plain_map(text) == {"a": "1", "b\u00a0c": "2"}
+    for text in (
+        *("a 1\nb 2 3\n", "a 1\n\nb 2\n", "a 1\na 2\n", "", "\n", "a  1\nb 2\n", " a 1\n", "a 1 \n", "a 1\n b 2\n"),
+        *("a\n1 2\n", "a\x1f1 2\n", "a 1\fb 2\n", "a 1\nb\n", "a\nb\n"),
+    ):
         assert _plain_map(text) is None
 
 

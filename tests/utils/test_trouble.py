@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -65,6 +66,17 @@ def _raised(function):
 def test_every_error_of_a_file_system_has_a_remedy(number):
     message = trouble(OSError(number, os.strerror(number), "exp/a"))
     assert message.startswith(f"exp/a: {os.strerror(number)}; ")
+
+
+def test_a_folder_that_cannot_be_made_because_of_a_link_names_the_link(tmp_path):
+    (tmp_path / "exp").symlink_to("exp")
+    (tmp_path / "gone").symlink_to("nothing/here")
+    for name in ("exp", "gone"):
+        message = trouble(_raised(partial((tmp_path / name).mkdir, parents=True, exist_ok=True)))
+        assert message.startswith(f"{tmp_path / name}: is a link to ")
+        assert message.endswith("which leads in a circle or to nothing: remove it, or name another place")
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
 
 
 def test_the_name_is_that_of_the_file_that_is_meant_not_of_the_temporary_one(tmp_path):

@@ -11,7 +11,7 @@ from wespeaker_qm.corpora.mini.settings import MiniSettings
 from wespeaker_qm.corpora.settings import KIND
 from wespeaker_qm.corpora.voxceleb.prepare import prepare as prepare_voxceleb
 from wespeaker_qm.corpora.voxceleb.settings import VoxcelebSettings
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, found_at, shown
 from wespeaker_qm.utils.shipped import shipped_names
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
@@ -48,7 +48,9 @@ def corpus_kind(recipe_dir: Path) -> str:
     path = recipe_dir / "corpus.yaml"
     if not path.is_file():
         known = [str(Path(name).parent) for name in shipped_names("egs/*/corpus.yaml")]
-        raise RecipeError(f"{path}: no such file; --corpus names a recipe's folder: {', '.join(known) or 'none here'}")
+        raise RecipeError(
+            f"{path}: {found_at(path)}; --corpus names a recipe's folder: {', '.join(known) or 'none here'}"
+        )
     kind: Any = read_yaml_mapping(path).get(KIND)
     if kind not in CORPORA:
         raise RecipeError(f"{path}: kind is {shown(kind)}, expected one of {', '.join(CORPORA)}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from wespeaker_qm.corpus.segments import read_segments, segment_duration_s
 from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.remedies import made_again
 from wespeaker_qm.utils.tables import read_map, read_numbers, read_rows, refuse_commands, write_rows
 from wespeaker_qm.utils.text import fields_of, is_field
 
@@ -82,7 +83,7 @@ class DataDir:
                 names the first.
         """
         if not self.wav:
-            raise RecipeError(f"{name}: no utterances in {source}, expected at least one; prepare the data again")
+            raise RecipeError(f"{name}/{source}: no utterances, expected at least one; {_again(name, source)}")
         self._check_same(name, source, set(self.wav), "utt2spk", set(self.speaker))
         for table, values in (("utt2dur", self.duration_s), ("utt2session", self.session)):
             if values:
@@ -141,11 +142,18 @@ class DataDir:
     def _check_same(name: str, left: str, left_keys: set[str], right: str, right_keys: set[str]) -> None:
         difference = sorted(left_keys ^ right_keys)
         if difference:
-            only = left if difference[0] in left_keys else right
+            only, lacking = (left, right) if difference[0] in left_keys else (right, left)
             raise RecipeError(
-                f"{name}: {left} and {right} differ in {len(difference)} key(s), e.g. {shown(difference[0])} stands "
-                f"only in {only}; both must list the same keys, prepare the data again"
+                f"{name}/{left} and {name}/{right} differ in {len(difference)} key(s), e.g. {shown(difference[0])} "
+                f"stands only in {only}; both must list the same keys: correct {lacking}, or {_again(name, left)}"
             )
+
+
+def _again(name: str, table: str) -> str:
+    """How the tables of a set are made again: stage 1 is skipped where it finds them, and makes no segments."""
+    if table == "segments":
+        return "remove segments, to take whole recordings"
+    return f"delete {name}/{table} and {made_again(f'{name}/{table}')}"
 
 
 def _refuse_unapplied(path: Path, data: DataDir) -> None:

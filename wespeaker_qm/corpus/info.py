@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wespeaker_qm.trials.variants import VARIANTS
-from wespeaker_qm.utils.errors import RecipeError, nearest, shown
+from wespeaker_qm.utils.errors import RecipeError, found_at, nearest, shown
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.yaml_files import dump_yaml, read_yaml_mapping
@@ -67,7 +67,7 @@ class CorpusInfo:
         if path.is_dir():
             path /= "corpus.yaml"
         if not path.is_file():
-            raise RecipeError(f"{path}: no such file; prepare the data first (run.sh --stage 1)")
+            raise RecipeError(f"{path}: {found_at(path)}; prepare the data first (run.sh --stage 1)")
         values = read_yaml_mapping(path)
         names = [entry.name for entry in dataclasses.fields(cls)]
         optional = [entry.name for entry in dataclasses.fields(cls) if entry.type == (str | None)]
@@ -111,9 +111,11 @@ class CorpusInfo:
 
 
 def prepared_files(data: DataFolder) -> list[Path]:
-    """What must lie in a prepared corpus: ``corpus.yaml`` and, once it is there, the tables of the sets in it."""
+    """What must lie in a prepared corpus: ``corpus.yaml`` and, once it is there, what it names: tables and lists."""
     try:
-        sets = CorpusInfo.load(data.info).sets()
+        info = CorpusInfo.load(data.info)
     except RecipeError:  # not there, or not ours
-        sets = []
-    return [data.info, *(path for name in sets for path in (data.set(name).wav_scp, data.set(name).utt2spk))]
+        return [data.info]
+    lists = [*info.trials, *([info.validation] if info.validation is not None else [])]
+    tables = [path for name in info.sets() for path in (data.set(name).wav_scp, data.set(name).utt2spk)]
+    return [data.info, *tables, *dict.fromkeys(map(data.trials, lists))]

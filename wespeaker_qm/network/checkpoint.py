@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from wespeaker_qm.utils.checksums import checked_path, verify
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.remedies import mended
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def load(path: Path) -> Any:
         RecipeError: no such file, damaged, or not a checkpoint of tensors.
     """
     if not path.is_file():
-        raise RecipeError(f"{path}: no such checkpoint; train first (run.sh --stage 3)")
+        raise RecipeError(f"{path}: {found_at(path)}; train first (run.sh --stage 3)")
     remedy = mended(path)
     is_known = bool(verify(path, remedy))
     try:
@@ -166,7 +166,9 @@ def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
         shown = ", ".join(
             f"{name} ({_size(found.get(name))}, expected {_size(expected.get(name))})" for name in names[:3]
         )
-        raise RecipeError(f"{source}: {len(names)} entries do not fit the network: {shown}; check model and model_args")
+        raise RecipeError(
+            f"{source}: {len(names)} entries do not fit the network: {shown}; check model and model_args (config.yaml)"
+        )
     state = {name: value.to(own[name].dtype) for name, value in state.items()}  # where a large weight may be infinite
     refuse_not_finite(state, source)
     encoder.load_state_dict(state)

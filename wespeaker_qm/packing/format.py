@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.text import read_names, read_text
 
@@ -80,7 +80,7 @@ def read_list(path: Path, columns: Sequence[str]) -> list[list[str]]:
     text = read_text(path, remedy) if path.is_file() else ""
     body, mark, checksum = text.rpartition(CHECKSUM_MARK)
     if not mark or checksum != hashlib.sha256(body.encode()).hexdigest() + "\n":
-        found = "damaged, its last line is not the SHA-256 of the others" if text else "no such file"
+        found = "damaged, its last line is not the SHA-256 of the others" if text else found_at(path)
         raise RecipeError(f"{path}: {found}; {remedy}")
     header, *rows = [line.split("\t") for line in body.removesuffix("\n").split("\n")]
     if header != list(columns):
@@ -95,7 +95,7 @@ def read_shard_list(path: Path) -> list[Path]:
         RecipeError: it is missing or names none.
     """
     if not path.is_file():
-        raise RecipeError(f"{path}: no such file; pack the audio first (run.sh --stage 2)")
+        raise RecipeError(f"{path}: {found_at(path)}; pack the audio first (run.sh --stage 2)")
     tars = [Path(line) for line in read_names(path)]
     if not tars:
         raise RecipeError(f"{path}: names no tar; pack the audio again (run.sh --stage 2)")

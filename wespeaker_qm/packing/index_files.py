@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from wespeaker_qm.packing.format import read_shard_list
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.files import atomic_path, sha256_of, write_text
 from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.text import json_or_none
@@ -138,8 +138,10 @@ def checked_facts(shard_list: Path) -> dict[str, Any]:
     path = facts_path(shard_list)
     facts = read_facts(path)
     if facts.get("version") != VERSION or not records_path(shard_list).is_file():
+        lost = next((each for each in (path, records_path(shard_list)) if not each.is_file()), path)
+        found = "of another version" if lost.is_file() else found_at(lost)
         raise RecipeError(
-            f"{path}: no such file, or of another version; it is made from the lists beside the tars, without packing "
+            f"{lost}: {found}; it is made from the lists beside the tars, without packing "
             "the audio again: run stage 2 again (run.sh --stage 2)"
         )
     if facts.pop(_SEAL, None) != hashlib.sha256(canonical(facts)).hexdigest():

@@ -19,7 +19,7 @@ import soundfile
 from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.audio.libsndfile import soundfile_info
 from wespeaker_qm.audio.source import AudioError, RefusedError
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, found_at, shown
 from wespeaker_qm.utils.text import BYTE_ORDER_MARK, is_field
 
 AUDIO_SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "wma")
@@ -103,7 +103,7 @@ def scan_tar(tar: Path) -> Iterator[IndexRow]:
                     )
     except FileNotFoundError as error:
         raise RecipeError(
-            f"{tar}: no such file (current directory {Path.cwd()}); start from where it was packed"
+            f"{tar}: {found_at(tar)} (current directory {Path.cwd()}); start from where it was packed"
         ) from error
     except (tarfile.TarError, OSError) as error:
         raise RecipeError(

@@ -15,7 +15,7 @@ from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.trials.variants import VARIANTS, exists
 from wespeaker_qm.utils.checksums import read_checked_json
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, found_at, shown
 from wespeaker_qm.utils.layout import RunFolder
 
 
@@ -84,7 +84,7 @@ def read_run(folder: RunFolder) -> Run:
     """
     path = folder.metrics
     if not path.is_file():
-        raise RecipeError(f"{path}: no such file; evaluate the run first (run.sh --stage 5 --exp_dir {folder})")
+        raise RecipeError(f"{path}: {found_at(path)}; evaluate the run first (run.sh --stage 5 --exp_dir {folder})")
     metrics = read_metrics(folder, "run", "baselines", "training", "provenance")
     headline = metrics["corpus"]["headline"]
     names = [name for name in (TRAINED, *VARIANTS) if name in metrics["trial_lists"][headline]["systems"]]
@@ -98,7 +98,7 @@ def read_run(folder: RunFolder) -> Run:
     for name, file in files.items():
         if not exists(file):
             raise RecipeError(
-                f"{file}: no such file, expected the scores that {path} has figures of ({name}); evaluate the run "
+                f"{file}: {found_at(file)}, expected the scores that {path} has figures of ({name}); evaluate the run "
                 f"again (run.sh --stage 5 --exp_dir {folder})"
             )
         trials, scores, _ = read_scores(file)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.utils.checksums import verify
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, found_at, shown
 from wespeaker_qm.utils.text import lines_of, read_text
 
 _REMEDY = "put back a copy of it, or delete it: reports then go without the training's curves"
@@ -59,7 +59,7 @@ def read_training_history(path: Path | str) -> TrainingHistory:
     """
     path = Path(path)
     if not path.is_file():
-        raise RecipeError(f"{path}: no such file; train first (run.sh --stage 3)")
+        raise RecipeError(f"{path}: {found_at(path)}; train first (run.sh --stage 3)")
     verify(path, _REMEDY, grows=True)
     records: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "valid": []}
     for number, line in lines_of(read_text(path, _REMEDY)):

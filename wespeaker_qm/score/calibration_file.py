@@ -9,7 +9,7 @@ from typing import Any
 from wespeaker_qm.score.calibration import Calibration
 from wespeaker_qm.score.calibration_check import EerCheck
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 
@@ -32,7 +32,7 @@ def load_calibration(path: Path | str) -> tuple[Calibration, dict[str, EerCheck]
     path = Path(path)
     remedy = "calibrate the run again (run.sh --stage 7)"
     if not path.is_file():
-        raise RecipeError(f"{path}: no such file; {remedy}")
+        raise RecipeError(f"{path}: {found_at(path)}; {remedy}")
     content = read_checked_json(path, f"delete it and {remedy}")
     try:
         version = content.get("version", 1)

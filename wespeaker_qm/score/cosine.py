@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import verify
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.remedies import made_again, mended
 from wespeaker_qm.utils.vectors import VectorTable, refuse_vectors
 
@@ -121,7 +121,7 @@ def load_mean(path: Path | str) -> NDArray[np.float32]:
     """
     path = Path(path)
     if not path.is_file():
-        raise RecipeError(f"{path}: no such file; {made_again(path)}")
+        raise RecipeError(f"{path}: {found_at(path)}; {made_again(path)}")
     verify(path, mended(path))
     try:
         with path.open("rb") as handle:

@@ -10,7 +10,7 @@ from wespeaker_qm.report.runs import evaluated_baselines
 from wespeaker_qm.report.table5 import read_written
 from wespeaker_qm.score.upstream import digests, refuse_stale
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.layout import DataFolder, ExpRoot, RunFolder
 from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.stage import reads_data, stage
@@ -39,7 +39,7 @@ def report(*, data: DataFolder, runs: Sequence[RunFolder] | ExpRoot, base: Path 
     if isinstance(runs, ExpRoot):
         table5 = runs.table5("json")
         if not table5.is_file():
-            raise RecipeError(f"{table5}: no such file; collect the runs first (run.sh --table5 true --stage 5)")
+            raise RecipeError(f"{table5}: {found_at(table5)}; collect the runs first (run.sh --table5 true --stage 5)")
         place, systems = RunFolder(runs.path), [runs.run(name) for name in read_written(table5)["runs"]]
     else:
         table5, place, systems = None, runs[0], list(runs)

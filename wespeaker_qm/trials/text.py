@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.trials.table import ScoredTrials, TrialTable
-from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, first_few, shown_line
-from wespeaker_qm.utils.remedies import made_again
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, first_few, found_at, shown_line
+from wespeaker_qm.utils.remedies import made_again, mended
 from wespeaker_qm.utils.text import BYTE_ORDER_MARK, as_number, lines_of, read_text
 
 LABELS = {b"target": 1, b"nontarget": 0, b"tgt": 1, b"imp": 0, b"1": 1, b"0": 0}
@@ -67,11 +67,11 @@ def first_fields(path: Path, line_format: str) -> list[bytes]:
         RecipeError: no such file, or nothing in it.
     """
     if not path.is_file():
-        raise RecipeError(f"{path}: no such file; {made_again(path)}")
+        raise RecipeError(f"{path}: {found_at(path)}; {made_again(path)}")
     for block in _blocks(path):
         if first := block.lstrip().partition(b"\n")[0]:
             return first.split()
-    raise RecipeError(f"{path}: the file is empty, expected lines `{line_format}`")
+    raise RecipeError(f"{path}: the file is empty, expected lines `{line_format}`; {mended(path)}")
 
 
 class _Numbering(dict[bytes, int]):
@@ -137,7 +137,10 @@ def read_lines(path: Path, layout: Layout) -> ScoredTrials:
             measures.append(np.stack([_numbers(column, num_trials, no_numbers) for column in columns], axis=1))
         num_trials += len(both) // 2
     if bad:
-        raise RecipeError(f"{path}: {len(bad)} of {num_lines} lines are not `{layout.format}`:" + first_few(bad))
+        raise RecipeError(
+            f"{path}: {len(bad)} of {num_lines} lines are not `{layout.format}`; correct them, or {mended(path)}:"
+            + first_few(bad)
+        )
     if no_numbers:
         raise RecipeError(
             f"{path}: {len(no_numbers)} of {num_trials} trials have a field that is no number, expected such as "

@@ -1,5 +1,6 @@
 """The one exception that a user is meant to read, and how it lists and shortens what is wrong."""
 
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -57,6 +58,21 @@ def first_few(items: Sequence[str]) -> str:
 def shown_line(line: str | bytes) -> str:
     """A line of a file, as :func:`shown`: with room for two names of utterances, a score and a label."""
     return shown(line, _LINE_CHARACTERS)
+
+
+def found_at(path: str | os.PathLike[str]) -> str:
+    """What lies where a file should be and is none, in words, with what to do about it first.
+
+    >>> found_at("nowhere/x"), found_at("/dev")
+    ('no such file', 'is a folder, expected a file: move it away')
+    """
+    if os.path.isdir(path):
+        return "is a folder, expected a file: move it away"
+    if not os.path.lexists(path):
+        return "no such file"
+    if os.path.exists(path):
+        return "is a pipe, a socket or a device, expected a file: move it away"
+    return f"is a link to {os.readlink(path)}, which leads in a circle or to nothing: remove it"
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

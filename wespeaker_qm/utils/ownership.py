@@ -54,7 +54,8 @@ def refuse_foreign(folder: Path, paths: Iterable[Path], *, made_before: bool = F
     if foreign:
         raise RecipeError(
             f"{folder}: holds {len(foreign)} file(s) under names of ours that wespeaker-qm has not made, or not in "
-            f"this folder; nothing has been touched:{first_few(foreign)}\nMove them away, or choose another folder"
+            f"this folder ({folder / LEDGER} does not list them); nothing has been touched:{first_few(foreign)}\n"
+            "Move them away, or choose another folder"
         )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wespeaker_qm.utils.errors import RecipeError, shown, shown_line
+from wespeaker_qm.utils.trouble import remedy_of
 
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 _SPACE = " \t\r\f\v"
@@ -42,7 +43,7 @@ def read_text(path: Path | str, remedy: str = "") -> str:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise RecipeError(f"{path}: cannot read this file: {error.strerror}{_then(remedy)}") from error
+        raise RecipeError(f"{path}: cannot read this file: {error.strerror}; {remedy or remedy_of(error)}") from error
     return decode(content, path, remedy).replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -70,10 +71,6 @@ def _message(content: bytes, path: Path | str, position: int, fault: str, advice
     start = max(content.rfind(end, 0, position) for end in (b"\n", b"\r")) + 1
     number = content.count(b"\n", 0, position) + 1
     return f"{path}:{number}: {fault}: found {shown_line(content[start:].splitlines()[0])}; {advice}"
-
-
-def _then(remedy: str) -> str:
-    return remedy and f"; {remedy}"
 
 
 def lines_of(text: str) -> Iterator[Line]:

@@ -4,8 +4,11 @@ Nobody can check for these beforehand, so they come as exceptions from anywhere.
 """
 
 import errno
+import os
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
+
+from wespeaker_qm.utils.errors import found_at
 
 WHILE_WRITING = "while writing "
 """Begins a note (``Exception.add_note``) that names the file which an error without a name is of."""
@@ -66,6 +69,11 @@ def trouble(error: BaseException) -> str | None:
     return None
 
 
+def remedy_of(error: OSError) -> str:
+    """What helps against an error of the system."""
+    return _REMEDIES.get(error.errno or 0, _ANY_FILE)
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and what it was raised from: PyTorch hides the reason why a file could not be written."""
     each: BaseException | None = error
@@ -80,7 +88,10 @@ def _of_one(error: BaseException, file: str | None) -> str | None:
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[:80]!r}: a name that is not UTF-8; rename the file or folder"
     if isinstance(error, OSError):
-        remedy = _REMEDIES.get(error.errno or 0, _ANY_FILE)
+        remedy = remedy_of(error)
+        if error.errno == errno.EEXIST and os.path.islink(error.filename or ""):
+            # Of a folder that is to be made where a link leads nowhere, the system only says that it exists.
+            return f"{error.filename}: {found_at(error.filename)}, or {_ANOTHER_PLACE}"
         is_ours = error.filename is None or ".tmp" in str(error.filename)
         named = where if is_ours and where else f"{error.filename}: " if error.filename is not None else ""
         return f"{named}{error.strerror or error}; {remedy}"

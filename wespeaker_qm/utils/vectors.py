@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from wespeaker_qm.utils.checksums import checked_path, checksum_path, refuse_changed, remove_checked, verify
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import RecipeError, first_few, found_at
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.tables import read_map, refuse_commands
@@ -99,7 +99,7 @@ class VectorTable:
         if ark in self._verified:
             return
         if not Path(ark).is_file():
-            raise FileNotFoundError(f"{ark}: no such file (current directory {Path.cwd()})")
+            raise FileNotFoundError(f"{ark}: {found_at(ark)} (current directory {Path.cwd()})")
         expected = self._checksums.get(Path(ark).name)
         if expected is not None:
             refuse_changed(Path(ark), expected, checksum_path(self.scp), mended(self.scp))
