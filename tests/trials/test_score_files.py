@@ -230,7 +230,7 @@ def test_lines_that_are_too_long_and_too_short_do_not_make_up_for_each_other(wri
     """Six fields on two lines, and numbers in the right columns, if one looks at the fields alone."""
     trials = read_trial_table(write("x y target\na b nontarget\n", "trials"))
     with pytest.raises(
-        RecipeError, match=r"2 of 3 lines are not `enrolment test score`; correct them, .*:\n.*:2: 'a b 1 c'\n.*:3: 'd 2'"
+        RecipeError, match=r"2 of 3 lines are not `enrolment test score`; correct .*:\n.*:2: 'a b 1 c'\n.*:3: 'd 2'"
     ):
         read_scores(write("x y 1\na b 1 c\nd 2\n"), trials)
 
