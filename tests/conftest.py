@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,13 +13,18 @@ import torch
 from hypothesis import settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from wespeaker_qm import stages
 from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.network import checkpoint
+from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.trials.speakers import TrialSpeakers
+from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.tables import write_rows
 from wespeaker_qm.utils.vectors import write_vectors
 
@@ -326,3 +331,74 @@ def _simulate(num_speakers=30, num_targets=600, num_nontargets=1500, *, effect=0
         is_target, distance + v[speakers.enrolment], u[speakers.enrolment] + u[speakers.test]
     ) + rng.standard_normal(len(is_target))
     return speakers, is_target, scores if digits is None else scores.round(digits)
+
+
+class ModelRun(NamedTuple):
+    """A run with a model folder, and the corpus that it was evaluated on."""
+
+    data: DataFolder
+    run: RunFolder
+
+
+@pytest.fixture(scope="session")
+def _model_run(tmp_path_factory):
+    """A network with random weights that stages 4 to 8 went over: 4 training, 6 evaluation, 3 calibration speakers."""
+    root = tmp_path_factory.mktemp("model")
+    data, run = DataFolder(root / "data"), RunFolder(root / "exp" / "voices" / "run")
+    rng = np.random.default_rng(3)
+    speakers = {"train": [90, 120, 170, 240], "eval": [95, 125, 150, 190, 210, 260], "valid": [105, 140, 200]}
+    for name, pitches_hz in speakers.items():
+        keys = {f"{name}{index}-{take}": pitch for index, pitch in enumerate(pitches_hz) for take in range(4)}
+        _write_set(
+            data.path,
+            name,
+            {key: (key.partition("-")[0], _voice(pitch, rng.uniform(0.8, 1.2), rng)) for key, pitch in keys.items()},
+        )
+        if name != "train":
+            pairs = [(one, two) for one in keys for two in keys if one < two]
+            labels = ["target" if keys[one] == keys[two] else "nontarget" for one, two in pairs]
+            write_rows(data.trials(name), [(*pair, label) for pair, label in zip(pairs, labels, strict=True)])
+    caveat, licence = "No voices.", "free"
+    trials = {"eval": "eval"}
+    CorpusInfo(name="voices", caveat=caveat, licence=licence, trials=trials, headline="eval", validation="valid").save(
+        data.info
+    )
+    config = load_config([], ["device=cpu", *MODEL_SETTINGS])
+    config.save(run.config)
+    torch.manual_seed(1)
+    encoder = build_encoder(config)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.3)
+    checkpoint.save(encoder.state_dict(), run.average)
+    write_text(run.provenance, json.dumps({"time": "2026-01-31T12:00:00+00:00", "commit": "abc"}))
+    stages.extract(data=data, run=run)
+    stages.score(data=data, run=run)
+    stages.normalise(data=data, run=run, top_n=3)
+    stages.calibrate(data=data, run=run)
+    stages.evaluate(data=data, run=run, num_resamples=20)
+    stages.export(data=data, run=run, num_resamples=20)
+    return ModelRun(data, run)
+
+
+MODEL_SETTINGS = (
+    "num_threads=1",
+    "dataset_args.fbank_args.num_mel_bins=16",
+    "model_args.feat_dim=16",
+    "model_args.embed_dim=8",
+    "model_args.m_channels=4",
+)
+
+
+@pytest.fixture(scope="session")
+def model_run(_model_run):
+    """That run, to be read: who changes something takes ``own_model_run``."""
+    return _model_run
+
+
+@pytest.fixture
+def own_model_run(_model_run, tmp_path):
+    """A copy of it, to be changed. The corpus's audio lies where it did."""
+    run = RunFolder(tmp_path / "exp" / "voices" / "run")
+    shutil.copytree(_model_run.run, run)
+    return ModelRun(_model_run.data, run)

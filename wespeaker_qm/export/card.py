@@ -5,9 +5,10 @@ from typing import Any
 
 from wespeaker_qm.evaluate.figures import EER, MIN_DCF, TAR_AT_FAR, values_from_json
 from wespeaker_qm.evaluate.operating_points import far_name
-from wespeaker_qm.export.folder import Evidence, FeatureCard, NetworkCard, ScoringCard
+from wespeaker_qm.export.cohort import SCORE_DECIMALS
+from wespeaker_qm.export.folder import Evidence, FeatureCard, NetworkCard, ScoringCard, Threshold
 from wespeaker_qm.report.tables import markdown_table
-from wespeaker_qm.report.text import per_cent, show_figure, with_sureness
+from wespeaker_qm.report.text import per_cent, show_figure
 
 _SHOWN = (EER, TAR_AT_FAR, MIN_DCF)
 
@@ -89,22 +90,22 @@ def _measured(evidence: Evidence | None, figures: Mapping[str, Any]) -> str:
         f"{evidence.num_speakers:,} speakers, none of them trained on: list {evidence.trial_list} of {evidence.corpus}."
         + f" {evidence.caveat}".rstrip(),
         markdown_table(
-            ["accepted impostors at most", "threshold", "accepted targets %"],
-            [
-                [
-                    far_name(each.far),
-                    "none: " + str(each.no_interval)
-                    if each.threshold is None
-                    else with_sureness("{:.3f}".format, each.threshold, each.interval or each.no_interval),
-                    "" if each.tar is None else per_cent(each.tar),
-                ]
-                for each in evidence.thresholds
-            ],
+            ["accepted impostors at most", "threshold", "95 % interval", "accepted targets %"],
+            [_threshold_row(each) for each in evidence.thresholds],
         ),
     ]
     if figures:
         parts.append(_figures_table(figures))
     return "\n\n".join(parts)
+
+
+def _threshold_row(each: Threshold) -> list[str]:
+    if each.threshold is None or each.tar is None:
+        return [far_name(each.far), f"none: {each.no_interval}", "", ""]
+    interval = f"none: {each.no_interval}"
+    if each.interval is not None:
+        interval = " to ".join(f"{end:.{SCORE_DECIMALS}f}" for end in each.interval)
+    return [far_name(each.far), f"{each.threshold:.{SCORE_DECIMALS}f}", interval, per_cent(each.tar)]
 
 
 def _figures_table(figures: Mapping[str, Any]) -> str:

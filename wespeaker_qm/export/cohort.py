@@ -35,7 +35,8 @@ def stored_cohort(cohort: NDArray[np.float32], top_n: int | None, trials: TrialT
         trials: a list; of a long one, trials at even distances are tried.
         directions: of its utterances.
     """
-    halved = cohort.astype(np.float16)
+    with np.errstate(over="ignore"):
+        halved = cohort.astype(np.float16)
     if not np.isfinite(halved).all():
         return Stored(cohort, 0.0)
     chosen = np.unique(np.linspace(0, len(trials) - 1, min(len(trials), MOST_TRIALS)).astype(np.int64))

@@ -86,7 +86,7 @@ def curve(roc: RocSteps) -> Curve:
     """The operating points nearest to even steps of either rate's logarithm, both ends included."""
     chosen = [np.array([0, len(roc.threshold) - 1])]
     for rate, count in ((roc.far, roc.num_nontargets), (roc.frr[::-1], roc.num_targets)):
-        found = np.searchsorted(rate, np.geomspace(1 / count, 1, _POINTS), side="right") - 1
+        found = np.searchsorted(rate, np.append(0, np.geomspace(1 / count, 1, _POINTS)), side="right") - 1
         chosen.append(found if rate is roc.far else len(rate) - 1 - found)
     rows = np.unique(np.concatenate(chosen))
     return Curve(threshold=roc.threshold[rows].tolist(), far=roc.far[rows].tolist(), frr=roc.frr[rows].tolist())

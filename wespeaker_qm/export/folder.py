@@ -40,6 +40,7 @@ import binascii
 import dataclasses
 import hashlib
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -57,6 +58,8 @@ FORMAT_VERSION = 1
 DESCRIPTION, WEIGHTS, COHORT, CARD = "model.json", "weights.safetensors", "cohort.safetensors", "README.md"
 _MOST_BYTES = 1 << 28
 """Of the description, which says how long the other files are."""
+_NUMBERS = re.compile(r"\[\s+[^\[\]{}\"]+\]")
+"""A list that is written in one line."""
 _REMEDY = "copy the model again, or export it again (run.sh --stage 8)"
 _ENTRIES = ("fingerprint", "network", "features", "scoring", "calibration", "evidence", "training", "figures")
 """Of the description, beside those that tell of it and of the files."""
@@ -283,7 +286,8 @@ def description(content: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes
     sizes = {name: {"num_bytes": len(data), "sha256": _sha256(data)} for name, data in files.items()}
     head, rest = {"format": FORMAT, "version": FORMAT_VERSION}, {**content, "files": sizes}
     full = {**head, "sha256": _sha256(_canonical({**head, **rest})), **rest}
-    return (json.dumps(full, indent=1, allow_nan=False) + "\n").encode()
+    text = json.dumps(full, indent=1, allow_nan=False)
+    return (_NUMBERS.sub(lambda match: " ".join(match[0].split()), text) + "\n").encode()
 
 
 def safetensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:

@@ -3,25 +3,21 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.config import Config, ResNetArgs
+from wespeaker_qm.config.model import MODELS
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.network import checkpoint
-from wespeaker_qm.utils.errors import RecipeError, nearest, shown
-
-if TYPE_CHECKING:  # a finished model needs no configuration, nor the time that importing it takes
-    from wespeaker_qm.config import Config, ResNetArgs
-
+from wespeaker_qm.utils.errors import RecipeError, shown
 
 _RESNET_SIZES = ("feat_dim", "embed_dim", "m_channels", "stem_stride", "window")
 
 
-def _resnet(num_blocks: tuple[int, int, int, int], args: "ResNetArgs") -> ResNet:
-    # A finished model of a version that did not know a size yet has not that one, which then is at its default.
-    return ResNet(num_blocks, **{name: getattr(args, name) for name in _RESNET_SIZES if hasattr(args, name)})
+def _resnet(num_blocks: tuple[int, int, int, int], args: ResNetArgs) -> ResNet:
+    return ResNet(num_blocks, **{name: getattr(args, name) for name in _RESNET_SIZES})
 
 
 ENCODERS: Mapping[str, Callable[[Any], SpeakerEncoder]] = {
@@ -32,7 +28,7 @@ ENCODERS: Mapping[str, Callable[[Any], SpeakerEncoder]] = {
 """Config key ``model`` -> what makes that network, with random weights, of its ``model_args``."""
 
 
-def build_encoder(config: "Config") -> SpeakerEncoder:
+def build_encoder(config: Config) -> SpeakerEncoder:
     """The speaker network with random weights, or those of ``model_init``.
 
     Raises:
@@ -50,7 +46,7 @@ def encoder_named(name: str, arguments: Mapping[str, Any], source: Path | str) -
 
     Args:
         name: key of :data:`ENCODERS`.
-        arguments: its sizes, by name.
+        arguments: its sizes, by name; others have their defaults.
         source: where both were read, for messages.
 
     Raises:
@@ -58,16 +54,19 @@ def encoder_named(name: str, arguments: Mapping[str, Any], source: Path | str) -
     """
     if name not in ENCODERS:
         raise RecipeError(
-            f"{source}: found the network {shown(name)}, expected one of {', '.join(ENCODERS)} (nearest: "
-            f"{nearest(name, ENCODERS)}); update wespeaker_qm"
+            f"{source}: found the network {shown(name)}, expected one of {', '.join(ENCODERS)}; a later version of "
+            "wespeaker_qm may have it"
         )
     try:
-        return ENCODERS[name](SimpleNamespace(**arguments))
-    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise RecipeError(f"{source}: {name} of the sizes {shown(arguments)} cannot be made ({error})") from error
+        return ENCODERS[name](MODELS[name](**arguments))
+    except (TypeError, ValueError) as error:  # pydantic's is one of these
+        raise RecipeError(
+            f"{source}: no {name} has the sizes {shown(arguments)} ({' '.join(str(error).split())}); a later version "
+            "of wespeaker_qm may know them"
+        ) from error
 
 
-def build_fbank(config: "Config", dither: float) -> Fbank:
+def build_fbank(config: Config, dither: float) -> Fbank:
     """The front end's filter bank; dither 0 in evaluation."""
     args = config.dataset_args.fbank_args
     return Fbank(

@@ -12,7 +12,7 @@ from wespeaker_qm.audio.frames import Frames
 from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.audio.resample import resample_audio
 from wespeaker_qm.audio.silence import without_silent_ends
-from wespeaker_qm.audio.source import AudioError, check_format
+from wespeaker_qm.audio.source import AudioError, check_format, check_source
 from wespeaker_qm.export.folder import FeatureCard
 from wespeaker_qm.packing.format import PCM_SCALE, to_pcm16
 from wespeaker_qm.utils.errors import RecipeError
@@ -55,7 +55,7 @@ def read_recording(recording: Recording, features: FeatureCard, sample_rate: int
         source = recording
         if isinstance(recording, str) and recording == STDIN:
             source = io.BytesIO(sys.stdin.buffer.read())
-        name = "standard input" if source is not recording else str(getattr(source, "name", source))
+        name = "standard input" if source is not recording else check_source(source)
         original, original_rate = read_audio(source)
     if not np.any(original != original[0]):
         raise AudioError(f"{name}: silent: no signal at all")

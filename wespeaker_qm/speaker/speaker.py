@@ -86,9 +86,14 @@ class Speaker:
 
             graph = OnnxNetwork(path, device)
             return cls(ModelFolder.in_metadata(path, graph.metadata), graph)
-        from wespeaker_qm.speaker.torch_network import TorchNetwork  # torch takes seconds
-
         folder = ModelFolder.read(path)
+        try:
+            from wespeaker_qm.speaker.torch_network import TorchNetwork  # takes seconds
+        except ModuleNotFoundError as error:
+            raise RecipeError(
+                f"{path}: needs the package {error.name}, which is not installed: pip install 'wespeaker_qm[train]'; "
+                "or name the .onnx file of a model, which needs no torch"
+            ) from error
         return cls(folder, TorchNetwork(folder, device))
 
     @property

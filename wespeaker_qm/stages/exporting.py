@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.config import Config, load_config
+from wespeaker_qm.config.fields import without_own_defaults
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
 from wespeaker_qm.export.card import model_card
@@ -181,7 +182,7 @@ def _files(
     fbank = config.dataset_args.fbank_args
     network = NetworkCard(
         encoder=config.model,
-        arguments=dataclasses.asdict(config.model_args),
+        arguments=without_own_defaults(config.model_args),
         embed_dim=encoder.embed_dim,
         min_frames=encoder.min_frames,
     )
@@ -196,6 +197,11 @@ def _files(
     stored = None
     if parts.has_mean:
         cohort["mean"] = load_mean(run.mean_xvector)
+        if len(cohort["mean"]) != network.embed_dim:
+            raise RecipeError(
+                f"{run.mean_xvector}: {len(cohort['mean'])} dimensions, expected the {network.embed_dim} of the "
+                f"network in {run.config}; extract again (run.sh --stage 4)"
+            )
     if parts.normalisation != "cosine":
         stored = _stored(data, run, info, parts)
         cohort["speakers"] = stored.speakers

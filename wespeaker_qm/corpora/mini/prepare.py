@@ -97,6 +97,7 @@ def _build(
         name=settings.name,
         description=settings.description,
         caveat=settings.caveat,
+        licence="each package's own, from GPL-2 to CC-BY-3.0, with credits: egs/mini/README.md",
         trials=lists,
         headline=next(iter(lists)),
         validation=CHANNEL_SETS["valid"] if "valid" in directories else None,

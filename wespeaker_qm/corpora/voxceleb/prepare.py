@@ -102,6 +102,7 @@ def _build(settings: VoxcelebSettings, data: DataFolder, findings: Findings, is_
         name=data.path.name,
         description=settings.description,
         caveat=caveat,
+        licence="VoxCeleb's: CC BY 4.0; the copyright of the videos remains with their owners",
         train="vox2_dev",
         trials={name: "vox1" for name in TRIAL_LISTS if name in findings.trial_files},
         headline=HEADLINE,
