@@ -1,13 +1,16 @@
 """Checkpoints: plain tensors under WeSpeaker's names, whole and finite, or an error that says what was found."""
 
 import dataclasses
+import gzip
 import math
 import re
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from wespeaker_qm.config import Config
 from wespeaker_qm.network import build, checkpoint
@@ -62,7 +65,7 @@ def test_loading_refuses_what_is_not_a_checkpoint(tiny_config: Config, tmp_path:
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        ({"epoch": 3, "model": {"w": torch.zeros(2)}}, "a dict whose entry 'epoch' is a int"),  # as resume.pt
+        ({"epoch": 3, "net": {"w": torch.zeros(2)}}, "a dict whose entry 'epoch' is a int"),
         ({"w": [0.0, 1.0]}, "a dict whose entry 'w' is a list"),
         ({"state": {"w": torch.zeros(2)}}, "a dict whose entry 'state' is a dict"),
         ({0: torch.zeros(2)}, "a dict whose entry 0 is a Tensor"),
@@ -135,6 +138,87 @@ def test_weights_are_found_however_they_were_saved(
     assert found.keys() | {"projection.weight"} == given.keys()
     for name, value in found.items():
         assert torch.equal(value, given[name]), name
+
+
+@pytest.mark.parametrize("name", ["state_dict", "model", "model_state_dict"])
+def test_weights_are_taken_from_among_other_things(tiny_config: Config, tmp_path: Path, name: str) -> None:
+    """As Lightning, Hugging Face's trainers and WeSpeaker's load_checkpoint and average_model.py know them."""
+    given = build.build_encoder(tiny_config).state_dict()
+    torch.save({"epoch": 3, name: given, "optimizer": {"lr": 0.1}}, tmp_path / "given.ckpt")
+    found = build.build_encoder(dataclasses.replace(tiny_config, model_init=str(tmp_path / "given.ckpt")))
+    assert all(torch.equal(value, given[key]) for key, value in found.state_dict().items())
+
+
+def test_a_safetensors_file_is_read(tiny_config: Config, tmp_path: Path) -> None:
+    given = build.build_encoder(tiny_config).state_dict()
+    path = tmp_path / "model.safetensors"
+    save_file(given, path)
+    found = build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path))).state_dict()
+    assert all(torch.equal(value, given[key]) for key, value in found.items())
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(RecipeError, match=r"model\.safetensors: not a checkpoint of plain tensors, or damaged \("):
+        checkpoint.load(path)
+    save_file(given | {"conv1.weight": torch.full_like(given["conv1.weight"], math.nan)}, path)
+    with pytest.raises(RecipeError, match=r"values of conv1\.weight are NaN"):
+        build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
+
+
+class Whole(torch.nn.Module):
+    """A network that is saved as the object that it is."""
+
+
+def _zip(path: Path, *names: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+
+
+def _tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "avg_model.pt")
+
+
+FOREIGN = {
+    "a TorchScript program": (
+        lambda path: _zip(path, "m/data.pkl", "m/constants.pkl", "m/code/m.py"),
+        "torch.jit.load",
+    ),
+    "an ONNX graph": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x05" + bytes(90)), "exported from"),
+    "a zip archive": (lambda path: _zip(path, "exp/avg_model.pt", "exp/config.yaml"), "unpack it"),
+    "NumPy arrays": (lambda path: _zip(path, "w.npy"), "torch.save"),
+    "an archive (gzip)": (lambda path: path.write_bytes(gzip.compress(b"x" * 99)), "unpack it"),
+    "an archive (tar)": (lambda path: _tar(path), "unpack it"),
+    "a pointer of Git LFS": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "git lfs pull",
+    ),
+    "a web page": (lambda path: path.write_text("<!DOCTYPE html><html></html>"), "download the file itself"),
+    "an HDF5 file": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "torch.save"),
+    "an empty file": (lambda path: path.touch(), "again"),
+    "a folder": (lambda path: path.mkdir(), "avg_model"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_file_that_is_something_else_is_told_with_what_to_do(tiny_config: Config, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "weights"
+    write, use = FOREIGN[kind]
+    write(path)
+    with pytest.raises(RecipeError) as error:
+        build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
+    assert kind in str(error.value)
+    assert use in str(error.value)
+    assert "delete" not in str(error.value), "it is the user's"
+
+
+def test_a_network_saved_as_an_object_is_told_by_its_class(tiny_config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "whole.pt"
+    torch.save(Whole(), path)
+    with pytest.raises(
+        RecipeError, match=r"whole\.pt: .*holds an object of \S*Whole\); name .*model\.state_dict\(\)"
+    ) as error:
+        build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
+    assert "weights_only" not in str(error.value), "PyTorch's advice to trust the file"
 
 
 def test_a_prefix_of_some_names_is_no_wrapper(tiny_config: Config, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def build_encoder(config: Config) -> SpeakerEncoder:
     encoder = ENCODERS[config.model](config.model_args)
     if config.model_init is not None:
         path = Path(config.model_init)
-        checkpoint.load_encoder(encoder, checkpoint.load(path), path)
+        checkpoint.load_encoder(encoder, checkpoint.load(path, is_given=True), path)
     return encoder
 
 

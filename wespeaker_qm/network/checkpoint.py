@@ -5,14 +5,17 @@ and replaces itself after every epoch. Both are whole or absent, with a checksum
 """
 
 import logging
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
+from wespeaker_qm.network.foreign import is_safetensors, kind_of
 from wespeaker_qm.utils.checksums import checked_path, verify
 from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.remedies import mended
@@ -40,22 +43,44 @@ def save(value: Any, path: Path) -> None:
         torch.save(value, handle)
 
 
-def load(path: Path) -> Any:
-    """Read what :func:`save` or WeSpeaker wrote, to the CPU, without running any code in it.
+def load(path: Path, *, is_given: bool = False) -> Any:
+    """Read what :func:`save` or WeSpeaker wrote, or a safetensors file, to the CPU, without running any code in it.
+
+    Args:
+        path: the file.
+        is_given: somebody named it (``model_init``), so that no stage makes it again.
 
     Raises:
-        RecipeError: no such file, damaged, or not a checkpoint of tensors.
+        RecipeError: no such file, damaged, or not a checkpoint of tensors; the message says what it is instead.
     """
+    if path.is_dir():
+        raise RecipeError(f"{path}: a folder; name the file of weights in it, such as models/avg_model.pt")
     if not path.is_file():
-        raise RecipeError(f"{path}: {found_at(path)}; train first (run.sh --stage 3)")
-    remedy = mended(path)
+        raise RecipeError(f"{path}: {found_at(path)}; {_NAME if is_given else 'train first (run.sh --stage 3)'}")
+    remedy = _NAME if is_given else mended(path)
     is_known = bool(verify(path, remedy))
+    if not is_known and (kind := kind_of(path)) is not None:
+        raise RecipeError(
+            f"{path}: found {kind.what}, expected weights that torch.save or safetensors wrote; {kind.use}"
+        )
     try:
+        if is_safetensors(path):
+            return safetensors.torch.load_file(path)
         if not is_known:
             _check_zip(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise RecipeError(f"{path}: not a checkpoint of plain tensors, or damaged ({error}); {remedy}") from error
+        found, why = _OBJECT.search(str(error)), _UNPICKLER.search(str(error))
+        reason = f"it holds an object of {found[1]}" if found else why[1] if why else str(error).partition("\n")[0]
+        raise RecipeError(f"{path}: not a checkpoint of plain tensors, or damaged ({reason}); {remedy}") from error
+
+
+_NAME = "name a file of weights: models/avg_model.pt of a run, or what torch.save(model.state_dict(), FILE) writes"
+_OBJECT = re.compile(r"Unsupported (?:global|class|operand)[^\n]*?GLOBAL (\S+)")
+_UNPICKLER = re.compile(r"WeightsUnpickler error: ([^\n]*)")
+"""How PyTorch says what is more than tensors, or damaged, amid advice for those who trust a file."""
+_NESTED = ("state_dict", "model", "model_state_dict")
+"""Where programs put the weights among other things; WeSpeaker's look into the first two."""
 
 
 def _check_zip(path: Path) -> None:
@@ -131,6 +156,15 @@ def _tensors(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _tensors(value, f"{prefix}{name}.")
 
 
+def _without_companions(value: Any) -> Any:
+    """The weights out of a dictionary that holds other things beside them."""
+    if isinstance(value, dict):
+        for name in _NESTED:
+            if isinstance(value.get(name), dict):
+                return value[name]
+    return value
+
+
 def _plain_names(state: State) -> State:
     """The entries without what a wrapper put before the names of all."""
     for wrapper in _WRAPPERS:
@@ -145,7 +179,8 @@ def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
     Args:
         encoder: the network.
         state: what :func:`load` read: a state_dict, whose names may all begin with ``module.`` or ``_orig_mod.``, or
-            the state of a training (``resume.pt``), whose weights are taken. Counters of batches may be missing.
+            the state of a training (``resume.pt``), or another dictionary with the weights among other things, which
+            are taken. Counters of batches may be missing.
         source: where it was read, for messages.
 
     Raises:
@@ -155,7 +190,7 @@ def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
     if isinstance(state, dict) and set(TRAINING_STATE) <= state.keys():
         logger.info("%s: the state of a training; its weights after epoch %s are taken", source, state["epoch"])
         state = state["model"]
-    state = _plain_names(_state_dict(state, source))
+    state = _plain_names(_state_dict(_without_companions(state), source))
     own = encoder.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith(_COUNTER)}
     state = counters | {name: value for name, value in state.items() if not name.startswith(HEAD)}

@@ -165,7 +165,7 @@ def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, cor
                 f"{path}: not the weights that {run} was trained from; put those back, or delete {folder} and "
                 "leave this baseline out"
             )
-        checkpoint.load_encoder(encoder, checkpoint.load(path), path)
+        checkpoint.load_encoder(encoder, checkpoint.load(path, is_given=True), path)
     else:
         path, folder = (run.average, run) if system == "average" else (run.model(system), run.at_epoch(system))
         checkpoint.load_encoder(encoder, checkpoint.load(path), path)
