@@ -13,7 +13,7 @@ path_missing() { # the packages that interpreter $1 lacks, on one line
   "$1" tools/missing_packages.py "${files[@]}" | tr '\n' ' '
 }
 
-path_find() { # set PYTHON to a suitable interpreter, or fail
+path_find() { # set PYTHON to a suitable interpreter; 1: there is none, 2: the one that was named is no program
   local candidate missing
   for candidate in "${PYTHON:-}" "${VIRTUAL_ENV:+${VIRTUAL_ENV}/bin/python}" "${PWD}/.venv/bin/python"; do
     if [ -z "${candidate}" ]; then
@@ -21,7 +21,7 @@ path_find() { # set PYTHON to a suitable interpreter, or fail
     elif ! command -v "${candidate}" >/dev/null; then
       if [ "${candidate}" = "${PYTHON:-}" ]; then
         echo "path.sh: PYTHON=${candidate} is not a program; unset PYTHON or name a Python 3.11 or later" >&2
-        exit 1
+        return 2
       fi
     elif ! missing=$(path_missing "${candidate}"); then
       echo "path.sh: ${candidate} does not run" >&2
@@ -49,15 +49,15 @@ path_base() { # print an interpreter to make .venv with
 
 path_make() { # make .venv
   local base constraints=${CONSTRAINTS-constraints.txt}
-  base=$(path_base) || exit 1
+  base=$(path_base) || return 1
   echo "path.sh: no suitable Python environment is active: making .venv with pip install -e .[${path_extra:-train}]"
   echo "path.sh: this downloads a few GB (PyTorch) and takes some minutes, once"
   if [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1; then
     :
   elif "${base}" -c 'import ensurepip' 2>/dev/null; then
-    "${base}" -m venv .venv || exit 1
+    "${base}" -m venv .venv || return 1
   else # Debian without python3-venv: the pip outside can install into .venv
-    "${base}" -m venv --without-pip .venv || exit 1
+    "${base}" -m venv --without-pip .venv || return 1
   fi
   local pip=(.venv/bin/python -m pip)
   if ! "${pip[@]}" --version >/dev/null 2>&1; then
@@ -65,7 +65,7 @@ path_make() { # make .venv
   fi
   if ! "${pip[@]}" install ${constraints:+-c "${constraints}"} -e ".[${path_extra:-train}]"; then
     echo "path.sh: pip install failed; see above. To use an environment of your own: PYTHON=/path/to/python ./run.sh" >&2
-    exit 1
+    return 1
   fi
   PYTHON=${PWD}/.venv/bin/python
 }
@@ -79,11 +79,18 @@ path_alone() { # wait for whoever else makes .venv, and hold others back until d
   fi
 }
 
-if ! path_find; then
+path_set() { # set PYTHON
+  local status=0
+  path_find || status=$?
+  [ "${status}" -eq 1 ] || return "${status}"
   path_alone
-  path_find 2>/dev/null || path_make
+  status=0
+  path_find 2>/dev/null || path_make || status=$?
   exec 7>&-
-fi
+  return "${status}"
+}
+
+path_set || return 1 # never exit: whoever sources this by hand would lose the shell
 export PYTHON
 PATH=$(dirname "${PYTHON}"):${PATH}
 export PATH

@@ -21,6 +21,7 @@ download=
 subset=
 codec=
 pack_opts=
+extract_opts=
 num_workers=$(nproc)
 num_processes=1
 gpus=
@@ -33,7 +34,7 @@ HOST_NODE_ADDR=localhost:29400
 job_id=2024
 
 options=(stage stop_stage corpus data config loss model exp_dir exp_root overrides resume table5 prepare_opts
-  vox_root download subset codec pack_opts num_workers
+  vox_root download subset codec pack_opts extract_opts num_workers
   num_processes gpus score_norm_method top_n num_resamples num_nodes node_rank HOST_NODE_ADDR job_id)
 
 help_message="Usage: ./run.sh [--name value | --name=value] ...
@@ -65,6 +66,7 @@ spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \
   --subset BOOL         egs/voxceleb: go on with a part of VoxCeleb; every report says so [corpus.yaml's, else false]
   --codec wav|flac      of the packed audio; wav is read faster, flac takes half the space [wav]
   --pack_opts STR       further options of packing (wespeaker-qm pack --help), e.g. \"--max_bad_fraction 0.001\" []
+  --extract_opts STR    further options of extraction (wespeaker-qm extract --help), e.g. \"--trim_silence false\" []
   --data DIR            prepared data [data/<corpus>]
   --config FILES        configurations, merged left to right [conf/resnet34.yaml and, if there is one, <corpus>/conf.yaml]
   --loss FILE           loss overlay [conf/loss/qmargin_a1.5.yaml; with --config, what the configuration says]
@@ -150,6 +152,8 @@ split_option config_files --config "${config}"
 split_option override_list --overrides "${overrides}"
 split_option prepare_list --prepare_opts "${prepare_opts}"
 split_option pack_list --pack_opts "${pack_opts}"
+split_option extract_list --extract_opts "${extract_opts}"
+extracting=(--data "${data}" ${extract_list[@]+"${extract_list[@]}"})
 for name in vox_root download subset; do # only those given: other corpora do not know them, nor need to be told false
   if [ -n "${!name}" ] && { [ "${!name}" != false ] || grep -q "^${name}:" "${corpus}/corpus.yaml"; }; then
     prepare_list+=("--${name}" "${!name}")
@@ -253,10 +257,10 @@ train_and_evaluate() { # stages 3 to 8 with loss overlay $1 (may be empty) into 
       announce "Stage 4: average checkpoints and extract embeddings of ${dir} and of the baselines"
       wespeaker_qm "${dir}" average --exp_dir "${dir}"
     fi
-    wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}" ${model:+--model "${model}"}
-    wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}" --untrained
-    wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${dir}" --initial
-    wespeaker_qm "${dir}" extract --data "${data}" --exp_dir "${exp_root}/ltas" --ltas
+    wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" ${model:+--model "${model}"}
+    wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" --untrained
+    wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" --initial
+    wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${exp_root}/ltas" --ltas
   fi
   baselines=("untrained=${dir}/untrained" "ltas=${exp_root}/ltas")
   if [ -d "${dir}/initial" ]; then

@@ -1,9 +1,11 @@
 """Package metadata; tool settings stand in pyproject.toml, dependencies in requirements/."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 
@@ -21,6 +23,16 @@ def version() -> str:
     if match is None:
         raise RuntimeError("wespeaker_qm/__init__.py states no __version__")
     return match[1]
+
+
+class CleanBuildPy(build_py):
+    """Builds from nothing: modules that are gone, but lie in build/lib from before, would go into the wheel."""
+
+    def run(self) -> None:
+        """Remove what was built of this package, then build."""
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib) / "wespeaker_qm", ignore_errors=True)
+        super().run()
 
 
 LOSSES, EVAL, DOCS = requirements("losses"), requirements("eval"), requirements("docs")
@@ -84,5 +96,6 @@ setup(
         "docs": DOCS,
         "dev": [*TEST, *DOCS, "mutmut==3.8.1", "pre-commit"],
     },
+    cmdclass={"build_py": CleanBuildPy},
     entry_points={"console_scripts": ["wespeaker-qm = wespeaker_qm.bin.main:main"]},
 )

@@ -4,8 +4,8 @@ The public names of each package stand in its ``__init__.pyi``; what they stand 
 for, so that ``import wespeaker_qm`` costs nothing, and evaluation needs no torch.
 """
 
-import lazy_loader
+from wespeaker_qm.utils.lazy import attach_stub
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -3,9 +3,11 @@ import io
 import logging
 import os
 import re
+import subprocess
 import sys
 import types
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
@@ -339,3 +341,16 @@ def test_a_value_that_begins_with_a_dash_is_told_how_to_be_given(capsys):
     assert "and as the value of --eval_speakers it is written --eval_speakers=-x,-y (see" in capsys.readouterr().err
     assert program.main(["prepare", "--corpus", "egs/folder", "--eval_speakers=-x,-y"]) == 1
     assert "give --audio_root FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["metrics", "x.score"], ["train"]])
+def test_without_any_package_the_one_that_is_lacking_is_named(arguments):
+    """A Python without site-packages; nothing but the standard library may be needed to say so."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); from wespeaker_qm.bin.main import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program, str(Path(__file__).parents[2]), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in result.stderr
+    assert "pip install" in (result.stdout if arguments == ["--help"] else result.stderr)

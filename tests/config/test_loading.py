@@ -94,8 +94,8 @@ def test_a_configuration_is_frozen():
         ("dataset_args.aug_prob=.nan", "dataset_args.aug_prob: found "),
         ("dataset_args.sampler=speaker", "found 'speaker' (text), expected 'utterance' or 'speaker_balanced'"),
         ("model=ResNet43", "model: found 'ResNet43', expected one of ResNet10, ResNet18, ResNet34 (nearest: ResNet34"),
-        ("model=3", "command line: model: found 3 (integer), expected text"),
-        ("model=[ResNet34]", "command line: model: found ['ResNet34'] (list), expected text"),
+        ("model=3", "command line: model: found 3, expected one of ResNet10, ResNet18, ResNet34"),
+        ("model=[ResNet34]", "model: found ['ResNet34'], expected one of ResNet10, ResNet18, ResNet34"),
         ("model_args.m_chanels=3", "command line: model_args.m_chanels: unknown key; nearest: m_channels; ResNet34 has "
          "feat_dim, embed_dim, pooling_func, two_emb_layer, m_channels, stem_stride, window"),
         ("model_args.stem_stride=3", "model_args.stem_stride: found 3 (integer), expected 1 or 2"),

@@ -174,6 +174,12 @@ def test_what_a_corpus_yaml_says_can_be_overridden_by_false(calls, tmp_path):
     assert "--download true" in (tmp_path / "log").read_text()
 
 
+def test_options_of_extraction_go_to_every_system(calls, tmp_path):
+    calls("--stage", "4", "--stop_stage", "4", "--extract_opts", "--trim_silence false --num_workers 2")
+    made = (tmp_path / "log").read_text()
+    assert made.count(f"extract --data {tmp_path}/data --trim_silence false --num_workers 2 --exp_dir") == 4
+
+
 def test_with_initial_weights_their_system_is_a_baseline(calls, tmp_path):
     (tmp_path / "exp" / "qmargin_a1.5" / "initial").mkdir(parents=True)
     assert calls("--stage", "5", "--stop_stage", "5")[1] == [*["score"] * 4, "evaluate", "report"]

@@ -62,6 +62,19 @@ def folder(tmp_path):
     return Folder(tmp_path / "recipe")
 
 
+@pytest.mark.parametrize("python", ["/nowhere/python", ""])
+def test_a_shell_that_sources_it_by_hand_outlives_a_failure(folder, python):
+    folder.interpreter("bin", missing="torch\n", ensurepip="exit 1", pip="exit 1")
+    result = subprocess.run(
+        ["/bin/bash", "-c", '. ./path.sh; echo "status $?, still here"'],
+        cwd=folder.path,
+        env={"PATH": str(folder.path / "none") if not python else "/usr/bin:/bin", "PYTHON": python},
+        capture_output=True,
+        text=True,
+    )
+    assert "status 1, still here" in result.stdout
+
+
 def test_python_is_honoured_before_the_virtual_environment(folder):
     chosen, active = folder.interpreter("chosen"), folder.interpreter("active")
     result = folder.source(PYTHON=str(chosen), VIRTUAL_ENV=str(active.parents[1]))

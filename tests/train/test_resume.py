@@ -89,6 +89,24 @@ def test_other_audio_is_refused_by_name(run, data: Path, name: str, message: str
     assert contents(exp) == before
 
 
+def test_a_run_of_another_corpus_is_evaluated_in_a_folder_of_its_own(run, data: Path, tmp_path: Path) -> None:
+    """As the messages say: in its folder the results on both corpora would be mixed."""
+    exp, other = RunFolder(run()), DataFolder(shutil.copytree(data, tmp_path / "other"))
+    average(run=exp)
+    extract(data=DataFolder(data), run=exp)
+    change_set(other.set("train").path)
+    before = contents(exp.embeddings)
+    for system in ("average", "untrained", 3):
+        with pytest.raises(RecipeError, match=rf"mixed there.*run\.sh --model {exp}, with another --exp_dir"):
+            extract(data=other, run=exp, system=system)
+    change_set(data / "train")
+    with pytest.raises(RecipeError, match=rf"training audio: changed.*run\.sh --model {exp}, with another"):
+        run()
+    assert contents(exp.embeddings) == before
+    extract(data=other, run=RunFolder(tmp_path / "apart"), model=exp)
+    assert RunFolder(tmp_path / "apart").xvectors("eval").is_file()
+
+
 def test_the_same_audio_packed_again_at_another_time_and_place_is_the_same(run, data: Path, caplog) -> None:
     exp = run()
     shutil.rmtree(data / "train" / "shards")

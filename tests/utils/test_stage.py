@@ -185,14 +185,14 @@ def test_while_a_stage_reads_a_corpus_nobody_prepares_it(tmp_path):
     assert prepare_elsewhere(tmp_path) == ""
 
 
-@pytest.mark.parametrize("arguments", [{}, {"data": "data/mini"}])
-def test_a_corpus_is_a_folder_object(arguments):
+def test_a_corpus_may_be_named_by_its_path(tmp_path):
     @reads_data
     def look(*, data):
-        raise AssertionError("must not be called")
+        return data
 
-    with pytest.raises(TypeError, match="expected a DataFolder"):
-        look(**arguments)
+    assert look(data=str(tmp_path)) == str(tmp_path)
+    with pytest.raises(TypeError, match="data"):
+        look()
 
 
 KILLED = """

@@ -1,5 +1,5 @@
 """Audio: decoding, resampling, features, augmentation, room impulse responses."""
 
-import lazy_loader
+from wespeaker_qm.utils.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

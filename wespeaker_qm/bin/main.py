@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, NoReturn
 
 from wespeaker_qm.utils.errors import RecipeError, nearest, shown
 from wespeaker_qm.utils.lock import unlock_all
-from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.trouble import trouble
 
 
@@ -117,6 +116,8 @@ class _ConsoleHandler(logging.Handler):
     """Log lines above the progress bar: warnings and errors on standard error, the rest on standard output."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        from wespeaker_qm.utils.progress import Progress  # whose package may be missing, which must be said, not raised
+
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         Progress.write(self.format(record), file=stream)
 

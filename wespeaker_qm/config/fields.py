@@ -55,15 +55,15 @@ class InconsistentError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class NameIn:
-    """Of a text: one of the names of a table, which is looked up whenever a value is checked."""
+    """One of the names of a table, which is looked up whenever a value is checked; any other value is told them."""
 
     table: Mapping[str, type]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
+        return core_schema.no_info_plain_validator_function(self._check)
 
-    def _check(self, name: str) -> str:
-        if name not in self.table:
+    def _check(self, name: Any) -> str:
+        if not isinstance(name, str) or name not in self.table:
             raise unknown_name(name, self.table)
         return name
 

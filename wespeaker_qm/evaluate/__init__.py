@@ -1,5 +1,5 @@
 """Numbers from scores: operating points at low false-accept rates, their intervals, and comparisons of systems."""
 
-import lazy_loader
+from wespeaker_qm.utils.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

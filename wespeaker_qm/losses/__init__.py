@@ -1,5 +1,5 @@
 """Alpha-divergence losses: functions of logits, of embeddings and prototypes, and heads for training."""
 
-import lazy_loader
+from wespeaker_qm.utils.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

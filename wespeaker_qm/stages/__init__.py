@@ -8,6 +8,6 @@ Each is in a module that bears the name of its activity (``score`` in ``scoring.
 asked for, so that scoring and evaluation need no PyTorch. A stage whose inputs have not changed does nothing.
 """
 
-import lazy_loader
+from wespeaker_qm.utils.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -4,6 +4,7 @@ import logging
 
 from wespeaker_qm.config import load_config
 from wespeaker_qm.network import checkpoint
+from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
@@ -13,7 +14,7 @@ from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 logger = logging.getLogger(__name__)
 
 
-def average(*, run: RunFolder) -> None:
+def average(*, run: AnyPath) -> None:
     """Write the mean weights of the last ``num_avg`` epochs of a training, ``models/avg_model.pt``.
 
     Where there is an average, but none of its checkpoints any more, it is taken as it is.
@@ -24,6 +25,7 @@ def average(*, run: RunFolder) -> None:
     Raises:
         RecipeError: a checkpoint or the configuration is missing or damaged; the average was exchanged for another.
     """
+    run = RunFolder(run)
     config = load_config([run.config], for_training=False)
     epochs = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
     paths = [run.model(epoch) for epoch in epochs]

@@ -24,6 +24,7 @@ from wespeaker_qm.trials.score_files import read_scores, write_scores
 from wespeaker_qm.trials.speakers import trial_speakers
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.trials.variants import CALIBRATED, NORMALISED, discard_variant, remove
+from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
@@ -40,8 +41,8 @@ _OF_A_SET = (("audio/", ""), ("data/", "/utt2spk"))
 @reads_data
 def calibrate(
     *,
-    data: DataFolder,
-    run: RunFolder,
+    data: AnyPath,
+    run: AnyPath,
     scores: Method = "asnorm",
     top_n: int | None = None,
     with_quality: bool = True,
@@ -62,6 +63,7 @@ def calibrate(
         RecipeError: scores or embeddings are missing, or not of what is there now; sets that must be apart share
             speakers or recordings; files that no stage made.
     """
+    data, run = DataFolder(data), RunFolder(run)
     if scores not in NORMALISED:
         raise RecipeError(f"scores: found {scores!r}, expected one of {', '.join(NORMALISED)}")
     info = CorpusInfo.load(data.info)

@@ -19,6 +19,7 @@ from wespeaker_qm.report.tables import comparison_table, markdown_table
 from wespeaker_qm.report.text import show_figure
 from wespeaker_qm.trials.speakers import effective_speakers
 from wespeaker_qm.trials.systems import read_systems
+from wespeaker_qm.utils.calls import AnyPath, listed, optional_path, paths
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import write_json
 
@@ -27,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 def compare(
     *,
-    systems: Mapping[str, Sequence[Path]],
-    trials: Path | None = None,
-    utt2spk: Path | None = None,
-    figures: Sequence[str] | None = None,
+    systems: Mapping[str, AnyPath | Sequence[AnyPath]],
+    trials: AnyPath | None = None,
+    utt2spk: AnyPath | None = None,
+    figures: str | Sequence[str] | None = None,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
-    json: Path | None = None,
+    json: AnyPath | None = None,
 ) -> list[Comparison]:
     """Resample all runs together, and log each system and all differences.
 
@@ -53,16 +54,17 @@ def compare(
     """
     if num_resamples == 0:
         raise RecipeError("--num_resamples: found 0, expected at least 2: a comparison needs resamples")
-    _refuse_repeated_files(itertools.chain.from_iterable(systems.values()))
-    files = {(name, number): file for name, each in systems.items() for number, file in enumerate(each)}
+    runs_of = {name: paths(each) for name, each in systems.items()}
+    _refuse_repeated_files(itertools.chain.from_iterable(runs_of.values()))
+    files = {(name, number): file for name, each in runs_of.items() for number, file in enumerate(each)}
     labels = {f"{name} {number}": file for (name, number), file in files.items()}
-    table, by_label, speakers = read_systems(labels, trials, utt2spk)
+    table, by_label, speakers = read_systems(labels, optional_path(trials), optional_path(utt2spk))
     scores = dict(zip(files, by_label.values(), strict=True))
-    for name, each in systems.items():
+    for name, each in runs_of.items():
         _refuse_copies(name, {file: scores[name, number] for number, file in enumerate(each)})
     if speakers is None:
         raise RecipeError("it is not known who speaks: name the speakers of the utterances (--utt2spk)")
-    wanted, compared = _figures(figures or (), int((~table.is_target).sum()))
+    wanted, compared = _figures(listed(figures or ()), int((~table.is_target).sum()))
     too_few = list_reason(effective_speakers(speakers, table.is_target))
     resampled = resample(
         [SortedTrials.of(values, table.is_target, wanted) for values in scores.values()],
@@ -71,13 +73,13 @@ def compare(
         seed=seed,
         progress="resamples",
     )
-    runs: dict[str, list[Resamples]] = {name: [] for name in systems}
+    runs: dict[str, list[Resamples]] = {name: [] for name in runs_of}
     for (name, _), run in zip(files, resampled, strict=True):
         runs[name].append(run)
     comparisons = compare_all(runs, compared)
     _tell(runs, compared, comparisons, too_few)
     if json is not None:
-        write_json(json, [comparison.to_json() for comparison in comparisons])
+        write_json(Path(json), [comparison.to_json() for comparison in comparisons])
     return comparisons
 
 

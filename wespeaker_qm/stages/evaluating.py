@@ -21,6 +21,7 @@ from wespeaker_qm.trials.bandwidths import mixed_bandwidths_note
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.speakers import effective_speakers, trial_speakers
 from wespeaker_qm.trials.variants import CALIBRATED, VARIANTS, present_variants
+from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
@@ -38,9 +39,9 @@ OWN_SYSTEMS = (TRAINED, *VARIANTS)
 @reads_data
 def evaluate(
     *,
-    data: DataFolder,
-    run: RunFolder,
-    baselines: Mapping[str, RunFolder] | None = None,
+    data: AnyPath,
+    run: AnyPath,
+    baselines: Mapping[str, AnyPath] | None = None,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> None:
@@ -57,8 +58,9 @@ def evaluate(
         RecipeError: scores are missing, or not of what is there now; a baseline's name is that of a system of the
             run; files that no stage made.
     """
+    data, run = DataFolder(data), RunFolder(run)
     info = CorpusInfo.load(data.info)
-    others = dict(baselines or {})
+    others = {name: RunFolder(system) for name, system in (baselines or {}).items()}
     for name in others:
         if name in (*OWN_SYSTEMS, f"{run.name} ({TRAINED})"):
             raise RecipeError(

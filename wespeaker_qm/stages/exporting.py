@@ -47,6 +47,7 @@ from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.speakers import trial_speakers
 from wespeaker_qm.trials.variants import CALIBRATED, exists
+from wespeaker_qm.utils.calls import AnyPath, optional_path
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
@@ -67,11 +68,11 @@ logger = logging.getLogger(__name__)
 @reads_data
 def export(
     *,
-    data: DataFolder,
-    run: RunFolder,
+    data: AnyPath,
+    run: AnyPath,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
-    latest: Path | None = None,
+    latest: AnyPath | None = None,
 ) -> None:
     """Write ``model/`` and ``model.zip``: all that turns recordings into decisions (:mod:`wespeaker_qm.export.folder`).
 
@@ -87,6 +88,7 @@ def export(
     Raises:
         RecipeError: weights or embeddings are missing, damaged, or not of what is there now; files that no stage made.
     """
+    data, run, latest = DataFolder(data), RunFolder(run), optional_path(latest)
     info = CorpusInfo.load(data.info)
     if latest is not None:
         _refuse_foreign_pointer(latest)

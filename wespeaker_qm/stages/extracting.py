@@ -28,6 +28,8 @@ from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.score.cohort import brings_mean
 from wespeaker_qm.stages.adopting import adopt
+from wespeaker_qm.train import resume
+from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
@@ -60,10 +62,10 @@ class _System(NamedTuple):
 @reads_data
 def extract(
     *,
-    data: DataFolder,
-    run: RunFolder,
+    data: AnyPath,
+    run: AnyPath,
     system: SystemName | int = "average",
-    model: RunFolder | None = None,
+    model: AnyPath | None = None,
     num_workers: int = 0,
     trim_silence: bool = True,
 ) -> None:
@@ -86,11 +88,12 @@ def extract(
         RecipeError: weights are missing, do not fit the network or are not those that the training began with; the
             corpus is not packed; the folder holds files that no stage made.
     """
+    data, run = DataFolder(data), RunFolder(run)
     corpus = CorpusInfo.load(data.info)
     if model is not None:
         if system != "average":
             raise ValueError(f"system is {system!r}, expected average beside a finished model")
-        adopt(model, run)
+        adopt(RunFolder(model), run)
     embedding = _open_system(data, run, system, corpus)
     if embedding is None:
         return
@@ -137,6 +140,7 @@ def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, cor
         audio = data.set(corpus.train or corpus.trials[corpus.headline])
         fbank = Fbank(sample_rate=ShardReader(audio.shard_list).sample_rate)
         return _System(LtasEmbedder(fbank), fbank, run, {"system": "ltas"})
+    _refuse_another_corpus(data, run, corpus)
     config: Config = load_config([run.config], for_training=False)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
@@ -174,6 +178,23 @@ def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, cor
     return _System(embed, fbank, folder, inputs, encoder.min_frames)
 
 
+def _refuse_another_corpus(data: DataFolder, run: RunFolder, corpus: CorpusInfo) -> None:
+    """Embeddings and scores of two corpora must not come to lie in one folder, nor the mean of one be of the other.
+
+    Raises:
+        RecipeError: the run was trained on other audio than the corpus's.
+    """
+    trained_on = (recorded_inputs(run.marker("train")) or {}).get(resume.AUDIO)
+    if trained_on is None:
+        return
+    if corpus.train is None or packed_digest(data.set(corpus.train).path) != trained_on:
+        raise RecipeError(
+            f"--exp_dir {run}: was trained on other audio than that of {data}, and its results on both would be mixed "
+            f"there. To evaluate it on this corpus, in a folder of its own: run.sh --model {run}, with another "
+            "--exp_dir or none"
+        )
+
+
 def _check_audio(reader: ShardReader, embedding: _System) -> None:
     """Whether a packed set is what the system expects.
 
@@ -209,7 +230,7 @@ def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: 
     if trimming.num_trimmed:
         logger.info(
             "%s: %d of %d utterances have digital silence at their ends, which was left out; with "
-            "--trim_silence false (wespeaker-qm extract) it counts as audio",
+            "--trim_silence false (run.sh --extract_opts '--trim_silence false') it counts as audio",
             audio,
             trimming.num_trimmed,
             len(reader),

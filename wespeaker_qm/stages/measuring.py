@@ -13,6 +13,7 @@ from wespeaker_qm.evaluate.results import ListResult, Resampling, Unit
 from wespeaker_qm.report.tables import figures_table
 from wespeaker_qm.report.text import counts, intervals_note
 from wespeaker_qm.trials.systems import read_systems
+from wespeaker_qm.utils.calls import AnyPath, listed, optional_path, paths
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import refuse_plots, write_json
 
@@ -23,18 +24,18 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 
 def measure(
     *,
-    score_files: Sequence[Path],
-    trials: Path | None = None,
-    utt2spk: Path | None = None,
-    fars: Sequence[float] = FARS,
-    tars: Sequence[float] = TARS,
-    p_targets: Sequence[float] = P_TARGETS,
+    score_files: AnyPath | Sequence[AnyPath],
+    trials: AnyPath | None = None,
+    utt2spk: AnyPath | None = None,
+    fars: float | Sequence[float] = FARS,
+    tars: float | Sequence[float] = TARS,
+    p_targets: float | Sequence[float] = P_TARGETS,
     are_llrs: bool = False,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
     by: Unit = "speaker",
-    det: Path | None = None,
-    json: Path | None = None,
+    det: AnyPath | None = None,
+    json: AnyPath | None = None,
 ) -> ListResult:
     """Measure systems on the same trials, and log the table.
 
@@ -59,22 +60,25 @@ def measure(
     """
     if by not in UNITS:
         raise RecipeError(f"by: found {by!r}, expected one of {', '.join(UNITS)}")
-    names = [str(path) for path in score_files]
+    systems = paths(score_files)
+    names = [str(path) for path in systems]
     if len(set(names)) < len(names):
         raise RecipeError("a score file stands twice on the command line, expected each once")
     resampling = Resampling(by, num_resamples, seed) if num_resamples else None
-    files = dict(zip(names, score_files, strict=True))
+    files = dict(zip(names, systems, strict=True))
     over_speakers = resampling is not None and by == "speaker"
-    table, scores, speakers = read_systems(files, trials, utt2spk, with_speakers=over_speakers)
-    wanted = wanted_figures(fars=fars, tars=tars, p_targets=p_targets, is_llr=are_llrs)
+    table, scores, speakers = read_systems(
+        files, optional_path(trials), optional_path(utt2spk), with_speakers=over_speakers
+    )
+    wanted = wanted_figures(fars=listed(fars), tars=listed(tars), p_targets=listed(p_targets), is_llr=are_llrs)
     result = evaluate_systems(
         table, scores, dict.fromkeys(scores, wanted), speakers, resampling=resampling, progress="intervals"
     )
     logger.info("%s.\n\n%s\n\n%s", counts(result), figures_table(result.systems), intervals_note(result))
     if json is not None:
-        write_json(json, result.to_json())
+        write_json(Path(json), result.to_json())
     if det is not None:
-        _draw(result, det)
+        _draw(result, Path(det))
     return result
 
 

@@ -12,6 +12,7 @@ from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores, write_scores
 from wespeaker_qm.trials.variants import CALIBRATED, NORMALISED, VARIANTS, discard_variant
+from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @reads_data
-def normalise(*, data: DataFolder, run: RunFolder, method: Method = "asnorm", top_n: int = TOP_N) -> None:
+def normalise(*, data: AnyPath, run: AnyPath, method: Method = "asnorm", top_n: int = TOP_N) -> None:
     """Write ``scores/<list>.<method>.score`` of all lists, and the cohort beside the training embeddings.
 
     The cohort are the training speakers of the corpus, or those that came with a finished model; where there are none,
@@ -42,6 +43,7 @@ def normalise(*, data: DataFolder, run: RunFolder, method: Method = "asnorm", to
         RecipeError: scores or embeddings are missing, or not of what is there now; the cohort shares speakers or
             recordings with the trials; files that no stage made.
     """
+    data, run = DataFolder(data), RunFolder(run)
     if method not in NORMALISED:
         raise RecipeError(f"method: found {method!r}, expected one of {', '.join(NORMALISED)}")
     info = CorpusInfo.load(data.info)

@@ -5,6 +5,7 @@ import math
 from wespeaker_qm.corpus.bad_audio import SILENCE_PEAK_DB
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.pack import pack_data_dir
+from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.stage import reads_data
 
@@ -12,7 +13,7 @@ from wespeaker_qm.utils.stage import reads_data
 @reads_data
 def pack(
     *,
-    data: DataFolder,
+    data: AnyPath,
     codec: str = "wav",
     sample_rate: int = 16000,
     utterances_per_shard: int = 1000,
@@ -36,6 +37,7 @@ def pack(
     Raises:
         RecipeError: the corpus is not prepared, or as :func:`wespeaker_qm.packing.pack.pack_data_dir` says.
     """
+    data = DataFolder(data)
     corpus = CorpusInfo.load(data.info)
     for name in corpus.sets():
         is_speech = name not in (corpus.noise, corpus.rirs)

@@ -6,12 +6,13 @@ from typing import Any
 
 from wespeaker_qm.corpora.settings import read_settings
 from wespeaker_qm.corpora.table import CORPORA, corpus_kind
+from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.shipped import shipped
 
 
 def prepare(
-    *, recipe_dir: Path | str, data: DataFolder, num_workers: int = 1, options: Mapping[str, Any] | None = None
+    *, recipe_dir: AnyPath, data: AnyPath, num_workers: int = 1, options: Mapping[str, Any] | None = None
 ) -> None:
     """Write the Kaldi directories, trial lists, noises and impulse responses of a corpus, last its ``corpus.yaml``.
 
@@ -24,7 +25,8 @@ def prepare(
     Raises:
         RecipeError: no such recipe, an unknown option, a value that means nothing, or as the corpus says.
     """
-    recipe_dir = shipped(recipe_dir)
+    data = DataFolder(data)
+    recipe_dir = shipped(Path(recipe_dir))
     corpus = CORPORA[corpus_kind(recipe_dir)]
     settings: Any = read_settings(corpus.settings, recipe_dir, options)
     corpus.prepare(settings, data=data, recipe_dir=recipe_dir, num_workers=num_workers)

@@ -9,6 +9,7 @@ from wespeaker_qm.report.page import write_report
 from wespeaker_qm.report.runs import evaluated_baselines
 from wespeaker_qm.report.table5 import read_written
 from wespeaker_qm.score.upstream import digests, refuse_stale
+from wespeaker_qm.utils.calls import AnyPath, paths
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.layout import DataFolder, ExpRoot, RunFolder
@@ -22,7 +23,7 @@ BASE = Path("conf/resnet34.yaml")
 
 
 @reads_data
-def report(*, data: DataFolder, runs: Sequence[RunFolder] | ExpRoot, base: Path = BASE) -> None:
+def report(*, data: AnyPath, runs: AnyPath | Sequence[AnyPath] | ExpRoot, base: AnyPath = BASE) -> None:
     """Write ``report.html``: tables, DET curves, threshold explorer, hardest errors, in one file.
 
     Args:
@@ -35,14 +36,16 @@ def report(*, data: DataFolder, runs: Sequence[RunFolder] | ExpRoot, base: Path 
         RecipeError: a run was not evaluated, its figures are of other files than lie there now, or the runs are of
             different trials; Table 5 was not collected; a file that no stage made.
     """
-    base = shipped(base)
+    data = DataFolder(data)
+    base = shipped(Path(base))
     if isinstance(runs, ExpRoot):
         table5 = runs.table5("json")
         if not table5.is_file():
             raise RecipeError(f"{table5}: {found_at(table5)}; collect the runs first (run.sh --table5 true --stage 5)")
         place, systems = RunFolder(runs.path), [runs.run(name) for name in read_written(table5)["runs"]]
     else:
-        table5, place, systems = None, runs[0], list(runs)
+        systems = [RunFolder(run) for run in paths(runs)]
+        table5, place = None, systems[0]
     info = CorpusInfo.load(data.info)
     for run in systems:
         refuse_stale(run, data, info)

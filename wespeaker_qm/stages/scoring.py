@@ -11,6 +11,7 @@ from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import write_scores
 from wespeaker_qm.trials.variants import VARIANTS, discard_variant
+from wespeaker_qm.utils.calls import AnyPath, listed
 from wespeaker_qm.utils.done import DoneMarker, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
@@ -23,9 +24,9 @@ logger = logging.getLogger(__name__)
 @reads_data
 def score(
     *,
-    data: DataFolder,
-    run: RunFolder,
-    trial_lists: Sequence[str] | None = None,
+    data: AnyPath,
+    run: AnyPath,
+    trial_lists: Sequence[str] | str | None = None,
     subtract_mean: bool = True,
     text: bool = True,
 ) -> None:
@@ -43,8 +44,9 @@ def score(
         RecipeError: an unknown list, embeddings that are missing or not of the present weights and audio, files that no
             stage made.
     """
+    data, run = DataFolder(data), RunFolder(run)
     info = CorpusInfo.load(data.info)
-    names = list(info.trials) if trial_lists is None else list(trial_lists)
+    names = list(info.trials) if trial_lists is None else listed(trial_lists)
     unknown = [name for name in names if name not in info.trials]
     if unknown:
         raise RecipeError(f"--trials: unknown {', '.join(unknown)}; {data} has {', '.join(info.trials)}")

@@ -10,6 +10,7 @@ from wespeaker_qm.report.evaluation import CorpusCard
 from wespeaker_qm.report.table5 import write_table5
 from wespeaker_qm.report.table5_rows import collect, read_table
 from wespeaker_qm.score.upstream import refuse_stale
+from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.layout import DataFolder, ExpRoot
 from wespeaker_qm.utils.stage import alone, reads_data
 from wespeaker_qm.utils.tables import read_map
@@ -22,9 +23,9 @@ TABLE = Path("conf/table5.yaml")
 @reads_data
 def collect_table5(
     *,
-    data: DataFolder,
-    exp_root: ExpRoot,
-    table: Path = TABLE,
+    data: AnyPath,
+    exp_root: AnyPath,
+    table: AnyPath = TABLE,
     partial: bool = False,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
@@ -43,7 +44,8 @@ def collect_table5(
         RecipeError: runs are missing, not evaluated, of other trials or not of what is there now; files that no stage
             made.
     """
-    rows = read_table(table)
+    data, exp_root = DataFolder(data), ExpRoot(exp_root)
+    rows = read_table(Path(table))
     written = [exp_root.table5(suffix) for suffix in ("md", "tex", "json")]
     written += [exp_root.det_table5(suffix) for suffix in ("png", "pdf")]
     # report.html is made of the table

@@ -15,6 +15,7 @@ from wespeaker_qm.evaluate.results import ListResult, Resampling
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.report.text import counts, intervals_note, per_cent, show_figure
 from wespeaker_qm.trials.systems import read_systems
+from wespeaker_qm.utils.calls import AnyPath, listed, optional_path
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +24,10 @@ _SYSTEM = "scores"
 
 def find_thresholds(
     *,
-    score_file: Path,
-    fars: Sequence[float],
-    trials: Path | None = None,
-    utt2spk: Path | None = None,
+    score_file: AnyPath,
+    fars: float | Sequence[float],
+    trials: AnyPath | None = None,
+    utt2spk: AnyPath | None = None,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> ListResult:
@@ -44,18 +45,24 @@ def find_thresholds(
     Raises:
         RecipeError: the score file is broken, or does not hold the trials; an utterance has no speaker.
     """
+    rates = listed(fars)
     resampling = Resampling("speaker", num_resamples, seed) if num_resamples else None
-    table, scores, speakers = read_systems({_SYSTEM: score_file}, trials, utt2spk, with_speakers=resampling is not None)
+    table, scores, speakers = read_systems(
+        {_SYSTEM: Path(score_file)},
+        optional_path(trials),
+        optional_path(utt2spk),
+        with_speakers=resampling is not None,
+    )
     result = evaluate_systems(
         table,
         scores,
-        {_SYSTEM: wanted_figures(fars=fars, tars=(), p_targets=())},
+        {_SYSTEM: wanted_figures(fars=rates, tars=(), p_targets=())},
         speakers,
         resampling=resampling,
         progress="intervals",
     )
     header = ["FAR at most", "threshold", "FAR %", "TAR %", "false accepts"]
-    rows = [_row(result, far) for far in dict.fromkeys(fars)]
+    rows = [_row(result, far) for far in dict.fromkeys(rates)]
     logger.info("%s.\n\n%s\n\n%s", counts(result), markdown_table(header, rows), intervals_note(result))
     logger.info(
         "Accept a trial when its score is at least the threshold. It was chosen on these trials: on others the "

@@ -19,6 +19,7 @@ from wespeaker_qm.train import resume
 from wespeaker_qm.train.build import TrainingParts, build_training
 from wespeaker_qm.train.distributed import Processes, joined_processes
 from wespeaker_qm.train.loop import Trainer, Validation
+from wespeaker_qm.utils.calls import AnyPath, listed, paths
 from wespeaker_qm.utils.checksums import checksum_path, write_checked_text
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
@@ -37,10 +38,10 @@ _CODE = "code: "
 @reads_data
 def train(
     *,
-    data: DataFolder,
-    run: RunFolder,
-    config: Sequence[Path | str],
-    overrides: Sequence[str] = (),
+    data: AnyPath,
+    run: AnyPath,
+    config: AnyPath | Sequence[AnyPath],
+    overrides: str | Sequence[str] = (),
     may_resume: bool = True,
 ) -> None:
     """Train, or continue, or find that nothing is left to do; all processes of a joint training call it alike.
@@ -56,9 +57,10 @@ def train(
         RecipeError: the configuration is wrong, the corpus is not packed, or the folder holds another run, files that
             no stage made, or a finished run that lost models.
     """
-    loaded = functools.cache(lambda: load_config(config, overrides))
+    files, settings = paths(config), listed(overrides)
+    loaded = functools.cache(lambda: load_config(files, settings))
     with joined_processes(lambda: loaded().device) as processes:
-        _train(data, run, loaded(), processes, may_resume)
+        _train(DataFolder(data), RunFolder(run), loaded(), processes, may_resume)
 
 
 def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processes, may_resume: bool) -> None:
@@ -142,10 +144,11 @@ def _continues(run: RunFolder, config: Config, marker: DoneMarker, may_resume: b
         changes = [change for change in marker.changes() if not change.startswith(_CODE)]
         if all(change.startswith(resume.CODE) for change in changes):
             _put_back_config(run, config.save)
+        same_audio = not any(change.startswith(resume.AUDIO) for change in changes)
         raise RecipeError(
             f"{run} holds a finished run, without its resume.pt, that is not this one: "
             f"{'; '.join(changes)}. Choose another --exp_dir, or delete this one to train "
-            "anew; to use its weights as they are, go on with run.sh --stage 4"
+            f"anew; {resume.finished_run_use(run.path, same_audio=same_audio)}"
         )
     return False
 

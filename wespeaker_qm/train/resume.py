@@ -34,6 +34,7 @@ what counts is the content of that file."""
 
 CODE = "training code"
 """Name of the version of the training, among what the weights are made from."""
+AUDIO = "training audio"
 _NONE = "none"
 
 
@@ -53,7 +54,7 @@ def made_from(config: Config, data: DataFolder) -> dict[str, Any]:
     augments = config.dataset_args.aug_prob > 0
     return {
         CODE: STAGE_VERSIONS["train"],
-        "training audio": packed_digest(data.set(corpus.training_set(data.info)).path),
+        AUDIO: packed_digest(data.set(corpus.training_set(data.info)).path),
         "noise": packed_digest(data.set(corpus.noise).path) if augments and corpus.noise else _NONE,
         "room impulse responses": packed_digest(data.set(corpus.rirs).path) if augments and corpus.rirs else _NONE,
         "initial weights": "random" if config.model_init is None else file_digest(config.model_init),
@@ -77,6 +78,18 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def finished_run_use(run: Path, *, same_audio: bool) -> str:
+    """What may be done with a finished run that is not trained again, for messages.
+
+    Args:
+        run: its folder.
+        same_audio: whether it was trained on this corpus; only then its evaluation on it belongs into its folder.
+    """
+    if same_audio:
+        return "to use its weights as they are, go on with run.sh --stage 4"
+    return f"to evaluate it on this corpus: run.sh --model {run}, with another --exp_dir or none"
 
 
 def read_state(
@@ -143,7 +156,8 @@ def check_same_run(
     if changes:
         use = f"to begin another run with its weights, add --overrides model_init={path} to another --exp_dir"
         if state["epoch"] >= config.num_epochs:
-            use = "to use its weights as they are, go on with run.sh --stage 4"
+            same_audio = state.get("made_from", sources).get(AUDIO) == sources[AUDIO]
+            use = finished_run_use(path.parent.parent, same_audio=same_audio)
         raise RecipeError(
             f"{path}: here is a run ({state['epoch']} of {config.num_epochs} epochs) that was made otherwise: "
             f"{'; '.join(changes)}. Nothing was trained. Set them back, choose another --exp_dir, or delete "

@@ -18,6 +18,8 @@ These classes join names and look at no file: whether one is there, and what is 
 import dataclasses
 from pathlib import Path
 
+from wespeaker_qm.utils.calls import AnyPath
+
 LATEST_MODEL = Path("exp/latest_model")
 """Where stage 8 notes which model folder it has made last, from the folder of run.sh."""
 
@@ -28,7 +30,7 @@ class Folder:
 
     path: Path
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: AnyPath) -> None:
         object.__setattr__(self, "path", Path(path))
 
     def __fspath__(self) -> str:

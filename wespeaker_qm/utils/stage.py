@@ -107,10 +107,9 @@ def reads_data(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
 
     @functools.wraps(function)
     def reader(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        data = kwargs.get("data")
-        if not isinstance(data, DataFolder):
-            raise TypeError(f"data is {data!r}, expected a DataFolder")
-        with reading(data):
+        if "data" not in kwargs:
+            return function(*args, **kwargs)  # which says that it is missing
+        with reading(DataFolder(kwargs["data"])):  # type: ignore[arg-type]
             return function(*args, **kwargs)
 
     return reader
