@@ -120,8 +120,12 @@ def test_every_layout_gives_the_same_corpus(miniature: Path, tmp_path: Path) -> 
         assert files == packed["parts"], name
 
 
-def test_keys_and_trials_are_the_published_ones(miniature: Path, tmp_path: Path) -> None:
+def test_keys_and_trials_are_the_published_ones(
+    miniature: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data = _prepare(miniature, tmp_path / "data")
+    assert "3 speakers to evaluate are too few to tell how others fare" in caplog.text
+    assert caplog.text.rstrip().endswith("for which it takes 5; fetch more of VoxCeleb1")
     vox1 = DataDir.read(data / "vox1")
     published = [line.split() for line in (miniature / "list_test_hard2.txt").read_text().splitlines()]
     written = [line.split() for line in (data / "trials" / "vox1_H_cleaned").read_text().splitlines()]

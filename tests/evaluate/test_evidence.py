@@ -1,5 +1,6 @@
 """What supports an interval: speakers, errors, and rates that so many speakers can show."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -201,6 +202,20 @@ def test_programs_say_at_the_figure_why_it_has_no_interval(files, capsys):
     assert by_figure["TAR@FAR 1e-2"]["p_value"] is None
     assert main(["threshold", "a.score", *options]) == 0
     assert capsys.readouterr().out.count("(no interval: 9 false accepts)") == 2
+
+
+@pytest.mark.parametrize(("scatter", "reason"), [(0.0, None), (0.42, None), (0.45, "FAR below 1/990")])
+def test_voxceleb1_h_has_an_interval_at_far_1e_3_if_its_trials_are_spread_evenly(scatter, reason):
+    """1,190 speakers, of whom half have ``1 - scatter`` and half ``1 + scatter`` times the mean number of trials."""
+    counts = np.repeat([1 - scatter, 1 + scatter], 595)
+    effective = EffectiveSpeakers(1190.0, float(counts.sum() ** 2 / (counts**2).sum()))
+    num_nontargets, num_accepted = 275_000, 275
+    scores = np.concatenate([np.full(20_000, 2.0), np.full(num_accepted, 2.0), np.zeros(num_nontargets - num_accepted)])
+    is_target = np.arange(len(scores)) < 20_000
+    scores[:5_000] = 0.0
+    (run,) = resample([SortedTrials.of(scores, is_target, wanted_figures(fars=(1e-3,)))], None, num_resamples=0)
+    run = dataclasses.replace(run, effective=effective)
+    assert figure_reason(figure_named("TAR@FAR 1e-3"), run) == reason
 
 
 def test_a_list_of_too_few_speakers_has_a_note_with_what_helps():

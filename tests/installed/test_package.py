@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -102,6 +103,18 @@ def test_the_wheel_brings_configurations_tables_and_types(built):
                 assert f"wespeaker_qm/{path.relative_to(ROOT)}" in packed
     assert {"wespeaker_qm/py.typed", "wespeaker_qm/losses/__init__.pyi", "wespeaker_qm/report/template.html"} <= packed
     assert {name.partition("/")[0].partition("-")[0] for name in packed} == {"wespeaker_qm"}
+
+
+def test_what_an_earlier_build_left_is_not_in_a_wheel_that_is_built_in_place(built):
+    stale = built / "build" / "lib" / "wespeaker_qm" / "gone.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", "in_place", cwd=built)
+    (wheel,) = (built / "in_place").glob("*.whl")
+    with zipfile.ZipFile(wheel) as contents:
+        assert "wespeaker_qm/gone.py" not in contents.namelist()
+    for folder in ("build", "in_place"):
+        shutil.rmtree(built / folder)
 
 
 def test_evaluation_without_torch(evaluation):

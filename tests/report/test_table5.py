@@ -219,6 +219,8 @@ def test_the_text_says_what_was_trained_and_on_what(runs):
         "![DET curves on tiny_corpus](det_table5.png)\n",
     ]
     assert "Mind" not in table5(TABLE, results, measured, dataclasses.replace(CORPUS, caveat=""))
+    few = table5(TABLE, results, dataclasses.replace(measured, num_speakers=4), CORPUS)
+    assert few.startswith("# The losses of Table 5 on tiny_corpus (4 speakers: too few to tell)\n")
     assert table5(TABLE, [results[0], None], measured, CORPUS).count(" samples, ") == 1
 
 
