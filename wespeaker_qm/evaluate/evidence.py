@@ -13,9 +13,9 @@ and in 66 to 92 % where they have heavy tails. So a figure gets an interval only
   misses times the speakers of target trials (of the outcome that is the rarer one);
 - there are at least ``LEAST_ERRORS`` such trials of each kind.
 
-For VoxCeleb1-H, whose 1,190 speakers are near the limit at FAR 1e-3, the rule decides as for any other list: the figure
-gets an interval where the non-target trials, by their shares, count as 1,000 speakers or more, which is so if the numbers
-of trials of a speaker scatter by less than 43 % of their mean. FAR 1e-4 would take 10,000.
+VoxCeleb1-H, with 1,190 speakers, is near the limit at FAR 1e-3, and the rule decides as for any other list: the figure
+gets an interval where the non-target trials, by their shares, count as 1,000 speakers or more, which is so if the
+numbers of trials of a speaker scatter by less than 43 % of their mean. FAR 1e-4 would take 10,000.
 
 Speakers are counted by :class:`EffectiveSpeakers`. None of it looks at how the speakers of the list differ: a rule that
 did would let pass the lists that happen to lack the rare speakers, which are the wrong ones.
