@@ -14,7 +14,7 @@ import soundfile
 
 from wespeaker_qm.audio.source import AudioError, AudioStream
 from wespeaker_qm.corpus.archives import list_tar
-from wespeaker_qm.corpus.bad_audio import check_audio, take_checked
+from wespeaker_qm.corpus.bad_audio import BadAudio, check_audio, refuse_bad_audio, take_checked
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.utils.errors import RecipeError
@@ -81,6 +81,16 @@ def test_the_refusal_of_short_recordings_names_the_length_that_takes_them(tmp_pa
     assert proposed is not None and float(proposed[1]) > 0.2
     pack_data_dir(tmp_path / "set", min_duration_s=float(proposed[1]))
     assert not (tmp_path / "set" / "bad_audio.tsv").exists()
+
+
+@pytest.mark.parametrize("options", [None, "--prepare_opts"])
+def test_no_option_is_named_where_there_is_none(tmp_path: Path, options: str | None) -> None:
+    """egs/mini has neither: its packages are as they are."""
+    bad = [BadAudio("u1", "u1.wav", "too short: 0.200 s, expected at least 0.5 s")]
+    with pytest.raises(RecipeError, match="Mend or remove them") as caught:
+        refuse_bad_audio(bad, 2, 0.1, tmp_path / "bad.tsv", options=options)
+    for option in ("--max_bad_fraction 0.5", "--min_duration", "with run.sh in --prepare_opts"):
+        assert (option in str(caught.value)) == (options is not None)
 
 
 def test_nobody_is_told_to_leave_out_everything(tmp_path: Path) -> None:

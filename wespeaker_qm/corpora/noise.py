@@ -43,7 +43,7 @@ def build_noise_set(
     num_babble: int = NUM_BABBLE,
     sample_rate: int = 16000,
     seed: int = 42,
-    max_bad_fraction: float = 0.0,
+    max_bad_fraction: float | None = None,
 ) -> DataDir:
     """Write ``noise/`` (a Kaldi directory whose ``utt2spk`` holds the category) and ``wav/noise/`` of the corpus.
 
@@ -58,7 +58,7 @@ def build_noise_set(
         sample_rate: in Hz.
         seed: of the babble.
         max_bad_fraction: largest fraction (0 to 1) of the clips that may be left out because they cannot be read;
-            they are listed in ``bad_noise.tsv``.
+            they are listed in ``bad_noise.tsv``. None: none may, and no option changes that.
 
     Raises:
         RecipeError: more of them cannot be read.
@@ -154,7 +154,7 @@ class _Clips:
 
 
 def _clip_pieces(
-    clips: Mapping[str, Sequence[Path]], sample_rate: int, max_bad_fraction: float, list_path: Path
+    clips: Mapping[str, Sequence[Path]], sample_rate: int, max_bad_fraction: float | None, list_path: Path
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Key, category and waveform of each piece of noise and music; then bad files are judged."""
     bad: list[BadAudio] = []
@@ -162,7 +162,8 @@ def _clip_pieces(
         files = _Clips(kind, paths, sample_rate)
         yield from files.pieces()
         bad += files.bad
-    refuse_bad_audio(bad, sum(map(len, clips.values())), max_bad_fraction, list_path)
+    options = None if max_bad_fraction is None else "--prepare_opts"
+    refuse_bad_audio(bad, sum(map(len, clips.values())), max_bad_fraction or 0.0, list_path, options=options)
 
 
 def _babble(train: DataDir, count: int, sample_rate: int, seed: int) -> Iterator[tuple[str, str, np.ndarray]]:

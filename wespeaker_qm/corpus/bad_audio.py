@@ -174,7 +174,9 @@ def _refuse_useless(extent: _Extent, min_duration_s: float, silence_peak_db: flo
         )
 
 
-def refuse_bad_audio(bad: Sequence[BadAudio], num_files: int, max_bad_fraction: float, list_path: Path) -> None:
+def refuse_bad_audio(
+    bad: Sequence[BadAudio], num_files: int, max_bad_fraction: float, list_path: Path, *, options: str | None = None
+) -> None:
     """Write the list of bad audio (columns key, path, reason) and stop when it is longer than allowed.
 
     Without bad audio, a list that an earlier run left behind is removed.
@@ -184,6 +186,7 @@ def refuse_bad_audio(bad: Sequence[BadAudio], num_files: int, max_bad_fraction: 
         num_files: recordings examined in all.
         max_bad_fraction: largest fraction (0 to 1) that may be left out.
         list_path: where the list goes, e.g. ``data/mini/train/bad_audio.tsv``.
+        options: of run.sh, by which the limits of this stage can be changed, for the message; None: they are fixed.
 
     Raises:
         RecipeError: more than ``max_bad_fraction`` of the files are bad, or all of them.
@@ -199,7 +202,7 @@ def refuse_bad_audio(bad: Sequence[BadAudio], num_files: int, max_bad_fraction: 
         raise RecipeError(
             f"{list_path}: {len(bad)} of {num_files} recordings cannot be used "
             f"(fraction {fraction:.4g}, allowed {max_bad_fraction:g}):{shown}\n"
-            f"{_remedies(bad, num_files)}"
+            f"{'Mend or remove them' if options is None else _remedies(bad, num_files, options)}"
         )
     logger.warning("%d of %d recordings are left out, listed with their reasons in %s", len(bad), num_files, list_path)
 
@@ -209,7 +212,7 @@ def is_too_much(num_bad: int, num_files: int, max_bad_fraction: float) -> bool:
     return num_bad > 0 and (num_bad / num_files > max_bad_fraction or num_bad == num_files)
 
 
-def _remedies(bad: Sequence[BadAudio], num_files: int) -> str:
+def _remedies(bad: Sequence[BadAudio], num_files: int, options: str) -> str:
     """What to do about recordings that cannot be used; of those that are short only, the limit that takes them."""
     remedies = "Mend or remove them"
     if len(bad) < num_files:
@@ -222,7 +225,7 @@ def _remedies(bad: Sequence[BadAudio], num_files: int) -> str:
             f"; {len(durations_s)} of them are too short: --min_duration {longest_limit_s:g} takes these, where "
             "nothing else is wrong with them"
         )
-    return f"{remedies} (with run.sh in --prepare_opts for stage 1, in --pack_opts for stage 2)"
+    return f"{remedies} (with run.sh in {options})"
 
 
 def _round_up(fraction: float) -> float:

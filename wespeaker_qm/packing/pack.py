@@ -133,7 +133,7 @@ def _pack(
             else:
                 write_shard(shard, encoded, options, bar)
     bad += bad_audio(complete if is_refused else shards)
-    refuse_bad_audio(bad, num_files, max_bad_fraction, folder.bad_audio)
+    refuse_bad_audio(bad, num_files, max_bad_fraction, folder.bad_audio, options="--pack_opts")
     _remove_strays(folder.shards, shards)
     write_index(shard_list, ((shard.tar, index_rows(shard)) for shard in shards))
     write_text(shard_list, _list_text(shards))

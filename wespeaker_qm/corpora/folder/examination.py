@@ -84,7 +84,7 @@ def refuse_unusable(
         else:
             shared.append((first.speaker, first.path, recording.speaker, recording.path))
     _refuse_shared(shared, data.path / "shared_audio.tsv")
-    refuse_bad_audio(bad, len(recordings), max_bad_fraction, data.bad_audio)
+    refuse_bad_audio(bad, len(recordings), max_bad_fraction, data.bad_audio, options="--prepare_opts")
     return usable
 
 
