@@ -6,7 +6,7 @@ Legend: S samples.
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +104,14 @@ def _set_metadata(path: Path, source: Path, network: OnnxNetwork) -> None:
     metadata = dataclasses.replace(folder, fingerprint=mark).metadata()
     onnx.helper.set_model_props(model, {**network.metadata, **metadata, "weights": "int8"})
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def add_metadata(path: Path, entries: Mapping[str, str]) -> None:
+    """Add to the metadata of an ``.onnx`` file."""
+    import onnx
+
+    model = onnx.load(path)
+    known = {each.key: each.value for each in model.metadata_props}
+    onnx.helper.set_model_props(model, {**known, **entries})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))

@@ -3,6 +3,7 @@ from .calibrating import calibrate as calibrate
 from .comparing import compare as compare
 from .evaluating import evaluate as evaluate
 from .exporting import export as export
+from .exporting_onnx import export_onnx as export_onnx
 from .extracting import extract as extract
 from .measuring import measure as measure
 from .normalising import normalise as normalise

@@ -235,6 +235,10 @@ class RunFolder(Folder):
         """Folder of all that turns recordings into decisions (:mod:`wespeaker_qm.export.folder`)."""
         return self.path / "model"
 
+    def onnx(self, kind: str = "") -> Path:
+        """The model as one ``.onnx`` file, in its folder; ``int8`` is that with convolutions in 8 bits."""
+        return self.model_folder / f"model{kind and '.'}{kind}.onnx"
+
     @property
     def model_zip(self) -> Path:
         """The same in one file."""

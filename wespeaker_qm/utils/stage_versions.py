@@ -19,4 +19,5 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "evaluate": 1,
     "report": 1,
     "export": 1,
+    "export_onnx": 1,
 }
