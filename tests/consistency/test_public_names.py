@@ -26,7 +26,7 @@ PUBLIC = {
     """,
     "wespeaker_qm.models": "ResNet SpeakerEncoder TemporalStatisticsPooling",
     "wespeaker_qm.stages": """
-        average calibrate collect_table5 compare evaluate export extract find_thresholds measure normalise pack prepare
+        average calibrate collect_table5 compare evaluate export export_onnx extract find_thresholds measure normalise pack prepare
         report score train
     """,
     "wespeaker_qm.trials": """
