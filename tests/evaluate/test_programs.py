@@ -12,6 +12,7 @@ import pytest
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
 from wespeaker_qm.report.table5_rows import read_table
+from wespeaker_qm.report.tables import markdown_text
 from wespeaker_qm.score.calibration_check import EerCheck
 from wespeaker_qm.score.calibration_file import load_calibration, save_calibration
 from wespeaker_qm.score.calibration_fit import CalibrationError
@@ -96,8 +97,12 @@ def test_report_says_what_it_is_before_any_figure():
     assert "Q-Margin (α 1.5, s 10, m 0.1), 1,280 training samples in 4 epochs and 10.0 minutes" in text
     assert re.search(r"\| +qmargin_a1\.5 \(trained\) \|", text)
     assert "ltas |" in text
-    assert "not measurable" in text
+    assert "Not measurable with so few non-target trials: TAR % at FAR 1e-" in text
     assert "95 % intervals for other speakers of this kind, from 50 resamples" in text
+    sentences = metrics_of(RUN)["summary"]
+    assert text.index(f"- {markdown_text(sentences[0])}\n- ") < text.index("No voices at all.")
+    assert sentences[0].startswith("On list near, qmargin_a1.5 judges ")
+    assert "<details><summary>All pairs, with p-values" in text
     for name in ("det.png", "training.png"):
         assert f"]({name})" in text
         assert (RUN / name).read_bytes().startswith(b"\x89PNG")
@@ -109,7 +114,11 @@ def test_evaluate_skips_and_notices_changes(capsys):
         assert main([*EVALUATE, *LTAS]) == 0
     assert "stage evaluate: nothing changed since the last run, skipped" in capsys.readouterr().out
     assert main(EVALUATE) == 0
-    assert "report:" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "report:" in shown
+    told = " ".join(shown[: shown.index("tiny, list near (per cent):")].split())
+    assert " - ".join(metrics_of(RUN)["summary"]) in told
+    assert "- It was compared with no baseline." in told
     assert list(metrics_of(RUN)["trial_lists"]["all"]["systems"]) == ["trained"]
 
 

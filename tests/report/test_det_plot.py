@@ -4,11 +4,22 @@ import os
 
 import numpy as np
 import pytest
-from scipy.special import ndtri
+from matplotlib.colors import to_rgb
+from scipy.special import ndtr, ndtri
 
+from wespeaker_qm.evaluate.intervals import Band
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps, tar_at_far
-from wespeaker_qm.report.charts import det_chart
-from wespeaker_qm.report.det_plot import FRR_LIMITS, LOWER_LEFT, MARKED_FARS, RESOLUTION, det_curve, det_plot, eer_mark
+from wespeaker_qm.report.charts import band_traces, det_chart
+from wespeaker_qm.report.det_plot import (
+    FRR_LIMITS,
+    LOWER_LEFT,
+    MARKED_FARS,
+    RESOLUTION,
+    det_curve,
+    det_plot,
+    distinct_curves,
+    eer_mark,
+)
 from wespeaker_qm.report.plotting import save_plot
 from wespeaker_qm.utils.files import temporary_path
 
@@ -164,3 +175,33 @@ def test_a_plot_of_a_killed_program_is_removed(tmp_path):
     left.with_name(left.name.replace(f"-{os.getpid()}-", "-999999999-")).touch()  # no process has that number
     save_plot(det_plot({"a": simulate(100, 2)}, "title"), [tmp_path / "det.png"])
     assert [path.name for path in tmp_path.iterdir()] == ["det.png"]
+
+
+BAND = Band(np.array([1e-3, 1e-2, 1e-1]), np.array([0.1, 0.05, 0.01]), np.array([0.6, 0.4, 0.2]))
+
+
+def test_the_legend_says_whose_band_is_drawn_and_only_one_is():
+    systems = {"a_$b$": simulate(2000, 2), "other": simulate(2000, 1)}
+    plot = det_plot(systems, "title", "", BAND)
+    assert len(plot.axes[0].collections) == 1
+    assert plot.axes[0].collections[0].get_facecolor()[0][:3] == pytest.approx(to_rgb(curve_of(plot, "a_").get_color()))
+    texts = [text.get_text() for text in plot.legends[0].get_texts()]
+    assert texts[-1] == r"95 % band of a_\$b\$"
+    assert len(texts) == 3
+    assert len(det_plot(systems, "title").legends[0].get_texts()) == 2
+    chart = det_chart(systems, {"a_$b$": BAND, "other": BAND})
+    assert [trace["name"] for trace in chart["data"] if trace["meta"] == "band"] == ["95 &#37; band of a_$b$"]
+    traces = band_traces(systems, {"other": BAND})
+    assert list(traces) == ["other"]
+    np.testing.assert_allclose(ndtr(traces["other"]["x"]), [1e-3, 1e-2, 1e-1, 1e-1, 1e-2, 1e-3], rtol=1e-3)
+    np.testing.assert_allclose(ndtr(traces["other"]["y"]), [0.1, 0.05, 0.01, 0.2, 0.4, 0.6], rtol=1e-3)
+
+
+def test_systems_that_order_all_trials_alike_share_a_curve():
+    """Calibrated scores are a rising function of the normalised ones; of others a single trial may differ."""
+    is_target = np.array([True, False, True, False])
+    scores = np.array([4.0, 3.0, 2.0, 1.0])
+    systems = {"x": scores, "y": scores**3, "z": -scores}
+    curves = distinct_curves({name: roc_steps(values, is_target) for name, values in systems.items()})
+    assert list(curves) == ["x, y", "z"]
+    assert list(distinct_curves({})) == []

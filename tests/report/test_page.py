@@ -63,7 +63,7 @@ def is_local(url):
 def report():
     exp_dir = ["--data", "data/tiny", "--exp_dir", str(RUN)]
     assert main(["normalise", *exp_dir, "--top_n", "5"]) == 0
-    assert main(["calibrate", *exp_dir, "--top_n", "5"]) == 0
+    assert main(["calibrate", *exp_dir, "--top_n", "5", "--quality", "false"]) == 0
     ltas = ["--baseline", "ltas=exp/tiny/ltas"]
     assert main(["evaluate", *exp_dir, *ltas, "--num_resamples", "50"]) == 0
     assert main(["report", *exp_dir]) == 0
@@ -86,11 +86,22 @@ def test_it_loads_without_complaint_and_shows_everything(report, open_page):
     page = open_page(report)
     assert page.problems == []
     assert page.locator("h1").inner_text() == "qmargin_a1.5 on tiny"
-    metrics = json.loads((RUN / "metrics.json").read_text())["trial_lists"]["near"]["systems"]
-    cells = page.locator("table").first.locator("tbody tr").first.locator("td").all_inner_texts()
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    assert page.locator(".summary li").all_inner_texts() == metrics["summary"]
+    assert len(metrics["summary"]) >= 3
+    systems = metrics["trial_lists"]["near"]["systems"]
+    assert systems["asnorm"]["eer"] == systems["calibrated"]["eer"]
+    table = page.locator("table.figures").first
+    headings = table.locator("thead th").all_inner_texts()
+    assert headings == ["figure", "trained", "asnorm, calibrated", "ltas"]
+    cells = table.locator("tbody tr").first.locator("td").all_inner_texts()
     assert cells[0] == "EER"
-    for cell, system in zip(cells[1:], metrics.values(), strict=True):
-        assert cell.startswith(f"{100 * system['eer']:.2f} (")
+    for cell, heading in zip(cells[1:], headings[1:], strict=True):
+        assert cell.startswith(f"{100 * systems[heading.split(', ')[0]]['eer']:.2f} (")
+    assert "not measurable" not in " ".join(page.locator("table.figures td").all_inner_texts())
+    assert page.get_by_text("Not measurable with so few non-target trials: TAR@FAR").count() == len(
+        metrics["trial_lists"]
+    )
     for name in ("det-plot", "histogram-plot"):
         assert page.locator(f"#{name} .main-svg").count() > 0
     assert page.locator(".training .main-svg").count() > 0
@@ -110,6 +121,11 @@ def test_curves_and_bands_can_be_toggled(report, open_page):
             f"document.getElementById('det-plot').data.map(trace => [trace.meta, trace.name, trace.{field}])"
         )
 
+    assert [name for kind, name, _ in traces("x") if kind == "band"] == ["95 % band of trained".replace("%", "&#37;")]
+    trained = [x for kind, _, x in traces("x") if kind == "band"]
+    page.locator("#banded").select_option("ltas")
+    assert [name for kind, name, _ in traces("x") if kind == "band"] == ["95 % band of ltas".replace("%", "&#37;")]
+    assert [x for kind, _, x in traces("y") if kind == "band"] != trained
     page.locator("#bands").uncheck()
     assert {opacity for kind, _, opacity in traces("opacity") if kind == "band"} == {0}
     page.locator("#bands").check()
@@ -161,6 +177,12 @@ def test_the_explorers_numbers_are_the_librarys(report, open_page, system):
 def test_it_is_readable_on_a_phone_and_printed(report, open_page, tmp_path):
     page = open_page(report, width=380, height=700)
     assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    # All systems of a table of figures fit beside its first column, which stays where it is.
+    table = page.locator("table.figures").first
+    assert table.bounding_box()["width"] <= 380
+    assert table.locator("td").first.evaluate("cell => getComputedStyle(cell).position") == "sticky"
+    assert page.locator(".axis svg").first.bounding_box()["width"] > 300
+    assert page.locator("#differences ~ details table").first.is_hidden()
     page.emulate_media(media="print")
     assert not page.locator(".controls").first.is_visible()
     page.pdf(path=tmp_path / "report.pdf", format="A4")

@@ -39,5 +39,31 @@ def test_plot_without_steps_and_validation(tmp_path, write_training_log):
     history = read_training_history(tmp_path / "log")
     history.validations.clear()
     plot = training_plot(history, "title")
-    assert [text.get_text() for text in plot.axes[2].texts] == ["no validation list"]
+    assert [axes.get_title("left") for axes in plot.axes if axes.get_title("left")] == [
+        *("training loss", "training accuracy without margin (%)", "learning rate")
+    ]
+    assert all(any(len(line.get_xdata()) for line in axes.lines) for axes in plot.axes), "an empty panel"
     plot.savefig(tmp_path / "training.png")
+
+
+def test_no_panel_is_empty_and_a_lone_last_one_has_the_whole_width(tmp_path, write_training_log):
+    write_training_log(tmp_path / "log")
+    history = read_training_history(tmp_path / "log")
+    assert [axes.get_title("left") for axes in training_plot(history, "t").axes][2:4] == [
+        *("validation EER (%)", "learning rate")
+    ]
+    history.validations.clear()
+    plot = training_plot(history, "title")
+    plot.draw_without_rendering()
+    loss, accuracy, schedule, _ = (axes.get_position() for axes in plot.axes)
+    assert schedule.x0 == pytest.approx(loss.x0, abs=0.02)
+    assert schedule.x1 > accuracy.x0
+
+
+def test_a_validation_at_the_end_is_drawn_whole(tmp_path, write_training_log):
+    """Its marker stands on the frame, which would cut it in half."""
+    write_training_log(tmp_path / "log")
+    _, _, valid, _, _ = training_plot(read_training_history(tmp_path / "log"), "title").axes
+    (line,) = valid.lines
+    assert line.get_xdata()[-1] == valid.get_xlim()[1]
+    assert not line.get_clip_on()

@@ -11,6 +11,7 @@ from typing import Any
 
 from wespeaker_qm.evaluate.bootstrap import Resamples
 from wespeaker_qm.evaluate.figure import Figure
+from wespeaker_qm.evaluate.figures import figure_named
 from wespeaker_qm.evaluate.intervals import spread
 
 LEVEL = 0.05
@@ -39,6 +40,16 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Plain values, the figure by its name."""
         return {**vars(self), "figure": self.figure.name}
+
+
+def comparisons_from_json(contents: Iterable[Mapping[str, Any]]) -> list[Comparison]:
+    """What :meth:`Comparison.to_json` wrote, but for figures that this version does not know."""
+    read = []
+    for content in contents:
+        figure = figure_named(content["figure"])
+        if figure is not None:
+            read.append(Comparison(**{**content, "figure": figure}))
+    return read
 
 
 def compare_all(systems: Mapping[str, Sequence[Resamples]], figures: Iterable[Figure]) -> list[Comparison]:

@@ -95,6 +95,8 @@ class FigureKind:
     """Whether so many non-target trials can show the figure at a rate."""
     needs_llr: bool = False
     """Makes sense for log-likelihood ratios alone."""
+    more_is_better: bool = False
+    """Whether the better system has the higher value."""
     compared: Compared
     in_papers: bool = False
     """Whether the rows for LaTeX have a column of it."""

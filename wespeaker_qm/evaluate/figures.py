@@ -110,6 +110,7 @@ TAR_AT_FAR = FigureKind(
     influence=lambda parts, threshold, _: parts.tau(threshold) - parts.slope(threshold) * parts.nu(threshold),
     scale=LOGIT,
     is_measurable=is_measurable,
+    more_is_better=True,
     compared=Compared.REPORTED,
     in_papers=True,
     digits=2,

@@ -11,6 +11,8 @@ from wespeaker_qm.evaluate.figures import readings_to_json
 from wespeaker_qm.evaluate.intervals import CONFIDENCE, Band
 from wespeaker_qm.evaluate.operating_points import RocSteps
 
+TRAINED = "trained"
+"""The name of the evaluated system in ``metrics.json``; the others are baselines, or its scores made into others."""
 Unit = Literal["speaker", "trial"]
 """What is drawn for intervals; those over trials are too narrow, and there to show it."""
 Interval = tuple[float, float]

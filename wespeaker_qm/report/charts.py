@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from wespeaker_qm.evaluate.intervals import Band
 from wespeaker_qm.evaluate.operating_points import RocSteps
-from wespeaker_qm.report.det_plot import FAR_LIMITS, FRR_LIMITS, TICKS, det_curve, eer_mark
+from wespeaker_qm.report.det_plot import FAR_LIMITS, FRR_LIMITS, TICKS, band_name, det_curve, eer_mark
 from wespeaker_qm.report.plotting import COLOURS
 from wespeaker_qm.report.training_history import TrainingHistory
 
@@ -28,24 +28,19 @@ _LAYOUT: dict[str, Any] = {
 
 
 def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None]) -> dict[str, Any]:
-    """DET curves on normal-deviate axes; a curve's band is a trace of its own, in the curve's group of the legend.
+    """DET curves on normal-deviate axes, and behind them the band of the first system that has one.
 
     A system without a line is there as points (:func:`.det_plot.eer_mark`): plotly would leave it out, name and all.
     """
     import plotly.graph_objects as go
 
     chart = go.Figure()
+    traces = band_traces(systems, bands)
+    for trace in list(traces.values())[:1]:
+        chart.add_scatter(**trace)
     for position, (label, roc) in enumerate(systems.items()):
         colour = COLOURS[position % len(COLOURS)]
-        band = bands.get(label)
         shown = _chart_text(label)
-        if band is not None:
-            far = np.concatenate([band.far, band.far[::-1]])
-            frr = np.clip(np.concatenate([band.low, band.high[::-1]]), *FRR_LIMITS)
-            chart.add_scatter(
-                x=_short(ndtri(far)), y=_short(ndtri(frr)), fill="toself", mode="none", fillcolor=_faint(colour),
-                legendgroup=label, showlegend=False, hoverinfo="skip", name=f"{shown}, band", meta="band",
-            )  # fmt: skip
         far, frr = det_curve(roc)
         x, y = far, frr
         look: dict[str, Any] = {"mode": "lines"}
@@ -82,6 +77,23 @@ def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None])
     return _plain(chart)
 
 
+def band_traces(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None]) -> dict[str, dict[str, Any]]:
+    """Label -> its band as a trace, for the systems that have one; in the colours of :func:`det_chart`."""
+    traces: dict[str, dict[str, Any]] = {}
+    for position, label in enumerate(systems):
+        band = bands.get(label)
+        if band is None:
+            continue
+        far = np.concatenate([band.far, band.far[::-1]])
+        frr = np.clip(np.concatenate([band.low, band.high[::-1]]), *FRR_LIMITS)
+        traces[label] = {
+            "x": _short(ndtri(far)), "y": _short(ndtri(frr)), "fill": "toself", "mode": "none",
+            "fillcolor": _faint(COLOURS[position % len(COLOURS)]), "hoverinfo": "skip", "legendrank": 1001,
+            "name": _chart_text(band_name(label)), "meta": "band",
+        }  # fmt: skip
+    return traces
+
+
 def _chart_text(text: str) -> str:
     """``text`` as plotly shows it: in names from elsewhere nothing is its HTML or a place for a value."""
     return html.escape(text, quote=False).replace("%", "&#37;")
@@ -100,6 +112,7 @@ def histogram_chart(scores: NDArray[np.float64], is_target: NDArray[np.bool_]) -
             marker={"color": colour, "opacity": 0.55, "line": {"width": 0}},
         )  # fmt: skip
     chart.update_layout(**_LAYOUT, barmode="overlay", height=360)
+    chart.update_layout(legend_y=-0.3)
     chart.update_xaxes(title="score")
     chart.update_yaxes(title="density")
     return _plain(chart)
@@ -158,7 +171,7 @@ def _short(values: NDArray[np.float64]) -> list[float]:
 
 def _faint(colour: str) -> str:
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.13)"
+    return f"rgba({red},{green},{blue},0.15)"
 
 
 def _plain(chart: Any) -> dict[str, Any]:

@@ -50,6 +50,11 @@ def det_curve(roc: RocSteps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return far[moves], frr[moves]
 
 
+def band_name(label: str) -> str:
+    """What a legend calls the band of a system."""
+    return f"95 % band of {label}"
+
+
 class EerMark(NamedTuple):
     """Where the equal error rate of a system is marked."""
 
@@ -71,16 +76,30 @@ def eer_mark(roc: RocSteps) -> EerMark:
     return EerMark(max(far, FAR_LIMITS[0]), max(frr, FRR_LIMITS[0]), True)
 
 
-def det_plot(
-    systems: Mapping[str, RocSteps], title: str, subtitle: str = "", bands: Mapping[str, Band | None] | None = None
-) -> "Figure":
+def distinct_curves(systems: Mapping[str, RocSteps]) -> dict[str, RocSteps]:
+    """Join the names of systems that order all trials alike: their curves lie on each other, and the first is kept."""
+    groups: list[tuple[list[str], RocSteps]] = []
+    for label, roc in systems.items():
+        for labels, other in groups:
+            if np.array_equal(roc.false_accepts, other.false_accepts) and np.array_equal(
+                roc.true_accepts, other.true_accepts
+            ):
+                labels.append(label)
+                break
+        else:
+            groups.append(([label], roc))
+    return {", ".join(labels): roc for labels, roc in groups}
+
+
+def det_plot(systems: Mapping[str, RocSteps], title: str, subtitle: str = "", band: Band | None = None) -> "Figure":
     """Draw the DET curves of several systems over each other, in the order given.
 
     Args:
-        systems: label -> operating points.
+        systems: label -> operating points (:func:`distinct_curves`).
         title: above the curves.
         subtitle: below the title, in small print.
-        bands: label -> interval of the miss rate at each FAR, drawn faintly behind the curve.
+        band: interval of the miss rate of the first system at each FAR, drawn behind its curve. Bands of several
+            systems on each other are grey, and nobody can tell whose is whose.
 
     Filled circles lie on the equal-error diagonal; hollow ones are the measured misses at FAR 1e-3 and 1e-4. A system
     without any error has no curve, but a triangle at one error in so many trials, which its rates are below.
@@ -92,16 +111,17 @@ def det_plot(
     _draw_frame(axes)
     for position, (label, roc) in enumerate(systems.items()):
         _draw_system(axes, position, label, roc)
-        band = None if bands is None else bands.get(label)
-        if band is not None:
-            low, high = (np.clip(edge, *FRR_LIMITS) for edge in (band.low, band.high))
-            axes.fill_between(band.far, low, high, color=COLOURS[position % len(COLOURS)], alpha=0.13, linewidth=0)
+    if band is not None:
+        low, high = (np.clip(edge, *FRR_LIMITS) for edge in (band.low, band.high))
+        whose = plot_text(band_name(next(iter(systems))))
+        axes.fill_between(band.far, low, high, color=COLOURS[0], alpha=0.15, linewidth=0, label=whose)
     axes.set_title(plot_text(title), fontsize=12, fontweight="bold", pad=38)
     axes.annotate(
         subtitle, (0.5, 1), xycoords="axes fraction", color="0.35", fontsize=9, ha="center",
         xytext=(0, 24), textcoords="offset points",
     )  # fmt: skip
-    plot.legend(loc="outside lower center", ncols=min(2, len(systems)), fontsize=9, frameon=False, handlelength=3.4)
+    ncols = min(2, len(systems) + (band is not None))
+    plot.legend(loc="outside lower center", ncols=ncols, fontsize=9, frameon=False, handlelength=3.4)
     return plot
 
 

@@ -1,16 +1,15 @@
 """All there is to say about one experiment, and the content of its ``metrics.json``."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wespeaker_qm.evaluate.results import ListResult
+from wespeaker_qm.evaluate.results import TRAINED, ListResult
 from wespeaker_qm.report.loss_card import LossCard
+from wespeaker_qm.report.sentences import plain_sentences
 from wespeaker_qm.report.training_history import TrainingHistory
-
-TRAINED = "trained"
-"""The name of the evaluated system in ``metrics.json``; the others are baselines."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +59,11 @@ class Evaluation:
     provenance: Mapping[str, object]
     """Command, commit, versions."""
 
+    @functools.cached_property
+    def summary(self) -> list[str]:
+        """What the figures say, in plain sentences."""
+        return plain_sentences(self.run, self.lists, self.corpus.headline, self.baselines)
+
     def label(self, system: str) -> str:
         """What tables and plots call a system."""
         return f"{self.run} ({TRAINED})" if system == TRAINED and self.training is not None else system
@@ -68,6 +72,7 @@ class Evaluation:
         """The content of ``metrics.json``. Rates are fractions; null is a figure that the list cannot measure."""
         return {
             "run": self.run,
+            "summary": self.summary,
             "corpus": dataclasses.asdict(self.corpus),
             "trial_lists": {name: result.to_json() for name, result in self.lists.items()},
             "training": None if self.training is None else self.training.to_json(),

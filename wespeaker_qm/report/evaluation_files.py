@@ -2,7 +2,8 @@
 
 import json
 
-from wespeaker_qm.report.det_plot import det_plot
+from wespeaker_qm.evaluate.results import TRAINED
+from wespeaker_qm.report.det_plot import det_plot, distinct_curves
 from wespeaker_qm.report.evaluation import Evaluation
 from wespeaker_qm.report.latex import latex_rows
 from wespeaker_qm.report.markdown import markdown_report
@@ -19,8 +20,8 @@ def write_evaluation(evaluation: Evaluation, run: RunFolder) -> None:
     headline = evaluation.lists[evaluation.corpus.headline]
     systems = {evaluation.label(name): system.roc for name, system in headline.systems.items()}
     title = f"{evaluation.corpus.name}: {evaluation.corpus.headline}"
-    bands = {evaluation.label(name): system.band for name, system in headline.systems.items()}
-    save_plot(det_plot(systems, title, counts(headline), bands), [run.det("png"), run.det("pdf")])
+    plot = det_plot(distinct_curves(systems), title, counts(headline), headline.systems[TRAINED].band)
+    save_plot(plot, [run.det("png"), run.det("pdf")])
     if evaluation.training is not None:
         plot = training_plot(evaluation.training.history, f"{evaluation.corpus.name}: {evaluation.training.loss}")
         save_plot(plot, [run.training_curves])

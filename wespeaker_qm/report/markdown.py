@@ -1,22 +1,26 @@
-"""``report.md``: what the corpus is, the headline list, the other lists, the training."""
+"""``report.md``: what the figures say, what the corpus is, the headline list, the other lists, the training."""
 
 import json
+from collections.abc import Callable, Sequence
 
+from wespeaker_qm.evaluate.comparison import Comparison
 from wespeaker_qm.evaluate.figure import Compared, Figure
 from wespeaker_qm.evaluate.figures import TAR_AT_FAR, THRESHOLD_AT_FAR
 from wespeaker_qm.evaluate.operating_points import OperatingPoint
-from wespeaker_qm.evaluate.results import ListResult
+from wespeaker_qm.evaluate.results import TRAINED, ListResult
 from wespeaker_qm.report.det_plot import eer_mark
-from wespeaker_qm.report.evaluation import TRAINED, Evaluation
+from wespeaker_qm.report.differences import charted, text_chart
+from wespeaker_qm.report.evaluation import Evaluation
 from wespeaker_qm.report.tables import comparison_table, figures_table, markdown_table, markdown_text
 from wespeaker_qm.report.text import counts, intervals_note, report_title, show_figure
 
 
 def markdown_report(evaluation: Evaluation) -> str:
-    """The report in Markdown: what the corpus is, the headline list, the other lists, the training."""
+    """The report in Markdown: what the figures say, then the figures."""
     corpus = evaluation.corpus
     headline = evaluation.lists[corpus.headline]
     parts = [f"# {markdown_text(report_title(evaluation.run, corpus.name, headline.num_speakers))}"]
+    parts.append("\n".join(f"- {markdown_text(sentence)}" for sentence in evaluation.summary))
     parts += [f"> **Mind:** {markdown_text(note)}" for note in evaluation.notes]
     parts.append(markdown_text(corpus.description))
     if corpus.caveat:
@@ -24,6 +28,7 @@ def markdown_report(evaluation: Evaluation) -> str:
     if evaluation.training is not None:
         parts.append(f"Trained with {evaluation.training.loss}, {evaluation.training.history}.")
     is_bound = any(eer_mark(system.roc).is_bound for system in headline.systems.values())
+    has_band = headline.systems[TRAINED].band is not None
     parts += [
         f"## Headline list: {markdown_text(corpus.headline)}",
         f"{counts(headline)}.",
@@ -35,17 +40,10 @@ def markdown_report(evaluation: Evaluation) -> str:
         threshold_table(headline),
         "![DET curves](det.png)",
         "Filled circles: equal error rates. Hollow circles: FAR 1e-3 and 1e-4, where measurable."
+        + (f" Shaded: the 95 % band of {markdown_text(evaluation.label(TRAINED))}." if has_band else "")
         + (" Triangles: systems with less error than can be drawn; their rates lie below." if is_bound else ""),
+        *differences_section(headline.comparisons, evaluation.label, "###"),
     ]
-    if headline.comparisons:
-        parts += [
-            "### Differences",
-            "Of the systems on the same trials and the same resamples; rates in per cent.",
-            comparison_table(
-                [each for each in headline.comparisons if each.figure.kind.compared is Compared.REPORTED],
-                evaluation.label,
-            ),
-        ]
     others = {name: result for name, result in evaluation.lists.items() if name != corpus.headline}
     if others:
         parts.append("## Other lists")
@@ -58,9 +56,26 @@ def markdown_report(evaluation: Evaluation) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def list_table(evaluation: Evaluation, result: ListResult) -> str:
-    """One line a figure, one column a system."""
-    return figures_table({evaluation.label(name): system for name, system in result.systems.items()})
+def list_table(evaluation: Evaluation, result: ListResult, least: Compared = Compared.NOWHERE) -> str:
+    """One line a figure, one column a system; arguments as :func:`wespeaker_qm.report.tables.figures_table`."""
+    return figures_table({evaluation.label(name): system for name, system in result.systems.items()}, least)
+
+
+def differences_section(comparisons: Sequence[Comparison], label: Callable[[str], str], heading: str) -> list[str]:
+    """A chart of the differences from the first system, and all of them in a table that is folded; may be nothing."""
+    differences = charted(comparisons, label)
+    if differences is None:
+        return []
+    reported = [each for each in comparisons if each.figure.kind.compared is Compared.REPORTED]
+    return [
+        f"{heading} Differences",
+        f"How much better or worse than {markdown_text(differences.reference)} the others are on the same trials, in "
+        "points of each figure; lines are 95 % intervals, and a star marks those that leave 0 out.",
+        f"```text\n{text_chart(differences)}\n```",
+        "<details><summary>All pairs, with p-values (rates in per cent)</summary>",
+        comparison_table(reported, label),
+        "</details>",
+    ]
 
 
 def threshold_table(result: ListResult) -> str:
@@ -70,10 +85,9 @@ def threshold_table(result: ListResult) -> str:
     for figure, point in trained.readings.items():
         if figure.kind is not TAR_AT_FAR:
             continue
-        tar = show_figure(figure, trained.value(figure), trained.sureness(figure))
         if not isinstance(point, OperatingPoint):
-            rows.append([figure.rate_name, tar, "", ""])
-            continue
+            continue  # which the table above says
+        tar = show_figure(figure, point.tar, trained.sureness(figure))
         threshold = Figure(THRESHOLD_AT_FAR, figure.rate)
         rows.append(
             [

@@ -9,15 +9,20 @@ from typing import Any
 import numpy as np
 
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.comparison import Comparison, comparisons_from_json
 from wespeaker_qm.evaluate.figure import Compared, Figure
-from wespeaker_qm.evaluate.figures import figure_named, in_table_order, values_from_json
+from wespeaker_qm.evaluate.figures import values_from_json
 from wespeaker_qm.evaluate.intervals import Band
-from wespeaker_qm.report.charts import det_chart, explorer_points, histogram_chart, training_charts
-from wespeaker_qm.report.evaluation import TRAINED
+from wespeaker_qm.evaluate.results import TRAINED
+from wespeaker_qm.report.charts import band_traces, det_chart, explorer_points, histogram_chart, training_charts
+from wespeaker_qm.report.det_plot import distinct_curves
+from wespeaker_qm.report.differences import charted
+from wespeaker_qm.report.figure_table import FigureTable, figure_table
 from wespeaker_qm.report.hardest_errors import HardErrors, hard_errors
 from wespeaker_qm.report.runs import Run, config_differences, distinct, flat, read_run
 from wespeaker_qm.report.table5 import read_written
-from wespeaker_qm.report.text import report_title, show_figure, show_p_value
+from wespeaker_qm.report.tables import comparison_rows
+from wespeaker_qm.report.text import report_title, show_figure
 from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -68,6 +73,8 @@ def write_report(
 
 def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None) -> dict[str, Any]:
     """Everything that the template shows."""
+    written = None if table5 is None else read_written(table5)
+    comparisons = _comparisons(runs, written)
     corpus = runs[0].metrics["corpus"]
     labelled = {
         _label(runs, run, name): (run, name, system)
@@ -78,11 +85,14 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
     errors = hard_errors(runs[0].systems[TRAINED], data, corpus["headline"]) if len(runs) == 1 else HardErrors([], [])
     histories = {run.name: run.history for run in runs if run.history is not None}
     header, rows = config_differences(runs, flat(read_yaml_mapping(base)) if base.is_file() else {})
+    curves = distinct_curves({label: system.roc for label, (_, _, system) in labelled.items()})
+    bands = {
+        joined: next(_band(run, name) for run, name, system in labelled.values() if system.roc is roc)
+        for joined, roc in curves.items()
+    }
     plots = {
-        "det": det_chart(
-            {label: system.roc for label, (_, _, system) in labelled.items()},
-            {label: _band(run, name) for label, (run, name, _) in labelled.items()},
-        ),
+        "det": det_chart(curves, bands),
+        "bands": band_traces(curves, bands),
         "histograms": {
             label: histogram_chart(system.scores, system.trials.is_target) for label, (_, _, system) in labelled.items()
         },
@@ -93,6 +103,7 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
         "title": report_title(
             runs[0].name if len(runs) == 1 else f"{len(runs)} runs", corpus["name"], runs[0].headline["num_speakers"]
         ),
+        "summary": _summary(runs, written),
         "corpus": corpus,
         "notes": list(dict.fromkeys(note for run in runs for note in run.metrics.get("notes", []))),
         "headline": runs[0].headline,
@@ -102,9 +113,11 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
             for name, result in runs[0].metrics["trial_lists"].items()
             if result["no_intervals"] and name != corpus["headline"]
         },
-        "comparisons": _comparisons(runs) if table5 is None else _table5_comparisons(table5),
-        "table5": None if table5 is None else _table5(table5),
+        "differences": charted(comparisons),
+        "comparisons": PageTable(*comparison_rows(comparisons)),
+        "table5": None if written is None else PageTable(written["header"], written["rows"]),
         "systems": list(labelled),
+        "banded": list(plots["bands"]),
         "training_titles": list(plots["training"]),
         "runs": [
             {"name": run.name, "training": run.metrics["training"], "provenance": run.metrics["provenance"]}
@@ -127,16 +140,24 @@ def _band(run: Run, system: str) -> Band | None:
     return None if band is None else Band(*(np.array(band[edge]) for edge in ("far", "low", "high")))
 
 
-def _list_table(runs: list[Run], trial_list: str) -> PageTable:
+def _summary(runs: list[Run], written: dict[str, Any] | None) -> list[str]:
+    """What the figures say, as the evaluation wrote it; of several runs how well each does."""
+    if written is not None:
+        return list(written["summary"])
+    if len(runs) == 1:
+        return list(runs[0].metrics.get("summary", []))
+    told = [run.metrics["summary"][0] for run in runs if run.metrics.get("summary")]
+    return [*told, "Whether the runs differ for other speakers was not tested (wespeaker-qm compare does it)."]
+
+
+def _list_table(runs: list[Run], trial_list: str) -> FigureTable:
     """A line a figure, a column a system."""
     columns: dict[str, dict[Figure, str]] = {}
     for run in runs:
         for name, system in run.metrics["trial_lists"][trial_list]["systems"].items():
             if len(runs) == 1 or name == TRAINED:
                 columns[_label(runs, run, name)] = _figures(system)
-    figures = in_table_order(figure for cells in columns.values() for figure in cells)
-    rows = [[figure.name, *(cells.get(figure, "") for cells in columns.values())] for figure in figures]
-    return PageTable(["figure", *columns], rows)
+    return figure_table(columns, lambda figure: figure.name)
 
 
 def _figures(system: dict[str, Any]) -> dict[Figure, str]:
@@ -148,34 +169,11 @@ def _figures(system: dict[str, Any]) -> dict[Figure, str]:
     }
 
 
-def _comparisons(runs: list[Run]) -> PageTable | None:
-    """Of the systems of one run."""
-    return _comparison_table(runs[0].headline["comparisons"]) if len(runs) == 1 else None
-
-
-def _comparison_table(comparisons: list[dict[str, Any]]) -> PageTable | None:
-    rows = []
-    for each in comparisons:
-        figure = figure_named(each["figure"])
-        if figure is not None and figure.kind.compared is Compared.REPORTED:
-            rows.append(
-                [
-                    f"{figure.name}: {each['two']} less {each['one']}",
-                    show_figure(figure, each["difference"], each["reason"] or (each["low"], each["high"])),
-                    show_p_value(each["p_value"]),
-                    show_p_value(each["p_holm"]),
-                ]
-            )
-    return PageTable(["difference", "estimate and interval", "p", "p, all pairs (Holm)"], rows) if rows else None
-
-
-def _table5_comparisons(path: Path) -> PageTable | None:
-    return _comparison_table(read_written(path)["comparisons"])
-
-
-def _table5(path: Path) -> PageTable:
-    content = read_written(path)
-    return PageTable(content["header"], content["rows"])
+def _comparisons(runs: list[Run], written: dict[str, Any] | None) -> list[Comparison]:
+    """Those of Table 5, or of the systems of one run, in the figures of reports."""
+    contents = runs[0].headline["comparisons"] if len(runs) == 1 else []
+    comparisons = comparisons_from_json(contents if written is None else written["comparisons"])
+    return [each for each in comparisons if each.figure.kind.compared is Compared.REPORTED]
 
 
 def _sets(data: DataFolder) -> PageTable:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.config import saved_settings
 from wespeaker_qm.evaluate.operating_points import RocSteps, equal_error_rate, roc_steps
-from wespeaker_qm.report.evaluation import TRAINED
+from wespeaker_qm.evaluate.results import TRAINED
 from wespeaker_qm.report.training_history import TrainingHistory, read_training_history
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.table import TrialTable

@@ -19,9 +19,11 @@ from wespeaker_qm.evaluate.results import ListResult, Resampling, SystemResult
 from wespeaker_qm.report.det_plot import det_plot
 from wespeaker_qm.report.evaluation import CorpusCard
 from wespeaker_qm.report.latex import latex_text
+from wespeaker_qm.report.markdown import differences_section
 from wespeaker_qm.report.plotting import save_plot
 from wespeaker_qm.report.table5_rows import Measured, Table5, Table5Row
-from wespeaker_qm.report.tables import comparison_table, markdown_table, markdown_text
+from wespeaker_qm.report.table5_sentences import table5_sentences
+from wespeaker_qm.report.tables import markdown_table, markdown_text
 from wespeaker_qm.report.text import counts, intervals_note, per_cent, report_title, show_figure
 from wespeaker_qm.trials.speakers import trial_speakers
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
@@ -35,7 +37,7 @@ DIFFERS = "†"
 
 
 def read_written(path: Path) -> dict[str, Any]:
-    """Read the ``table5.json`` that :func:`write_table5` wrote: header, rows, runs and comparisons.
+    """Read the ``table5.json`` that :func:`write_table5` wrote: summary, header, rows, runs and comparisons.
 
     Raises:
         RecipeError: damaged, or another kind of file.
@@ -44,7 +46,7 @@ def read_written(path: Path) -> dict[str, Any]:
     content = read_checked_json(path, remedy)
     if not _is_written(content):
         raise RecipeError(
-            f"{path}: found {shown(content)}, expected the header, rows, runs and comparisons of Table 5; {remedy}"
+            f"{path}: found {shown(content)}, expected summary, header, rows, runs and comparisons of Table 5; {remedy}"
         )
     return dict(content)
 
@@ -55,12 +57,13 @@ def _is_written(content: Any) -> bool:
     def are(kind: type, values: Any) -> bool:
         return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
-    if not isinstance(content, dict) or not content.keys() >= {"header", "rows", "runs", "comparisons"}:
+    if not isinstance(content, dict) or not content.keys() >= {"summary", "header", "rows", "runs", "comparisons"}:
         return False
     header, rows = content["header"], content["rows"]
     fields = {field.name for field in dataclasses.fields(Comparison)}
     return (
-        are(str, header)
+        are(str, content["summary"])
+        and are(str, header)
         and are(list, rows)
         and all(are(str, row) and len(row) == len(header) for row in rows)
         and are(str, content["runs"])
@@ -132,6 +135,7 @@ def table5(table: Table5, results: list[Measured | None], measured: ListResult, 
     name, headline = markdown_text(corpus.name), markdown_text(corpus.headline)
     parts = [
         f"# {markdown_text(report_title('The losses of Table 5', corpus.name, measured.num_speakers))}",
+        "\n".join(f"- {markdown_text(sentence)}" for sentence in table5_sentences(names, measured)),
         markdown_text(corpus.description),
         f"> **Mind:** {markdown_text(corpus.caveat)}" if corpus.caveat else "",
         f"Columns {name}: measured here, list {headline} ({counts(measured)}). Columns `paper`: "
@@ -143,10 +147,8 @@ def table5(table: Table5, results: list[Measured | None], measured: ListResult, 
         _notes(table, results),
         f"![DET curves on {name}](det_table5.png)",
     ]
-    if measured.comparisons:
-        shown = [each for each in measured.comparisons if each.figure.kind.compared is Compared.REPORTED]
-        shown = [each for each in shown if each.p_holm is not None]
-        parts += ["## Differences", comparison_table(shown, lambda name: names[name])]
+    shown = [each for each in measured.comparisons if each.p_holm is not None]
+    parts += differences_section(shown, names.__getitem__, "##")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -224,7 +226,13 @@ def write_table5(
     comparisons = [
         dataclasses.replace(each, one=labels[each.one], two=labels[each.two]).to_json() for each in measured.comparisons
     ]
-    content = {"header": header, "rows": rows, "runs": list(measured.systems), "comparisons": comparisons}
+    content = {
+        "summary": table5_sentences({row.run: str(row.card) for row in table.rows}, measured),
+        "header": header,
+        "rows": rows,
+        "runs": list(measured.systems),
+        "comparisons": comparisons,
+    }
     write_checked_text(folder.table5("json"), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     lines = [f"% {' & '.join(map(latex_text, header))}", *(" & ".join(map(latex_text, row)) + r" \\" for row in rows)]
     write_text(folder.table5("tex"), "\n".join(lines) + "\n")

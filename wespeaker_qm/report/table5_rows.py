@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
-from wespeaker_qm.report.evaluation import TRAINED, CorpusCard
+from wespeaker_qm.evaluate.results import TRAINED
+from wespeaker_qm.report.evaluation import CorpusCard
 from wespeaker_qm.report.loss_card import LossCard
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.table import TrialTable

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from wespeaker_qm.evaluate.comparison import Comparison
-from wespeaker_qm.evaluate.figure import Quantity
-from wespeaker_qm.evaluate.figures import in_table_order
+from wespeaker_qm.evaluate.figure import Compared, Quantity
 from wespeaker_qm.evaluate.results import SystemResult
+from wespeaker_qm.report.figure_table import figure_table
 from wespeaker_qm.report.text import show_figure, show_p_value
 
 _MARKUP = re.compile(
@@ -17,24 +17,34 @@ _MARKUP = re.compile(
 )
 
 
-def figures_table(systems: Mapping[str, SystemResult]) -> str:
-    """A line a figure, a column a system, in Markdown; intervals in brackets, rates in per cent."""
-    figures = in_table_order(figure for system in systems.values() for figure in system.readings)
-    rows = [
-        [
-            figure.title,
-            *(
-                show_figure(figure, system.value(figure), system.sureness(figure)) if figure in system.readings else ""
-                for system in systems.values()
-            ),
-        ]
-        for figure in figures
-    ]
-    return markdown_table(["figure", *systems], rows)
+def figures_table(systems: Mapping[str, SystemResult], least: Compared = Compared.NOWHERE) -> str:
+    """A line a figure, a column a system, in Markdown, folded; intervals in brackets, rates in per cent.
+
+    Args:
+        systems: name -> figures.
+        least: leaves out the figures that are compared in fewer places.
+    """
+    columns = {
+        name: {
+            figure: show_figure(figure, system.value(figure), system.sureness(figure))
+            for figure in system.readings
+            if figure.kind.compared >= least
+        }
+        for name, system in systems.items()
+    }
+    header, rows, not_measurable = figure_table(columns)
+    return "\n\n".join(filter(None, (markdown_table(header, rows), not_measurable)))
 
 
 def comparison_table(comparisons: Sequence[Comparison], label: Callable[[str], str] = str) -> str:
-    """A line a pair of systems and figure, in Markdown; rates in per cent.
+    """A line a pair of systems and figure, in Markdown; arguments as :func:`comparison_rows`."""
+    return markdown_table(*comparison_rows(comparisons, label))
+
+
+def comparison_rows(
+    comparisons: Sequence[Comparison], label: Callable[[str], str] = str
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one a pair of systems and figure; rates in per cent.
 
     Args:
         comparisons: of systems.
@@ -56,7 +66,7 @@ def comparison_table(comparisons: Sequence[Comparison], label: Callable[[str], s
                 show_p_value(each.p_holm),
             ]
         )
-    return markdown_table(["difference", "estimate", "95 % interval", "p", "p, all pairs (Holm)"], rows)
+    return ["difference", "estimate", "95 % interval", "p", "p, all pairs (Holm)"], rows
 
 
 def markdown_text(text: str) -> str:

@@ -1,7 +1,7 @@
 """The plot of a training run: its learning curves."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,78 +14,114 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def training_plot(history: TrainingHistory, title: str) -> "Figure":
-    """Learning curves over the training samples: loss, accuracy, validation EER, learning rate and margin.
+class _Samples(NamedTuple):
+    """Places on the axis that all panels share: thousands of training samples."""
 
-    A run with alpha > 1 has two more panels: how many classes share the posterior, and how many samples are solved
-    (their own class has all of it) or dropped (none).
+    history: TrainingHistory
+
+    def of(self, records: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
+        """When a record was written."""
+        samples_per_step = self.history.num_samples / self.history.epochs[-1]["step"]
+        samples: NDArray[np.float64] = _column(records, "step") * samples_per_step / 1000
+        return samples
+
+    @property
+    def middles(self) -> NDArray[np.float64]:
+        """Of the epochs, of which means are drawn."""
+        return self.of(self.history.epochs) - self.history.num_samples / self.history.num_epochs / 2000
+
+
+def training_plot(history: TrainingHistory, title: str) -> "Figure":
+    """Learning curves over the training samples: loss, accuracy, learning rate and margin; and where there are any:
+
+    validation EER; how many classes share the posterior, and how many samples are solved (their own class has all of
+    it) or dropped (none), of a run with alpha > 1.
 
     Faint: the logged steps. Bold: means over epochs, drawn in the middle of the epoch.
     """
     from matplotlib.figure import Figure
 
-    samples_per_step = history.num_samples / history.epochs[-1]["step"]
-    epoch_samples = history.num_samples / history.num_epochs
+    panels: list[Callable[[Any, _Samples], None]] = [_loss, _accuracy]
+    panels += [_validation] if history.validations else []
+    panels += [_schedule]
+    panels += [_support, _shares] if "support" in history.epochs[0] else []
+    num_rows = (len(panels) + 1) // 2
+    plot = Figure(figsize=(8.4, 0.4 + 2.6 * num_rows), dpi=130, layout="constrained")
+    grid = plot.add_gridspec(num_rows, 2)
+    samples = _Samples(history)
+    for number, draw in enumerate(panels):
+        is_alone = number == len(panels) - 1 and number % 2 == 0
+        axes = plot.add_subplot(grid[number // 2, slice(None) if is_alone else number % 2])
+        draw(axes, samples)
+        axes.set_xlim(0, history.num_samples / 1000)
+        if number >= len(panels) - 2:
+            axes.set_xlabel("training samples (thousands)", fontsize=9)
+    plot.suptitle(plot_text(title), fontsize=11, fontweight="bold")
+    return plot
 
-    def thousands(records: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
-        samples: NDArray[np.float64] = _column(records, "step") * samples_per_step
-        return samples / 1000
 
-    is_sparse = "support" in history.epochs[0]
-    plot = Figure(figsize=(8.4, 8.2 if is_sparse else 5.6), dpi=130, layout="constrained")
-    panels = plot.subplots(3 if is_sparse else 2, 2, sharex=True)
-    middle = thousands(history.epochs) - epoch_samples / 2000
-    for axes, field, factor, name in (
-        (panels[0, 0], "loss", 1, "training loss"),
-        (panels[0, 1], "accuracy", 100, "training accuracy without margin (%)"),
-    ):
-        axes.plot(
-            thousands(history.steps), factor * _column(history.steps, field), color=COLOURS[0], alpha=0.3, linewidth=0.8
-        )
-        axes.plot(middle, factor * _column(history.epochs, field), ".-", color=COLOURS[0], linewidth=1.8)
-        axes.set_ylim(bottom=0)
-        _style(axes, name)
+def _loss(axes: "Axes", samples: _Samples) -> None:
+    _steps_and_epochs(axes, samples, "loss", 1)
+    _style(axes, "training loss")
 
-    valid, schedule = panels[1]
-    if history.validations:
-        valid.plot(
-            thousands(history.validations), 100 * _column(history.validations, "eer"), "o-", color=COLOURS[1], ms=4
-        )
-        valid.set_ylim(bottom=0)
-    else:
-        valid.annotate("no validation list", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.5")
-    _style(valid, "validation EER (%)")
 
-    scheduled = history.steps or history.epochs
-    schedule.plot(thousands(scheduled), _column(scheduled, "learning_rate"), color=COLOURS[0])
-    schedule.set_yscale("log")
-    _style(schedule, "learning rate", COLOURS[0])
-    margin = schedule.twinx()
-    margin.plot(thousands(scheduled), _column(scheduled, "margin"), color=COLOURS[2], linestyle="--")
+def _accuracy(axes: "Axes", samples: _Samples) -> None:
+    _steps_and_epochs(axes, samples, "accuracy", 100)
+    _style(axes, "training accuracy without margin (%)")
+
+
+def _steps_and_epochs(axes: "Axes", samples: _Samples, field: str, factor: float) -> None:
+    steps, epochs = samples.history.steps, samples.history.epochs
+    axes.plot(samples.of(steps), factor * _column(steps, field), color=COLOURS[0], alpha=0.3, linewidth=0.8)
+    axes.plot(samples.middles, factor * _column(epochs, field), ".-", color=COLOURS[0], linewidth=1.8)
+    axes.set_ylim(bottom=0)
+
+
+def _validation(axes: "Axes", samples: _Samples) -> None:
+    records = samples.history.validations
+    rates = 100 * _column(records, "eer")
+    # Those at the end of the training lie on the frame, and are drawn whole.
+    axes.plot(samples.of(records), rates, "o-", color=COLOURS[1], ms=4, clip_on=False)
+    axes.set_ylim(0, 1.1 * max(rates.max(), 1e-9))
+    _style(axes, "validation EER (%)")
+
+
+def _schedule(axes: "Axes", samples: _Samples) -> None:
+    scheduled = samples.history.steps or samples.history.epochs
+    axes.plot(samples.of(scheduled), _column(scheduled, "learning_rate"), color=COLOURS[0])
+    _log_scale(axes)
+    _style(axes, "learning rate", COLOURS[0])
+    margin = axes.twinx()
+    margin.plot(samples.of(scheduled), _column(scheduled, "margin"), color=COLOURS[2], linestyle="--")
     margin.set_title("margin (dashed)", fontsize=10, loc="right", color=COLOURS[2])
     margin.set_ylim(bottom=0)
     margin.tick_params(labelsize=9)
     margin.spines["top"].set_visible(False)
 
-    if is_sparse:
-        support, shares = panels[2]
-        support.plot(middle, _column(history.epochs, "support"), ".-", color=COLOURS[0], linewidth=1.8)
-        support.set_yscale("log")
-        support.yaxis.set_major_formatter("{x:g}")
-        support.yaxis.set_minor_formatter("{x:g}")
-        _style(support, "support: classes with a posterior above 0")
-        for number, (name, meaning) in enumerate((("solved", "all"), ("dropped", "none"))):
-            label = f"{name}: own class has {meaning} of the posterior"
-            shares.plot(middle, 100 * _column(history.epochs, name), ".-", color=COLOURS[number], label=label)
-        shares.set_ylim(0, 100)
-        shares.legend(fontsize=8, frameon=False)
-        _style(shares, "samples (%)")
 
-    panels[0, 0].set_xlim(0, history.num_samples / 1000)
-    for axes in panels[-1]:
-        axes.set_xlabel("training samples (thousands)", fontsize=9)
-    plot.suptitle(plot_text(title), fontsize=11, fontweight="bold")
-    return plot
+def _support(axes: "Axes", samples: _Samples) -> None:
+    axes.plot(samples.middles, _column(samples.history.epochs, "support"), ".-", color=COLOURS[0], linewidth=1.8)
+    _log_scale(axes)
+    _style(axes, "support: classes with a posterior above 0")
+
+
+def _shares(axes: "Axes", samples: _Samples) -> None:
+    for number, (name, meaning) in enumerate((("solved", "all"), ("dropped", "none"))):
+        label = f"{name}: own class has {meaning} of the posterior"
+        shares = 100 * _column(samples.history.epochs, name)
+        axes.plot(samples.middles, shares, ".-", color=COLOURS[number], label=label)
+    axes.set_ylim(0, 100)
+    axes.legend(fontsize=8, frameon=False)
+    _style(axes, "samples (%)")
+
+
+def _log_scale(axes: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _column(records: Sequence[dict[str, Any]], field: str) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """The end of stages 5 to 7: metrics, DET plot and report from the scores that are there."""
 
 import logging
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,8 +9,10 @@ from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
 from wespeaker_qm.evaluate.evidence import few_speakers_note
+from wespeaker_qm.evaluate.figure import Compared
 from wespeaker_qm.evaluate.metrics import evaluate_list
-from wespeaker_qm.report.evaluation import TRAINED, CorpusCard, Evaluation, Training
+from wespeaker_qm.evaluate.results import TRAINED
+from wespeaker_qm.report.evaluation import CorpusCard, Evaluation, Training
 from wespeaker_qm.report.evaluation_files import write_evaluation
 from wespeaker_qm.report.loss_card import loss_card
 from wespeaker_qm.report.markdown import list_table
@@ -108,8 +111,12 @@ def evaluate(
             provenance=provenance(),
         )
         write_evaluation(evaluation, run)
-        logger.info("%s, list %s (per cent):", info.name, info.headline)
-        logger.info("%s", list_table(evaluation, evaluation.lists[info.headline]))
+        for sentence in evaluation.summary:
+            whole = sentence.replace(" %", "\N{NO-BREAK SPACE}%")  # which no line begins with
+            lines = textwrap.fill(whole, 100, initial_indent="- ", subsequent_indent="  ")
+            logger.info("%s", lines.replace("\N{NO-BREAK SPACE}", " "))
+        logger.info("\n%s, list %s (per cent):", info.name, info.headline)
+        logger.info("%s\n", list_table(evaluation, evaluation.lists[info.headline], Compared.REPORTED))
         if info.caveat:
             logger.info("mind: %s", info.caveat)
         for note in notes:

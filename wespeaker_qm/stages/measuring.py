@@ -83,12 +83,12 @@ def measure(
 
 
 def _draw(result: ListResult, path: Path) -> None:
-    from wespeaker_qm.report.det_plot import det_plot
+    from wespeaker_qm.report.det_plot import det_plot, distinct_curves
     from wespeaker_qm.report.plotting import save_plot
 
     curves = {name: system.roc for name, system in result.systems.items()}
-    bands = {name: system.band for name, system in result.systems.items()}
+    band = next(iter(result.systems.values())).band
     files = [Path(f"{path}.{suffix}") for suffix in ("png", "pdf")]
     refuse_plots(files)
-    save_plot(det_plot(curves, path.name, counts(result), bands), files)
+    save_plot(det_plot(distinct_curves(curves), path.name, counts(result), band), files)
     logger.info("DET curves: %s", ", ".join(map(str, files)))
