@@ -39,7 +39,8 @@ LOSSES, EVAL, DOCS = requirements("losses"), requirements("eval"), requirements(
 BENCH = [*LOSSES, *EVAL, *requirements("bench")]
 TRAIN = [*BENCH, *requirements("train")]
 ONNX = [*EVAL, *requirements("onnx")]
-TEST = [*TRAIN, *ONNX, *requirements("test")]
+DEMO = [*ONNX, *requirements("demo")]
+TEST = [*TRAIN, *DEMO, *requirements("test")]
 
 # Configurations and the corpora's tables lie beside the package, and travel inside it: utils/shipped.py finds them.
 DATA = {"wespeaker_qm.conf": "conf", "wespeaker_qm.egs": "egs"}
@@ -81,6 +82,7 @@ setup(
     package_dir=DATA,
     package_data={
         "wespeaker_qm": ["py.typed"],
+        "wespeaker_qm.demo": ["page.html", "recorder.js"],
         "wespeaker_qm.report": ["template.html"],
         "wespeaker_qm.conf": ["*.yaml", "loss/*.yaml"],
         "wespeaker_qm.egs": ["*/*.yaml", "*/*.tsv", "*/*.md"],
@@ -92,6 +94,7 @@ setup(
         "train": TRAIN,
         "onnx": ONNX,
         "bench": BENCH,
+        "demo": DEMO,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, "mutmut==3.8.1", "pre-commit"],

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,20 @@ from wespeaker_qm.bin.main import main
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.evaluate.operating_points import roc_steps
+from wespeaker_qm.export.folder import (
+    Curve,
+    Evidence,
+    FeatureCard,
+    Histogram,
+    ModelFolder,
+    NetworkCard,
+    ScoringCard,
+)
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.packing.pack import pack_data_dir
+from wespeaker_qm.speaker.speaker import Speaker
 from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
@@ -402,3 +413,102 @@ def own_model_run(_model_run, tmp_path):
     run = RunFolder(tmp_path / "exp" / "voices" / "run")
     shutil.copytree(_model_run.run, run)
     return ModelRun(_model_run.data, run)
+
+
+MODEL_DIM, MODEL_RATE = 24, 8000
+
+
+class _Spectrum:
+    """The mean power in ``MODEL_DIM`` bands."""
+
+    sample_rate, embed_dim = MODEL_RATE, MODEL_DIM
+
+    def embed(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        rows = []
+        for waveform in waveforms:
+            power = np.abs(np.fft.rfft(waveform, 2 * MODEL_DIM * 40)) ** 2
+            rows.append(np.log(power[: MODEL_DIM * 40].reshape(MODEL_DIM, 40).mean(axis=1) + 1e-3))
+        return np.array(rows, np.float32)
+
+
+def _evidence(num_nontargets: int = 1000, threshold: float | None = None) -> Evidence:
+    """Of a list of normal scores: non-targets about 0, targets about 4; or with one threshold for all rates."""
+    rng = np.random.default_rng(0)
+    is_target = np.arange(num_nontargets + 200) < 200
+    scores = rng.normal(size=len(is_target)) + 4 * is_target
+    roc = roc_steps(scores, is_target)
+    curve = Curve(threshold=roc.threshold.tolist(), far=roc.far.tolist(), frr=roc.frr.tolist())
+    if threshold is not None:
+        curve = Curve(threshold=[threshold, -100.0], far=[0.0, 1.0], frr=[0.5, 0.0])
+    edges = np.linspace(-4, 8, 25)
+    target, nontarget = (np.histogram(scores[kind], edges)[0].tolist() for kind in (is_target, ~is_target))
+    return Evidence(
+        corpus="tiny",
+        trial_list="all",
+        caveat="Simulated.",
+        num_targets=200,
+        num_nontargets=num_nontargets,
+        num_speakers=30,
+        thresholds=[],
+        curve=curve,
+        histogram=Histogram(edges=edges.tolist(), target=target, nontarget=nontarget),
+        bandwidth_hz=None,
+    )
+
+
+def _model(
+    fingerprint: str = "a" * 64,
+    *,
+    cohort_seed: int | None = 1,
+    mean: float = 0.5,
+    evidence: Evidence | None = None,
+    dim: int = MODEL_DIM,
+) -> Speaker:
+    """A model; None as a seed leaves the cohort out."""
+    cohort = None
+    if cohort_seed is not None:
+        cohort = np.random.default_rng(cohort_seed).normal(size=(40, dim)).astype(np.float32)
+    folder = ModelFolder(
+        path=Path("exp/tiny/model"),
+        fingerprint=fingerprint,
+        network=NetworkCard(encoder="ResNet34", arguments={}, embed_dim=dim, min_frames=1),
+        features=FeatureCard(
+            sample_rate=MODEL_RATE, num_mel_bins=16, frame_length_ms=25, frame_shift_ms=10, trim_silence=False
+        ),
+        scoring=ScoringCard(normalisation="asnorm", top_n=20, largest_change=0.0),
+        calibration=None,
+        evidence=evidence,
+        training={},
+        figures={},
+        weights={},
+        mean=np.full(dim, mean, np.float32),
+        cohort=cohort,
+    )
+    return Speaker(folder, _Spectrum())
+
+
+@pytest.fixture(scope="session")
+def evidence_of() -> Callable[..., Evidence]:
+    return _evidence
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Speaker]:
+    return _model
+
+
+@pytest.fixture(scope="session")
+def model() -> Speaker:
+    return _model(evidence=_evidence())
+
+
+@pytest.fixture
+def tone() -> Callable[[float], np.ndarray]:
+    """Function: two seconds of a buzz of this pitch."""
+
+    def make(pitch_hz: float, seed: int = 0) -> np.ndarray:
+        phase = 2 * np.pi * pitch_hz * np.arange(2 * MODEL_RATE) / MODEL_RATE
+        noise = 0.01 * np.random.default_rng(seed).normal(size=2 * MODEL_RATE)
+        return (0.2 * np.sin(phase) + 0.1 * np.sin(2 * phase) + noise).astype(np.float32)
+
+    return make

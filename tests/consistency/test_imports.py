@@ -28,9 +28,10 @@ LAYERS = {
     "export": 11,
     "speaker": 12,
     "enrolment": 13,
-    "bench": 14,
-    "stages": 15,
-    "bin": 16,
+    "demo": 14,
+    "bench": 15,
+    "stages": 16,
+    "bin": 17,
 }
 FORBIDDEN = {
     "trials": {"torch", "torchaudio"},

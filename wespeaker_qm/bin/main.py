@@ -57,6 +57,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "identify": Subcommand("wespeaker_qm.bin.identify", failure=2),
     "forget": Subcommand("wespeaker_qm.bin.forget"),
     "speakers": Subcommand("wespeaker_qm.bin.speakers"),
+    "demo": Subcommand("wespeaker_qm.bin.demo"),
     "bench": Subcommand("wespeaker_qm.bin.bench"),
 }
 """In the order in which run.sh runs them, then the others."""
@@ -70,6 +71,9 @@ _LONGEST_START = 200
 
 TRAINING_PACKAGES = ("av", "lmdb", "pyroomacoustics", "tensorboard", "torch")
 """Those of the extra ``train`` that ``eval`` does not bring."""
+
+DEMO_PACKAGES = ("fastapi", "uvicorn")
+"""Those of the extra ``demo``."""
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +198,8 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
 
 def _installation(package: str) -> str:
     """How to install a package that a subcommand lacks: with the smallest extra that brings it."""
-    return f"pip install 'wespeaker_qm[{'train' if package in TRAINING_PACKAGES else 'eval'}]'"
+    extra = "train" if package in TRAINING_PACKAGES else "demo" if package in DEMO_PACKAGES else "eval"
+    return f"pip install 'wespeaker_qm[{extra}]'"
 
 
 def _module(name: str) -> Any:

@@ -22,7 +22,7 @@ from wespeaker_qm.enrolment.gallery import Gallery
 from wespeaker_qm.enrolment.identification import Candidate, Identification, open_set_threshold
 from wespeaker_qm.speaker.decision import rests_on
 from wespeaker_qm.speaker.recordings import Recording
-from wespeaker_qm.speaker.speaker import Speaker
+from wespeaker_qm.speaker.speaker import Heard, Speaker
 from wespeaker_qm.utils.errors import RecipeError, nearest, shown
 
 STORE_VARIABLE = "WESPEAKER_QM_STORE"
@@ -128,7 +128,7 @@ class SpeakerStore:
     def enrol(
         self,
         name: str,
-        recordings: Sequence[Recording],
+        recordings: Sequence[Recording | Heard],
         model: Speaker,
         *,
         replace: bool = False,
@@ -140,7 +140,7 @@ class SpeakerStore:
 
         Args:
             name: of the speaker, any text of a line; kept in Unicode's form NFC, blanks made single.
-            recordings: at least one, as :meth:`wespeaker_qm.Speaker.embed` takes them.
+            recordings: at least one, as :meth:`wespeaker_qm.Speaker.verify` takes them.
             model: what embeds them.
             replace: forget the speaker's other recordings.
             sample_rate: of samples, in Hz.
@@ -212,7 +212,7 @@ class SpeakerStore:
 
     def identify(
         self,
-        recording: Recording,
+        recording: Recording | Heard,
         model: Speaker,
         *,
         far: float = FPIR,
@@ -222,7 +222,7 @@ class SpeakerStore:
         """Whose voice a recording is of: an enrolled speaker's or a stranger's.
 
         Args:
-            recording: as :meth:`wespeaker_qm.Speaker.embed` takes it.
+            recording: as :meth:`wespeaker_qm.Speaker.verify` takes it.
             model: that of the store.
             far: the share of strangers who may be taken for one of those enrolled, however many these are;
                 :mod:`wespeaker_qm.enrolment.identification` has the theory.

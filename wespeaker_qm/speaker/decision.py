@@ -92,7 +92,7 @@ def threshold_at(evidence: Evidence | None, far: float) -> DecisionThreshold:
             return DecisionThreshold(each.threshold, each.interval, notes)
     points = zip(evidence.curve.threshold, evidence.curve.far, strict=True)
     value = min(threshold for threshold, rate in points if rate <= far)
-    note = f"the threshold at FAR {far:g} is read from the curve of the list, and has no interval"
+    note = f"the threshold at FAR {far:.3g} is read from the curve of the list, and has no interval"
     return DecisionThreshold(value, None, (note,))
 
 

@@ -188,8 +188,13 @@ class Speaker:
         (audio,) = self._read([recording], sample_rate)
         return self._listen(audio)
 
-    def hear(self, recording: Recording, *, sample_rate: int | None = None) -> Heard:
-        """Embed a recording and listen to it; arguments and errors as those of :meth:`embed`."""
+    def hear(self, recording: Recording | Heard, *, sample_rate: int | None = None) -> Heard:
+        """Embed a recording and listen to it; arguments and errors as those of :meth:`embed`.
+
+        What was heard before is given back as it is, so that it may stand wherever a recording is asked for.
+        """
+        if isinstance(recording, Heard):
+            return recording
         (audio,) = self._read([recording], sample_rate)
         listening = self._listen(audio)
         bandwidth_hz = None if self.info.evidence is None else self.info.evidence.bandwidth_hz
@@ -197,12 +202,12 @@ class Speaker:
         return Heard(audio.name, self._embed([audio])[0], listening, tuple(warnings))
 
     def verify(
-        self, one: Recording, other: Recording, *, far: float = 1e-3, sample_rate: int | None = None
+        self, one: Recording | Heard, other: Recording | Heard, *, far: float = 1e-3, sample_rate: int | None = None
     ) -> Decision:
         """Decide whether two recordings are of one speaker.
 
         Args:
-            one: a recording as :meth:`embed` takes it.
+            one: a recording as :meth:`embed` takes it, or what :meth:`hear` has made of one.
             other: another.
             far: the share of impostors that may be accepted; with the threshold of
                 :func:`wespeaker_qm.speaker.decision.threshold_at`.
