@@ -5,9 +5,10 @@
     speech -> noise of the room -> equaliser (room and microphone) -> band -> level -> codec
 
 For evaluation, and meant to be no mirror of what training draws (:mod:`wespeaker_qm.audio.augment`: zero-phase filters
-that are linear between eight fixed points, cut-offs of 2.8 to 4 kHz, recorded noise, simulated rooms). Here filters are
-causal and of second order, with random frequencies and widths; the noise is made; there are codecs. A telephone's band
-is left out for the same reason, and because trials of a narrow and a wide recording would be about bandwidth.
+that are linear between eight fixed points, cut-offs of 2.8 to 4 kHz, recorded noise and white hiss, simulated rooms).
+Here equalisers are causal and of second order, with random frequencies and widths; the noise is coloured, and passes
+them; there are codecs. A telephone's band is left out for the same reason, and because trials of a narrow and a wide
+recording would be about bandwidth.
 
 All is computed in float64 but for the codecs, which are integer arithmetic, and rounded to 16 bits.
 
