@@ -185,6 +185,47 @@ announce() {
   echo "$(date '+%F %T') $1"
 }
 
+duration() { # $1 seconds, in words
+  if [ "$1" -lt 100 ]; then
+    echo "$1 s"
+  elif [ "$1" -lt 6000 ]; then
+    echo "$((($1 + 30) / 60)) min"
+  else
+    echo "$(($1 / 3600)) h $((($1 % 3600) / 60)) min"
+  fi
+}
+
+running= # the stage at work, and where the seconds that it took go: log/<stage>.seconds beside its logs
+record=
+begin() { # end the stage at work; announce stage $2, whose logs are in $1, by the text $3
+  finish
+  local seconds=
+  local name=${2,,}
+  running=$2 record=$1/log/${name// /_}.seconds started=$(date +%s.%N)
+  begun=${SECONDS}
+  if [ -f "${record}" ]; then
+    seconds=$(<"${record}")
+  fi
+  if [[ "${seconds}" =~ ^[0-9]{1,9}$ ]]; then
+    announce "$2: $3; it took $(duration "${seconds}") the last time"
+  else
+    announce "$2: $3"
+  fi
+}
+
+finish() { # say how long the stage at work took, and keep it, if it did anything: then a marker is newer
+  local seconds folder=${record%/log/*}
+  if [ -n "${running}" ] && [ -d "${folder}/log" ] &&
+    [ -n "$(find "${folder}" "${data}" -path '*/.done/*' -newermt "@${started}" -print -quit 2>/dev/null)" ]; then
+    seconds=$((SECONDS - begun))
+    if "${is_first}"; then
+      echo "${seconds}" >"${record}"
+    fi
+    announce "${running}: done in $(duration "${seconds}")"
+  fi
+  running=
+}
+
 is_first=true # of the machines that train together
 if [ "${num_nodes}" -gt 1 ]; then
   status=0
@@ -242,7 +283,7 @@ wespeaker_qm_distributed() { # the same in num_nodes * num_processes processes
 train_and_evaluate() { # stages 3 to 8 with loss overlay $1 (may be empty) into $2
   local loss=$1 dir=$2 launch=wespeaker_qm system baselines
   if wants 3; then
-    announce "Stage 3: train ${dir} (${config}${loss:+ ${loss}}${overrides:+ ${overrides}})"
+    begin "${dir}" "Stage 3" "train ${dir} (${config}${loss:+ ${loss}}${overrides:+ ${overrides}})"
     if [ "${num_nodes}" -gt 1 ] || [ "${num_processes}" -gt 1 ]; then
       launch=wespeaker_qm_distributed
     fi
@@ -252,9 +293,9 @@ train_and_evaluate() { # stages 3 to 8 with loss overlay $1 (may be empty) into 
   fi
   if wants 4; then
     if [ -n "${model}" ]; then
-      announce "Stage 4: extract embeddings of ${model} and of the baselines"
+      begin "${dir}" "Stage 4" "extract embeddings of ${model} and of the baselines"
     else
-      announce "Stage 4: average checkpoints and extract embeddings of ${dir} and of the baselines"
+      begin "${dir}" "Stage 4" "average checkpoints and extract embeddings of ${dir} and of the baselines"
       wespeaker_qm "${dir}" average --exp_dir "${dir}"
     fi
     wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" ${model:+--model "${model}"}
@@ -267,43 +308,45 @@ train_and_evaluate() { # stages 3 to 8 with loss overlay $1 (may be empty) into 
     baselines=("initial=${dir}/initial" "${baselines[@]}")
   fi
   if wants 5; then
-    announce "Stage 5: score ${dir}"
+    begin "${dir}" "Stage 5" "score ${dir}"
     for system in "${dir}" "${baselines[@]#*=}"; do
       wespeaker_qm "${dir}" score --data "${data}" --exp_dir "${system}"
     done
   fi
   if wants 6; then
-    announce "Stage 6: normalise the scores of ${dir} (${score_norm_method})"
+    begin "${dir}" "Stage 6" "normalise the scores of ${dir} (${score_norm_method})"
     wespeaker_qm "${dir}" normalise --data "${data}" --exp_dir "${dir}" --method "${score_norm_method}" \
       ${top_n:+--top_n "${top_n}"}
   fi
   if wants 7; then
-    announce "Stage 7: calibrate the scores of ${dir}"
+    begin "${dir}" "Stage 7" "calibrate the scores of ${dir}"
     wespeaker_qm "${dir}" calibrate --data "${data}" --exp_dir "${dir}" --scores "${score_norm_method}" \
       ${top_n:+--top_n "${top_n}"}
   fi
   if wants evaluation; then
-    announce "Evaluate ${dir}"
+    begin "${dir}" "Evaluation" "of ${dir}"
     wespeaker_qm "${dir}" evaluate --data "${data}" --exp_dir "${dir}" --num_resamples "${num_resamples}" \
       "${baselines[@]/#/--baseline=}"
     wespeaker_qm "${dir}" report --data "${data}" --exp_dir "${dir}"
+    finish
     announce "Report: ${dir}/report.html, ${dir}/report.md"
   fi
   if wants 8; then
-    announce "Stage 8: export the model of ${dir}"
+    begin "${dir}" "Stage 8" "export the model of ${dir}"
     wespeaker_qm "${dir}" export --data "${data}" --exp_dir "${dir}" --num_resamples "${num_resamples}"
+    finish
     announce "Model: ${dir}/model (wespeaker-qm verify a.wav b.wav)"
   fi
 }
 
 if wants 1; then
-  announce "Stage 1: prepare ${corpus} in ${data}"
+  begin "${exp_root}" "Stage 1" "prepare ${corpus} in ${data}"
   wespeaker_qm "${exp_root}" prepare --corpus "${corpus}" --data "${data}" --num_workers "${num_workers}" \
     ${prepare_list[@]+"${prepare_list[@]}"}
 fi
 
 if wants 2; then
-  announce "Stage 2: pack the audio of ${data} into shards"
+  begin "${exp_root}" "Stage 2" "pack the audio of ${data} into shards"
   wespeaker_qm "${exp_root}" pack --data "${data}" --num_workers "${num_workers}" ${codec:+--codec "${codec}"} \
     ${pack_list[@]+"${pack_list[@]}"}
 fi
@@ -322,4 +365,5 @@ else
     announce "Report: ${exp_root}/report.html, ${exp_root}/table5.md"
   fi
 fi
+finish
 announce "Done"

@@ -75,6 +75,41 @@ def test_a_wrong_option_is_a_message_and_exit_1(options, message):
     assert result.stdout == ""
 
 
+def banners(folder, script):
+    """What run.sh's functions for its banners print in ``script``, without dates."""
+    text = (ROOT / "run.sh").read_text(encoding="utf-8")
+    (functions,) = re.findall(r"^announce\(\) \{.*?(?=^is_first=)", text, re.DOTALL | re.MULTILINE)
+    script = f"set -euo pipefail\nis_first=true data=data\nmkdir -p data x/log x/.done\n{functions}\n{script}"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, cwd=folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    return [line.split(" ", 2)[2] for line in result.stdout.splitlines()]
+
+
+def test_a_banner_says_how_long_the_stage_took_when_it_last_did_anything(tmp_path):
+    record = tmp_path / "x" / "log" / "stage_3.seconds"
+    work = "begin x 'Stage 3' 'train x'; touch x/.done/train; begin x 'Stage 4' 'extract'; finish"
+    first = banners(tmp_path, work)
+    assert first[0] == "Stage 3: train x" and first[2:] == ["Stage 4: extract"]
+    assert re.fullmatch(r"Stage 3: done in \d s", first[1]) and re.fullmatch(r"\d\n", record.read_text())
+    assert not record.with_name("stage_4.seconds").exists(), "it had nothing to do"
+    for seconds, words in (("99", "99 s"), ("1090", "18 min"), ("7265", "2 h 1 min")):
+        record.write_text(f"{seconds}\n")
+        skipped = banners(tmp_path, "begin x 'Stage 3' 'train x'; finish")
+        assert skipped == [f"Stage 3: train x; it took {words} the last time"]
+        assert record.read_text() == f"{seconds}\n", "a stage that is skipped tells nothing of how long it takes"
+    for damaged in ("", "three", "-5", "1" * 30, "1\n2"):
+        record.write_text(damaged)
+        assert banners(tmp_path, "begin x 'Stage 3' 'train x'; finish") == ["Stage 3: train x"]
+
+
+def test_a_stage_that_fails_leaves_the_time_of_the_last_that_did_not(tmp_path):
+    record = tmp_path / "x" / "log" / "stage_3.seconds"
+    record.parent.mkdir(parents=True)
+    record.write_text("500\n")
+    banners(tmp_path, "begin x 'Stage 3' 'train x'; touch x/.done/other; (exit 1) || exit 0; finish")
+    assert record.read_text() == "500\n"
+
+
 @pytest.mark.parametrize("gpus", ["97", "[97, 98]", "97\n98"])
 def test_a_gpu_that_is_not_there_is_refused_before_any_stage(gpus):
     environment = {**os.environ, "PYTHON": sys.executable}
