@@ -71,6 +71,41 @@ def test_a_number_out_of_range_is_refused(command, option, value, capsys, reposi
     assert is_refused(command, option, value, capsys)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--audio_root", "x"],
+            "--audio_root is an option of egs/folder, found --corpus egs/mini; give --corpus egs/fo",
+        ),
+        (
+            ["--vox_root=x"],
+            "--vox_root is an option of egs/voxceleb, found --corpus egs/mini; give --corpus egs/voxceleb",
+        ),
+        (
+            ["--corpus", "egs/voxceleb", "--packages", "x"],
+            "--packages is an option of egs/mini, found --corpus egs/vox",
+        ),
+        (["--audio_rot", "x"], "unknown option '--audio_rot'"),
+    ],
+)
+def test_an_option_of_another_corpus_is_told_with_that_corpus(arguments, message, capsys, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    with pytest.raises(SystemExit) as error:
+        main(["prepare", *arguments])
+    assert error.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_help_of_prepare_says_where_the_options_of_other_corpora_stand(capsys, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    assert "--corpus DIR --help lists those of DIR (egs/folder, egs/mini, egs/voxceleb)" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 @pytest.mark.parametrize(("key", "value"), [("max_bad_fraction", float("nan")), ("max_trials", 0), ("num_rooms", "x")])
 def test_a_corpus_yaml_is_held_to_the_same_limits(key, value, capsys, repository, tmp_path):
     settings = yaml.safe_load((repository / "egs" / "folder" / "corpus.yaml").read_text())

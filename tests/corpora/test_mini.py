@@ -313,6 +313,23 @@ def test_missing_files_are_tolerated_up_to_a_twentieth(recipe_dir: Path, tmp_pat
         read_sessions(recipe_dir, roots)
 
 
+def test_the_remedy_for_clips_that_cannot_be_used_works(recipe_dir: Path, tmp_path: Path) -> None:
+    build(recipe_dir, tmp_path / "data", num_rooms=1)
+    unpacked = tmp_path / "downloads" / "unpacked"
+    for path in sorted((unpacked / "voices").rglob("t1 *.wav"))[:20]:
+        path.write_bytes(b"RIFF")
+    with pytest.raises(RecipeError, match=r"20 of \d+ recordings cannot be used") as error:
+        build(recipe_dir, tmp_path / "data", num_rooms=2)
+    options = set(re.findall(r"--(\w+)", str(error.value)))
+    assert options == {"packages", "prepare_opts"}, "options that the corpus, or run.sh, has"
+    assert f"Remove {unpacked} and run again" in str(error.value)
+    shutil.rmtree(unpacked)
+    build(recipe_dir, tmp_path / "data", num_rooms=2)
+    (next((unpacked / "sounds").rglob("bang.wav"))).write_bytes(b"RIFF")
+    with pytest.raises(RecipeError, match=r"(?s)bad_noise\.tsv.*Remove .*unpacked and run again"):
+        build(recipe_dir, tmp_path / "data", num_rooms=1)
+
+
 def test_prepare_is_skipped_when_nothing_changed(
     recipe_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

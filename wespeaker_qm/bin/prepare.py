@@ -12,7 +12,7 @@ from wespeaker_qm.utils.arguments import PROCESSES
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import available_cpus
-from wespeaker_qm.utils.shipped import shipped
+from wespeaker_qm.utils.shipped import shipped, shipped_names
 
 HELP = "prepare data directories, trials, noise and impulse responses of a corpus"
 
@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num_workers", type=PROCESSES, default=available_cpus(), help="default: all cores, %(default)s"
     )
-    parser.epilog = "Keys of the corpus.yaml of egs/<corpus> that bear an option's name are that option's default."
+    parser.epilog = (
+        "Keys of the corpus.yaml of egs/<corpus> that bear an option's name are that option's default. Each corpus has "
+        f"options of its own: --corpus DIR --help lists those of DIR ({', '.join(_recipes())})."
+    )
 
 
 def add_dependent_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -40,11 +43,36 @@ def add_dependent_arguments(parser: argparse.ArgumentParser, arguments: Sequence
         defaults = option_defaults(CORPORA[kind].settings, recipe_dir)
     except RecipeError as error:
         parser.error(str(error))
+    _refuse_options_of_others(parser, arguments, recipe_dir, kind)
     group = parser.add_argument_group(f"corpus {kind}")
     for name, setting in declared(CORPORA[kind].settings).items():
         if name in defaults:
             how = {"action": "store_true"} if setting.is_flag else {"type": setting.convert, "metavar": setting.metavar}
             group.add_argument(f"--{name}", default=defaults[name], help=_help(setting, defaults[name]), **how)
+
+
+def _recipes() -> list[str]:
+    """The recipes that come with the package, e.g. ``egs/mini``."""
+    return [str(Path(name).parent) for name in shipped_names("egs/*/corpus.yaml")]
+
+
+def _refuse_options_of_others(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], recipe_dir: Path, kind: str
+) -> None:
+    """Say of an option that the corpus does not have, but others do, which those are."""
+    own = _option_names(kind)
+    for text in arguments:
+        name = text.partition("=")[0].removeprefix("--")
+        others = [recipe for recipe in _recipes() if name in _option_names(corpus_kind(shipped(recipe)))]
+        if text.startswith("--") and name not in own and others:
+            parser.error(
+                f"--{name} is an option of {' and '.join(others)}, found --corpus {recipe_dir}; "
+                f"give --corpus {others[0]}"
+            )
+
+
+def _option_names(kind: str) -> list[str]:
+    return [name for name, setting in declared(CORPORA[kind].settings).items() if setting.help]
 
 
 def _help(setting: Setting, default: Any) -> str:

@@ -16,7 +16,7 @@ from wespeaker_qm.audio.io import read_audio, read_audio_at, write_wav
 from wespeaker_qm.audio.resample import check_ratio
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpora.joining import NO_SOUND, Piece, join_pieces, plan_utterances, sound_pieces
-from wespeaker_qm.corpus.bad_audio import BadAudio, refuse_bad_audio
+from wespeaker_qm.corpus.bad_audio import MEND, BadAudio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.utils.errors import first_few
 from wespeaker_qm.utils.layout import DataFolder
@@ -44,6 +44,7 @@ def build_noise_set(
     sample_rate: int = 16000,
     seed: int = 42,
     max_bad_fraction: float | None = None,
+    remedy: str = MEND,
 ) -> DataDir:
     """Write ``noise/`` (a Kaldi directory whose ``utt2spk`` holds the category) and ``wav/noise/`` of the corpus.
 
@@ -59,6 +60,7 @@ def build_noise_set(
         seed: of the babble.
         max_bad_fraction: largest fraction (0 to 1) of the clips that may be left out because they cannot be read;
             they are listed in ``bad_noise.tsv``. None: none may, and no option changes that.
+        remedy: what helps then.
 
     Raises:
         RecipeError: more of them cannot be read.
@@ -67,7 +69,7 @@ def build_noise_set(
     category: dict[str, str] = {}
     duration_s: dict[str, float] = {}
     pieces = itertools.chain(
-        _clip_pieces(clips, sample_rate, max_bad_fraction, data.bad_noise),
+        _clip_pieces(clips, sample_rate, max_bad_fraction, data.bad_noise, remedy),
         _babble(train, num_babble, sample_rate, seed),
     )
     for key, kind, waveform in pieces:
@@ -154,7 +156,11 @@ class _Clips:
 
 
 def _clip_pieces(
-    clips: Mapping[str, Sequence[Path]], sample_rate: int, max_bad_fraction: float | None, list_path: Path
+    clips: Mapping[str, Sequence[Path]],
+    sample_rate: int,
+    max_bad_fraction: float | None,
+    list_path: Path,
+    remedy: str,
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Key, category and waveform of each piece of noise and music; then bad files are judged."""
     bad: list[BadAudio] = []
@@ -163,7 +169,8 @@ def _clip_pieces(
         yield from files.pieces()
         bad += files.bad
     options = None if max_bad_fraction is None else "--prepare_opts"
-    refuse_bad_audio(bad, sum(map(len, clips.values())), max_bad_fraction or 0.0, list_path, options=options)
+    num_clips = sum(map(len, clips.values()))
+    refuse_bad_audio(bad, num_clips, max_bad_fraction or 0.0, list_path, options=options, remedy=remedy)
 
 
 def _babble(train: DataDir, count: int, sample_rate: int, seed: int) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -27,6 +27,8 @@ Result = TypeVar("Result")
 
 # Speech whose largest swing around its mean stays below this level has drowned in the quantisation of 16-bit audio.
 SILENCE_PEAK_DB = -60.0
+MEND = "Mend or remove them"
+"""What helps with any bad audio."""
 _TOO_SHORT = re.compile(r"too short: (\d+\.\d{3}) s")
 
 
@@ -175,7 +177,13 @@ def _refuse_useless(extent: _Extent, min_duration_s: float, silence_peak_db: flo
 
 
 def refuse_bad_audio(
-    bad: Sequence[BadAudio], num_files: int, max_bad_fraction: float, list_path: Path, *, options: str | None = None
+    bad: Sequence[BadAudio],
+    num_files: int,
+    max_bad_fraction: float,
+    list_path: Path,
+    *,
+    options: str | None = None,
+    remedy: str = MEND,
 ) -> None:
     """Write the list of bad audio (columns key, path, reason) and stop when it is longer than allowed.
 
@@ -187,6 +195,7 @@ def refuse_bad_audio(
         max_bad_fraction: largest fraction (0 to 1) that may be left out.
         list_path: where the list goes, e.g. ``data/mini/train/bad_audio.tsv``.
         options: of run.sh, by which the limits of this stage can be changed, for the message; None: they are fixed.
+        remedy: what helps where they are fixed.
 
     Raises:
         RecipeError: more than ``max_bad_fraction`` of the files are bad, or all of them.
@@ -202,7 +211,7 @@ def refuse_bad_audio(
         raise RecipeError(
             f"{list_path}: {len(bad)} of {num_files} recordings cannot be used "
             f"(fraction {fraction:.4g}, allowed {max_bad_fraction:g}):{shown}\n"
-            f"{'Mend or remove them' if options is None else _remedies(bad, num_files, options)}"
+            f"{remedy if options is None else _remedies(bad, num_files, options)}"
         )
     logger.warning("%d of %d recordings are left out, listed with their reasons in %s", len(bad), num_files, list_path)
 

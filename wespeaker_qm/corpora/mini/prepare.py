@@ -111,7 +111,15 @@ def _write_augmentation(
     data: DataFolder, clips: Mapping[str, Sequence[Path]], train: DataDir, settings: MiniSettings
 ) -> tuple[DataDir, DataDir]:
     rate, seed = settings.sample_rate, settings.seed
-    noise = build_noise_set(data, clips, train, num_babble=settings.num_babble, sample_rate=rate, seed=seed)
+    noise = build_noise_set(
+        data,
+        clips,
+        train,
+        num_babble=settings.num_babble,
+        sample_rate=rate,
+        seed=seed,
+        remedy=settings.bad_clips_remedy,
+    )
     return noise, build_rirs(data, settings.num_rooms, sample_rate=rate, seed=seed)
 
 

@@ -45,3 +45,11 @@ class MiniSettings:
     """Of babble, rooms and channels; the utterances themselves involve no chance."""
     expected: Annotated[dict[str, list[int]], Setting(str, from_yaml=lists_by_name(int))] = field(default_factory=dict)
     """Set -> [speakers, utterances] of the complete corpus; a build that differs says so."""
+
+    @property
+    def bad_clips_remedy(self) -> str:
+        """What helps where too many clips of the packages cannot be used."""
+        return (
+            f"Remove {self.downloads / 'unpacked'} and run again, which unpacks the packages anew; or leave out the "
+            "package that they are of (--packages, with run.sh in --prepare_opts)"
+        )

@@ -91,7 +91,7 @@ def build_utterances(
             continue
         utterances[name] += made.utterances
     num_clips = sum(len(session.clips) for _, _, own in jobs for session in own)
-    refuse_bad_audio(bad, num_clips, _MAX_BAD_CLIPS, data.bad_audio)
+    refuse_bad_audio(bad, num_clips, _MAX_BAD_CLIPS, data.bad_audio, remedy=settings.bad_clips_remedy)
     return utterances
 
 
