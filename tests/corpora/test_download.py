@@ -1,6 +1,7 @@
 """Downloads against a server of our own that interrupts, corrupts, refuses, forgets and stalls."""
 
 import hashlib
+import multiprocessing
 import shutil
 import threading
 import time
@@ -114,6 +115,32 @@ def test_files_arrive_and_are_not_fetched_twice(server: Server, tmp_path: Path) 
     asked = len(server.requests)
     download_files(_files(server), tmp_path)
     assert len(server.requests) == asked
+
+
+def _download_in_a_container(files: list[RemoteFile], folder: Path) -> None:
+    download_files(files, folder)
+
+
+def test_two_programs_at_once_do_not_write_into_one_file(server: Server, tmp_path: Path) -> None:
+    files = _files(server)
+    (tmp_path / "parta.partial").write_bytes(CONTENT["parta"][:1_000_000])  # to be resumed
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_download_in_a_container, args=(files, tmp_path)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    _assert_whole(tmp_path)
+    wanted = [span for name, span in server.requests if name == "parta" and span.endswith("-")]
+    assert wanted == ["bytes=1000000-"], "resumed by one of them, and not fetched by another"
+
+
+def test_a_complete_folder_needs_no_lock(server: Server, tmp_path: Path) -> None:
+    for name, content in CONTENT.items():
+        (tmp_path / name).write_bytes(content)
+    download_files(_files(server), tmp_path)
+    assert not (tmp_path / ".lock").exists() and not server.requests
 
 
 def test_a_cut_connection_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:

@@ -268,6 +268,63 @@ def test_without_augmentation_neither_noise_nor_rirs_are_wanted(copied: Path, tm
     assert (info.noise, info.rirs) == (None, None)
 
 
+def _only_vox1_test(root: Path) -> None:
+    for pattern in ("vox2*", "musan*", "rirs*", "vox1_dev*", SUBSET_FILE):
+        for path in root.glob(pattern):
+            path.unlink()
+
+
+def test_evaluation_alone_needs_voxceleb1_and_the_lists_it_holds(copied: Path, tmp_path: Path) -> None:
+    _join(copied)
+    held = {Path(member.name).relative_to("wav").as_posix() for member in list_zip(copied / "vox1_test_wav.zip")}
+    _only_vox1_test(copied)
+    keys = sorted(held)
+    rows = [f"1 {keys[0]} {keys[1]}", f"0 {keys[0]} {keys[-1]}"]
+    for name in ("veri_test.txt", "veri_test2.txt"):
+        (copied / name).write_text("\n".join(rows) + "\n")
+    expected = {"vox1": [1251, 153516], "vox1_O": [2], "vox1_O_cleaned": [2]}
+    info = CorpusInfo.load(_prepare(copied, tmp_path / "data", eval_only=True, expected=expected))
+    assert info.train is None and info.noise is None and info.rirs is None and info.validation is None
+    assert list(info.trials) == ["vox1_O", "vox1_O_cleaned"] and info.headline == "vox1_O_cleaned"
+    assert info.caveat == "" and info.sets() == ["vox1"]
+    assert set(DataDir.read(tmp_path / "data" / "vox1").wav) == held
+    assert sorted(path.name for path in (tmp_path / "data" / "trials").iterdir()) == ["vox1_O", "vox1_O_cleaned"]
+    pack_data_dir(tmp_path / "data" / "vox1", silence_peak_db=-np.inf)
+    with pytest.raises(RecipeError, match=r"vox1_O .*found 2 trials, expected 37,720"):
+        _prepare(copied, tmp_path / "other", eval_only=True, expected={**expected, "vox1_O": [37720]})
+    with pytest.raises(RecipeError, match="found no VoxCeleb2 dev"):
+        _prepare(copied, tmp_path / "data")
+
+
+def test_evaluation_alone_of_a_subset(copied: Path, tmp_path: Path) -> None:
+    _only_vox1_test(copied)
+    for name in ("veri_test.txt", "veri_test2.txt"):
+        with (copied / name).open("a") as handle:
+            handle.write("0 id10001/absent/00001.wav id10002/absent/00001.wav\n")
+    with pytest.raises(RecipeError, match=r"all utterances of no trial list; add .* --subset true"):
+        _prepare(copied, tmp_path / "data", eval_only=True, expected={})
+    info = CorpusInfo.load(_prepare(copied, tmp_path / "data", eval_only=True, subset=True))
+    assert info.caveat.startswith("A subset of VoxCeleb (") and "training" not in info.caveat
+    for path in (copied / file for file in voxceleb_files.TRIAL_LISTS.values()):
+        path.unlink()
+    with pytest.raises(RecipeError, match=r"found no trial list \(veri_test.txt"):
+        _prepare(copied, tmp_path / "data", eval_only=True, subset=True)
+
+
+def test_evaluation_alone_downloads_nothing_to_train_on(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[str] = []
+    monkeypatch.setattr(voxceleb_files, "download_files", lambda files, _: wanted.extend(file.name for file in files))
+    _only_vox1_test(copied)
+    (copied / "vox1_test_wav.zip").unlink()
+    with pytest.raises(RecipeError, match="found no VoxCeleb1"):
+        _prepare(copied, tmp_path / "data", eval_only=True, download=True, access_key="x")
+    names = {row["file"] for row in voxceleb_files.read_tsv(RECIPE / "files.tsv", ("file", "source", "md5"))}
+    trials = set(voxceleb_files.TRIAL_LISTS.values())
+    assert set(wanted) == {name for name in names if name.startswith("vox1_")} | (names & trials)
+
+
 def test_a_trial_list_that_is_none_is_refused_with_its_line(copied: Path, tmp_path: Path) -> None:
     (copied / "veri_test.txt").write_text("1 a/b/c.wav d/e/f.wav\ntarget a b\n")
     with pytest.raises(RecipeError, match=r"veri_test\.txt:2: found 'target a b', expected '1 enrolment test'"):

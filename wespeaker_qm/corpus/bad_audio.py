@@ -223,7 +223,7 @@ def is_too_much(num_bad: int, num_files: int, max_bad_fraction: float) -> bool:
 
 def _remedies(bad: Sequence[BadAudio], num_files: int, options: str) -> str:
     """What to do about recordings that cannot be used; of those that are short only, the limit that takes them."""
-    remedies = "Mend or remove them"
+    remedies = MEND
     if len(bad) < num_files:
         remedies += f", or leave them out with --max_bad_fraction {_round_up(len(bad) / num_files):g}"
     durations_s = [float(match[1]) for entry in bad if (match := _TOO_SHORT.match(entry.reason))]

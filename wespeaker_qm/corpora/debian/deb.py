@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from wespeaker_qm.corpora.debian.packages import REMEDY
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import sha256_of, write_text
+from wespeaker_qm.utils.files import sha256_of, temporary_path, write_text
 
 AUDIO_SUFFIXES = frozenset({".wav", ".ogg", ".opus", ".gsm", ".au"})
 _AR_MAGIC = b"!<arch>\n"
@@ -41,7 +41,10 @@ def unpack_audio(deb: Path, folder: Path) -> None:
                     continue
                 target = folder.joinpath(*[part for part in name.parts if part != "/"])
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content.read())
+                # Whole or absent: another process may unpack the same package, and this one read it already.
+                temporary = temporary_path(target)
+                temporary.write_bytes(content.read())
+                temporary.replace(target)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise RecipeError(f"{deb}: cannot be unpacked ({error}); delete the file and run again") from error
     write_text(marker, digest + "\n")

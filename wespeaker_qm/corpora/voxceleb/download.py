@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.lock import lock_for_writing, unlock
 from wespeaker_qm.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ def download_files(
 
     A file lies in ``<name>.partial`` until it is complete and its MD5 is right, so that what bears its name can be
     used. An interrupted transfer goes on from the byte where it stopped, in this run or the next. A file that is there
-    already is not fetched; one with another MD5 is an error, because it may be the user's.
+    already is not fetched; one with another MD5 is an error, because it may be the user's. One program at a time
+    fetches into a folder: another, on this machine or in a container that shares the folder, waits and finds all there.
 
     Args:
         files: what is wanted; names differ.
@@ -83,6 +85,7 @@ def download_files(
         Their paths, in the same order.
 
     Raises:
+        RecipeError: the folder cannot be written to.
         DownloadError: a server refuses (wrong access key), no source has a file, the disk is too small, a file comes
             with another MD5 time after time, or one of that name with another MD5 is there already.
     """
@@ -95,7 +98,12 @@ def download_files(
             for _ in pool.map(_Transfer.probe, transfers):
                 pass
             _check_space(transfers, folder)
-            _run(transfers, pool)
+            lock_for_writing(folder, "download")
+            try:
+                # Another program may have fetched them meanwhile.
+                _run([transfer for transfer in transfers if not _is_present(transfer.file, folder)], pool)
+            finally:
+                unlock(folder, writer=True)
     return [folder / file.name for file in files]
 
 

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -233,7 +233,7 @@ def _decompress(archive: Path, target: Path) -> None:
 
 
 def download_missing(
-    root: Path, table: Path, sources: Mapping[str, Sequence[str]], access_key: str, augmentation: bool
+    root: Path, table: Path, sources: Mapping[str, Sequence[str]], access_key: str, wanted: Collection[str]
 ) -> None:
     """Fetch to ``root`` the files of every source of which nothing usable is there yet.
 
@@ -242,7 +242,7 @@ def download_missing(
         table: ``files.tsv`` of the recipe: file, source, MD5.
         sources: source -> URLs in the order of trying, with ``{file}`` and, where one is asked for, ``{key}``.
         access_key: may be empty; URLs that want one are left out then.
-        augmentation: fetch MUSAN and RIRS_NOISES too.
+        wanted: the sources of which something is needed.
 
     Raises:
         RecipeError: a source has only URLs that want a key, or as :func:`download_files`.
@@ -259,11 +259,13 @@ def download_missing(
     files = []
     for row in read_tsv(table, ("file", "source", "md5")):
         source, name = row["source"], row["file"]
+        if source not in wanted:
+            continue
         is_joined = (root / _PART.sub(".zip", name)).is_file() and _PART.search(name) is not None
         # What lies in vox_root itself under its own name goes through the check of its MD5.
         elsewhere = places.archives.get(name, places.files.get(name, root / name)) != root / name
         is_here = has_tree[source] or elsewhere or is_joined
-        if is_here or (source in ("musan", "rirs") and not augmentation):
+        if is_here:
             continue
         urls = [url for url in sources[source] if access_key or "{key}" not in url]
         if not urls and not (root / name).is_file():

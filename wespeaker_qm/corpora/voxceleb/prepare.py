@@ -29,7 +29,9 @@ from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 logger = logging.getLogger(__name__)
 
-HEADLINE = "vox1_H_cleaned"
+HEADLINES = ("vox1_H_cleaned", "vox1_E_cleaned", "vox1_O_cleaned", "vox1_H", "vox1_E", "vox1_O")
+"""The first that there is is the headline; of the whole corpus it must be the first."""
+HEADLINE = HEADLINES[0]
 SUBSET_FILE = "SUBSET"
 """A file of this name in ``vox_root`` says, as ``--subset true`` does, that it holds a part of VoxCeleb."""
 
@@ -48,13 +50,14 @@ def prepare(settings: VoxcelebSettings, *, data: DataFolder, recipe_dir: Path, n
     """
     root = settings.vox_root
     if settings.download:
-        download_missing(root, recipe_dir / "files.tsv", settings.sources, settings.access_key, settings.augmentation)
+        download_missing(root, recipe_dir / "files.tsv", settings.sources, settings.access_key, _wanted(settings))
     elif not root.is_dir():
         raise RecipeError(
             f"--vox_root {root}: no such folder; name the one that holds VoxCeleb, or give --download true"
         )
-    findings = find(root, data, settings.augmentation)
-    missing = _missing(findings, settings.augmentation)
+    with_augmentation = "musan" in _wanted(settings)
+    findings = find(root, data, with_augmentation)
+    missing = _missing(findings, settings.eval_only, with_augmentation)
     if missing:
         raise RecipeError(f"--vox_root {root}: found no {', no '.join(missing)}; add them, or give --download true")
     is_subset = settings.subset or (root / SUBSET_FILE).is_file()
@@ -63,7 +66,7 @@ def prepare(settings: VoxcelebSettings, *, data: DataFolder, recipe_dir: Path, n
         {name: sorted(recordings.items()) for name, recordings in findings.recordings.items()},
         [findings.noise, findings.rirs],
         [content_stamp(path) for path in findings.trial_files.values()],
-        [_stated(settings), is_subset, settings.augmentation],
+        [_stated(settings), is_subset, with_augmentation, settings.eval_only],
     ]
     outputs = prepared_files(data)
     marker = DoneMarker(data.marker("prepare"), inputs, outputs, version=STAGE_VERSIONS["prepare"])
@@ -78,38 +81,75 @@ def prepare(settings: VoxcelebSettings, *, data: DataFolder, recipe_dir: Path, n
 def _build(settings: VoxcelebSettings, data: DataFolder, findings: Findings, is_subset: bool) -> None:
     data.info.unlink(missing_ok=True)
 
-    counts = _Counts(settings.expected, is_subset)
-    for name in ("vox2_dev", "vox1"):
-        _write_speech(data.set(name).path, findings.recordings[name], counts)
-    validation = write_validation(data, findings.recordings["vox2_test"])
-    if settings.augmentation:
+    # Who only evaluates needs no more of VoxCeleb1 than the trials name; their numbers are checked.
+    expected = {
+        name: numbers for name, numbers in settings.expected.items() if name != "vox1" or not settings.eval_only
+    }
+    counts = _Counts(expected, is_subset)
+    train, validation = None, None
+    if not settings.eval_only:
+        train = "vox2_dev"
+        _write_speech(data.set(train).path, findings.recordings[train], counts)
+        validation = write_validation(data, findings.recordings["vox2_test"])
+    _write_speech(data.set("vox1").path, findings.recordings["vox1"], counts)
+    with_augmentation = "musan" in _wanted(settings)
+    if with_augmentation:
         _write_set(data.set("musan").path, findings.noise, lambda key: key.split("/")[0], counts)
         _write_set(data.set("rirs").path, findings.rirs, lambda key: "-".join(key.split("/")[:2]), counts)
-    for name, path in findings.trial_files.items():
-        trials = read_published_trials(path)
-        kept = known_trials(trials, findings.recordings["vox1"], path, is_subset)
-        counts.check(name, [len(trials)], path)
-        write_trials(data.trials(name), kept)
+    lists = _write_lists(settings, data, findings, counts)
     counts.finish()
-    for name in TRIAL_LISTS.keys() - findings.trial_files.keys():
-        logger.warning("%s: no %s, so there will be no figures for %s", settings.vox_root, TRIAL_LISTS[name], name)
     warn_of_few_speakers(counts.found["vox1"][0], "fetch more of VoxCeleb1")
     caveat = ""
     if is_subset:
-        speakers = f"{counts.found['vox2_dev'][0]} training and {counts.found['vox1'][0]} evaluation speakers"
+        training = "" if train is None else f"{counts.found[train][0]} training and "
+        speakers = f"{training}{counts.found['vox1'][0]} evaluation speakers"
         caveat = f"A subset of VoxCeleb ({speakers}): not comparable with published figures."
     CorpusInfo(
         name=data.path.name,
         description=settings.description,
         caveat=caveat,
         licence="VoxCeleb's: CC BY 4.0; the copyright of the videos remains with their owners",
-        train="vox2_dev",
-        trials={name: "vox1" for name in TRIAL_LISTS if name in findings.trial_files},
-        headline=HEADLINE,
+        train=train,
+        trials=dict.fromkeys(lists, "vox1"),
+        headline=next(name for name in HEADLINES if name in lists),
         validation=validation,
-        noise="musan" if settings.augmentation else None,
-        rirs="rirs" if settings.augmentation else None,
+        noise="musan" if with_augmentation else None,
+        rirs="rirs" if with_augmentation else None,
     ).save(data.info)
+
+
+def _write_lists(settings: VoxcelebSettings, data: DataFolder, findings: Findings, counts: "_Counts") -> list[str]:
+    """Write the trial lists that are there; which those are. Who only evaluates gets those that are whole here."""
+    for name in TRIAL_LISTS:
+        data.trials(name).unlink(missing_ok=True)
+    known = findings.recordings["vox1"]
+    lists = []
+    for name in TRIAL_LISTS:
+        path = findings.trial_files.get(name)
+        if path is None:
+            logger.warning("%s: no %s, so there will be no figures for %s", settings.vox_root, TRIAL_LISTS[name], name)
+            continue
+        trials = read_published_trials(path)
+        absent = settings.eval_only and not counts.is_subset and not all(key in known for t in trials for key in t[:2])
+        if absent:
+            logger.info("%s: left out, VoxCeleb1 here does not hold all of its utterances", name)
+            continue
+        counts.check(name, [len(trials)], path)
+        write_trials(data.trials(name), known_trials(trials, known, path, counts.is_subset))
+        lists.append(name)
+    if not lists:
+        raise RecipeError(
+            f"--vox_root {settings.vox_root}: VoxCeleb1 here holds all utterances of no trial list; add "
+            "vox1_test_wav.zip, which has those of the lists O, or say --subset true to leave trials out"
+        )
+    return lists
+
+
+def _wanted(settings: VoxcelebSettings) -> tuple[str, ...]:
+    """The sources of files.tsv of which something is needed."""
+    if settings.eval_only:
+        return ("voxceleb1", "trials")
+    return ("voxceleb2", "voxceleb1", "trials", *(("musan", "rirs") if settings.augmentation else ()))
 
 
 def _stated(settings: VoxcelebSettings) -> dict[str, object]:
@@ -118,16 +158,19 @@ def _stated(settings: VoxcelebSettings) -> dict[str, object]:
     return {"kind": "voxceleb"} | {name: getattr(settings, name) for name in names}
 
 
-def _missing(findings: Findings, augmentation: bool) -> list[str]:
-    wanted = {
-        "VoxCeleb2 dev (vox2_dev_aac_parta*, vox2_dev_aac.zip, or a tree dev/aac/id*/video/*.m4a)": findings.recordings[
-            "vox2_dev"
-        ],
-        "VoxCeleb1 (vox1_dev_wav_parta*, vox1_dev_wav.zip, vox1_test_wav.zip, or a tree wav/id*/video/*.wav)": (
-            findings.recordings["vox1"]
-        ),
-        f"trial list {TRIAL_LISTS[HEADLINE]}": HEADLINE in findings.trial_files,
-    }
+def _missing(findings: Findings, eval_only: bool, augmentation: bool) -> list[str]:
+    wanted: dict[str, object] = {}
+    if not eval_only:
+        wanted["VoxCeleb2 dev (vox2_dev_aac_parta*, vox2_dev_aac.zip, or a tree dev/aac/id*/video/*.m4a)"] = (
+            findings.recordings["vox2_dev"]
+        )
+    wanted["VoxCeleb1 (vox1_dev_wav_parta*, vox1_dev_wav.zip, vox1_test_wav.zip, or a tree wav/id*/video/*.wav)"] = (
+        findings.recordings["vox1"]
+    )
+    if eval_only:
+        wanted[f"trial list ({', '.join(TRIAL_LISTS.values())})"] = findings.trial_files
+    else:
+        wanted[f"trial list {TRIAL_LISTS[HEADLINE]}"] = HEADLINE in findings.trial_files
     if augmentation:
         wanted["MUSAN (musan.tar.gz, a folder musan, or musan/lmdb)"] = findings.noise
         wanted["RIRS_NOISES (rirs_noises.zip, a folder RIRS_NOISES, or rirs/lmdb)"] = findings.rirs

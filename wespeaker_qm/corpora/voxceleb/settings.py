@@ -45,6 +45,15 @@ class VoxcelebSettings:
             metavar="true|false",
         ),
     ] = True
+    eval_only: Annotated[
+        bool,
+        Setting(
+            true_or_false,
+            "only VoxCeleb1 and its trial lists, to evaluate a finished model on (run.sh --model); for the lists O "
+            "vox1_test_wav.zip is enough",
+            metavar="true|false",
+        ),
+    ] = False
     name: Annotated[str, Setting(str)]
     """Name of the corpus, for readers of the file: reports take that of the data folder."""
     description: Annotated[str, Setting(str)]
