@@ -33,16 +33,16 @@ from wespeaker_qm.utils.errors import RecipeError
 DIM, RATE = 16, 16000
 
 
-def write_model(folder, *, half=True):
+def write_model(folder, *, half=True, window=None):
     """A small model with a cohort."""
     torch.manual_seed(1)
-    encoder = ResNet((2, 2, 2, 2), feat_dim=40, embed_dim=DIM, m_channels=4)
+    encoder = ResNet((2, 2, 2, 2), feat_dim=40, embed_dim=DIM, m_channels=4, window=window)
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 1.5)
     weights = {name: value.numpy() for name, value in encoder.state_dict().items()}
-    sizes = {"feat_dim": 40, "embed_dim": DIM, "m_channels": 4}
+    sizes = {"feat_dim": 40, "embed_dim": DIM, "m_channels": 4, "window": window}
     network = NetworkCard(encoder="ResNet18", arguments=sizes, embed_dim=DIM, min_frames=9)
     features = FeatureCard(sample_rate=RATE, num_mel_bins=40, frame_length_ms=25, frame_shift_ms=10, trim_silence=True)
     rng = np.random.default_rng(0)
@@ -94,6 +94,21 @@ def test_answers_are_those_of_the_folder(model, features, tmp_path):
     found, wanted = (each.verify(waveforms[0], waveforms[2], sample_rate=RATE) for each in (alone, whole))
     assert found.score == pytest.approx(wanted.score, abs=1e-4)
     assert dataclasses.replace(found, score=0, cosine=0) == dataclasses.replace(wanted, score=0, cosine=0)
+
+
+@pytest.mark.parametrize("features", ["outside", "inside"])
+def test_windows_of_any_number_are_in_the_graph(features, tmp_path):
+    folder = write_model(tmp_path / "model", window=24)
+    write_onnx_model(ModelFolder.read(folder), tmp_path / "alone.onnx", features)
+    alone, whole = Speaker.load(tmp_path / "alone.onnx"), Speaker.load(folder, device="cpu")
+    plain = Speaker.load(write_model(tmp_path / "plain"), device="cpu")
+    for duration_s in (0.2, 0.255, 0.265, 0.5, 3.3):  # 18, 24, 25, 48 and 328 frames
+        waveforms = [recording(3, duration_s)]
+        expected = whole.embed(waveforms, sample_rate=RATE)
+        np.testing.assert_allclose(alone.embed(waveforms, sample_rate=RATE), expected, rtol=0, atol=1e-5)
+        (one,), (other,) = plain.embed(waveforms, sample_rate=RATE), expected
+        cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        assert (cosine > 1 - 1e-5) == (duration_s <= 0.255)
 
 
 def test_what_is_known_of_the_model_stands_in_the_file(model):
