@@ -44,6 +44,7 @@ def open_page(browser):
     def open_file(path, width=1200, height=900):
         context = browser.new_context(viewport={"width": width, "height": height}, offline=False)
         page = context.new_page()
+        page.set_default_timeout(300_000)  # of a machine that does much else at the same time
         page.problems = []
         page.on("console", lambda message: page.problems.append(message.text))
         page.on("pageerror", lambda error: page.problems.append(str(error)))
