@@ -43,11 +43,11 @@ def test_json_is_one_line(evidence_of, capsys):
 def test_speakers_are_a_line_each(store, model, voices, capsys):
     store.enrol_voices("Anna", voices(1, 2), model)
     store.enrol_voices("Ben", voices(2), model)
-    print_speakers(store.speakers(), as_json=False)
+    print_speakers(store, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Anna: 2 recordings of 4.0 s, 20")
     assert lines[1].startswith("Ben: 1 recording of 1.5 s, ")
-    assert lines[2] == "2 enrolled"
-    print_speakers(store.speakers(), as_json=True)
+    assert lines[2] == f"2 enrolled in {store.path}"
+    print_speakers(store, as_json=True)
     anna, _ = map(json.loads, capsys.readouterr().out.splitlines())
     assert [each["file"] for each in anna["utterances"]] == ["s1-0.wav", "s1-1.wav"]

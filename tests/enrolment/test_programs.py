@@ -10,6 +10,8 @@ import pytest
 from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.enrolment.store import STORE_VARIABLE, SpeakerStore
+from wespeaker_qm.export.folder import ModelFolder
+from wespeaker_qm.speaker.onnx_model import write_onnx_model
 from wespeaker_qm.speaker.speaker import Speaker
 
 
@@ -50,7 +52,7 @@ def test_from_enrolment_to_forgetting(run):
     assert run("enrol", "Ben", "900-1.wav")[:2][0] == 0
     assert run("enrol", "Anna", "300-1.wav", "300-3.wav")[1].startswith("Anna: 1 added, now 3 recordings of 6.0 s")
     assert run("enrol", "Anna", "300-1.wav", "--replace")[1].startswith("Anna: 1 added, now 1 recording of 2.0 s")
-    assert [line.partition(":")[0] for line in run("speakers")[1].splitlines()] == ["Anna", "Ben", "2 enrolled"]
+    assert [line[:4] for line in run("speakers")[1].splitlines()] == ["Anna", "Ben:", "2 en"]
     assert [json.loads(line)["name"] for line in run("speakers", "--json")[1].splitlines()] == ["Anna", "Ben"]
     assert run("forget", "Ben")[:2] == (0, "Ben: forgotten, with 1 recording\n")
     status, _, error = run("forget", "Ben")
@@ -102,7 +104,7 @@ def test_errors_are_told_apart_from_answers(run, arguments, status):
 
 
 def test_without_a_store_nobody_is_listed(run):
-    assert run("speakers", "--store", "none.sqlite")[:2] == (0, "0 enrolled\n")
+    assert run("speakers", "--store", "none.sqlite")[:2] == (0, "0 enrolled in none.sqlite\n")
 
 
 def test_listing_and_forgetting_import_no_torch(run, tmp_path):
@@ -113,3 +115,31 @@ def test_listing_and_forgetting_import_no_torch(run, tmp_path):
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         assert "Anna" in result.stdout
+
+
+@pytest.mark.parametrize("kind", ["folder", "onnx"])
+def test_a_model_of_stage_8(model_run, tmp_path, kind):
+    """Torch or not, what was enrolled by the folder is found, with the score of a trial."""
+    folder = model_run.run.model_folder
+    model = folder
+    if kind == "onnx":
+        model = tmp_path / "model.onnx"
+        write_onnx_model(ModelFolder.read(folder), model)
+    store = ["--store", tmp_path / "speakers.sqlite"]
+    recordings = {
+        f"eval{speaker}": model_run.data.path / "eval" / "wav" / f"eval{speaker}-0.wav" for speaker in range(3)
+    }
+    for name, recording in recordings.items():
+        assert main([str(each) for each in ["enrol", name, recording, *store, "--model", folder]]) == 0
+    test = model_run.data.path / "eval" / "wav" / "eval1-2.wav"
+    arguments = ["identify", test, *store, "--model", model, "--json", "--far", "0.3"]
+    hide = "sys.modules['torch'] = None\n" if kind == "onnx" else ""
+    code = f"import sys\n{hide}from wespeaker_qm.bin.main import main\nsys.exit(main({list(map(str, arguments))}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode in (0, 1), result.stderr
+    found = json.loads(result.stdout)
+    loaded = Speaker.load(folder)
+    scores = {name: loaded.verify(recording, test, far=0.3).score for name, recording in recordings.items()}
+    assert {each["name"]: each["score"] for each in found["candidates"]} == pytest.approx(scores, abs=1e-3)
+    assert found["decided_at"]["num_speakers"] == 3
+    assert (found["name"] is None) == (result.returncode == 1)

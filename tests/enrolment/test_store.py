@@ -147,9 +147,36 @@ def test_a_recording_that_cannot_be_used_leaves_everything_as_it_was(store, mode
     assert store.enrol("Anna", [good], model).speaker.utterances[0].file == "good.wav"
 
 
+@pytest.mark.parametrize(
+    ("change_voice", "message"),
+    [
+        (lambda voice: voice._replace(embedding=voice.embedding[:12]), r"shape \(12,\), expected \(24,\)"),
+        (lambda voice: voice._replace(embedding=voice.embedding * np.float32("nan")), "finite values"),
+        (lambda voice: voice._replace(duration_s=0.0), "0.0 s of audio"),
+    ],
+)
+def test_what_is_no_recording_is_refused(store, model, voices, change_voice, message):
+    good, bad = voices(1)[0], change_voice(voices(1, first=1)[0])
+    with pytest.raises(RecipeError, match=message):
+        store.enrol_voices("Anna", [good, bad], model)
+    with pytest.raises(RecipeError, match=message):
+        store.enrol_many([("Ben", [good]), ("Anna", [bad])], model)
+    assert store.speakers() == []
+
+
 def test_nothing_to_enrol_is_refused(store, model):
-    with pytest.raises(RecipeError, match="no recordings"):
-        store.enrol("Anna", [], model)
+    for enrol in (store.enrol, store.enrol_voices):
+        with pytest.raises(RecipeError, match="no recordings"):
+            enrol("Anna", [], model)
+    assert not store.path.exists()
+
+
+def test_what_is_no_question_is_refused_before_any_work(store, model, voices, tone):
+    store.enrol_voices("Anna", voices(1), model)
+    with pytest.raises(RecipeError, match="top: found 0"):
+        store.identify(tone(300.0), model, top=0, sample_rate=8000)
+    with pytest.raises(RecipeError, match="far: found 1"):
+        store.identify("no such file", model, far=1)
 
 
 def test_many_are_enrolled_as_one_by_one(store, model, voices, monkeypatch):
@@ -449,6 +476,15 @@ def test_a_damaged_store_is_told_with_a_remedy(store, model, voices):
     store.path.write_bytes(content)
     with pytest.raises(RecipeError, match=r"put back a copy of it"):
         store.speakers()
+
+
+@pytest.mark.parametrize("damage", ["UPDATE voice SET unit = x'00000000'", "DELETE FROM voice WHERE speaker = 1"])
+def test_voices_that_somebody_else_changed_are_told(store, model, voices, damage):
+    store.enrol_voices("Anna", voices(1), model)
+    store.enrol_voices("Ben", voices(2), model)
+    change(store, f"{damage};")
+    with pytest.raises(RecipeError, match=r"a voice is missing or not 24 values .*put back a copy"):
+        store.nearest(voices(1)[0], model)
 
 
 def test_a_store_that_cannot_be_made_is_told(tmp_path, model, voices):

@@ -17,4 +17,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print a line a speaker."""
-    print_speakers(SpeakerStore(args.store).speakers(), as_json=args.json)
+    print_speakers(SpeakerStore(args.store), as_json=args.json)

@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from wespeaker_qm.enrolment.identification import Identification
-from wespeaker_qm.enrolment.store import EnrolledSpeaker, Enrolment
+from wespeaker_qm.enrolment.store import EnrolledSpeaker, Enrolment, SpeakerStore
 from wespeaker_qm.export.cohort import SCORE_DECIMALS
 
 
@@ -23,8 +22,9 @@ def print_forgotten(speaker: EnrolledSpeaker) -> None:
     print(f"{speaker.name}: forgotten, with {_recordings(len(speaker.utterances))}")
 
 
-def print_speakers(speakers: Sequence[EnrolledSpeaker], *, as_json: bool) -> None:
+def print_speakers(store: SpeakerStore, *, as_json: bool) -> None:
     """A line a speaker: name, recordings, seconds, when the first and the last of them came."""
+    speakers = store.speakers()
     for speaker in speakers:
         if as_json:
             utterances = [each._asdict() for each in speaker.utterances]
@@ -34,7 +34,7 @@ def print_speakers(speakers: Sequence[EnrolledSpeaker], *, as_json: bool) -> Non
         span = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
         print(f"{speaker.name}: {_recordings(len(speaker.utterances))} of {speaker.duration_s:.1f} s, {span}")
     if not as_json:
-        print(f"{len(speakers):,} enrolled")
+        print(f"{len(speakers):,} enrolled in {store.path}")
 
 
 def print_identification(identification: Identification, *, as_json: bool) -> None:

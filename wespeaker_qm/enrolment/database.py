@@ -61,15 +61,16 @@ CREATE TABLE voice (
     duration_s REAL NOT NULL
 );
 """
-_BACKUP = "put back a copy of it, or rescue what is left with `sqlite3 FILE .recover`"
+BACKUP = "put back a copy of it, or rescue what is left with `sqlite3 FILE .recover`"
+"""What to do with a damaged store."""
 _RIGHT = "give yourself the right to read and write this file and its folder (chmod, chown), or name another place"
 _REMEDIES = {
     sqlite3.SQLITE_BUSY: f"another program has kept it for more than {BUSY_S:g} s: end that, or try again",
     sqlite3.SQLITE_CANTOPEN: _RIGHT,
-    sqlite3.SQLITE_CORRUPT: _BACKUP,
+    sqlite3.SQLITE_CORRUPT: BACKUP,
     sqlite3.SQLITE_FULL: "free some space; nothing of this command was stored",
     sqlite3.SQLITE_IOERR: "look after the disk, and keep the store on one of this machine; nothing was stored",
-    sqlite3.SQLITE_NOTADB: "name the file of a store, or a new one; if it was one: " + _BACKUP,
+    sqlite3.SQLITE_NOTADB: "name the file of a store, or a new one; if it was one: " + BACKUP,
     sqlite3.SQLITE_PERM: _RIGHT,
     sqlite3.SQLITE_READONLY: _RIGHT,
 }

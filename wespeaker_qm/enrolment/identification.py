@@ -21,7 +21,8 @@ so that 1 % of 1,000 speakers takes a FAR of 1e-5 a comparison. The formula take
   decision says what FPIR that gives (``is_measured`` false).
 
 The list's trials have one recording a side. A speaker with several is the mean of their directions, which scores higher
-with everybody than one recording does; AS-norm takes that out, too.
+with everybody than one recording does. AS-norm takes most of that out; what is left in the rarest false accepts, only
+trials with as many recordings could tell.
 """
 
 import dataclasses

@@ -5,6 +5,7 @@ Legend: N speakers, U utterances, D embedding dimension.
 
 import contextlib
 import logging
+import math
 import os
 import sqlite3
 import threading
@@ -17,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.enrolment.database import Database, NoStoreError
+from wespeaker_qm.enrolment.database import BACKUP, Database, NoStoreError
 from wespeaker_qm.enrolment.gallery import Gallery
 from wespeaker_qm.enrolment.identification import Candidate, Identification, open_set_threshold
-from wespeaker_qm.speaker.decision import rests_on
+from wespeaker_qm.speaker.decision import check_far, rests_on
 from wespeaker_qm.speaker.recordings import Recording
 from wespeaker_qm.speaker.speaker import Heard, Speaker
 from wespeaker_qm.utils.errors import RecipeError, nearest, shown
@@ -150,8 +151,6 @@ class SpeakerStore:
                 :meth:`speakers`, or cannot be written.
         """
         name = speaker_name(name)
-        if not recordings:
-            raise RecipeError(f"{name}: no recordings, expected at least one to enrol")
         with contextlib.suppress(NoStoreError), self._database.reading() as connection:
             _refuse_other_model(connection, model, self.path)  # before seconds of work
         heard = [model.hear(each, sample_rate=sample_rate) for each in recordings]
@@ -169,6 +168,7 @@ class SpeakerStore:
             The speaker, and how many recordings are new.
         """
         name = speaker_name(name)
+        _refuse_bad_voices(name, voices, model)
         with self._database.writing() as connection:
             _claim(connection, model, self.path)
             number, added = _insert(connection, name, voices, replace=replace)
@@ -188,6 +188,7 @@ class SpeakerStore:
             _claim(connection, model, self.path)
             numbers: set[int] = set()
             for name, voices in speakers:
+                _refuse_bad_voices(name, voices, model)
                 numbers.add(_insert(connection, speaker_name(name), voices)[0])
             _describe(connection, sorted(numbers), model)
 
@@ -233,6 +234,7 @@ class SpeakerStore:
             RecipeError: nobody is enrolled, the recording cannot be used, ``far`` is no rate, the store is of another
                 model, or as :meth:`speakers`.
         """
+        check_far(far)
         self.gallery(model)  # before seconds of work
         heard = model.hear(recording, sample_rate=sample_rate)
         candidates, num_speakers = self.nearest(
@@ -259,7 +261,7 @@ class SpeakerStore:
             with self._database.reading() as connection:
                 _refuse_other_model(connection, model, self.path)
                 (scoring,) = connection.execute("SELECT scoring FROM store").fetchone()
-                if scoring == model.scorer.fingerprint:
+                if scoring == model.scorer.fingerprint or _count(connection) == 0:
                     return self._fresh(connection, model)
             with self._database.writing() as connection:
                 _claim(connection, model, self.path)
@@ -279,8 +281,10 @@ class SpeakerStore:
         Scored as :meth:`wespeaker_qm.Speaker.verify` does.
 
         Raises:
-            RecipeError: as :meth:`identify`.
+            RecipeError: as :meth:`identify`, or ``top`` is below 1.
         """
+        if top < 1:
+            raise RecipeError(f"top: found {top}, expected at least 1")
         gallery = self.gallery(model)
         test = model.scorer.sides(voice.embedding)
         found = []
@@ -349,6 +353,25 @@ def _speakers(connection: sqlite3.Connection, name: str | None = None) -> list[E
     return [EnrolledSpeaker(speaker, tuple(theirs)) for speaker, theirs in utterances.items()]
 
 
+def _refuse_bad_voices(name: str, voices: Sequence[Voice], model: Speaker) -> None:
+    if not voices:
+        raise RecipeError(f"{name}: no recordings, expected at least one to enrol")
+    for voice in voices:
+        if voice.embedding.shape != (model.embed_dim,) or not np.isfinite(voice.embedding).all():
+            raise RecipeError(
+                f"{name}, {shown(voice.file)}: an embedding of shape {voice.embedding.shape}, expected "
+                f"({model.embed_dim},) finite values, as the model makes them"
+            )
+        if not 0 < voice.duration_s < math.inf:
+            raise RecipeError(f"{name}, {shown(voice.file)}: {voice.duration_s} s of audio, expected more than 0")
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    """How many speakers there are."""
+    (count,) = connection.execute("SELECT count(*) FROM speaker").fetchone()
+    return int(count)
+
+
 def _refuse_unknown(connection: sqlite3.Connection, name: str, path: Path) -> None:
     if connection.execute("SELECT 1 FROM speaker WHERE name = ?", (name,)).fetchone() is None:
         known = [row[0] for row in connection.execute("SELECT name FROM speaker ORDER BY name")]
@@ -359,7 +382,7 @@ def _refuse_unknown(connection: sqlite3.Connection, name: str, path: Path) -> No
 def _refuse_other_model(connection: sqlite3.Connection, model: Speaker, path: Path) -> None:
     """Refuse a model other than that whose embeddings the store holds; an empty one is anybody's."""
     fingerprint, place = connection.execute("SELECT fingerprint, model FROM store").fetchone()
-    (count,) = connection.execute("SELECT count(*) FROM speaker").fetchone()
+    count = _count(connection)
     if count and fingerprint != model.fingerprint:
         raise RecipeError(
             f"{path}: holds {count:,} speakers as the model {fingerprint[:12]} ({place}) hears them, found the model "
@@ -434,7 +457,10 @@ def _load_gallery(connection: sqlite3.Connection, embed_dim: int, path: Path) ->
     rows = connection.execute(
         "SELECT unit, length, cohort_mean, cohort_deviation, duration_s FROM voice ORDER BY speaker"
     )
-    for row, (blob, *values) in zip(range(len(names)), rows, strict=True):
-        unit[row] = np.frombuffer(blob, "<f4")
-        numbers[row] = values
+    try:
+        for row, (blob, *values) in zip(range(len(names)), rows, strict=True):
+            unit[row] = np.frombuffer(blob, "<f4").reshape(embed_dim)  # one value would be repeated
+            numbers[row] = values
+    except ValueError as error:
+        raise RecipeError(f"{path}: a voice is missing or not {embed_dim} values ({error}); {BACKUP}") from error
     return Gallery(names, unit, *numbers.T)
