@@ -14,7 +14,7 @@ Legend: B batch, S samples, T frames, N frame length, K FFT size, F mel bins, D 
 Those always compute 80 bins. A network of another number takes 80 as well, and turns them into its own: powers of
 neighbouring bins are added so that the sum comes as near its own filters as it can. sherpa-onnx computes its features a
 little otherwise, whatever the network (window ``povey``, 20 to 7,600 Hz, half a frame more at either end), so that its
-embeddings are not ours to the last digit; README states how near they come.
+embeddings come near ours and are not the same (cosines above 0.99).
 
 The spectrum is a convolution: to take the mean out of a frame, to emphasise, to weight and to transform it is all
 linear, and one matrix. Operators are those of ONNX alone, opset 18.
