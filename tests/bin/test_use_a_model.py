@@ -42,7 +42,7 @@ def blocks(language):
 
 
 def test_the_commands_of_the_readme_run(place):
-    (commands,) = blocks("bash")
+    commands, *_ = blocks("bash")
     lines = [shlex.split(line, comments=True) for line in commands.splitlines()]
     assert [line[:2] for line in lines] == [["wespeaker-qm", "verify"], *[["wespeaker-qm", "embed"]] * 2]
     for line in lines:
@@ -51,7 +51,7 @@ def test_the_commands_of_the_readme_run(place):
 
 
 def test_the_python_of_the_readme_runs(place):
-    (program,) = blocks("python")
+    program, *_ = blocks("python")
     exec(compile(program, "README.md", "exec"), {})
 
 
@@ -125,6 +125,19 @@ def test_embeddings_in_every_kind_of_file(place):
     table = kaldiio.load_scp("folder/x.scp")
     for key, row in zip(("a.wav", "c.wav"), expected, strict=True):
         np.testing.assert_array_equal(table[key], row)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.jsonl", "x.scp", "x.ark"])
+@pytest.mark.parametrize("content", ["mine", '{"mine": 1}\n', "[1]", ""])
+def test_embeddings_are_written_over_embeddings_alone(place, capsys, name, content):
+    out = name if name[2:] in ("npz", "jsonl") else "ark,scp:x"
+    (place / name).write_text(content)
+    assert main(["embed", "a.wav", "--out", out]) == 1
+    assert f"{name}: exists, and holds no embeddings of this program" in capsys.readouterr().err
+    assert (place / name).read_text() == content
+    (place / name).unlink()
+    for _ in range(2):
+        assert main(["embed", "a.wav", "--out", out]) == 0
 
 
 def test_windows_with_their_times_in_every_kind_of_file(place):

@@ -25,12 +25,17 @@ from wespeaker_qm.utils.vectors import write_vectors
 
 
 @pytest.fixture
-def embedder() -> NetworkEmbedder:
+def encoder() -> ResNet:
     encoder = ResNet((3, 4, 6, 3), feat_dim=16, embed_dim=8, m_channels=4)
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.bias, std=0.3)
             torch.nn.init.normal_(module.running_mean, std=0.3)
+    return encoder
+
+
+@pytest.fixture
+def embedder(encoder: ResNet) -> NetworkEmbedder:
     return NetworkEmbedder(encoder, Fbank(num_mel_bins=16), torch.device("cpu"))
 
 
@@ -57,15 +62,20 @@ def reader(tiny_corpus: Path) -> ShardReader:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_batches_equal_one_at_a_time(embedder: NetworkEmbedder, reader: ShardReader, num_workers: int) -> None:
+def test_batches_equal_one_at_a_time(
+    encoder: ResNet, embedder: NetworkEmbedder, reader: ShardReader, num_workers: int
+) -> None:
     together = embed_all(embedder, reader, frame_shift=160, num_workers=num_workers, description="test")
     alone = np.concatenate([embedder([reader.read(i)]) for i in range(len(reader))])
     assert together.shape == (18, 8)
+    np.testing.assert_array_equal(together, alone)  # on a CPU
+    batched = NetworkEmbedder(encoder, embedder.fbank, embedder.device, batched=True)
+    together = embed_all(batched, reader, frame_shift=160, num_workers=num_workers, description="test")
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_a_network_that_does_not_mask_gets_one_length_at_a_time() -> None:
-    embedder = NetworkEmbedder(MeanEncoder(), Fbank(num_mel_bins=16), torch.device("cpu"))
+    embedder = NetworkEmbedder(MeanEncoder(), Fbank(num_mel_bins=16), torch.device("cpu"), batched=True)
     rng = np.random.default_rng(0)
     waveforms = [rng.standard_normal(n).astype(np.float32) for n in (8000, 16000, 8000, 16001, 9000)]
     together = embedder(waveforms)

@@ -13,7 +13,7 @@ import soundfile
 
 from wespeaker_qm import stages
 from wespeaker_qm.bin.main import main
-from wespeaker_qm.utils.layout import DataFolder, ExpRoot, RunFolder
+from wespeaker_qm.utils.layout import LATEST_MODEL, DataFolder, ExpRoot, RunFolder
 
 RATE = 16000
 CONFIG = """
@@ -40,9 +40,9 @@ RECIPE = {
     "num_rooms": 2,
 }
 BASELINES = {"untrained": "exp/tiny/run/untrained", "ltas": "exp/tiny/ltas"}
-TIMES = {"provenance", "minutes", "samples_per_s", "wait_s", "tar_times", "sha256"}
+TIMES = {"provenance", "time", "minutes", "samples_per_s", "wait_s", "tar_times", "sha256"}
 """In JSON, keys of what no two runs have in common."""
-PICTURES = (".png", ".pdf", ".html", ".md", ".crc32")
+PICTURES = (".png", ".pdf", ".html", ".md", ".crc32", ".zip")
 """And what else holds a time, or the checksum of such a file."""
 
 
@@ -83,6 +83,7 @@ def by_command_line(repository, recordings):
         ["calibrate", *run],
         ["evaluate", *run, "--num_resamples", "20", *(f"--baseline={name}={path}" for name, path in BASELINES.items())],
         ["report", *run, "--base", "tiny.yaml"],
+        ["export", *run, "--num_resamples", "20"],
     ):
         assert main(command) == 0, command
 
@@ -105,6 +106,7 @@ def by_calls(repository, recordings):
     baselines = {name: RunFolder(path) for name, path in BASELINES.items()}
     stages.evaluate(data=data, run=run, baselines=baselines, num_resamples=20)
     stages.report(data=data, runs=[run], base=Path("tiny.yaml"))
+    stages.export(data=data, run=run, num_resamples=20, latest=LATEST_MODEL)
 
 
 def without_times(value):
@@ -122,7 +124,7 @@ def contents(root):
             continue
         elif ".done" in name.parts:
             found[name] = json.loads(path.read_text())["inputs"].keys()
-        elif path.suffix in (".crc32", ".png", ".pdf", ".html", ".md") or path.name in (
+        elif path.suffix in PICTURES or path.name in (
             "provenance.json",
             "resume.pt",
             ".lock",
@@ -156,6 +158,17 @@ def test_the_calls_leave_what_the_commands_leave(repository, recordings, tmp_pat
     monkeypatch.setattr(logging.getLogger("wespeaker_qm"), "handlers", [caplog.handler])  # main() set others up
     with contextlib.chdir(folder):
         by_calls(repository, recordings)
-    for stage in ("prepare", "pack", "train", "average", "extract eval", "score", "normalise", "evaluate", "report"):
+    for stage in (
+        "prepare",
+        "pack",
+        "train",
+        "average",
+        "extract eval",
+        "score",
+        "normalise",
+        "evaluate",
+        "report",
+        "export",
+    ):
         assert re.search(f"stage {stage}: .*nothing changed since the last run, skipped", caplog.text), stage
     assert "done again" not in caplog.text

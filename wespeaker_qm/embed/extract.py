@@ -38,12 +38,22 @@ Embedder = Callable[[Sequence[Waveform]], np.ndarray]
 
 
 class NetworkEmbedder:
-    """Embeds with a network in evaluation mode on its own device, in float32 whatever the caller trains in."""
+    """Embeds with a network in evaluation mode on its own device, in float32 whatever the caller trains in.
 
-    def __init__(self, encoder: SpeakerEncoder, fbank: Fbank, device: torch.device) -> None:
+    Args:
+        encoder: the network.
+        fbank: its filter bank.
+        device: where to compute.
+        batched: whether utterances go through the network together; None: on all devices but a CPU.
+    """
+
+    def __init__(
+        self, encoder: SpeakerEncoder, fbank: Fbank, device: torch.device, *, batched: bool | None = None
+    ) -> None:
         self.encoder = encoder.to(device).eval().folded()
         self.fbank = fbank.to(device)
         self.device = device
+        self.batched = device.type != "cpu" if batched is None else batched
 
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[Waveform]) -> np.ndarray:
@@ -94,7 +104,7 @@ class NetworkEmbedder:
 
     def _embed_together(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Embeddings (N, D) of utterances of up to a piece."""
-        if self.device.type == "cpu":
+        if not self.batched:
             return torch.cat([self.encoder(each.unsqueeze(0)) for each in features])
         return self._padded(features) if self.encoder.masks_padding else self._by_length(features)
 

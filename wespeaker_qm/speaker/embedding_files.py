@@ -1,6 +1,7 @@
 """Embeddings of files into a file: npz, Kaldi's ark and scp, or JSON lines."""
 
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.speaker.speaker import Speaker, Windows
+from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
 from wespeaker_qm.utils.vectors import write_vectors
@@ -56,10 +58,13 @@ def embed_files(
         batch: recordings, or windows, that are read together.
 
     Raises:
-        RecipeError: a recording cannot be used, ``out`` is no such file, a name stands twice; nothing is written.
+        RecipeError: a recording cannot be used, ``out`` is no such file or holds something else, a name stands twice;
+            nothing is written.
     """
     if out is not None and not out.startswith(_ARK) and Path(out).suffix not in (".npz", ".jsonl"):
         raise RecipeError(f"--out: found {out}, expected X.npz, X.jsonl or {_ARK}X")
+    if out is not None:
+        _refuse_foreign(out)
     if step_s is not None and window_s is None:
         raise RecipeError(f"--step: found {step_s:g} without --window, expected both")
     rows = _rows(model, files, window_s, step_s, batch)
@@ -83,6 +88,32 @@ def embed_files(
             arrays |= {"start_s": spans[:, 0], "end_s": spans[:, 1]}
         with atomic_path(out) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
+
+
+def _refuse_foreign(out: str) -> None:
+    """Embeddings are written over nothing, or over embeddings.
+
+    Raises:
+        RecipeError: something else lies there.
+    """
+    stem = Path(out.removeprefix(_ARK))
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("scp", "ark")] if out.startswith(_ARK) else [stem]
+    for path in paths:
+        if path.exists() and not _is_ours(path):
+            raise RecipeError(f"{path}: exists, and holds no embeddings of this program; choose another name")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as content:
+                return {"names", "embeddings"} <= {*content.files}
+        if path.suffix == ".jsonl":
+            with path.open(encoding="utf-8") as handle:
+                return {"file", "embedding"} <= {*json.loads(handle.readline())}
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile):
+        return False
+    return checksum_path(path.with_suffix(path.suffix.replace("ark", "scp"))).is_file()
 
 
 def _rows(

@@ -102,6 +102,8 @@ def export(
     marker = DoneMarker(run.marker("export"), inputs, outputs, version=STAGE_VERSIONS["export"], checks_outputs=True)
     with stage("export", marker, others=[run.model_folder / COHORT]) as is_due:
         if is_due:
+            for part in made_of.lacking:
+                logger.warning("stage export: the model goes without %s, which %s has not", part, run)
             (run.model_folder / DESCRIPTION).unlink(missing_ok=True)  # of other files than those that come now
             run.model_zip.unlink(missing_ok=True)
             files = _files(data, run, info, config, made_of, num_resamples, seed)
@@ -130,13 +132,19 @@ class _Parts(NamedTuple):
     """All that is read, as :mod:`wespeaker_qm.score.upstream` names it."""
 
     @property
+    def lacking(self) -> list[str]:
+        """What is not there, for warnings."""
+        parts = {"trial scores": self.has_scores, "a calibration": self.is_calibrated}
+        return [part for part, is_there in parts.items() if not is_there]
+
+    @property
     def variant(self) -> str:
         """Of the score files."""
         return "" if self.normalisation == "cosine" else self.normalisation
 
     @classmethod
     def of(cls, data: DataFolder, run: RunFolder, info: CorpusInfo) -> "_Parts":
-        """What is there, and is of what is there now; what is not is told."""
+        """What is there, and is of what is there now."""
         folder = info.trials[info.headline]
         normalisation: Normalisation = "cosine"
         top_n = None
@@ -156,9 +164,6 @@ class _Parts(NamedTuple):
             sources += [f"embeddings/{folder}"]
         if is_calibrated:
             sources += ["scores/calibration.json"]
-        for part, is_there in (("trial scores", has_scores), ("a calibration", is_calibrated)):
-            if not is_there:
-                logger.warning("stage export: the model goes without %s, which %s has not", part, run)
         trim = (recorded_inputs(run.marker(f"extract_{folder}")) or {}).get("trim_silence", True)
         return cls(normalisation, top_n, with_mean, has_scores, is_calibrated, bool(trim), sources)
 
