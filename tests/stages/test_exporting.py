@@ -135,6 +135,16 @@ def test_embeddings_of_other_weights_are_refused(own_model_run):
     assert contents(run) == before
 
 
+def test_what_cannot_be_made_leaves_the_model_of_before(own_model_run):
+    data, run = own_model_run
+    before = contents(run)
+    run.mean_xvector.write_bytes(run.mean_xvector.read_bytes()[:-1] + b"x")
+    with pytest.raises(RecipeError, match=r"mean_vec\.npy"):
+        export(data, run, num_resamples=0)
+    assert contents(run) == before
+    assert ModelFolder.read(run.model_folder)
+
+
 def test_files_that_no_stage_made_are_refused(own_model_run):
     data, run = own_model_run
     for path in (*run.model_folder.iterdir(), run.model_zip, run.marker("export")):

@@ -61,7 +61,6 @@ from wespeaker_qm.utils.text import json_or_none
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """The same files make the same zip."""
 
-
 logger = logging.getLogger(__name__)
 
 
@@ -104,9 +103,9 @@ def export(
         if is_due:
             for part in made_of.lacking:
                 logger.warning("stage export: the model goes without %s, which %s has not", part, run)
+            files = _files(data, run, info, config, made_of, num_resamples, seed)
             (run.model_folder / DESCRIPTION).unlink(missing_ok=True)  # of other files than those that come now
             run.model_zip.unlink(missing_ok=True)
-            files = _files(data, run, info, config, made_of, num_resamples, seed)
             if COHORT not in files:
                 (run.model_folder / COHORT).unlink(missing_ok=True)
             for name, content in files.items():
