@@ -52,7 +52,7 @@ def metadata(path):
 
 def test_the_file_embeds_as_stage_4_and_the_folder_do(place):
     data, run = place
-    stages.export_onnx(data=data, run=run)
+    stages.export_onnx(data=str(data), run=str(run))
     assert not run.onnx("int8").exists()
     model, reader = Speaker.load(run.onnx()), ShardReader(data.set("eval").shard_list)
     assert model.fingerprint == Speaker.load(run.model_folder).fingerprint

@@ -21,6 +21,7 @@ from wespeaker_qm.speaker.onnx_model import add_metadata, write_int8_model, writ
 from wespeaker_qm.speaker.onnx_network import OnnxNetwork
 from wespeaker_qm.speaker.torch_network import build_network
 from wespeaker_qm.trials.lists import read_trial_table
+from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.done import DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @reads_data
 def export_onnx(
-    *, data: DataFolder, run: RunFolder, features: Features = "outside", int8: bool = False, if_possible: bool = False
+    *, data: AnyPath, run: AnyPath, features: Features = "outside", int8: bool = False, if_possible: bool = False
 ) -> None:
     """Write ``model/model.onnx``, which can be used alone and without torch (:mod:`wespeaker_qm.network.onnx_graph`).
 
@@ -49,6 +50,7 @@ def export_onnx(
     Raises:
         RecipeError: there is no model; the packages are not installed; 8 bits with features inside.
     """
+    data, run = DataFolder(data), RunFolder(run)
     lacking = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if lacking and if_possible:
         logger.info("stage export onnx: %s is not installed, so no %s is written", lacking[0], run.onnx())
