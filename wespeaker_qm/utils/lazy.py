@@ -18,7 +18,7 @@ def attach_stub(package: str, file: str) -> tuple[Callable[[str], Any], Callable
         package: its ``__name__``.
         file: its ``__file__``.
     """
-    stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_bytes())
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
     module_of = {alias.name: node.module for node in imports for alias in node.names}
 
