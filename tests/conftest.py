@@ -353,18 +353,20 @@ class ModelRun(NamedTuple):
 
 @pytest.fixture(scope="session")
 def _model_run(tmp_path_factory):
-    """A network with random weights that stages 4 to 8 went over: 4 training, 6 evaluation, 3 calibration speakers."""
+    """A network with random weights that stages 4 to 8 went over: 4 training, 6 evaluation, 3 calibration speakers.
+
+    The fourth recording of each has digital silence inside.
+    """
     root = tmp_path_factory.mktemp("model")
     data, run = DataFolder(root / "data"), RunFolder(root / "exp" / "voices" / "run")
     rng = np.random.default_rng(3)
     speakers = {"train": [90, 120, 170, 240], "eval": [95, 125, 150, 190, 210, 260], "valid": [105, 140, 200]}
     for name, pitches_hz in speakers.items():
         keys = {f"{name}{index}-{take}": pitch for index, pitch in enumerate(pitches_hz) for take in range(4)}
-        _write_set(
-            data.path,
-            name,
-            {key: (key.partition("-")[0], _voice(pitch, rng.uniform(0.8, 1.2), rng)) for key, pitch in keys.items()},
-        )
+        waves = {key: _voice(pitch, rng.uniform(0.8, 1.2), rng) for key, pitch in keys.items()}
+        for index in range(len(pitches_hz)):
+            waves[f"{name}{index}-3"] = np.insert(waves[f"{name}{index}-3"], 6000, np.zeros(4000, np.float32))
+        _write_set(data.path, name, {key: (key.partition("-")[0], wave) for key, wave in waves.items()})
         if name != "train":
             pairs = [(one, two) for one in keys for two in keys if one < two]
             labels = ["target" if keys[one] == keys[two] else "nontarget" for one, two in pairs]

@@ -13,6 +13,7 @@ import torch
 from wespeaker_qm.audio import pieces
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.audio.io import write_wav
+from wespeaker_qm.audio.silence import without_silence
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.embed import extract
 from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder, TrimmingEmbedder, batches_by_length, embed_all
@@ -147,6 +148,50 @@ def test_digital_silence_at_the_ends_changes_no_embedding(embedder: NetworkEmbed
     (right,), (trimmed,), (kept,) = embed([long]), trimming([padded]), embed([padded])
     assert trimming.num_trimmed == 3
     assert np.linalg.norm(trimmed - right) < 0.1 * np.linalg.norm(kept - right)
+
+
+@pytest.mark.parametrize("system", ["network", "ltas"])
+def test_digital_silence_inside_changes_no_embedding(embedder: NetworkEmbedder, system: str) -> None:
+    """A pause that is cut out leaves a frame for each of its edges; the features of all others are the same."""
+    embed = embedder if system == "network" else LtasEmbedder(Fbank())
+    trimming = TrimmingEmbedder(embed, embed.fbank, 9)
+    long = (0.1 + 0.2 * np.random.default_rng(0).random(160 * 2000 + 240)).astype(np.float32)
+    for num_zeros in (8000, 16077):
+        pausing = np.insert(long, 100_000, np.zeros(num_zeros, np.float32))
+        (right,), (trimmed,), (kept,) = embed([long]), trimming([pausing]), embed([pausing])
+        assert np.linalg.norm(trimmed - right) < 0.1 * np.linalg.norm(kept - right)
+    assert trimming.num_trimmed == 2
+
+
+def test_long_utterances_with_silence_inside_come_out_as_they_would_whole(
+    embedder: NetworkEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces of 300 frames, whose limits fall anywhere beside the pauses; and never read as a whole."""
+    voice = 0.1 + 0.2 * np.random.default_rng(0).random(160 * 1000 + 240)
+    pauses = np.repeat([16_000, 47_000, 47_500, 120_100], [8000, 500, 9000, 20_000])
+    data = DataDir(wav={}, speaker={}, duration_s={})
+    _add(data, tmp_path / "a.wav", np.insert(voice, pauses, 0))
+    data.write(tmp_path / "set")
+    pack_data_dir(tmp_path / "set")
+    reader = ShardReader(tmp_path / "set" / "shard.list")
+    waveform = reader.read(0)
+    left = without_silence(waveform, embedder.fbank.frames)[:]
+    assert len(voice) < len(left) < len(voice) + 4 * 800
+    systems = embedder, LtasEmbedder(Fbank())
+    whole = [embed([left]) for embed in systems]
+    monkeypatch.setattr(extract, "FRAMES_PER_PIECE", 300)
+    monkeypatch.setattr(pieces.pieces, "__defaults__", (300,))
+    read = ShardReader.read
+
+    def watched(self: ShardReader, i: int, start: int = 0, num_samples: int | None = None) -> np.ndarray:
+        assert num_samples is not None and num_samples < len(left) / 2
+        return read(self, i, start, num_samples)
+
+    monkeypatch.setattr(ShardReader, "read", watched)
+    for embed, expected in zip(systems, whole, strict=True):
+        trimming = TrimmingEmbedder(embed, embed.fbank, 9)
+        found = embed_all(trimming, reader, frame_shift=160, num_workers=0, description="test")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_memory_does_not_grow_with_the_length_of_an_utterance(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def test_answers_are_those_of_the_folder(model, features, tmp_path):
     alone, whole = Speaker.load(tmp_path / "alone.onnx"), Speaker.load(model / "model", device="cpu")
     assert alone.fingerprint == whole.fingerprint
     assert (alone.sample_rate, alone.embed_dim) == (RATE, DIM)
-    waveforms = [recording(0), recording(1, 0.5), recording(2, 3.3)]
+    pausing = np.insert(recording(3), 9000, np.zeros(7000, np.float32))
+    waveforms = [recording(0), recording(1, 0.5), recording(2, 3.3), pausing]
     expected = whole.embed(waveforms, sample_rate=RATE)
     np.testing.assert_allclose(alone.embed(waveforms, sample_rate=RATE), expected, rtol=0, atol=1e-5)
     found, wanted = (each.verify(waveforms[0], waveforms[2], sample_rate=RATE) for each in (alone, whole))

@@ -12,6 +12,7 @@ import soundfile
 from wespeaker_qm import Speaker
 from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.score.cosine import Directions
+from wespeaker_qm.speaker.recordings import network_input, read_recording
 from wespeaker_qm.speaker.torch_network import TorchNetwork
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores
@@ -47,6 +48,15 @@ def test_embeddings_are_those_of_stage_4_to_the_bit(model, wav, xvectors):
     samples, rate = soundfile.read(wav(keys[0]))
     np.testing.assert_array_equal(model.embed(samples, sample_rate=rate), expected[0])
     assert model.embed([]).shape == (0, 8)
+
+
+def test_digital_silence_inside_is_left_out_as_in_stage_4(model, wav, xvectors):
+    """By the 23 frames of it, and cut there a recording has the same embedding."""
+    audio = read_recording(wav("eval0-3"), model.info.features)
+    left = network_input(audio, model.info.features, model.info.network.min_frames)
+    assert len(left) == len(audio.waveform) - 23 * 160
+    np.testing.assert_array_equal(model.embed(left, sample_rate=16000), xvectors["eval0-3"])
+    assert np.any(model.network.embed([audio.waveform])[0] != xvectors["eval0-3"])
 
 
 def test_the_zip_embeds_alike(model, model_run, wav, xvectors):
@@ -110,7 +120,7 @@ def test_a_rate_that_the_list_cannot_tell_gives_a_score_and_no_decision(model, w
 
 def test_windows_are_embedded_as_files_of_their_own(model, wav, tmp_path):
     samples, rate = soundfile.read(wav("eval0-0"), dtype="int16")
-    long = np.concatenate([samples, samples, samples])
+    long = np.concatenate([samples, np.zeros(4000, np.int16), samples, samples])  # silence counts in the times
     windows = model.embed_windows(long, 1.0, 0.5, sample_rate=rate, batch=2)
     total = len(long) / rate
     np.testing.assert_allclose(windows.start_s[:-1], 0.5 * np.arange(len(windows.start_s) - 1))

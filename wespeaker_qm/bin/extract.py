@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=true_or_false,
         default=True,
         metavar="BOOL",
-        help="false: digital silence at the ends of utterances counts as audio, as in WeSpeaker (default: true)",
+        help="false: digital silence in utterances counts as audio, as in WeSpeaker (default: true)",
     )
     system = parser.add_mutually_exclusive_group()
     system.add_argument(

@@ -22,7 +22,7 @@ from wespeaker_qm.audio.bandwidth import bandwidth_hz
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
 from wespeaker_qm.audio.pieces import FRAMES_PER_PIECE, features_of, mean_features
-from wespeaker_qm.audio.silence import without_silent_ends
+from wespeaker_qm.audio.silence import without_silence
 from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.packing.reader import ShardReader
@@ -172,7 +172,7 @@ class BandwidthMeter:
 
 
 class TrimmingEmbedder:
-    """A system that is given utterances without the digital silence at their ends.
+    """A system that is given utterances without their digital silence.
 
     Args:
         embed: the system.
@@ -193,7 +193,7 @@ class TrimmingEmbedder:
         On a GPU the last digits of an embedding depend on how far its batch is padded: so that those of utterances
         without silence stay as they are, their batch has the others in it at full length, and these are embedded again.
         """
-        parts = [without_silent_ends(waveform, self.fbank.frames, self.min_frames) for waveform in waveforms]
+        parts = [without_silence(waveform, self.fbank.frames, self.min_frames) for waveform in waveforms]
         trimmed = [row for row, (part, whole) in enumerate(zip(parts, waveforms, strict=True)) if part is not whole]
         self.num_trimmed += len(trimmed)
         if len(trimmed) == len(parts):

@@ -93,7 +93,7 @@ class FeatureCard:
     frame_length_ms: float
     frame_shift_ms: float
     trim_silence: bool
-    """Whether digital silence at the ends of a recording is left out (:mod:`wespeaker_qm.audio.silence`)."""
+    """Whether the digital silence in a recording is left out (:mod:`wespeaker_qm.audio.silence`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

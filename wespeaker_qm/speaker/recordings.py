@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.audio.frames import Frames
 from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.audio.resample import resample_audio
-from wespeaker_qm.audio.silence import without_silent_ends
+from wespeaker_qm.audio.silence import without_silence
 from wespeaker_qm.audio.source import AudioError, check_format, check_source
 from wespeaker_qm.export.folder import FeatureCard
 from wespeaker_qm.packing.format import PCM_SCALE, to_pcm16
@@ -65,7 +65,7 @@ def read_recording(recording: Recording, features: FeatureCard, sample_rate: int
 
 
 def network_input(audio: Audio, features: FeatureCard, min_frames: int) -> NDArray[np.float32]:
-    """What goes into the network: the waveform, without digital silence at its ends where the model says so.
+    """What goes into the network: the waveform, without its digital silence where the model says so.
 
     Args:
         audio: a recording.
@@ -81,7 +81,7 @@ def network_input(audio: Audio, features: FeatureCard, min_frames: int) -> NDArr
         raise AudioError(f"{audio.name}: {found:.3f} s of audio, expected at least {least:.3f} s")
     if not features.trim_silence:
         return audio.waveform
-    return without_silent_ends(audio.waveform, frames, min_frames)[:]
+    return without_silence(audio.waveform, frames, min_frames)[:]
 
 
 def _samples(samples: NDArray[Any], sample_rate: int | None) -> NDArray[np.float32]:

@@ -82,7 +82,7 @@ def extract(
         model: a finished model to evaluate in ``run``, which need not be trained (:func:`.adopting.adopt`); its other
             systems are extracted without it, later.
         num_workers: processes that read audio; 0 reads in this one.
-        trim_silence: leave out the digital silence at the ends of utterances, as WeSpeaker does not.
+        trim_silence: leave out the digital silence in utterances, as WeSpeaker does not.
 
     Raises:
         RecipeError: weights are missing, do not fit the network or are not those that the training began with; the
@@ -229,7 +229,7 @@ def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: 
     logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, scp)
     if trimming.num_trimmed:
         logger.info(
-            "%s: %d of %d utterances have digital silence at their ends, which was left out; with "
+            "%s: %d of %d utterances have digital silence in them, which was left out; with "
             "--trim_silence false (run.sh --extract_opts '--trim_silence false') it counts as audio",
             audio,
             trimming.num_trimmed,

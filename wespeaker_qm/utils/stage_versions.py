@@ -11,7 +11,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "pack": 2,
     "train": 3,
     "average": 1,
-    "extract": 3,
+    "extract": 4,
     "score": 1,
     "cohort": 1,  # the mean embeddings that normalise and calibrate share
     "normalise": 1,
