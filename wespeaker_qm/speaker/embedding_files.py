@@ -109,7 +109,7 @@ def _is_ours(path: Path) -> bool:
             with np.load(path) as content:
                 return {"names", "embeddings"} <= {*content.files}
         if path.suffix == ".jsonl":
-            with path.open(encoding="utf-8") as handle:
+            with path.open("rb") as handle:
                 return {"file", "embedding"} <= {*json.loads(handle.readline())}
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile):
         return False
