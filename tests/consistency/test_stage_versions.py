@@ -69,6 +69,6 @@ def test_what_a_contributor_should_write(line, version):
 
 def test_every_stage_with_a_marker_has_a_version():
     stages = {"prepare", "pack", "train", "average", "extract", "score", "normalise", "calibrate", "evaluate", "report"}
-    stages |= {"export"}
+    stages |= {"export", "import"}
     assert stages | {"cohort", "export_onnx"} == STAGE_VERSIONS.keys()
     assert stages <= {*SUBCOMMANDS}

@@ -74,6 +74,17 @@ def test_weights_are_the_average_without_the_classifier(model_run):
     encoder.load_state_dict({name: torch.from_numpy(value) for name, value in model.weights.items()})
 
 
+def test_the_loss_is_that_of_the_training(own_model_run):
+    data, run = own_model_run
+    load_config([run.config], ["projection_args.project_type=add_margin", "projection_args.scale=20.0"]).save(
+        run.config
+    )
+    export(data, run)
+    training = ModelFolder.read(run.model_folder).training
+    assert training["loss"] == "CosFace (s 20, m 0.1)"
+    assert training["config"]["projection_args"]["project_type"] == "add_margin"
+
+
 def test_without_scores_there_is_a_score_and_no_decision(own_model_run, caplog):
     data, run = own_model_run
     for path in (*run.all_scores.iterdir(), run.marker("score"), run.marker("asnorm"), run.marker("calibrated")):

@@ -13,6 +13,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="model folder, zip of one, or .onnx in one (default: that of WESPEAKER_QM_MODEL, else what "
         "./run.sh has made last here)",
     )
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--device``."""
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),

@@ -51,6 +51,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "metrics": Subcommand("wespeaker_qm.bin.metrics"),
     "threshold": Subcommand("wespeaker_qm.bin.threshold"),
     "compare": Subcommand("wespeaker_qm.bin.compare"),
+    "import": Subcommand("wespeaker_qm.bin.import_model"),
     "embed": Subcommand("wespeaker_qm.bin.embed"),
     "verify": Subcommand("wespeaker_qm.bin.verify", failure=2),
     "enrol": Subcommand("wespeaker_qm.bin.enrol"),

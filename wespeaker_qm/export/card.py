@@ -61,7 +61,7 @@ def model_card(
         "## Trained on",
         _trained_on(training),
         "## What was measured",
-        _measured(evidence, figures),
+        _measured(evidence, figures, is_known=training["corpus"] is not None),
         "## What it must not be used for",
         _NOT_FOR,
     ]
@@ -82,12 +82,14 @@ def _trained_on(training: Mapping[str, Any]) -> str:
     return markdown_table(["", ""], [row for row in rows if row[1]])
 
 
-def _measured(evidence: Evidence | None, figures: Mapping[str, Any]) -> str:
+def _measured(evidence: Evidence | None, figures: Mapping[str, Any], *, is_known: bool) -> str:
     if evidence is None:
         return "Nothing: there were no scores of a trial list, so there are no thresholds and no decisions."
+    speakers = "unknown" if evidence.num_speakers is None else f"{evidence.num_speakers:,}"
+    trained = "none of them trained on" if is_known else "who may have been trained on: that is not known"
     parts = [
         f"On {evidence.num_targets:,} target and {evidence.num_nontargets:,} non-target trials of "
-        f"{evidence.num_speakers:,} speakers, none of them trained on: list {evidence.trial_list} of {evidence.corpus}."
+        f"{speakers} speakers, {trained}; list {evidence.trial_list} of {evidence.corpus}."
         + f" {evidence.caveat}".rstrip(),
         markdown_table(
             ["accepted impostors at most", "threshold", "95 % interval", "accepted targets %"],

@@ -28,7 +28,7 @@ def gather_evidence(
     info: CorpusInfo,
     trials: TrialTable,
     scores: NDArray[np.float64],
-    speakers: TrialSpeakers,
+    speakers: TrialSpeakers | None,
     *,
     num_resamples: int,
     seed: int,
@@ -40,7 +40,7 @@ def gather_evidence(
         info: of the corpus.
         trials: the list.
         scores: (N,) as the model will score.
-        speakers: of the trials.
+        speakers: of the trials; None where they are not known, and so no intervals.
         num_resamples: of the speakers, for the intervals; 0 for none.
         seed: of the resamples.
         bandwidth_hz: median highest frequency in the list's recordings, where it is known.
@@ -62,7 +62,7 @@ def gather_evidence(
         caveat=info.caveat,
         num_targets=result.num_targets,
         num_nontargets=result.num_nontargets,
-        num_speakers=speakers.num_speakers,
+        num_speakers=None if speakers is None else speakers.num_speakers,
         thresholds=[_threshold(result, far) for far in THRESHOLD_FARS],
         curve=curve(result.systems[_SYSTEM].roc),
         histogram=histogram(scores, trials.is_target),

@@ -157,7 +157,8 @@ class Evidence:
     """What figures of that corpus must not be taken for; may be empty."""
     num_targets: int
     num_nontargets: int
-    num_speakers: int
+    num_speakers: int | None
+    """None where it is not known who speaks."""
     thresholds: list[Threshold]
     curve: Curve
     histogram: Histogram
@@ -195,6 +196,19 @@ class ModelFolder:
         """
         path = Path(path)
         return cls._parsed(path, _reader(path), has_weights=True)
+
+    @classmethod
+    def of_files(cls, path: Path, files: Mapping[str, bytes]) -> Self:
+        """The same of files that are not written yet.
+
+        Args:
+            path: where they are to lie, for messages.
+            files: name -> content.
+
+        Raises:
+            RecipeError: they are of no model.
+        """
+        return cls._parsed(path, lambda name, most: files.get(name), has_weights=True)
 
     @classmethod
     def in_metadata(cls, path: Path, metadata: Mapping[str, str]) -> Self:

@@ -45,7 +45,7 @@ class DecisionThreshold(NamedTuple):
 
 NO_EVIDENCE = (
     "no threshold: the model was exported without scores of a trial list, so nothing tells its false-accept rates; "
-    "score a list and export again (run.sh --stage 5)"
+    "score a list and export again (run.sh --stage 5), or import the network with a list (wespeaker-qm import --trials)"
 )
 
 
@@ -104,7 +104,8 @@ def rests_on(evidence: Evidence | None) -> str:
     """
     if evidence is None:
         return "nothing"
+    speakers = "unknown" if evidence.num_speakers is None else evidence.num_speakers
     return (
         f"{evidence.num_nontargets:,} non-target and {evidence.num_targets:,} target trials of "
-        f"{evidence.num_speakers} speakers (list {evidence.trial_list} of {evidence.corpus})"
+        f"{speakers} speakers (list {evidence.trial_list} of {evidence.corpus})"
     )

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.score.calibration import Calibration, quality
 from wespeaker_qm.score.cosine import Directions
-from wespeaker_qm.score.normalisation import CohortDirections, CohortStatistics
+from wespeaker_qm.score.normalisation import CohortDirections, CohortStatistics, normalised_scores
+from wespeaker_qm.trials.table import TrialTable
 
 
 class Sides(NamedTuple):
@@ -92,6 +93,22 @@ class Scorer:
         one = (cosines - enrolment.cohort_mean[:, None]) / enrolment.cohort_deviation[:, None]
         other = (cosines - test.cohort_mean) / test.cohort_deviation
         return (one + other) / 2
+
+    def of_trials(self, trials: TrialTable, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(N,) scores of a trial list, by the code of stages 5 and 6.
+
+        Args:
+            trials: N of U utterances.
+            embeddings: (U, D) raw, in the order of ``trials.utterances``.
+
+        Raises:
+            RecipeError: an embedding equals the training mean.
+        """
+        directions = Directions.of(embeddings, self._mean, trials.utterances)
+        cosines = directions.cosines(trials.enrolment, trials.test)
+        if self._cohort is None:
+            return cosines
+        return normalised_scores(trials, cosines, self._cohort.statistics(directions))
 
     def log_likelihood_ratio(
         self, score: float, sides: tuple[Sides, Sides], duration_s: tuple[float, float]

@@ -5,6 +5,7 @@ from .evaluating import evaluate as evaluate
 from .exporting import export as export
 from .exporting_onnx import export_onnx as export_onnx
 from .extracting import extract as extract
+from .importing import import_model as import_model
 from .measuring import measure as measure
 from .normalising import normalise as normalise
 from .packing import pack as pack

@@ -38,7 +38,7 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
         RecipeError: no such model, or it is broken; ``run`` is the model's folder, or holds a training; files that no
             stage made.
     """
-    weights = _weights(model)
+    weights = finished_weights(model)
     if os.path.realpath(model) == os.path.realpath(run):
         raise RecipeError(
             f"--exp_dir {run}: the folder of the model itself, expected another one for its results on this corpus"
@@ -83,8 +83,11 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
     logger.info("%s: evaluated in %s", weights, run)
 
 
-def _weights(model: RunFolder) -> Path:
-    """The file of the model's weights.
+def finished_weights(model: RunFolder) -> Path:
+    """The file of the weights of a finished model, ours or WeSpeaker's.
+
+    Args:
+        model: a folder with ``config.yaml`` and ``models/avg_model.pt``, or ``avg_model.pt`` beside ``config.yaml``.
 
     Raises:
         RecipeError: it, or the configuration, is not there.
@@ -93,7 +96,7 @@ def _weights(model: RunFolder) -> Path:
     found = [path for path in places if path.is_file()]
     for path in (*([] if model.config.is_file() else [model.config]), *([] if found else [model.average])):
         raise RecipeError(
-            f"--model {model}: found no {path.relative_to(model.path)} there, expected a folder with config.yaml and "
+            f"{model}: found no {path.relative_to(model.path)} there, expected a folder with config.yaml and "
             "avg_model.pt (beside it or in models/); of a training, average the checkpoints first (run.sh --stage 4 "
             f"--exp_dir {model})"
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import logging
 import os
 import zipfile
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.config import Config, load_config
+from wespeaker_qm.config import Config, load_config, saved_settings
 from wespeaker_qm.config.fields import without_own_defaults
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
@@ -36,6 +37,7 @@ from wespeaker_qm.export.folder import (
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.report.loss_card import loss_card
+from wespeaker_qm.score.calibration import Calibration
 from wespeaker_qm.score.calibration_file import load_calibration
 from wespeaker_qm.score.cohort import has_cohort, has_mean, load_cohort
 from wespeaker_qm.score.cosine import load_mean, trial_directions
@@ -104,13 +106,8 @@ def export(
             for part in made_of.lacking:
                 logger.warning("stage export: the model goes without %s, which %s has not", part, run)
             files = _files(data, run, info, config, made_of, num_resamples, seed)
-            (run.model_folder / DESCRIPTION).unlink(missing_ok=True)  # of other files than those that come now
-            run.model_zip.unlink(missing_ok=True)
-            if COHORT not in files:
-                (run.model_folder / COHORT).unlink(missing_ok=True)
-            for name, content in files.items():
-                with atomic_path(run.model_folder / name) as temporary:
-                    temporary.write_bytes(content)
+            run.model_zip.unlink(missing_ok=True)  # of other files than those that come now
+            write_model_files(run.model_folder, files)
             with atomic_path(run.model_zip) as temporary:
                 temporary.write_bytes(_zipped(files))
             logger.info("model: %s, and the same in one file: %s", run.model_folder, run.model_zip)
@@ -182,30 +179,14 @@ def _files(
     seed: int,
 ) -> dict[str, bytes]:
     """Name -> content of the model's files, the description last."""
-    encoder = build_encoder(dataclasses.replace(config, model_init=None))
-    checkpoint.load_encoder(encoder, checkpoint.load(run.average), run.average)
-    weights = {name: value.numpy() for name, value in encoder.state_dict().items()}
-    fbank = config.dataset_args.fbank_args
-    network = NetworkCard(
-        encoder=config.model,
-        arguments=without_own_defaults(config.model_args),
-        embed_dim=encoder.embed_dim,
-        min_frames=encoder.min_frames,
-    )
-    features = FeatureCard(
-        sample_rate=config.dataset_args.resample_rate,
-        num_mel_bins=fbank.num_mel_bins,
-        frame_length_ms=fbank.frame_length,
-        frame_shift_ms=fbank.frame_shift,
-        trim_silence=parts.trim_silence,
-    )
+    network = read_network(config, run.average, trim_silence=parts.trim_silence)
     cohort: dict[str, NDArray[Any]] = {}
     stored = None
     if parts.has_mean:
         cohort["mean"] = load_mean(run.mean_xvector)
-        if len(cohort["mean"]) != network.embed_dim:
+        if len(cohort["mean"]) != network.card.embed_dim:
             raise RecipeError(
-                f"{run.mean_xvector}: {len(cohort['mean'])} dimensions, expected the {network.embed_dim} of the "
+                f"{run.mean_xvector}: {len(cohort['mean'])} dimensions, expected the {network.card.embed_dim} of the "
                 f"network in {run.config}; extract again (run.sh --stage 4)"
             )
     if parts.normalisation != "cosine":
@@ -216,36 +197,117 @@ def _files(
         top_n=parts.top_n,
         largest_change=0.0 if stored is None else stored.largest_change,
     )
-    calibration = dataclasses.asdict(load_calibration(run.calibration)[0]) if parts.is_calibrated else None
-    evidence = _evidence(data, run, info, parts, num_resamples, seed) if parts.has_scores else None
-    training, figures = _training(run, info, config), _figures(run, data, info)
-    mark = fingerprint(network, features, weights)
-    card = model_card(
+    return model_files(
         name=f"{run.name}, evaluated on {info.name}",
         network=network,
-        features=features,
         scoring=scoring,
-        num_cohort=0 if stored is None else len(stored.speakers),
+        cohort=cohort,
+        calibration=load_calibration(run.calibration)[0] if parts.is_calibrated else None,
+        evidence=_evidence(data, run, info, parts, num_resamples, seed) if parts.has_scores else None,
+        training=_training(run, info),
+        figures=_figures(run, data, info),
+    )
+
+
+class Network(NamedTuple):
+    """What embeds, as it goes into a model."""
+
+    card: NetworkCard
+    features: FeatureCard
+    weights: dict[str, NDArray[Any]]
+    """Without the classifier."""
+
+
+def read_network(config: Config, weights: Path, *, trim_silence: bool) -> Network:
+    """The network of a configuration, with the weights of a file.
+
+    Args:
+        config: which network, and its features.
+        weights: as :func:`wespeaker_qm.network.checkpoint.load` reads them.
+        trim_silence: whether digital silence at the ends of a recording is left out.
+
+    Raises:
+        RecipeError: the file is none of weights, or they do not fit.
+    """
+    encoder = build_encoder(dataclasses.replace(config, model_init=None))
+    checkpoint.load_encoder(encoder, checkpoint.load(weights), weights)
+    fbank = config.dataset_args.fbank_args
+    card = NetworkCard(
+        encoder=config.model,
+        arguments=without_own_defaults(config.model_args),
+        embed_dim=encoder.embed_dim,
+        min_frames=encoder.min_frames,
+    )
+    features = FeatureCard(
+        sample_rate=config.dataset_args.resample_rate,
+        num_mel_bins=fbank.num_mel_bins,
+        frame_length_ms=fbank.frame_length,
+        frame_shift_ms=fbank.frame_shift,
+        trim_silence=trim_silence,
+    )
+    return Network(card, features, {name: value.numpy() for name, value in encoder.state_dict().items()})
+
+
+def model_files(
+    *,
+    name: str,
+    network: Network,
+    scoring: ScoringCard,
+    cohort: Mapping[str, NDArray[Any]],
+    calibration: Calibration | None,
+    evidence: Evidence | None,
+    training: Mapping[str, Any],
+    figures: Mapping[str, Any],
+) -> dict[str, bytes]:
+    """Name -> content of the files of a model folder, the description last.
+
+    Args:
+        name: as the card calls the model.
+        network: what embeds.
+        scoring: how embeddings become a score.
+        cohort: ``mean`` and ``speakers``, as far as they are known.
+        calibration: of the scores.
+        evidence: what was measured.
+        training: what is known of it: plain values.
+        figures: system -> figures of the headline list.
+    """
+    mark = fingerprint(network.card, network.features, network.weights)
+    card = model_card(
+        name=name,
+        network=network.card,
+        features=network.features,
+        scoring=scoring,
+        num_cohort=len(cohort.get("speakers", ())),
         is_calibrated=calibration is not None,
         evidence=evidence,
         training=training,
         figures=figures,
         fingerprint=mark,
     )
-    files = {WEIGHTS: safetensors(weights), CARD: card.encode()}
+    files = {WEIGHTS: safetensors(network.weights), CARD: card.encode()}
     if cohort:
         files[COHORT] = safetensors(cohort)
     content = {
         "fingerprint": mark,
-        "network": dataclasses.asdict(network),
-        "features": dataclasses.asdict(features),
+        "network": dataclasses.asdict(network.card),
+        "features": dataclasses.asdict(network.features),
         "scoring": dataclasses.asdict(scoring),
-        "calibration": calibration,
+        "calibration": None if calibration is None else dataclasses.asdict(calibration),
         "evidence": None if evidence is None else dataclasses.asdict(evidence),
         "training": training,
         "figures": figures,
     }
     return {**files, DESCRIPTION: description(content, files)}
+
+
+def write_model_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files of a model; while they are exchanged the folder is that of no model."""
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    if COHORT not in files:
+        (folder / COHORT).unlink(missing_ok=True)
+    for name, content in files.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(content)
 
 
 def _stored(data: DataFolder, run: RunFolder, info: CorpusInfo, parts: _Parts) -> Stored:
@@ -271,23 +333,35 @@ def _evidence(
     )
 
 
-def _training(run: RunFolder, info: CorpusInfo, config: Config) -> dict[str, Any]:
+def _training(run: RunFolder, info: CorpusInfo) -> dict[str, Any]:
     """What is known of the training; of a finished model that was taken over, only its configuration."""
     is_own = run.provenance.is_file() and not run.marker("adopt").is_file()
     made = json_or_none(run.provenance) if is_own else None
     made = made if isinstance(made, dict) else {}
+    # Of a network that somebody else has trained the configuration may name a loss that is none of ours.
+    config = load_config([run.config]) if is_own else None
     return {
         "corpus": info.name if is_own else None,
         "description": info.description if is_own else "",
         "caveat": info.caveat if is_own else "",
         "licence": info.licence if is_own else "",
-        "loss": str(loss_card(config)),
-        "num_epochs": config.num_epochs,
+        "loss": None if config is None else str(loss_card(config)),
+        "num_epochs": None if config is None else config.num_epochs,
         "time": made.get("time"),
         "commit": made.get("commit"),
-        "config": dataclasses.asdict(config),
-        "exported": {name: value for name, value in provenance().items() if name in ("time", "commit", "wespeaker_qm")},
+        "config": plain_settings(run.config),
+        "exported": exported(),
     }
+
+
+def plain_settings(config: Path) -> Any:
+    """All settings of a ``config.yaml`` as JSON has them: what it has no type for, such as a date, as text."""
+    return json.loads(json.dumps(saved_settings(config), default=str))
+
+
+def exported() -> dict[str, Any]:
+    """When a model was written, and by which version."""
+    return {name: value for name, value in provenance().items() if name in ("time", "commit", "wespeaker_qm")}
 
 
 def _figures(run: RunFolder, data: DataFolder, info: CorpusInfo) -> dict[str, Any]:

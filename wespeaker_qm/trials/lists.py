@@ -1,10 +1,13 @@
 """Trial lists: which pairs of utterances are compared. Made, written and read."""
 
 import contextlib
+import dataclasses
 import random
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.trials.text import LABELS, LIST_LAYOUTS, first_fields, read_lines
@@ -55,6 +58,19 @@ def make_trials(
     for trials, limit in ((targets, max_targets), (nontargets, max_nontargets)):
         kept += trials if limit is None or len(trials) <= limit else rng.sample(trials, limit)
     return sorted(kept)
+
+
+def read_pairs(path: Path | str) -> TrialTable:
+    """Read a trial list as :func:`read_trial_table`, or one of lines ``enrolment test``, which has no labels.
+
+    Raises:
+        RecipeError: as :func:`read_trial_table`.
+    """
+    path = Path(path)
+    layout = LIST_LAYOUTS["pairs"]
+    if len(first_fields(path, LIST_LAYOUTS["kaldi"].format)) != layout.num_fields:
+        return read_trial_table(path)
+    return dataclasses.replace(read_lines(path, layout).trials, is_target=np.zeros(0, np.bool_))
 
 
 def read_trial_table(path: Path | str) -> TrialTable:

@@ -99,7 +99,7 @@ def write_scores(
 
     Args:
         path: the text; the cache is ``<path>.npz``.
-        trials: N of them.
+        trials: N of them. Of a list without labels the lines are ``enrolment test score``, and there is no cache.
         scores: (N,).
         measures: (N, K) further columns, 6 significant digits, as after WeSpeaker's normalisation.
         text: False writes the cache alone, with all digits, and removes an older text.
@@ -107,10 +107,19 @@ def write_scores(
     path = Path(path)
     remove_checked(cache_path(path))  # never beside another text than its own
     if text:
+        if not len(trials.is_target):
+            _write_unlabelled(path, trials, scores)
+            return
         scores, measures = _write_text(path, trials, scores, measures)
     else:
         remove_checked(path)
     write_cache(path, ScoreCache(trials.utterances, trials.enrolment, trials.test, trials.is_target, scores, measures))
+
+
+def _write_unlabelled(path: Path, trials: TrialTable, scores: NDArray[np.float64]) -> None:
+    with checked_path(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        for trial, score in enumerate(scores.tolist()):
+            handle.write(f"{trials.names(trial)} {score:.9g}\n")
 
 
 def _write_text(

@@ -26,10 +26,24 @@ class TrialTable:
     test: NDArray[np.int32]
     """(N,) indices into ``utterances``."""
     is_target: NDArray[np.bool_]
-    """(N,) whether both sides are the same speaker."""
+    """(N,) whether both sides are the same speaker; (0,) of a list without labels."""
 
     def __len__(self) -> int:
         return len(self.enrolment)
+
+    def chosen(self, rows: NDArray[np.bool_]) -> "TrialTable":
+        """Those of the trials that ``rows`` (N,) are true for, and the utterances that are left in them."""
+        sides = self.enrolment[rows], self.test[rows]
+        kept = np.unique(np.concatenate(sides))
+        number = np.zeros(len(self.utterances), np.int32)
+        number[kept] = np.arange(len(kept))
+        return TrialTable(
+            path=self.path,
+            utterances=[self.utterances[row] for row in kept],
+            enrolment=number[sides[0]],
+            test=number[sides[1]],
+            is_target=self.is_target[rows] if len(self.is_target) else self.is_target,
+        )
 
     def same_trials(self, other: "TrialTable") -> bool:
         """Whether both hold the same trials, with the same labels, in the same order."""

@@ -46,6 +46,7 @@ class Layout(NamedTuple):
 LIST_LAYOUTS = {
     "kaldi": Layout("enrolment test target|nontarget", 3, (0, 1), None, 2),
     "voxceleb": Layout("1|0 enrolment test", 3, (1, 2), None, 0),
+    "pairs": Layout("enrolment test", 2, (0, 1), None, None),
 }
 """Program that writes it -> layout of a trial list."""
 SCORE_LAYOUTS = {

@@ -18,6 +18,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "calibrate": 2,
     "evaluate": 1,
     "report": 1,
-    "export": 1,
+    "export": 2,
     "export_onnx": 1,
+    "import": 1,
 }
