@@ -53,6 +53,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "compare": Subcommand("wespeaker_qm.bin.compare"),
     "import": Subcommand("wespeaker_qm.bin.import_model"),
     "embed": Subcommand("wespeaker_qm.bin.embed"),
+    "score-files": Subcommand("wespeaker_qm.bin.score_files"),
     "verify": Subcommand("wespeaker_qm.bin.verify", failure=2),
     "enrol": Subcommand("wespeaker_qm.bin.enrol"),
     "identify": Subcommand("wespeaker_qm.bin.identify", failure=2),

@@ -12,6 +12,7 @@ from .packing import pack as pack
 from .preparing import prepare as prepare
 from .reporting import report as report
 from .scoring import score as score
+from .scoring_files import score_files as score_files
 from .table5 import collect_table5 as collect_table5
 from .thresholds import find_thresholds as find_thresholds
 from .training import train as train
