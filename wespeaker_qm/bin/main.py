@@ -54,6 +54,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "import": Subcommand("wespeaker_qm.bin.import_model"),
     "embed": Subcommand("wespeaker_qm.bin.embed"),
     "score-files": Subcommand("wespeaker_qm.bin.score_files"),
+    "evaluate-folder": Subcommand("wespeaker_qm.bin.evaluate_folder"),
     "verify": Subcommand("wespeaker_qm.bin.verify", failure=2),
     "enrol": Subcommand("wespeaker_qm.bin.enrol"),
     "identify": Subcommand("wespeaker_qm.bin.identify", failure=2),

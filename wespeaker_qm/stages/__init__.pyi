@@ -2,6 +2,7 @@ from .averaging import average as average
 from .calibrating import calibrate as calibrate
 from .comparing import compare as compare
 from .evaluating import evaluate as evaluate
+from .evaluating_folder import evaluate_folder as evaluate_folder
 from .exporting import export as export
 from .exporting_onnx import export_onnx as export_onnx
 from .extracting import extract as extract

@@ -2,12 +2,17 @@
 
 import logging
 import os
+import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from wespeaker_qm.config import load_config
+from wespeaker_qm.export.folder import DESCRIPTION, ModelFolder
 from wespeaker_qm.network import checkpoint
+from wespeaker_qm.score.calibration import Calibration
 from wespeaker_qm.score.calibration_file import load_calibration, save_calibration
 from wespeaker_qm.score.cosine import load_mean
 from wespeaker_qm.score.upstream import stale
@@ -31,20 +36,71 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
     their mean embedding, the cohort of stage 6 and the calibration of stage 7.
 
     Args:
-        model: a folder with ``config.yaml`` and ``models/avg_model.pt``, or ``avg_model.pt`` beside ``config.yaml``.
+        model: a folder with ``config.yaml`` and ``models/avg_model.pt``, or ``avg_model.pt`` beside ``config.yaml``; or
+            a model folder of stage 8, or a zip of one.
         run: where its embeddings, scores and reports on the other corpus go.
 
     Raises:
         RecipeError: no such model, or it is broken; ``run`` is the model's folder, or holds a training; files that no
             stage made.
     """
-    weights = finished_weights(model)
     if os.path.realpath(model) == os.path.realpath(run):
         raise RecipeError(
             f"--exp_dir {run}: the folder of the model itself, expected another one for its results on this corpus"
         )
     if any(path.is_file() for path in (run.marker("train"), run.resume, run.training_log)):
         raise RecipeError(f"--exp_dir {run}: holds a training of its own; choose another folder for --model {model}")
+    if is_model_folder(model.path):
+        with tempfile.TemporaryDirectory() as place:
+            unpacked = RunFolder(Path(place) / "model")
+            _unpack(ModelFolder.read(model.path), unpacked)
+            _adopt(unpacked, run, str(model))
+    else:
+        _adopt(model, run, str(model))
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether that is a model folder, as stage 8 writes it, or a zip of one."""
+    return (path / DESCRIPTION).is_file() or (path.is_file() and zipfile.is_zipfile(path))
+
+
+def _unpack(folder: ModelFolder, model: RunFolder) -> None:
+    """Lay a model folder out as that of a training: configuration and weights, and mean, cohort and calibration."""
+    features, scoring = folder.features, folder.scoring
+    settings = {
+        "model": folder.network.encoder,
+        "model_args": folder.network.arguments,
+        "dataset_args": {
+            "resample_rate": features.sample_rate,
+            "fbank_args": {
+                "num_mel_bins": features.num_mel_bins,
+                "frame_length": features.frame_length_ms,
+                "frame_shift": features.frame_shift_ms,
+            },
+        },
+    }
+    write_checked_text(model.config, dump_yaml(settings))
+    weights = {name: torch.from_numpy(folder.weights[name]) for name in sorted(folder.weights)}  # the same bytes again
+    checkpoint.save(weights, model.average)
+    if folder.mean is None:
+        return
+    with checked_path(model.mean_xvector) as temporary:
+        np.save(temporary, folder.mean)
+    if folder.cohort is None:
+        return
+    names = [f"training_speaker_{number:06d}" for number in range(len(folder.cohort))]
+    target = model.adopted_cohort
+    write_vectors(target.parent, target.stem, names, folder.cohort)
+    if folder.calibration is None:
+        return
+    save_calibration(model.calibration, Calibration(**folder.calibration), {})
+    made_with = {"scores": scoring.normalisation, "top_n": scoring.top_n}
+    DoneMarker(model.marker(CALIBRATED), made_with, [model.calibration], version=STAGE_VERSIONS["calibrate"]).write()
+
+
+def _adopt(model: RunFolder, run: RunFolder, name: str) -> None:
+    """As :func:`adopt`, of a model that is laid out as a training; ``name`` is what it is called."""
+    weights = finished_weights(model)
     load_config([model.config], for_training=False)  # or else it is refused before anything is copied
     mean, cohort, calibration = _of_training_speakers(model, weights)
     fitted = recorded_inputs(model.marker(CALIBRATED)) or {}
@@ -52,7 +108,7 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
         "configuration": file_digest(model.config),
         "weights": file_digest(weights),
         "mean": None if mean is None else file_digest(mean),
-        "cohort": None if cohort is None else file_digest(cohort),
+        "cohort": None if cohort is None else file_digest(cohort.with_suffix(".ark")),  # the scp names its place
         "calibration": None if calibration is None else file_digest(calibration),
         "calibrated scores": None if calibration is None else fitted["scores"],
         "calibrated top_n": None if calibration is None else fitted["top_n"],
@@ -80,7 +136,7 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
             write_vectors(target.parent, target.stem, table.names, table.load(table.names))
         if calibration is not None:
             save_calibration(run.adopted_calibration, *load_calibration(calibration))
-    logger.info("%s: evaluated in %s", weights, run)
+    logger.info("%s: evaluated in %s", name, run)
 
 
 def finished_weights(model: RunFolder) -> Path:

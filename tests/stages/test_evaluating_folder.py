@@ -1,0 +1,64 @@
+"""A model folder is evaluated on a tree of recordings, from preparation to report, in one command."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from wespeaker_qm import Speaker, stages
+from wespeaker_qm.bin.main import main
+from wespeaker_qm.trials import read_scores
+from wespeaker_qm.utils.layout import RunFolder
+
+
+@pytest.fixture
+def place(model_run, tmp_path, monkeypatch):
+    """As current directory: ``voices``, six speakers with three recordings each; the default model is a folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WESPEAKER_QM_MODEL", str(model_run.run.model_folder))
+    for speaker in range(6):
+        (tmp_path / "voices" / f"s{speaker}").mkdir(parents=True)
+        for take in range(3):
+            wav = model_run.data.path / "eval" / "wav" / f"eval{speaker}-{take}.wav"
+            shutil.copy(wav, tmp_path / "voices" / f"s{speaker}" / f"{take}.wav")
+    return tmp_path
+
+
+def test_a_model_folder_on_a_tree_has_a_report(place, model_run, capsys):
+    command = ["evaluate-folder", "voices", "--num_workers", "1", "--num_resamples", "20"]
+    assert main(command) == 0
+    run = RunFolder("exp/evaluated/voices")
+    assert run.report("html").is_file()
+    (content,) = json.loads(run.metrics.read_text())["trial_lists"].values()
+    assert list(content["systems"]) == ["trained", "asnorm", "calibrated", "untrained", "ltas"]
+    assert (content["num_targets"], content["num_nontargets"]) == (18, 135)
+    model = Speaker.load(model_run.run.model_folder)
+    scored, calibrated = read_scores(run.scores("all", "asnorm")), read_scores(run.scores("all", "calibrated"))
+    for trial in (0, 100):
+        files = [f"voices/{name.replace('-', '/')}.wav" for name in scored.trials.names(trial).split()]
+        decision = model.verify(*files, far=0.1)
+        assert scored.scores[trial] == pytest.approx(decision.score, abs=1e-4)
+        assert calibrated.scores[trial] == pytest.approx(decision.llr, abs=1e-3)
+    capsys.readouterr()
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "nothing changed" in text and "done again" not in text
+    zipped = stages.evaluate_folder(audio_root="voices", model=model_run.run.model_zip, out="zipped", num_resamples=0)
+    np.testing.assert_array_equal(read_scores(zipped.scores("all", "asnorm")).scores, scored.scores)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["none"], "--audio_root none: no such folder"),
+        (["voices", "--model", "none"], "none: found no config.yaml there"),
+        (["voices", "--model", "model.onnx"], "--model model.onnx: an .onnx file, expected the model folder"),
+        (["voices", "--out", "voices/exp"], "so what is written there would be taken for recordings"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told(place, capsys, options, message):
+    assert main(["evaluate-folder", *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not (place / "exp").exists()
+    assert not (place / "voices" / "exp").exists()
