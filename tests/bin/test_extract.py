@@ -324,4 +324,4 @@ def test_audio_of_another_rate_than_the_network_is_refused_with_the_option_that_
     with pytest.raises(RecipeError, match=r"8000 Hz, but the network expects 16000; .*--sample_rate 16000"):
         call(extract, "--data", data, "--exp_dir", run_dir)
     call(pack, "--data", data, "--sample_rate", 16000, "--num_workers", 1)
-    call(extract, "--data", data, "--exp_dir", run_dir)
+    call(extract, "--data", data, "--exp_dir", tmp_path / "evaluated", "--model", run_dir)

@@ -130,7 +130,7 @@ def test_the_second_run_skips_everything(mini, first_output):
     output = mini.run("--loss", f"conf/loss/{RUN}.yaml")
     assert mini.contents() == before
     skipped = re.findall(r"^stage (\w+).*: nothing changed since the last run, skipped", output, re.MULTILINE)
-    stages = {"prepare", "pack", "train", "average", "extract", "score", "normalise", "evaluate", "report"}
+    stages = {"prepare", "pack", "train", "average", "extract", "score", "normalise", "evaluate", "report", "export"}
     assert set(skipped) == stages, output
 
 

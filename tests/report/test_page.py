@@ -222,7 +222,8 @@ def test_runs_of_other_trials_and_old_metrics_are_refused(capsys):
     assert "made by an older version" in capsys.readouterr().err
 
 
-def test_runs_of_one_name_keep_their_own_columns():
+def test_runs_of_one_name_keep_their_own_names():
+    """Copies of a run have its figures, and share a column of them."""
     for folder in ("A", "B"):
         shutil.copytree(RUN, f"{folder}/run")
     for name in ("A/run", "B/run", "exp/tiny/cosface"):
@@ -230,7 +231,7 @@ def test_runs_of_one_name_keep_their_own_columns():
     folders = ["A/run", "B/run", "exp/tiny/cosface"]
     assert main(["report", "--data", "data/tiny", "--exp_dir", *folders]) == 0
     text = Path("A/run/report.html").read_text()
-    header = [f"<th>{name}</th>" for name in ("figure", *folders)]
+    header = [f"<th>{name}</th>" for name in ("figure", "A/run, B/run", "exp/tiny/cosface")]
     assert "".join(header) in text
     plots = json.loads(re.search(r'id="plots">(.*?)</script>', text, re.DOTALL).group(1))
     assert list(plots["explorer"]) == list(plots["histograms"]) == folders

@@ -42,7 +42,7 @@ RECIPE = {
 BASELINES = {"untrained": "exp/tiny/run/untrained", "ltas": "exp/tiny/ltas"}
 TIMES = {"provenance", "time", "minutes", "samples_per_s", "wait_s", "tar_times", "sha256"}
 """In JSON, keys of what no two runs have in common."""
-PICTURES = (".png", ".pdf", ".html", ".md", ".crc32", ".zip")
+PICTURES = (".png", ".pdf", ".html", ".md", ".crc32", ".zip", ".onnx")
 """And what else holds a time, or the checksum of such a file."""
 
 
@@ -107,6 +107,7 @@ def by_calls(repository, recordings):
     stages.evaluate(data=data, run=run, baselines=baselines, num_resamples=20)
     stages.report(data=data, runs=[run], base=Path("tiny.yaml"))
     stages.export(data=data, run=run, num_resamples=20, latest=LATEST_MODEL)
+    stages.export_onnx(data=data, run=run, if_possible=True)
 
 
 def without_times(value):

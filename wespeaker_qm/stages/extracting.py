@@ -140,11 +140,13 @@ def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, cor
         audio = data.set(corpus.train or corpus.trials[corpus.headline])
         fbank = Fbank(sample_rate=ShardReader(audio.shard_list).sample_rate)
         return _System(LtasEmbedder(fbank), fbank, run, {"system": "ltas"})
-    _refuse_another_corpus(data, run, corpus)
     config: Config = load_config([run.config], for_training=False)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     fbank = build_fbank(config, dither=0.0)
+    if corpus.train is not None:  # first: the same audio at another rate is no other corpus
+        _check_rate(ShardReader(data.set(corpus.train).shard_list), fbank)
+    _refuse_another_corpus(data, run, corpus)
     torch.manual_seed(config.seed)
     encoder = build_encoder(dataclasses.replace(config, model_init=None))
     inputs: dict[str, Any] = {
@@ -201,13 +203,22 @@ def _check_audio(reader: ShardReader, embedding: _System) -> None:
     Raises:
         RecipeError: it has another sample rate, or utterances that are too short.
     """
-    expected = embedding.fbank.sample_rate
+    _check_rate(reader, embedding.fbank)
+    refuse_short(reader, embedding.fbank, embedding.min_frames)
+
+
+def _check_rate(reader: ShardReader, fbank: Fbank) -> None:
+    """Whether a packed set has the network's sample rate.
+
+    Raises:
+        RecipeError: it has another.
+    """
+    expected = fbank.sample_rate
     if reader.sample_rate != expected:
         raise RecipeError(
             f"{reader.shard_list}: sample rate {reader.sample_rate} Hz, but the network expects {expected}; pack the "
             f"corpus at that rate (run.sh --stage 2 --pack_opts '--sample_rate {expected}')"
         )
-    refuse_short(reader, embedding.fbank, embedding.min_frames)
 
 
 def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: int, trim_silence: bool) -> None:
