@@ -167,6 +167,8 @@ def joined_processes(device_name: str | Callable[[], str]) -> Iterator[Processes
         if device.type == "cuda":
             torch.cuda.set_device(device)
         yield Processes(rank=rank, world_size=world_size, device=device)
+        if world_size > 1:
+            dist.barrier()  # a process that leaves while another still sends to it can be aborted by gloo
     except RuntimeError as error:
         if world_size == 1 or not (isinstance(error, dist.DistError) or "Connection" in str(error)):
             raise
