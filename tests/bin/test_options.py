@@ -60,6 +60,7 @@ def test_nonsense_is_refused_with_the_options_name(command, option, value, capsy
         (("normalise", "--data", "d", "--exp_dir", "e"), "top_n", "1"),
         (("calibrate", "--data", "d", "--exp_dir", "e"), "top_n", "0"),
         (("evaluate", "--data", "d", "--exp_dir", "e"), "num_resamples", "1"),
+        (("metrics", "x.score"), "num_resamples", "100000000000000000000"),
         (("metrics", "x.score"), "far", "1"),
         (("metrics", "x.score"), "p_target", "0"),
         (("extract", "--data", "d", "--exp_dir", "e"), "epoch", "0"),

@@ -262,3 +262,16 @@ def test_a_checkpoint_that_inflates_is_refused(tmp_path: Path) -> None:
             deflated.writestr(entry.filename, plain.read(entry), zipfile.ZIP_DEFLATED)
     with pytest.raises(RecipeError, match=r"x\.pt: not a checkpoint of plain tensors, or damaged \(compressed, which"):
         checkpoint.load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (torch.empty(2, device="meta"), r"without values \(meta\)"),
+        (torch.eye(2).to_sparse(), "sparse"),
+        (torch.ones(2, dtype=torch.complex64), "complex"),
+    ],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(value: torch.Tensor, kind: str) -> None:
+    with pytest.raises(RecipeError, match=rf"^x: conv1\.weight is {kind}, expected dense real numbers; do y$"):
+        checkpoint.refuse_not_finite({"conv1.weight": value}, "x", "do y")

@@ -137,9 +137,13 @@ def refuse_not_finite(state: Mapping[Any, Any], source: Path | str, remedy: str 
         remedy: what may be done.
 
     Raises:
-        RecipeError: the first entry that has some.
+        RecipeError: the first entry that has some, or holds no plain numbers.
     """
     for name, value in _tensors(state):
+        if value.is_meta or value.layout != torch.strided or value.is_complex():
+            is_sparse = value.layout != torch.strided
+            kind = "without values (meta)" if value.is_meta else "sparse" if is_sparse else "complex"
+            raise RecipeError(f"{source}: {name} is {kind}, expected dense real numbers; {remedy}")
         num_bad = int((~value.isfinite()).sum())
         if num_bad:
             raise RecipeError(

@@ -99,8 +99,8 @@ READERS = whole_number(0, 4096)
 """Processes that read ahead, or 0: read in the process that needs it."""
 SEED = whole_number(0, 2**63 - 1)
 """Of random numbers; numpy, PyTorch and Python take all of these."""
-RESAMPLES = whole_number(2, also=0)
-"""Of a bootstrap, or 0 for none: of one there is no deviation."""
+RESAMPLES = whole_number(2, 1_000_000, also=0)
+"""Of a bootstrap, or 0 for none: of one there is no deviation, and more than a million tell nothing more."""
 SAMPLE_RATE_HZ = whole_number(4000, 384_000)
 """Of audio, in Hz."""
 SECONDS = number(0)
