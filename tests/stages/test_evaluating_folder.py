@@ -52,7 +52,7 @@ def test_a_model_folder_on_a_tree_has_a_report(place, model_run, capsys):
     ("options", "message"),
     [
         (["none"], "--audio_root none: no such folder"),
-        (["voices", "--model", "none"], "none: found no config.yaml there"),
+        (["voices", "--model", "none"], "none: no such folder, expected a model"),
         (["voices", "--model", "model.onnx"], "--model model.onnx: an .onnx file, expected the model folder"),
         (["voices", "--out", "voices/exp"], "so what is written there would be taken for recordings"),
     ],

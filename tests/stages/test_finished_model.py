@@ -234,6 +234,11 @@ def test_what_is_no_model_or_no_place_for_one_is_refused_with_what_helps(place, 
     (place / "model" / "config.yaml").unlink()
     with pytest.raises(RecipeError, match=r"^model: found no config\.yaml there"):
         stages.extract(data=DATA, run=RUN, model=model)
+    with pytest.raises(RecipeError, match=r"^nowhere: no such folder, expected a model"):
+        stages.extract(data=DATA, run=RUN, model="nowhere")
+    (place / "a.wav").touch()
+    with pytest.raises(RecipeError, match=r"^a\.wav: a file, expected a model"):
+        stages.extract(data=DATA, run=RUN, model="a.wav")
 
 
 def test_a_finished_model_is_no_baseline(place, repository, capsys):

@@ -171,7 +171,7 @@ def test_a_failed_import_leaves_the_model_before(place):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["none"], "none: found no config.yaml there, expected a folder with config.yaml and avg_model.pt"),
+        (["none"], "none: no such folder, expected a model: a folder with config.yaml and avg_model.pt"),
         (["resnet", "--trials", "trials.txt"], "--trials and --wav_root: found one without the other"),
         (["resnet", "--out", "recordings/own"], "holds 1 file(s) under names of ours that wespeaker-qm has not made"),
     ],

@@ -50,6 +50,7 @@ def test_where_nothing_depends_on_speakers_nothing_is_asked_about_them(files, ca
         (("oen", None, None), r"/oen: no such file, expected a score file; the nearest names there are one, "),
         (("no/one", None, None), r"/no/one: no such file, expected a score file; there is no folder .*/no either"),
         ((".", None, None), r"found a folder, expected a score file; name a file in it"),
+        (("/dev/null", None, None), r"/dev/null: is a pipe, a socket or a device, expected a score file"),
         (("one", "lsit", None), r"/lsit: no such file, expected a trial list \(--trials\); the nearest .* list, "),
         (("one", "list", "utt"), r"/utt: no such file, expected a table of speakers \(--utt2spk\); .* utt2spk"),
     ],

@@ -148,6 +148,11 @@ def finished_weights(model: RunFolder) -> Path:
     Raises:
         RecipeError: it, or the configuration, is not there.
     """
+    if not model.path.is_dir():
+        found_there = "a file" if model.path.exists() else "no such folder"
+        raise RecipeError(
+            f"{model}: {found_there}, expected a model: a folder with config.yaml and avg_model.pt, or that of stage 8"
+        )
     places = (model.average, model.path / model.average.name)
     found = [path for path in places if path.is_file()]
     for path in (*([] if model.config.is_file() else [model.config]), *([] if found else [model.average])):

@@ -71,6 +71,8 @@ def _refuse_absent(path: Path, kind: str) -> None:
         return
     if path.is_dir():
         raise RecipeError(f"{path}: found a folder, expected {kind}; name a file in it")
+    if path.exists():
+        raise RecipeError(f"{path}: is a pipe, a socket or a device, expected {kind}; write it to a file first")
     folder = path.parent
     if not folder.is_dir():
         raise RecipeError(f"{path}: no such file, expected {kind}; there is no folder {folder} either")
