@@ -28,6 +28,7 @@ def serve(model: Speaker, store: SpeakerStore, host: str = HOST, port: int = POR
 
     Raises:
         RecipeError: nothing can listen there.
+        KeyboardInterrupt: the only way in which it ends.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -47,6 +48,7 @@ def serve(model: Speaker, store: SpeakerStore, host: str = HOST, port: int = POR
                 host,
             )
         server_of(model, store, host).run(sockets=[listener])
+    raise KeyboardInterrupt  # what alone ends the server; whether the event loop passes it on depends on the moment
 
 
 def server_of(model: Speaker, store: SpeakerStore, host: str = HOST) -> uvicorn.Server:
