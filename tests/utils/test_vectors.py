@@ -164,7 +164,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, make):
     make(tmp_path / "x.ark")
     (tmp_path / "x.scp").write_text(f"a {tmp_path / 'x.ark'}:2\nb {tmp_path / 'x.ark'}\n")
     for name in ("a", "b"):
-        with pytest.raises(RecipeError, match=r"x\.ark: (no such file|is a (pipe|folder))"):
+        with pytest.raises(RecipeError, match=r"x\.ark: is a (pipe|folder)"):
             VectorTable(tmp_path / "x.scp").load([name])
 
 

@@ -98,8 +98,7 @@ class VectorTable:
         """Compare an ark, once, with what the scp's checksum says of it; also refuse what is no file (a pipe waits)."""
         if ark in self._verified:
             return
-        if not Path(ark).is_file():
-            raise FileNotFoundError(f"{ark}: {found_at(ark)} (current directory {Path.cwd()})")
+        _refuse_no_file(ark, ark)
         expected = self._checksums.get(Path(ark).name)
         if expected is not None:
             refuse_changed(Path(ark), expected, checksum_path(self.scp), mended(self.scp))
@@ -212,6 +211,12 @@ def _read_others(
     return matrix
 
 
+def _refuse_no_file(ark: str, place: str) -> None:
+    """Raises :class:`FileNotFoundError` that names ``place`` and says what lies where its ark should be."""
+    if not Path(ark).is_file():
+        raise FileNotFoundError(f"{place}: {found_at(ark)} (current directory {Path.cwd()})")
+
+
 def _read_place(place: str) -> NDArray[np.generic]:
     """One entry of any kind that Kaldi writes.
 
@@ -225,8 +230,9 @@ def _read_place(place: str) -> NDArray[np.generic]:
     from kaldiio.matio import read_kaldi
 
     match = _PLACE.fullmatch(place)
-    if match is None or not Path(match["ark"]).is_file():
-        raise FileNotFoundError(f"{place}: no such file (current directory {Path.cwd()})")
+    if match is None:
+        raise FileNotFoundError(f"{place}: no file and place in it (current directory {Path.cwd()})")
+    _refuse_no_file(match["ark"], place)
     with Path(match["ark"]).open("rb") as handle:
         handle.seek(int(match["offset"] or 0))
         start = handle.peek(16)[:16]
