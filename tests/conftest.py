@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -44,6 +45,19 @@ RATE = 16000
 # No test asserts a time, and random examples are the same each time.
 settings.register_profile("seeded", deadline=None, derandomize=True)
 settings.load_profile("seeded")
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """What a program run in this process does to logging is undone."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, logging.getLogger("wespeaker_qm").level
+    yield
+    for handler in set(root.handlers) - set(before[0]):
+        handler.close()
+    root.handlers[:], root.level = before[:2]
+    logging.getLogger("wespeaker_qm").setLevel(before[2])
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(autouse=True)

@@ -17,17 +17,7 @@ from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.stage import stage
 
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, logging.getLogger("wespeaker_qm").level
-    yield
-    for handler in set(root.handlers) - set(before[0]):
-        handler.close()
-    root.handlers[:], root.level = before[:2]
-    logging.getLogger("wespeaker_qm").setLevel(before[2])
-    logging.captureWarnings(False)
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 def fake_subcommand(monkeypatch, run):

@@ -6,7 +6,6 @@ Each stage runs on a tiny experiment, and each file that it reads is replaced by
 import ast
 import contextlib
 import functools
-import logging
 import os
 import re
 import shutil
@@ -94,14 +93,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_it_was():
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, logging.getLogger("wespeaker_qm").level
-    yield
-    root.handlers[:], root.level = before[:2]
-    logging.getLogger("wespeaker_qm").setLevel(before[2])
-    logging.captureWarnings(False)
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 @pytest.fixture(scope="module")

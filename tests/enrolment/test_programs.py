@@ -1,7 +1,6 @@
 """`enrol`, `identify`, `forget` and `speakers` from the command line: what they say, and their exit statuses."""
 
 import json
-import logging
 import subprocess
 import sys
 
@@ -14,15 +13,7 @@ from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.speaker.onnx_model import write_onnx_model
 from wespeaker_qm.speaker.speaker import Speaker
 
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, logging.getLogger("wespeaker_qm").level
-    yield
-    root.handlers[:], root.level = before[:2]
-    logging.getLogger("wespeaker_qm").setLevel(before[2])
-    logging.captureWarnings(False)
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 @pytest.fixture
