@@ -1,4 +1,4 @@
-"""Our references: torchaudio, where it can be imported beside torch (else what needs it fails alone), and definitions."""
+"""Our references: torchaudio (what needs it fails alone where it cannot be imported), and definitions."""
 
 import importlib
 import math
