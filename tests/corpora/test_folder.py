@@ -602,6 +602,7 @@ def spoil(folder):
     soundfile.write(folder / "nan.wav", np.where(np.arange(4800) == 77, np.nan, voice(504)), 8000, subtype="FLOAT")
     os.mkfifo(folder / "pipe.wav")
     (folder / "gone.wav").symlink_to(folder / "nothing.wav")
+    (folder / "circle.wav").symlink_to(folder / "circle.wav")
     return {
         "promises": "of 68719476735 samples can be decoded",
         "rate0": "sample rate 999983 Hz, expected 1000 to 768000",
@@ -610,6 +611,7 @@ def spoil(folder):
         "nan": "not a number",
         "pipe": "is a pipe, a socket or a device",
         "gone": "no such file",
+        "circle": "Too many levels of symbolic links",
     }
 
 

@@ -123,7 +123,7 @@ def test_the_same_weights_make_the_same_bytes(tmp_path):
 TRAINING_STATE = dict.fromkeys(checkpoint.TRAINING_STATE, 0) | {"epoch": 7}
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model."])
 @pytest.mark.parametrize("counts", [True, False], ids=["counts", "no counts"])
 @pytest.mark.parametrize("is_training_state", [True, False], ids=["resume", "weights"])
 def test_weights_are_found_however_they_were_saved(

@@ -30,8 +30,8 @@ HEAD = "projection."
 TRAINING_STATE = ("epoch", "elapsed_s", "world_size", "config", "speakers", "model", "optimizer", "scaler", "rng")
 """What every version has written into ``resume.pt``."""
 
-_WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before the names of all that they wrap."""
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What DataParallel, torch.compile and Lightning's modules put before the names of all that they wrap."""
 _COUNTER = ".num_batches_tracked"
 """Of a batch norm: PyTorch before 0.4.1 had none, and the networks make no use of it."""
 
@@ -182,9 +182,9 @@ def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
 
     Args:
         encoder: the network.
-        state: what :func:`load` read: a state_dict, whose names may all begin with ``module.`` or ``_orig_mod.``, or
-            the state of a training (``resume.pt``), or another dictionary with the weights among other things, which
-            are taken. Counters of batches may be missing.
+        state: what :func:`load` read: a state_dict, whose names may all begin with what wrappers put there
+            (``module.``), or the state of a training (``resume.pt``), or another dictionary with the weights among
+            other things, which are taken. Counters of batches may be missing.
         source: where it was read, for messages.
 
     Raises:

@@ -99,7 +99,7 @@ def log_listing(listing: Listing, root: Path) -> None:
     if listing.others:
         counts = ", ".join(f"{count} {name}" for name, count in sorted(listing.others.items()))
         logger.warning("%s: %d other files are left alone: %s", root, listing.others.total(), counts)
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    folders = sorted(name for name in os.listdir(root) if os.path.isdir(root / name) and not name.startswith("."))
     empty = [name for name in folders if safe_key([name]) not in speakers]
     if empty:
         logger.warning("%s: %d folders hold no recording: %s", root, len(empty), ", ".join(empty[:_NUM_SHOWN]))
@@ -141,7 +141,7 @@ def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
     """Yield all files below ``folder``, each linked folder once; of what stages have made, the ledger alone."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = folder / entry.name
-        if not entry.is_dir():
+        if not os.path.isdir(path):  # DirEntry.is_dir() raises where a link leads to itself
             yield path
         elif os.path.realpath(path) not in visited:
             visited.add(os.path.realpath(path))
