@@ -66,3 +66,16 @@ def test_a_file_that_is_not_there_is_said_to_be_so(files, arguments, message):
 def test_in_an_empty_folder_no_name_is_near(tmp_path):
     with pytest.raises(RecipeError, match="there is no file at all in that folder"):
         read_systems({"x": tmp_path / "one"}, None, None)
+
+
+def test_names_that_only_look_the_same_are_told(tmp_path):
+    """As macOS lists files, beside a list that somebody has typed."""
+    composed, decomposed = "Jos\N{LATIN SMALL LETTER E WITH ACUTE}", "Jose\N{COMBINING ACUTE ACCENT}"
+    (tmp_path / "one").write_text(f"{decomposed}/1 {decomposed}/2 0.5\n{decomposed}/1 t/1 0.25\n")
+    (tmp_path / "list").write_text(f"1 {composed}/1 {composed}/2\n0 {composed}/1 t/1\n")
+    with pytest.raises(RecipeError, match=r"have no score; 2 of them are there in another form of Unicode"):
+        read_systems({"x": tmp_path / "one"}, tmp_path / "list", None)
+    (tmp_path / "list").write_text(f"1 {decomposed}/1 {decomposed}/2\n0 {decomposed}/1 t/1\n")
+    (tmp_path / "utt2spk").write_text(f"{composed}/1 a\n{composed}/2 a\nt/1 b\n")
+    with pytest.raises(RecipeError, match=r"not in utt2spk .*; 2 of them are there in another form of Unicode"):
+        read_systems({"x": tmp_path / "one"}, tmp_path / "list", tmp_path / "utt2spk")

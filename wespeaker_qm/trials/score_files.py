@@ -12,6 +12,7 @@ from wespeaker_qm.trials.text import SCORE_LAYOUTS, first_fields, read_lines
 from wespeaker_qm.utils.checksums import checked_path, remove_checked, verify
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.remedies import made_again, mended
+from wespeaker_qm.utils.text import in_another_form
 
 BLOCK_TRIALS = 1 << 16
 
@@ -66,9 +67,10 @@ def _in_order(path: Path, scored: ScoredTrials, trials: TrialTable) -> ScoredTri
     source = order[np.minimum(place, len(order) - 1)]
     missing = np.flatnonzero(found[source] != wanted).tolist()
     if missing:
+        advice = in_another_form(set(trials.utterances) - set(scored.trials.utterances), scored.trials.utterances)
         raise RecipeError(
             f"{path}: {len(missing)} of the {len(trials)} trials of {trials.path} have no score; "
-            f"{made_again(path)}:" + first_few([trials.names(trial) for trial in missing])
+            f"{advice or made_again(path)}:" + first_few([trials.names(trial) for trial in missing])
         )
     if len(found) > len(wanted):
         extra = np.flatnonzero(~np.isin(found, wanted)).tolist()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.text import in_another_form
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +64,10 @@ def trial_speakers(trials: TrialTable, speaker: Mapping[str, str]) -> TrialSpeak
     """
     unknown = [utterance for utterance in trials.utterances if utterance not in speaker]
     if unknown:
+        advice = "prepare the data again (stage 1), or name the right utt2spk"
         raise RecipeError(
-            f"{trials.path}: {len(unknown)} utterances are not in utt2spk of the set that the list draws from; prepare "
-            "the data again (stage 1), or name the right utt2spk:" + first_few(unknown)
+            f"{trials.path}: {len(unknown)} utterances are not in utt2spk of the set that the list draws from; "
+            f"{in_another_form(unknown, speaker) or advice}:{first_few(unknown)}"
         )
     speakers = _numbered(trials, [speaker[utterance] for utterance in trials.utterances])
     wrong = _contradictions(trials, speakers)

@@ -9,7 +9,8 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +97,24 @@ def is_field(text: str) -> bool:
     (True, False, False)
     """
     return text != "" and "\n" not in text and fields_of(text) == [text]
+
+
+def in_another_form(missing: Iterable[str], known: Iterable[str]) -> str:
+    """What to do where names are missing only because Unicode writes a letter in two ways, which look the same.
+
+    An accented letter is one character or two; macOS lists files with two. "" where no name is known in the other way.
+
+    >>> in_another_form(["Jose\N{COMBINING ACUTE ACCENT}"], ["Jos\N{LATIN SMALL LETTER E WITH ACUTE}"])[:38]
+    '1 of them are there in another form of'
+    """
+    others = [unicodedata.normalize("NFC", name) for name in missing if not name.isascii()]
+    if not others:
+        return ""
+    composed = {unicodedata.normalize("NFC", name) for name in known if not name.isascii()}
+    count = sum(name in composed for name in others)
+    return (
+        f"{count} of them are there in another form of Unicode: write both files in one (uconv -x nfc)" if count else ""
+    )
 
 
 def read_names(path: Path | str) -> list[str]:
