@@ -1,10 +1,13 @@
 """A model folder is evaluated on a tree of recordings, from preparation to report, in one command."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from wespeaker_qm import Speaker, stages
 from wespeaker_qm.bin.main import main
@@ -46,6 +49,17 @@ def test_a_model_folder_on_a_tree_has_a_report(place, model_run, capsys):
     assert "nothing changed" in text and "done again" not in text
     zipped = stages.evaluate_folder(audio_root="voices", model=model_run.run.model_zip, out="zipped", num_resamples=0)
     np.testing.assert_array_equal(read_scores(zipped.scores("all", "asnorm")).scores, scored.scores)
+
+
+def test_what_is_recommended_for_short_recordings_works(place, capsys):
+    shortest = sorted(Path("voices").rglob("*.wav"))[0]
+    samples, rate = soundfile.read(shortest)
+    soundfile.write(shortest, samples[: int(0.4 * rate)], rate)
+    command = ["evaluate-folder", "voices", "--num_workers", "1", "--num_resamples", "0"]
+    assert main(command) == 1
+    option = re.search(r"--min_duration [0-9.]+", capsys.readouterr().err)
+    assert option is not None
+    assert main([*command, *option[0].split()]) == 0
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from wespeaker_qm.bin.recordings import add_bad_fraction
 from wespeaker_qm.bin.resampling import add_resampling
+from wespeaker_qm.corpora.folder.settings import FolderSettings
 from wespeaker_qm.stages.evaluating_folder import EVALUATED, evaluate_folder
-from wespeaker_qm.utils.arguments import PROCESSES
+from wespeaker_qm.utils.arguments import PROCESSES, SECONDS
 from wespeaker_qm.utils.parallel import available_cpus
 
 HELP = "evaluate a finished model on a tree of recordings, with report.html"
@@ -28,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num_workers", type=PROCESSES, default=available_cpus(), help="default: all cores, %(default)s"
     )
+    parser.add_argument(
+        "--min_duration",
+        type=SECONDS,
+        default=FolderSettings.min_duration,
+        metavar="SECONDS",
+        help="shorter recordings are unusable (default: %(default)s)",
+    )
     add_bad_fraction(parser)
     add_resampling(parser)
 
@@ -39,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
         model=args.model,
         out=args.out,
         num_workers=args.num_workers,
+        min_duration=args.min_duration,
         max_bad_fraction=args.max_bad_fraction,
         num_resamples=args.num_resamples,
         seed=args.seed,

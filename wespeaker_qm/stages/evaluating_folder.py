@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from wespeaker_qm.config import load_config
+from wespeaker_qm.corpora.folder.settings import FolderSettings
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
 from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.score.normalisation import TOP_N
@@ -31,6 +32,7 @@ def evaluate_folder(
     model: AnyPath | None = None,
     out: AnyPath | None = None,
     num_workers: int = 1,
+    min_duration: float = FolderSettings.min_duration,
     max_bad_fraction: float = 0.0,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
@@ -44,6 +46,7 @@ def evaluate_folder(
         out: where scores, figures and ``report.html`` go, with the packed recordings in its ``data/``; None for
             ``exp/evaluated/<name of the tree>``.
         num_workers: processes that prepare and pack; the result does not depend on them.
+        min_duration: shorter recordings, in s, are unusable.
         max_bad_fraction: largest fraction (0 to 1) of the recordings that may be unusable and are left out.
         num_resamples: of the speakers, for the intervals; 0 for none, or at least 2.
         seed: of the resamples.
@@ -71,7 +74,8 @@ def evaluate_folder(
     else:
         finished_weights(RunFolder(finished))  # or else it is refused before anything is prepared
         sample_rate = load_config([RunFolder(finished).config], for_training=False).dataset_args.resample_rate
-    options = {"audio_root": root, "eval_speakers": "all", "max_bad_fraction": max_bad_fraction}
+    limits = {"min_duration": min_duration, "max_bad_fraction": max_bad_fraction}
+    options = {"audio_root": root, "eval_speakers": "all", **limits}
     prepare(recipe_dir="egs/folder", data=data, num_workers=num_workers, options=options)
     pack(data=data, sample_rate=sample_rate, num_workers=num_workers)
     baselines = {"untrained": run.untrained, "ltas": RunFolder(run.path / "ltas")}
