@@ -56,5 +56,7 @@ def test_a_good_recording_has_no_warning():
 def test_each_fault_is_a_sentence_that_names_the_recording():
     short, limit, narrow = Listening(5.0, 1.25, 0.02, 3900).warnings("a.wav", 7500)
     assert short == "a.wav: 1.2 s of speech, less than 2 s: the score is unsure"
+    (nearly,) = Listening(5.0, 1.99, 0.0, 7900).warnings("a.wav", 7500)
+    assert nearly == "a.wav: 1.9 s of speech, less than 2 s: the score is unsure"
     assert limit == "a.wav: clipped: 2.0 % of the samples lie at the limit; record it lower"
     assert narrow.startswith("a.wav: nothing above 3.9 kHz, where the recordings that thresholds rest on reach 7.5 kHz")

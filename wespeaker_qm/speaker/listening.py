@@ -4,6 +4,7 @@ Speech is found by energy alone: frames that are loud beside the loudest count, 
 traffic count too; nothing here tells them from a voice, and so nothing warns of them.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +45,8 @@ class Listening(NamedTuple):
         """
         found = []
         if self.speech_s < SHORT_S:
-            found.append(f"{name}: {self.speech_s:.1f} s of speech, less than {SHORT_S:g} s: the score is unsure")
+            seconds = math.floor(10 * self.speech_s) / 10  # 1.96 s are not "2.0 s, less than 2 s"
+            found.append(f"{name}: {seconds:.1f} s of speech, less than {SHORT_S:g} s: the score is unsure")
         if self.clipped >= CLIPPED_FRACTION:
             found.append(
                 f"{name}: clipped: {100 * self.clipped:.1f} % of the samples lie at the limit; record it lower"
