@@ -47,11 +47,35 @@ path_base() { # print an interpreter to make .venv with
   return 1
 }
 
+path_follow() { # pip's lines go from the input to $1; how far it is, on a terminal into one line, else once a minute
+  local line="" number=0 begun=${SECONDS} told=${SECONDS} status elapsed
+  while true; do
+    status=0
+    IFS= read -r -t 5 line || status=$?
+    if [ "${status}" -eq 0 ]; then
+      echo "${line}" >&8
+      case ${line} in Collecting* | Processing*) number=$((number + 1)) ;; esac
+    elif [ "${status}" -le 128 ]; then # the end; more is five seconds of silence
+      break
+    fi
+    elapsed=$((SECONDS - begun))
+    if [ -t 1 ]; then
+      printf '\rpath.sh: %d:%02d, %d packages\033[K' $((elapsed / 60)) $((elapsed % 60)) "${number}"
+    elif [ $((SECONDS - told)) -ge 60 ]; then
+      told=${SECONDS}
+      echo "path.sh: $(((elapsed + 30) / 60)) min, ${number} packages"
+    fi
+  done 8>"$1"
+  if [ -t 1 ]; then
+    printf '\r\033[K'
+  fi
+}
+
 path_make() { # make .venv
-  local base constraints=${CONSTRAINTS-constraints.txt}
+  local base constraints=${CONSTRAINTS-constraints.txt} log=.venv/install.log
   base=$(path_base) || return 1
   echo "path.sh: no suitable Python environment is active: making .venv with pip install -e .[${path_extra:-train}]"
-  echo "path.sh: this downloads a few GB (PyTorch) and takes some minutes, once"
+  echo "path.sh: this downloads a few GB (PyTorch) and takes some minutes, once; what pip says is in ${log}"
   if [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1; then
     :
   elif "${base}" -c 'import ensurepip' 2>/dev/null; then
@@ -63,8 +87,15 @@ path_make() { # make .venv
   if ! "${pip[@]}" --version >/dev/null 2>&1; then
     pip=("${base}" -m pip --python .venv/bin/python)
   fi
-  if ! "${pip[@]}" install ${constraints:+-c "${constraints}"} -e ".[${path_extra:-train}]"; then
-    echo "path.sh: pip install failed; see above. To use an environment of your own: PYTHON=/path/to/python ./run.sh" >&2
+  # Nobody would see a question of pip's.
+  if ! (
+    set -o pipefail
+    PIP_NO_INPUT=1 PIP_PROGRESS_BAR=off PIP_DISABLE_PIP_VERSION_CHECK=1 \
+      "${pip[@]}" install ${constraints:+-c "${constraints}"} -e ".[${path_extra:-train}]" 2>&1 | path_follow "${log}"
+  ); then
+    tail -n 20 "${log}" >&2
+    echo "path.sh: pip install failed; see above, and all of it in ${log}. To use an environment of your own:" \
+      "PYTHON=/path/to/python ./run.sh" >&2
     return 1
   fi
   PYTHON=${PWD}/.venv/bin/python

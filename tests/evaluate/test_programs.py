@@ -535,7 +535,7 @@ def test_a_calibration_that_invents_is_told_beside_the_figures(calibrated):
     assert "List near: EER 17.50 %" in (RUN / "report.html").read_text()
 
 
-def test_trials_of_narrow_and_wide_recordings_are_told(calibrated):
+def test_trials_of_narrow_and_wide_recordings_are_told(calibrated, capsys):
     assert main(EVALUATE) == 0
     keys = sorted(read_map(DataFolder("data/tiny").set("eval").utt2spk))
     table = RunFolder(RUN).bandwidths("eval")
@@ -544,12 +544,26 @@ def test_trials_of_narrow_and_wide_recordings_are_told(calibrated):
     assert "notes" not in metrics_of(RUN)
     write_rows(table, ((key, 4000 if key.endswith("u0") else 7900) for key in keys))
     assert main(EVALUATE) == 0  # again: what the report says of its lists has changed
-    notes = metrics_of(RUN)["notes"]
-    assert [note.partition(":")[0] for note in notes] == ["List near", "List all"]
-    for note in notes:
+    metrics = metrics_of(RUN)
+    (headline,), (other,) = metrics["notes"], metrics["list_notes"]["all"]
+    assert (headline.partition(":")[0], other.partition(":")[0]) == ("List near", "List all")
+    for note in (headline, other):
         assert "compare a recording of narrow bandwidth with one of wide (medians 4.0 and 7.9 kHz)" in note
         assert str(table) in note
-        assert f"> **Mind:** {note}" in (RUN / "report.md").read_text()
+    report = (RUN / "report.md").read_text()
+    assert report.index(f"> **Mind:** {headline}") < report.index("## Headline list")
+    folded = report[report.index("<details><summary>1 note on another list: all</summary>") :]
+    assert other in folded.partition("</details>")[0]
+    assert report.count(other) == 1
+    output = capsys.readouterr()
+    shown = output.out + output.err
+    assert headline in shown
+    assert other not in shown
+    assert f"1 note on another list: all; see {RUN / 'report.md'}" in shown
+    assert main(["report", "--data", "data/tiny", "--exp_dir", str(RUN)]) == 0
+    page = (RUN / "report.html").read_text()
+    summary = "<summary>1 note on another list: all</summary>"
+    assert page.index(headline) < page.index(summary) < page.index(other) < page.index('id="figures"')
 
 
 def test_recordings_cut_into_equal_pieces_are_told(calibrated, capsys, monkeypatch):
@@ -566,7 +580,8 @@ def test_recordings_cut_into_equal_pieces_are_told(calibrated, capsys, monkeypat
         assert f"list {name}: durations alone, without listening, have an EER of 0.00 %" in shown
     assert main(EVALUATE) == 0
     metrics = metrics_of(RUN)
-    assert [note.partition(":")[0] for note in metrics["notes"]] == ["List near", "List all"]
+    assert [note.partition(":")[0] for note in metrics["notes"]] == ["List near"]
+    assert [note.partition(":")[0] for note in metrics["list_notes"]["all"]] == ["List all"]
     for result in metrics["trial_lists"].values():
         systems = result["systems"]
         assert systems["calibrated"]["eer"] == pytest.approx(systems["asnorm"]["eer"], abs=0.02)

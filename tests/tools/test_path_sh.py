@@ -23,6 +23,10 @@ tools/missing_packages.py*) cat "$here/missing" ;;
   ;;
 "-c import ensurepip") {ensurepip} ;;
 *"-m pip --version") {pip} ;;
+*" install "*)
+  echo "Collecting torch"
+  {install}
+  ;;
 esac
 """
 
@@ -38,10 +42,10 @@ class Folder:
         (path / "tools").mkdir(parents=True)
         shutil.copy(ROOT / "path.sh", path)
 
-    def interpreter(self, name, missing="", ensurepip="true", pip="true"):
+    def interpreter(self, name, missing="", ensurepip="true", pip="true", install="true"):
         python = self.path / name / "bin" / "python"
         python.parent.mkdir(parents=True)
-        python.write_text(STUB.format(log=self.log, ensurepip=ensurepip, pip=pip))
+        python.write_text(STUB.format(log=self.log, ensurepip=ensurepip, pip=pip, install=install))
         python.chmod(0o755)
         (python.parent / "missing").write_text(missing)
         return python
@@ -109,6 +113,43 @@ def test_it_is_made_once_where_there_is_none(folder):
     assert f"PYTHON={folder.path}/.venv/bin/python\n" in second.stdout
     assert "making" not in second.stdout
     assert folder.calls()[number:] == [f".venv/bin/python {LOOK}"]
+
+
+def test_what_pip_says_goes_to_a_file(folder):
+    base = folder.interpreter("base", missing="torch\n", install="echo Warning: of no matter >&2")
+    result = folder.source(PYTHON=str(base))
+    assert result.returncode == 0
+    _, second, *rest = result.stdout.splitlines()
+    assert second.endswith("takes some minutes, once; what pip says is in .venv/install.log")
+    assert [line.partition("=")[0] for line in rest] == ["PYTHON", "PYTHONPATH"]
+    assert result.stderr == f"path.sh: {base} lacks: torch \n"
+    log = (folder.path / ".venv/install.log").read_text()
+    assert log == "Collecting torch\nWarning: of no matter\n"
+
+
+def test_an_installation_that_fails_shows_how_pip_ended(folder):
+    install = "for number in $(seq 30); do echo line $number; done; echo ERROR: No space left on device >&2; exit 1"
+    base = folder.interpreter("base", missing="torch\n", install=install)
+    result = folder.source(PYTHON=str(base))
+    assert result.returncode == 1
+    assert "Collecting" not in result.stdout + result.stderr
+    assert "line 29\nline 30\nERROR: No space left on device\npath.sh: pip install failed; see above" in result.stderr
+    assert "in .venv/install.log. To use an environment of your own: PYTHON=/path/to/python ./run.sh" in result.stderr
+    assert "Collecting torch\nline 1\n" in (folder.path / ".venv/install.log").read_text()
+
+
+def test_a_long_silence_of_pip_is_filled_once_a_minute(folder):
+    """A clock that goes a minute at a time: what is downloaded for minutes says nothing meanwhile."""
+    script = (
+        ". ./path.sh 2>/dev/null; SECONDS=0\n"
+        'read() { SECONDS=$((SECONDS + 30)); builtin read "$@"; }\n'
+        'for number in 1 2 3 4; do echo "Collecting $number"; done | path_follow log'
+    )
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": "/nowhere/python"}
+    command = ["bash", "-c", script]
+    result = subprocess.run(command, cwd=folder.path, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout == "path.sh: 1 min, 2 packages\npath.sh: 2 min, 4 packages\n"
+    assert (folder.path / "log").read_text() == "".join(f"Collecting {number}\n" for number in (1, 2, 3, 4))
 
 
 def test_an_interrupted_installation_is_completed(folder):

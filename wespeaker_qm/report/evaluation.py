@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wespeaker_qm.evaluate.results import TRAINED, ListResult
 from wespeaker_qm.report.loss_card import LossCard
@@ -22,6 +22,14 @@ class CorpusCard:
     """What the figures must not be taken for, or nothing."""
     headline: str
     """The trial list that counts."""
+
+
+class Note(NamedTuple):
+    """What must not be overlooked, one paragraph."""
+
+    trial_list: str | None
+    """Which it is of; None of what the figures of all lists mean."""
+    text: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,8 +60,8 @@ class Evaluation:
     """Trial list -> figures, for each of its systems; the headline is one of them."""
     training: Training | None
     """None when the embeddings come from elsewhere."""
-    notes: list[str]
-    """What must not be overlooked, e.g. of the calibration; one paragraph each."""
+    notes: list[Note]
+    """What must not be overlooked, e.g. of the calibration."""
     baselines: Mapping[str, Path]
     """Baseline -> its folder."""
     provenance: Mapping[str, object]
@@ -63,6 +71,20 @@ class Evaluation:
     def summary(self) -> list[str]:
         """What the figures say, in plain sentences."""
         return plain_sentences(self.run, self.lists, self.corpus.headline, self.baselines)
+
+    @property
+    def headline_notes(self) -> list[str]:
+        """What changes how the headline is to be read: it stands above the figures."""
+        return [note.text for note in self.notes if note.trial_list in (None, self.corpus.headline)]
+
+    @property
+    def list_notes(self) -> dict[str, list[str]]:
+        """Another list -> its notes, which are folded."""
+        notes: dict[str, list[str]] = {}
+        for name, text in self.notes:
+            if name not in (None, self.corpus.headline):
+                notes.setdefault(str(name), []).append(text)
+        return notes
 
     def label(self, system: str) -> str:
         """What tables and plots call a system."""
@@ -78,5 +100,6 @@ class Evaluation:
             "training": None if self.training is None else self.training.to_json(),
             "baselines": {name: str(folder) for name, folder in self.baselines.items()},
             "provenance": dict(self.provenance),
-            **({"notes": self.notes} if self.notes else {}),
+            **({"notes": self.headline_notes} if self.headline_notes else {}),
+            **({"list_notes": self.list_notes} if self.list_notes else {}),
         }

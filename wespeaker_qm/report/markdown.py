@@ -1,7 +1,8 @@
 """``report.md``: what the figures say, what the corpus is, the headline list, the other lists, the training."""
 
+import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from wespeaker_qm.evaluate.comparison import Comparison
 from wespeaker_qm.evaluate.figure import Compared, Figure
@@ -12,7 +13,7 @@ from wespeaker_qm.report.det_plot import eer_mark
 from wespeaker_qm.report.differences import charted, text_chart
 from wespeaker_qm.report.evaluation import Evaluation
 from wespeaker_qm.report.tables import comparison_table, figures_table, markdown_table, markdown_text
-from wespeaker_qm.report.text import counts, intervals_note, report_title, show_figure
+from wespeaker_qm.report.text import counts, intervals_note, list_notes_line, report_title, show_figure
 
 
 def markdown_report(evaluation: Evaluation) -> str:
@@ -21,7 +22,7 @@ def markdown_report(evaluation: Evaluation) -> str:
     headline = evaluation.lists[corpus.headline]
     parts = [f"# {markdown_text(report_title(evaluation.run, corpus.name, headline.num_speakers))}"]
     parts.append("\n".join(f"- {markdown_text(sentence)}" for sentence in evaluation.summary))
-    parts += [f"> **Mind:** {markdown_text(note)}" for note in evaluation.notes]
+    parts += [f"> **Mind:** {markdown_text(note)}" for note in evaluation.headline_notes]
     parts.append(markdown_text(corpus.description))
     if corpus.caveat:
         parts.append(f"> **Mind:** {markdown_text(corpus.caveat)}")
@@ -47,6 +48,7 @@ def markdown_report(evaluation: Evaluation) -> str:
     others = {name: result for name, result in evaluation.lists.items() if name != corpus.headline}
     if others:
         parts.append("## Other lists")
+    parts += list_notes_section(evaluation.list_notes)
     for name, result in others.items():
         reason = f"No intervals: {result.no_intervals}." if result.no_intervals else ""
         parts += [f"### {markdown_text(name)}", f"{counts(result)}.", list_table(evaluation, result), reason]
@@ -54,6 +56,15 @@ def markdown_report(evaluation: Evaluation) -> str:
         parts += ["## Training", "![learning curves](training.png)"]
     parts += ["## Made with", f"```\n{json.dumps(dict(evaluation.provenance), indent=1)}\n```"]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def list_notes_section(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """The notes of lists other than the headline, folded under a line that counts them; may be nothing."""
+    if not notes:
+        return []
+    texts = "\n".join(f"- {markdown_text(text)}" for of_list in notes.values() for text in of_list)
+    summary = f"<summary>{html.escape(list_notes_line(notes), quote=False)}</summary>"
+    return [f"<details>{summary}", texts, "</details>"]
 
 
 def list_table(evaluation: Evaluation, result: ListResult, least: Compared = Compared.NOWHERE) -> str:

@@ -22,7 +22,7 @@ from wespeaker_qm.report.hardest_errors import HardErrors, hard_errors
 from wespeaker_qm.report.runs import Run, config_differences, distinct, flat, read_run
 from wespeaker_qm.report.table5 import read_written
 from wespeaker_qm.report.tables import comparison_rows
-from wespeaker_qm.report.text import report_title, show_figure
+from wespeaker_qm.report.text import list_notes_line, report_title, show_figure
 from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -99,6 +99,7 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
         "explorer": {label: explorer_points(system.roc) for label, (_, _, system) in labelled.items()},
         "training": training_charts(histories),
     }
+    list_notes = _list_notes(runs)
     return {
         "title": report_title(
             runs[0].name if len(runs) == 1 else f"{len(runs)} runs", corpus["name"], runs[0].headline["num_speakers"]
@@ -106,6 +107,8 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
         "summary": _summary(runs, written),
         "corpus": corpus,
         "notes": list(dict.fromkeys(note for run in runs for note in run.metrics.get("notes", []))),
+        "list_notes": [text for of_list in list_notes.values() for text in of_list],
+        "list_notes_line": list_notes_line(list_notes),
         "headline": runs[0].headline,
         "lists": {name: _list_table(runs, name) for name in runs[0].metrics["trial_lists"]},
         "no_intervals": {
@@ -148,6 +151,15 @@ def _summary(runs: list[Run], written: dict[str, Any] | None) -> list[str]:
         return list(runs[0].metrics.get("summary", []))
     told = [run.metrics["summary"][0] for run in runs if run.metrics.get("summary")]
     return [*told, "Whether the runs differ for other speakers was not tested (wespeaker-qm compare does it)."]
+
+
+def _list_notes(runs: list[Run]) -> dict[str, list[str]]:
+    """List -> the notes of it, of all runs, each once."""
+    notes: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for name, texts in run.metrics.get("list_notes", {}).items():
+            notes.setdefault(name, {}).update(dict.fromkeys(texts))
+    return {name: list(texts) for name, texts in notes.items()}
 
 
 def _list_table(runs: list[Run], trial_list: str) -> FigureTable:

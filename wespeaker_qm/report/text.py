@@ -1,6 +1,6 @@
 """Figures, and what they are of, in words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from wespeaker_qm.evaluate.comparison import LEVEL
 from wespeaker_qm.evaluate.evidence import LEAST_ERRORS, LEAST_SPEAKERS
@@ -102,6 +102,17 @@ def report_title(what: str, corpus: str, num_speakers: int | None) -> str:
     """
     is_told = num_speakers is None or num_speakers >= LEAST_SPEAKERS
     return f"{what} on {corpus}" + ("" if is_told else f" ({num_speakers} speakers: too few to tell)")
+
+
+def list_notes_line(notes: Mapping[str, Sequence[str]]) -> str:
+    """How many notes there are of lists other than the headline, and of which.
+
+    >>> list_notes_line({"all": ["a", "b"], "near": ["c"]}), list_notes_line({"near": ["c"]})
+    ('3 notes on other lists: all (2), near', '1 note on another list: near')
+    """
+    number = sum(map(len, notes.values()))
+    names = ", ".join(name + (f" ({len(texts)})" if len(texts) > 1 else "") for name, texts in notes.items())
+    return f"{number} note{'s' * (number > 1)} on {'another list' if len(notes) == 1 else 'other lists'}: {names}"
 
 
 def counts(result: ListResult) -> str:

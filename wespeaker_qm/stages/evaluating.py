@@ -12,10 +12,11 @@ from wespeaker_qm.evaluate.evidence import few_speakers_note
 from wespeaker_qm.evaluate.figure import Compared
 from wespeaker_qm.evaluate.metrics import evaluate_list
 from wespeaker_qm.evaluate.results import TRAINED
-from wespeaker_qm.report.evaluation import CorpusCard, Evaluation, Training
+from wespeaker_qm.report.evaluation import CorpusCard, Evaluation, Note, Training
 from wespeaker_qm.report.evaluation_files import write_evaluation
 from wespeaker_qm.report.loss_card import loss_card
 from wespeaker_qm.report.markdown import list_table
+from wespeaker_qm.report.text import list_notes_line
 from wespeaker_qm.report.training_history import read_training_history
 from wespeaker_qm.score.calibration_file import load_calibration
 from wespeaker_qm.score.cohort import has_cohort, has_mean, known_speakers
@@ -83,7 +84,7 @@ def evaluate(
     outputs += [run.training_curves] if run.training_log.is_file() else []
     inputs = _inputs(data, run, info, variants, others)
     inputs |= {"systems": [*variants, *others], "num_resamples": num_resamples, "seed": seed}
-    inputs |= {"mixed bandwidths": mixed} if mixed else {}
+    inputs |= {"mixed bandwidths": [note.text for note in mixed]} if mixed else {}
     marker = DoneMarker(
         run.marker("evaluate"), inputs, outputs, version=STAGE_VERSIONS["evaluate"], checks_outputs=True
     )
@@ -119,12 +120,14 @@ def evaluate(
         logger.info("%s\n", list_table(evaluation, evaluation.lists[info.headline], Compared.REPORTED))
         if info.caveat:
             logger.info("mind: %s", info.caveat)
-        for note in notes:
-            logger.warning("mind: %s", note)
+        for text in evaluation.headline_notes:
+            logger.warning("mind: %s", text)
+        if evaluation.list_notes:
+            logger.info("%s; see %s", list_notes_line(evaluation.list_notes), run.report("md"))
         logger.info("report: %s", run.report("md"))
 
 
-def _few_speakers(data: DataFolder, info: CorpusInfo, *, is_calibrated: bool) -> list[str]:
+def _few_speakers(data: DataFolder, info: CorpusInfo, *, is_calibrated: bool) -> list[Note]:
     """A note for each list of too few speakers, the headline first and what calibrated on the last."""
     lists = [(name, info.trials[name], False) for name in sorted(info.trials, key=lambda name: name != info.headline)]
     if is_calibrated and info.validation is not None:
@@ -134,22 +137,23 @@ def _few_speakers(data: DataFolder, info: CorpusInfo, *, is_calibrated: bool) ->
         trials = read_trial_table(data.trials(name))
         speakers = trial_speakers(trials, read_map(data.set(folder).utt2spk))
         effective = effective_speakers(speakers, trials.is_target)
-        notes.append(few_speakers_note(name, effective, is_fitted=is_fitted))
-    return [note for note in notes if note is not None]
+        note = few_speakers_note(name, effective, is_fitted=is_fitted)
+        notes += [] if note is None else [Note(name, note)]
+    return notes
 
 
-def _mixed_bandwidths(data: DataFolder, run: RunFolder, info: CorpusInfo) -> list[str]:
+def _mixed_bandwidths(data: DataFolder, run: RunFolder, info: CorpusInfo) -> list[Note]:
     """A note for each list with trials of a narrow and a wide recording, where extraction has measured them."""
     notes = []
     for name in info.trials:
         path = run.bandwidths(info.trials[name])
         if path.is_file():
             note = mixed_bandwidths_note(read_trial_table(data.trials(name)), read_numbers(path, "Hz"))
-            notes += [f"List {name}: {note} ({path})."] if note else []
+            notes += [Note(name, f"List {name}: {note} ({path}).")] if note else []
     return notes
 
 
-def _training_speakers(data: DataFolder, run: RunFolder, info: CorpusInfo) -> list[str]:
+def _training_speakers(data: DataFolder, run: RunFolder, info: CorpusInfo) -> list[Note]:
     """What is missing for want of training speakers, of the corpus or with the model, or who is known of these.
 
     Scores of another origin than a run's embeddings are as they are.
@@ -158,17 +162,21 @@ def _training_speakers(data: DataFolder, run: RunFolder, info: CorpusInfo) -> li
         return []
     if has_cohort(run, info):
         known = sorted({name for folder in info.trials.values() for name in known_speakers(run, data.set(folder))})
-        return known and [
+        if not known:
+            return []
+        text = (
             f"{len(known)} evaluation speaker(s) bear names of speakers that the model was trained on "
             f"({', '.join(known[:NUM_SHOWN])}{', ...' * (len(known) > NUM_SHOWN)}): if they are the same people, the "
             "figures mislead."
-        ]
-    if has_mean(run, info):
-        return ["Scores are not normalised: the model brought no cohort of training speakers (stage 6 makes it)."]
-    return ["Plain cosines, not normalised: there are no training speakers, of the corpus or with the model."]
+        )
+    elif has_mean(run, info):
+        text = "Scores are not normalised: the model brought no cohort of training speakers (stage 6 makes it)."
+    else:
+        text = "Plain cosines, not normalised: there are no training speakers, of the corpus or with the model."
+    return [Note(None, text)]
 
 
-def _true_variants(data: DataFolder, run: RunFolder, info: CorpusInfo) -> tuple[list[str], list[str]]:
+def _true_variants(data: DataFolder, run: RunFolder, info: CorpusInfo) -> tuple[list[str], list[Note]]:
     """The normalised and calibrated scores that are there and are of what is there now, and notes; others are told."""
     true, notes = [], []
     for variant in present_variants(run, info.trials):
@@ -197,7 +205,7 @@ def _true_variants(data: DataFolder, run: RunFolder, info: CorpusInfo) -> tuple[
             except RecipeError as error:
                 logger.warning("calibrated scores are left out: %s", error)
                 continue
-            notes = [f"List {name}: {note}." for name, check in checks.items() for note in check.notes()]
+            notes = [Note(name, f"List {name}: {note}.") for name, check in checks.items() for note in check.notes()]
         true.append(variant)
     return true, notes
 
