@@ -13,6 +13,7 @@ step. How far, whatever the head, shows a third training: the dense loss with th
 """
 
 import argparse
+import math
 import sys
 import tempfile
 from collections.abc import Callable
@@ -26,8 +27,9 @@ from torch import Tensor, nn
 
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.dataset.loader import TrainingBatch
-from wespeaker_qm.losses import candidates, linear
+from wespeaker_qm.losses import candidates, dispatch
 from wespeaker_qm.losses.alpha import alpha_divergence_loss, target_log_reference
+from wespeaker_qm.losses.dispatch import Way
 from wespeaker_qm.losses.heads import CosineHead
 from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.losses.margins import angular_margin
@@ -108,7 +110,7 @@ def train(config: Config, data: Path, steps: int, dtype: torch.dtype, compute: C
         tempfile.TemporaryDirectory() as exp_dir,
         mock.patch.object(CosineHead, "forward", forward),
         # Neither few classes nor many candidates make `alpha_margin_linear` compute densely.
-        mock.patch.object(linear, "_FEW_CLASSES", 0),
+        mock.patch.object(dispatch, "WAYS", {"cpu": ((math.inf, Way.FILTERED),)}),
         mock.patch.object(candidates, "_DENSE", 1.0),
         suppress(FinishedError),
     ):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wespeaker_qm.losses import candidates
+from wespeaker_qm.losses import candidates, dispatch
 from wespeaker_qm.losses.candidates import Bound, Problem, all_logits, find_candidates
 from wespeaker_qm.losses.gradients import in_range, unit_rows
 
@@ -75,7 +75,7 @@ def test_candidates_are_the_support_and_have_exact_logits(
 ) -> None:
     """A few, for which the bound is tau, and more pairs than are computed together; in several chunks of classes."""
     monkeypatch.setattr(candidates, "_DENSE", 1.0)
-    monkeypatch.setattr(candidates, "_CHUNK_LOGITS", 30000)
+    monkeypatch.setattr(dispatch, "CHUNK_LOGITS", {"cpu": 30000})
     prototypes = torch.randn(3000, 8)
     problem = make_problem(prototypes[:60] + torch.randn(60, 8), prototypes, a, -1.0, filter_dtype)
     found, tau = find_candidates(problem)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wespeaker_qm.bench.cases import Case, simulate
-from wespeaker_qm.losses import candidates, linear
+from wespeaker_qm.losses import candidates, dispatch
 from wespeaker_qm.losses.alpha import alpha_divergence_loss, alpha_softargmax, target_log_reference
+from wespeaker_qm.losses.dispatch import Way
 from wespeaker_qm.losses.gradients import in_range
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType, angular_margin
@@ -80,19 +81,24 @@ def ours(
 MODES = ["dense", "sparse", "chunks"]
 
 
+def force(monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
+    """One way for all sizes."""
+    monkeypatch.setattr(dispatch, "WAYS", {"cpu": ((math.inf, way),)})
+
+
 def compute(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Densely, with the filter, or with the filter in chunks of few classes, whatever the size."""
-    monkeypatch.setattr(linear, "_FEW_CLASSES", 10**9 if mode == "dense" else 0)
+    force(monkeypatch, Way.DENSE if mode == "dense" else Way.FILTERED)
     monkeypatch.setattr(candidates, "_DENSE", 1.0)
-    monkeypatch.setattr(candidates, "_CHUNK_LOGITS", 400 if mode == "chunks" else 2**19)
+    monkeypatch.setattr(dispatch, "CHUNK_LOGITS", {"cpu": 400 if mode == "chunks" else 2**19})
 
 
 @pytest.fixture
 def always_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
     """The filter on problems of any size, in chunks of few classes."""
-    monkeypatch.setattr(linear, "_FEW_CLASSES", 0)
+    force(monkeypatch, Way.FILTERED)
     monkeypatch.setattr(candidates, "_DENSE", 1.0)
-    monkeypatch.setattr(candidates, "_CHUNK_LOGITS", 400)
+    monkeypatch.setattr(dispatch, "CHUNK_LOGITS", {"cpu": 400})
 
 
 def assert_near(actual: Result, expected: Result, rtol: float) -> None:
@@ -121,13 +127,13 @@ def test_dense_and_sparse_computation_are_the_definition(
     embedding, prototypes, target = (leaf.detach() for leaf in simulate(Case(12, 24, 1500, 1, 1, 0, trained=trained)))
     problem = (embedding.double(), prototypes.double(), target, alpha, scale, margin, kind)
     expected = oracle(*problem)
-    monkeypatch.setattr(linear, "_FEW_CLASSES", 10**9)
+    force(monkeypatch, Way.DENSE)
     dense, dense_output = ours(*problem)
     assert_near(dense, expected, 1e-11)
-    monkeypatch.setattr(linear, "_FEW_CLASSES", 0)
+    force(monkeypatch, Way.FILTERED)
     monkeypatch.setattr(candidates, "_DENSE", 1.0)
     for chunk_logits in (2**19, 2000):
-        monkeypatch.setattr(candidates, "_CHUNK_LOGITS", chunk_logits)
+        monkeypatch.setattr(dispatch, "CHUNK_LOGITS", {"cpu": chunk_logits})
         for sparse_gradient in (False, True):
             sparse, output = ours(*problem, sparse_gradient=sparse_gradient)
             assert_near(sparse, expected, 1e-11)
@@ -228,11 +234,11 @@ def test_properties(
     # At cos = +-1 exactly the clamp and the sine have no slope: round-off decides between one-sided values.
     smooth = oddity not in ("on target", "opposite", "ties", "all equal") and dim > 1
     size = 1 + scale * math.exp(scale * margin * (alpha - 1) if kind == "reference" else 0)
-    for few_classes in (0, 10**9):
+    for way in Way:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(linear, "_FEW_CLASSES", few_classes)
+            force(patch, way)
             patch.setattr(candidates, "_DENSE", 1.0)
-            patch.setattr(candidates, "_CHUNK_LOGITS", 100)
+            patch.setattr(dispatch, "CHUNK_LOGITS", {"cpu": 100})
             actual, output = ours(*problem)
             in_float32, _ = ours(embedding.float(), prototypes.float(), *problem[2:])
         assert output.sparsity is not None

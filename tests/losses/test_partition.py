@@ -3,6 +3,7 @@
 This file is also the program of the processes: they run every case once and save what they got; the tests compare.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from wespeaker_qm.losses import linear
+from wespeaker_qm.losses import dispatch
+from wespeaker_qm.losses.dispatch import Way
 from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
 from wespeaker_qm.losses.partition import ClassPartition
@@ -49,7 +51,7 @@ HEADS = {
     "entmax_1.75": Head(1.75, 10.0, 0.1, "angular"),
     "sparsemax": Head(2.0, 10.0, 0.2, "angular"),
 }
-DENSE, SPARSE = 10**9, 0  # values of `_FEW_CLASSES`
+DENSE, SPARSE = Way.DENSE, Way.FILTERED
 
 
 class Case(NamedTuple):
@@ -57,7 +59,7 @@ class Case(NamedTuple):
 
     head: Head
     num_classes: int
-    few_classes: tuple[int, ...] = (DENSE,)  # of each process; the last one's for the rest
+    ways: tuple[Way, ...] = (DENSE,)  # of each process; the last one's for the rest
     dtype: torch.dtype = torch.float64
     sparse_gradient: bool = False
     variant: str = ""
@@ -75,11 +77,11 @@ def cases() -> dict[str, Case]:
                     found[f"{key}-sparse"] = Case(head, num_classes, (SPARSE,), dtype, num_classes > 7)
     for name in ("cosface", "q_margin_1.5", "sparsemax"):
         head = HEADS[name]
-        for mode, few_classes in (("dense", (DENSE,)), ("sparse", (SPARSE,)), ("mixed", (DENSE, SPARSE))):
+        for mode, ways in (("dense", (DENSE,)), ("sparse", (SPARSE,)), ("mixed", (DENSE, SPARSE))):
             for variant in ("one_owner", "far_classes", "nan_prototype", "nan_embedding", "empty"):
-                found[f"{name}-{variant}-{mode}"] = Case(head, 300, few_classes, variant=variant)
+                found[f"{name}-{variant}-{mode}"] = Case(head, 300, ways, variant=variant)
             for variant in ("norms", "ties"):
-                found[f"{name}-{variant}-{mode}"] = Case(head, 300, few_classes, torch.float32, variant=variant)
+                found[f"{name}-{variant}-{mode}"] = Case(head, 300, ways, torch.float32, variant=variant)
     return found
 
 
@@ -171,7 +173,8 @@ def run_process(rank: int, folder: Path) -> None:
         )
         results: dict[str, Any] = {}
         for name, case in CASES.items():
-            linear._FEW_CLASSES = case.few_classes[min(rank, len(case.few_classes) - 1)]
+            way = case.ways[min(rank, len(case.ways) - 1)]
+            dispatch.WAYS = {"cpu": ((math.inf, way),)}
             partition = ClassPartition(case.num_classes, rank, world_size)
             results[name] = compute(case, make_batch(case, world_size), partition)
         partition = ClassPartition(7, rank, world_size)
@@ -247,7 +250,7 @@ def test_parts_compute_what_one_process_does(
     assert torch.equal(actual["support"], expected["support"])
     assert (actual["candidates"] >= actual["support"]).all()
     assert (actual["candidates"] <= case.num_classes).all()
-    if case.few_classes == (DENSE,):
+    if case.ways == (DENSE,):
         assert (actual["candidates"] == case.num_classes).all()
 
 

@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wespeaker_qm.losses.dispatch import chunk_logits
 from wespeaker_qm.losses.gradients import Vectors
 from wespeaker_qm.losses.root import class_sums, newton_step, with_class
 
 GROUP = 16  # classes of which the maximum is compared with the threshold first
 _NUM_LEADERS = 32  # maxima over the classes of earlier chunks that the bound remembers
 _FIRST_STEPS, _STEPS = 3, 1  # of Newton's method in the first chunk, and in each later one
-_CHUNK_LOGITS = 2**19  # of a batch in a chunk: what stays in a core's cache
 _DENSE = 0.12  # where the filter leaves this share of a chunk's classes, the dense computation is cheaper
 
 
@@ -142,7 +142,7 @@ def all_logits(problem: Problem) -> list[Tensor]:
 def _chunk_ranges(problem: Problem) -> list[tuple[int, int]]:
     """Start and stop of chunks of nearly the same size."""
     batch, num_classes = len(problem.unit), len(problem.prototypes.rows)
-    width = -(-num_classes // max(1, round(batch * num_classes / _CHUNK_LOGITS)))
+    width = -(-num_classes // max(1, round(batch * num_classes / chunk_logits(problem.unit.device))))
     return [(start, min(start + width, num_classes)) for start in range(0, num_classes, width)]
 
 

@@ -13,57 +13,28 @@ need only the support, which for alpha > 1 is a handful of classes: the others' 
                                          | too many
                                          +--> logits (B, n) --> root or softmax --> loss, g (B, n) in place
 
-Both ways compute the same, exactly; the number of classes that the filter leaves decides. No normalised prototypes are
-stored. With classes divided over processes (`partition`), sums over classes are sums over processes too.
+Both ways compute the same, exactly; the table in `dispatch` and the number of classes that the filter leaves decide. No
+normalised prototypes are stored. With classes divided over processes (`partition`), sums over classes are sums over
+processes too.
 
 Products are IEEE float32 (float64 for float64 input), forward and backward, whatever autocast and the switches for TF32
 say; the target's cosine, the root and the value are float64. Under autocast the filter alone works in its precision,
 with an allowance for the round-off.
 """
 
-import math
-from functools import reduce
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from wespeaker_qm.losses import gradients
 from wespeaker_qm.losses.alpha import check_alpha, class_indices, first_derivative_only
-from wespeaker_qm.losses.candidates import Problem, all_logits, find_candidates
-from wespeaker_qm.losses.margins import MarginType, TargetLogit, target_logit
+from wespeaker_qm.losses.candidates import Problem
+from wespeaker_qm.losses.dispatch import way_of
+from wespeaker_qm.losses.margins import MarginType, check_scale_and_margin, target_logit
 from wespeaker_qm.losses.partition import ClassPartition
-from wespeaker_qm.losses.root import (
-    Root,
-    Sums,
-    TargetTerms,
-    add_sums,
-    class_sums,
-    loss_value,
-    newton_root,
-    posterior_of,
-    with_class,
-)
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.losses.solve import Sparsity, solve_divergence, solve_softmax
 from wespeaker_qm.utils.precision import exact_float32
-
-_FEW_CLASSES = 1024  # up to here the dense computation is quicker than any filter
-_BLOCK_GAPS = 2**17
-_LARGEST_EXPONENT = 64  # (alpha - 1) s m, of which the loss is an exponential: 6e27 leaves float32 room for sums
-
-
-class Sparsity(NamedTuple):
-    """How sparse the posteriors of a batch are; (B,) each. Tells whether alpha, scale and margin fit the problem.
-
-    support: classes with posterior > 0, the target among them if it is one.
-    candidates: classes that the filter left, the target among them; all of them where the computation was dense.
-    target_posterior: p_y; 1 for a solved sample (no other class is in the support), 0 for a dropped target (it is not),
-        and for no others: what round-off would make 1 or 0 is the nearest number inside.
-    """
-
-    support: Tensor
-    candidates: Tensor
-    target_posterior: Tensor
 
 
 class LinearLoss(NamedTuple):
@@ -146,36 +117,6 @@ def alpha_margin_linear(
     return LinearLoss(loss, correct, Sparsity(*sparsity) if sparsity else None)
 
 
-def check_scale_and_margin(alpha: float, scale: float, margin: float, margin_type: MarginType) -> None:
-    """Refuse what no loss can be computed with.
-
-    Args:
-        alpha: in [1, 2].
-        scale: s.
-        margin: m, the largest that will be asked for.
-        margin_type: where it goes.
-
-    Raises:
-        RecipeError: names the value and the range.
-    """
-    if not 0 < scale < math.inf:
-        raise RecipeError(f"scale is {scale!r}, expected a number above 0")
-    if margin_type not in get_args(MarginType):
-        raise RecipeError(f"margin_type is {margin_type!r}, expected one of {', '.join(get_args(MarginType))}")
-    if not 0 <= margin < math.inf:
-        raise RecipeError(f"margin is {margin!r}, expected a number of at least 0")
-    if margin_type != "reference":
-        if margin > math.pi:
-            raise RecipeError(f"margin is {margin!r}, expected an angle in radians, at most {math.pi:.5f}")
-        return
-    exponent = (alpha - 1) * scale * margin
-    if exponent > _LARGEST_EXPONENT:
-        raise RecipeError(
-            f"alpha {alpha!r}, scale {scale!r}, margin {margin!r}: (alpha - 1) scale margin is {exponent:.4g}, "
-            f"expected at most {_LARGEST_EXPONENT}: the loss is of the size of its exponential; lower one of the three"
-        )
-
-
 def _check_shapes(embedding: Tensor, prototypes: Tensor, target: Tensor, partition: ClassPartition) -> None:
     expected = partition.stop - partition.start
     if prototypes.dim() != 2 or len(prototypes) != expected or expected == 0:
@@ -214,9 +155,11 @@ class _AlphaMarginLinear(torch.autograd.Function):
             filter_dtype=settings.filter_dtype,
         )
         with exact_float32():
-            solved = (
-                _softmax(problem, marked, partition) if settings.alpha == 1 else _divergence(problem, marked, partition)
-            )
+            if settings.alpha == 1:
+                solved = solve_softmax(problem, marked, partition)
+            else:
+                way = way_of(prototypes.device, len(prototypes))
+                solved = solve_divergence(problem, marked, partition, way)
         ctx.settings, ctx.entries = settings, solved.entries is not None
         kept = solved.entries if solved.entries is not None else solved.matrix
         ctx.save_for_backward(unit, *embeddings[1:], *vectors, solved.row_factor.to(unit), *kept)
@@ -254,100 +197,3 @@ class _AlphaMarginLinear(torch.autograd.Function):
         if grad.is_sparse:
             ctx.gradient = grad
         return grad_embedding, grad, None, None
-
-
-class _Solved(NamedTuple):
-    """Loss (B,), the largest logit of another class (B,), sparsity, and d loss / d cosine for the gradients.
-
-    The derivative is either in entries, or in a matrix (in chunks of classes); times row_factor (B,).
-    """
-
-    loss: Tensor
-    best_other: Tensor
-    sparsity: Sparsity | None
-    row_factor: Tensor
-    entries: gradients.Entries | None
-    matrix: list[Tensor]
-
-
-def _softmax(problem: Problem, marked: TargetLogit, partition: ClassPartition) -> _Solved:
-    """Cross-entropy of the logits tilted by log q: -log p_y = log(1 + sum_{j != y} exp(theta_j - theta_y))."""
-    chunks = all_logits(problem)
-    best_other = partition.max(_row_max(chunks))
-    tilted = problem.target_logit + problem.log_q
-    top = torch.maximum(best_other, tilted).to(problem.unit)
-    others = partition.sum(
-        reduce(torch.add, [chunk.sub_(top).exp_().sum(1, keepdim=True).double() for chunk in chunks])
-    )
-    own = (tilted - top).exp()
-    loss = torch.where(own < 1 / 2, (others + own).log() - (tilted - top), (others / own).log1p())
-    matrix = gradients.matrix_of(chunks, problem.scale, -others[:, 0] * marked.slope, problem.target)
-    return _Solved(loss[:, 0], best_other[:, 0], None, 1 / (others + own)[:, 0], None, matrix)
-
-
-def _divergence(problem: Problem, marked: TargetLogit, partition: ClassPartition) -> _Solved:
-    """The loss for alpha > 1, on the candidates, or on all classes if those are few or most are candidates."""
-    a, target_logit, log_q = problem.a, problem.target_logit, problem.log_q
-    candidates, tau = None, torch.full_like(target_logit, -torch.inf)
-    if len(problem.prototypes.rows) > _FEW_CLASSES and len(problem.unit):
-        candidates, tau = find_candidates(problem)
-    # Candidates are few: float64 costs nothing, and spares differences of logits their round-off.
-    chunks = all_logits(problem) if candidates is None else [candidates.logits.double()]
-    best_other, tau = torch.split(partition.max(torch.cat([_row_max(chunks), tau], dim=1)), 1, dim=1)
-
-    top = torch.maximum(best_other, target_logit).to(problem.unit).double()  # exact in every chunk's type
-    target_gap = (top - target_logit) * a
-    gaps = [chunk.sub_(top.to(chunk)).mul_(-a) for chunk in chunks]
-    alone = torch.minimum(1 + (top - best_other) * a, target_gap + torch.exp(-a * log_q))
-    height = torch.minimum(alone, 1 + (top - tau) * a)
-
-    def sums(height: Tensor) -> Sums:
-        others = reduce(add_sums, [_sums_by_rows(gap, a, height.to(gap)) for gap in gaps])
-        others = partition.sum_sums(Sums(*(part.double() for part in others)))
-        return with_class(others, target_gap, a, height, log_q)
-
-    root = newton_root(sums, a, height, torch.finfo(problem.unit.dtype).eps, at_most=alone)
-    off_target, energy, support, count = (torch.zeros_like(marked.logit) for _ in range(4))
-    for gap in gaps:
-        posterior, share = posterior_of(gap, a, Root(*(part.to(gap) for part in root)))
-        off_target += posterior.sum(1)
-        energy += (posterior * share).sum(1)
-        support += (share > 0).sum(1)  # the posterior, a power of it, may underflow
-        gap.copy_(posterior)
-    # The candidates are without the target, which one process holds.
-    count += len(problem.prototypes.rows) if candidates is None else candidates.number + (problem.target >= 0)
-    off_target, energy, support, count = partition.sum(torch.stack([off_target, energy, support, count]))
-    loss = loss_value(root, TargetTerms(target_gap[:, 0], marked.log_q), off_target, energy, a)
-    target_posterior, target_share = (part[:, 0] for part in posterior_of(target_gap, a, root, log_q))
-    is_solved = (support == 0) & (off_target == 0)  # the latter for NaN
-    sparsity = Sparsity(
-        (support + (target_share > 0)).to(problem.unit),
-        count.to(problem.unit),
-        _open_unit_interval(target_posterior.to(problem.unit), is_solved, target_share == 0),
-    )
-    target_weight = -off_target * marked.slope
-    row_factor = torch.ones_like(loss)
-    if candidates is None:
-        matrix = gradients.matrix_of(gaps, problem.scale, target_weight, problem.target)
-        return _Solved(loss, best_other[:, 0], sparsity, row_factor, None, matrix)
-    entries = gradients.entries_of(gaps[0] * problem.scale, candidates.classes, target_weight, problem.target)
-    return _Solved(loss, best_other[:, 0], sparsity, row_factor, entries, [])
-
-
-def _open_unit_interval(posterior: Tensor, is_one: Tensor, is_zero: Tensor) -> Tensor:
-    """Posteriors that are 1 and 0 exactly where they are said to be, and otherwise inside however they were rounded."""
-    limits = torch.finfo(posterior.dtype)
-    inside = posterior.clamp(limits.tiny, 1 - limits.eps / 2)
-    return torch.where(is_one, 1.0, torch.where(is_zero, 0.0, inside))
-
-
-def _sums_by_rows(gap: Tensor, a: float, height: Tensor) -> Sums:
-    """`class_sums`, a few rows at a time: what stays in a core's cache is worked on several times faster."""
-    num_rows = max(1, _BLOCK_GAPS // gap.shape[1])
-    pairs = zip(torch.split(gap, num_rows), torch.split(height, num_rows), strict=True)
-    parts = [class_sums(some_gaps, a, some_heights) for some_gaps, some_heights in pairs]
-    return parts[0] if len(parts) == 1 else Sums(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def _row_max(chunks: list[Tensor]) -> Tensor:
-    return reduce(torch.maximum, [chunk.amax(1, keepdim=True) for chunk in chunks]).double()

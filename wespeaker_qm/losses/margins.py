@@ -1,14 +1,48 @@
 """Where the margin goes: into the reference measure of the target, or into its angle."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from wespeaker_qm.utils.errors import RecipeError
+
+_LARGEST_EXPONENT = 64  # (alpha - 1) s m, of which the loss is an exponential: 6e27 leaves float32 room for sums
+
 MarginType = Literal["reference", "angular", "easy_angular"]
 """reference: q_y = exp(-s m) (CosFace, Q-Margin). angular: cos(angle_y + m) (ArcFace, EntMax, A3M). easy_angular: the
 same for angles below 90 degrees only."""
+
+
+def check_scale_and_margin(alpha: float, scale: float, margin: float, margin_type: MarginType) -> None:
+    """Refuse what no loss can be computed with.
+
+    Args:
+        alpha: in [1, 2].
+        scale: s.
+        margin: m, the largest that will be asked for.
+        margin_type: where it goes.
+
+    Raises:
+        RecipeError: names the value and the range.
+    """
+    if not 0 < scale < math.inf:
+        raise RecipeError(f"scale is {scale!r}, expected a number above 0")
+    if margin_type not in get_args(MarginType):
+        raise RecipeError(f"margin_type is {margin_type!r}, expected one of {', '.join(get_args(MarginType))}")
+    if not 0 <= margin < math.inf:
+        raise RecipeError(f"margin is {margin!r}, expected a number of at least 0")
+    if margin_type != "reference":
+        if margin > math.pi:
+            raise RecipeError(f"margin is {margin!r}, expected an angle in radians, at most {math.pi:.5f}")
+        return
+    exponent = (alpha - 1) * scale * margin
+    if exponent > _LARGEST_EXPONENT:
+        raise RecipeError(
+            f"alpha {alpha!r}, scale {scale!r}, margin {margin!r}: (alpha - 1) scale margin is {exponent:.4g}, "
+            f"expected at most {_LARGEST_EXPONENT}: the loss is of the size of its exponential; lower one of the three"
+        )
 
 
 class TargetLogit(NamedTuple):

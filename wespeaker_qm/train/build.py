@@ -13,7 +13,7 @@ from wespeaker_qm.dataset.loader import TrainingBatch, TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
 from wespeaker_qm.losses.heads import AngularMarginHead, CosineHead, QMarginHead
-from wespeaker_qm.losses.linear import check_scale_and_margin
+from wespeaker_qm.losses.margins import check_scale_and_margin
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.train.distributed import Processes
