@@ -22,6 +22,7 @@ from wespeaker_qm.report.sentences import (
     thresholds,
     weakest,
 )
+from wespeaker_qm.report.table5_figures import LossFigures, LossList
 from wespeaker_qm.report.table5_sentences import table5_sentences
 
 EER_ = Figure(EER)
@@ -267,24 +268,44 @@ def pair(one, two, difference, p_holm):
     return Comparison(EER_, one, two, difference, None, None, p_holm, p_holm)
 
 
+def losses(rates, pairs=(), resampled=True):
+    """What losses of these equal error rates, one a seed, achieved on a list."""
+    of_loss = {
+        run: LossFigures(roc=None, values={EER_: list(map(float, np.atleast_1d(values)))}, sureness={})
+        for run, values in rates.items()
+    }
+    return LossList(a_list({}, pairs, resampled=resampled), of_loss)
+
+
 def test_table_5_tells_an_order_and_whether_it_may_be_chance():
-    systems = {"a": system(0.13), "b": system(0.12), "c": system(0.11)}
+    rates = {"a": 0.13, "b": 0.12, "c": 0.11}
     pairs = [pair("a", "b", -0.01, 0.9), pair("a", "c", -0.02, 0.04), pair("b", "c", -0.01, None)]
-    first, second, third = table5_sentences(NAMES, a_list(systems, pairs))
-    assert first == ("Of 3 losses, Q-Margin errs least here (equal error rate 11.00 %) and ArcFace most (13.00 %).")
-    assert second == "Of 2 pairs 1 differs for sure: Q-Margin errs less than ArcFace."
-    assert third.startswith("Each loss was trained once: ")
-    _, second, _ = table5_sentences(NAMES, a_list(systems, pairs[:1]))
-    assert second.startswith("No two differ for sure (p below 0.05 for none of 1 pairs")
-    _, second, _ = table5_sentences(NAMES, a_list(systems, pairs[2:]))
-    assert second == "Whether any two differ for other speakers these trials cannot tell."
-    _, second, _ = table5_sentences(NAMES, a_list(systems, resampled=False))
-    assert second.endswith("not known: no intervals were asked for.")
+    first, second = table5_sentences(NAMES, {"near": losses(rates, pairs)})
+    order = "On list near, Q-Margin errs least of 3 losses (equal error rate 11.00 %) and ArcFace most (13.00 %). "
+    assert first == f"{order}Of 2 pairs 1 differs for sure: Q-Margin errs less than ArcFace."
+    assert second.startswith("Each loss was trained once: ")
+    first, _ = table5_sentences(NAMES, {"near": losses(rates, pairs[:1])})
+    assert first.startswith(f"{order}No two differ for sure (p below 0.05 for none of 1 pairs")
+    first, _ = table5_sentences(NAMES, {"near": losses(rates, pairs[2:])})
+    assert first == f"{order}Whether any two differ for other speakers these trials cannot tell."
+    first, _ = table5_sentences(NAMES, {"near": losses(rates, resampled=False)})
+    assert first.startswith(order)
+    assert first.endswith("not known: no intervals were asked for.")
+
+
+def test_table_5_of_several_lists_and_seeds():
+    near, clean = losses({"a": [0.1, 0.3], "b": [0.2, 0.21]}), losses({"a": [0.1, 0.1], "b": [0.3, 0.1]})
+    first, second, third = table5_sentences({"a": "A", "b": "B"}, {"near": near, "clean": clean})
+    assert first.startswith("On list near, A errs least of 2 losses (equal error rate 20.00 %) and B most (20.50 %). ")
+    assert second.startswith(
+        "On list clean, A errs least of 2 losses (equal error rate 10.00 %) and B most (20.00 %). "
+    )
+    assert third == "Figures are means over 2 seeds, and what is said of other speakers allows for other seeds."
 
 
 def test_table_5_of_few_rows():
-    assert table5_sentences(NAMES, a_list({"a": system(0.13)})) == [
-        "One of 3 losses was trained here: ArcFace, equal error rate 13.00 %."
+    assert table5_sentences(NAMES, {"near": losses({"a": 0.13})}) == [
+        "On list near, ArcFace has an equal error rate of 13.00 %; of 3 losses no other was trained here."
     ]
-    first, *_ = table5_sentences(NAMES, a_list({"a": system(0.0), "b": system(0.0)}))
-    assert first == "Of 2 of 3 losses all have the same equal error rate here, 0.00 %."
+    first, *_ = table5_sentences(NAMES, {"near": losses({"a": 0.0, "b": 0.0})})
+    assert first.startswith("On list near, all of 2 of 3 losses have the same equal error rate, 0.00 %. ")

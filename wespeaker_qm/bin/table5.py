@@ -20,8 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exp_root",
         type=ExpRoot,
+        nargs="+",
         metavar="DIR",
-        help="folder of the runs, e.g. exp/mini; table5.md, .tex and .json, det_table5.png and .pdf go here",
+        help="folder of the runs, e.g. exp/mini; table5.md, .tex and .json, det_table5.png and .pdf go here; further "
+        "folders hold the same runs with other seeds (run.sh --table5 true --exp_root DIR --overrides seed=2)",
     )
     parser.add_argument(
         "--partial",

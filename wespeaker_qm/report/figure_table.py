@@ -4,7 +4,7 @@ column.
 Normalised scores that are calibrated keep their order, so that every figure that looks at the order alone is the same.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from wespeaker_qm.evaluate.figure import Figure
@@ -38,7 +38,7 @@ def figure_table(
             lacking.append(figure)
         else:
             rows.append([row_name(figure), *cells])
-    return FigureTable(["figure", *shared], rows, _line(lacking, row_name))
+    return FigureTable(["figure", *shared], rows, not_measurable_line(lacking, row_name))
 
 
 def share_columns(columns: Mapping[str, Mapping[Figure, str]]) -> dict[str, dict[Figure, str]]:
@@ -63,8 +63,13 @@ def share_columns(columns: Mapping[str, Mapping[Figure, str]]) -> dict[str, dict
     return {", ".join(names): joined for names, joined in groups}
 
 
-def _line(figures: list[Figure], row_name: Callable[[Figure], str]) -> str:
-    """Which figures are not measurable: each kind once, with its rates."""
+def not_measurable_line(figures: Iterable[Figure], row_name: Callable[[Figure], str]) -> str:
+    """Which figures are not measurable: each kind once, with its rates; nothing where there are none.
+
+    >>> from wespeaker_qm.evaluate.figures import TAR_AT_FAR
+    >>> not_measurable_line([Figure(TAR_AT_FAR, far) for far in (1e-4, 1e-5)], lambda figure: figure.title)
+    'Not measurable with so few non-target trials: TAR % at FAR 1e-4, 1e-5.'
+    """
     rates: dict[str, list[str]] = {}
     for figure in figures:
         rates.setdefault(row_name(figure).removesuffix(figure.rate_name), []).append(figure.rate_name)

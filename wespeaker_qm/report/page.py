@@ -101,9 +101,7 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
     }
     list_notes = _list_notes(runs)
     return {
-        "title": report_title(
-            runs[0].name if len(runs) == 1 else f"{len(runs)} runs", corpus["name"], runs[0].headline["num_speakers"]
-        ),
+        "title": report_title(_what(runs, written), corpus["name"], runs[0].headline["num_speakers"]),
         "summary": _summary(runs, written),
         "corpus": corpus,
         "notes": list(dict.fromkeys(note for run in runs for note in run.metrics.get("notes", []))),
@@ -118,7 +116,8 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
         },
         "differences": charted(comparisons),
         "comparisons": PageTable(*comparison_rows(comparisons)),
-        "table5": None if written is None else PageTable(written["header"], written["rows"]),
+        "table5": None if written is None else {name: FigureTable(*cells) for name, cells in written["tables"].items()},
+        "roots": [] if written is None else written["roots"],
         "systems": list(labelled),
         "banded": list(plots["bands"]),
         "training_titles": list(plots["training"]),
@@ -131,6 +130,13 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
         "errors": errors,
         "plots": plots,
     }
+
+
+def _what(runs: list[Run], written: dict[str, Any] | None) -> str:
+    """What the page is about."""
+    if written is not None:
+        return "The losses of Table 5"
+    return runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
 
 
 def _label(runs: list[Run], run: Run, system: str) -> str:

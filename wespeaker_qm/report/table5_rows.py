@@ -5,6 +5,7 @@ The rows are ``conf/table5.yaml``; each is a run whose ``metrics.json`` and head
 
 import dataclasses
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from wespeaker_qm.evaluate.results import TRAINED
 from wespeaker_qm.report.evaluation import CorpusCard
 from wespeaker_qm.report.loss_card import LossCard
 from wespeaker_qm.trials.score_files import read_scores
+from wespeaker_qm.trials.systems import refuse_copies
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import read_checked_json
 from wespeaker_qm.utils.errors import RecipeError, shown
@@ -52,16 +54,18 @@ class Table5:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
-    """What one run achieved on the headline list."""
+    """What one run achieved on the headline list, and on others of the same trials."""
 
     trials: TrialTable
-    """The headline list."""
+    """The headline list; the others have the same trials."""
     trained: LossCard
     """The loss as it was trained here."""
-    amount: str
-    """Of training, in words."""
-    scores: NDArray[np.float64]
-    """(N,) of the trained system."""
+    num_samples: int
+    """Of training."""
+    minutes: float
+    """Of training."""
+    scores: dict[str, NDArray[np.float64]]
+    """Trial list -> (N,) of the trained system."""
 
 
 def read_table(path: Path | str) -> Table5:
@@ -100,8 +104,8 @@ def read_table(path: Path | str) -> Table5:
     return table
 
 
-def read_measured(run: RunFolder, corpus: CorpusCard) -> Measured:
-    """Read what an evaluated run achieved on the headline list of ``corpus``.
+def read_measured(run: RunFolder, corpus: CorpusCard, lists: Sequence[str]) -> Measured:
+    """Read what an evaluated run achieved on the headline list of ``corpus`` and on the other ``lists``.
 
     Raises:
         RecipeError: the run was not evaluated, or on another corpus or other scores than those that lie there now;
@@ -118,49 +122,84 @@ def read_measured(run: RunFolder, corpus: CorpusCard) -> Measured:
         if training is None:
             raise RecipeError(f"{path}: says nothing of a training; a row of Table 5 is a run of stages 3 to 5")
         trained = LossCard(**training["loss"])
-        amount = f"{training['num_samples']:,} samples, {training['minutes']:.1f} minutes"
-        recorded = float(metrics["trial_lists"][corpus.headline]["systems"][TRAINED]["eer"])
+        num_samples, minutes = int(training["num_samples"]), float(training["minutes"])
+        recorded = {name: float(metrics["trial_lists"][name]["systems"][TRAINED]["eer"]) for name in lists}
         str(trained)  # which takes numbers
     except (LookupError, TypeError, ValueError) as error:
         raise RecipeError(
             f"{path}: found {shown(metrics)} ({type(error).__name__}: {error}), expected the figures of an evaluation; "
             f"delete it and {again}"
         ) from error
-    trials, scores, _ = read_scores(run.scores(corpus.headline))
-    eer = equal_error_rate(roc_steps(scores, trials.is_target)).rate
-    if eer != recorded:
-        raise RecipeError(f"{path}: EER {recorded}, but {trials.path} has {eer}; {again}")
-    return Measured(trials=trials, trained=trained, amount=amount, scores=scores)
+    trials: dict[str, TrialTable] = {}
+    scores: dict[str, NDArray[np.float64]] = {}
+    for name in lists:
+        trials[name], scores[name], _ = read_scores(run.scores(name))
+        eer = equal_error_rate(roc_steps(scores[name], trials[name].is_target)).rate
+        if eer != recorded[name]:
+            raise RecipeError(f"{path}: EER {recorded[name]}, but {trials[name].path} has {eer}; {again}")
+        _refuse_other_trials(trials[name], trials[corpus.headline])
+    return Measured(
+        trials=trials[corpus.headline], trained=trained, num_samples=num_samples, minutes=minutes, scores=scores
+    )
 
 
-def collect(table: Table5, exp_root: ExpRoot, corpus: CorpusCard, partial: bool = False) -> list[Measured | None]:
-    """Read the run of every row.
+def collect(
+    table: Table5, roots: Sequence[ExpRoot], corpus: CorpusCard, lists: Sequence[str], partial: bool = False
+) -> list[list[Measured]]:
+    """Read the runs of every row.
 
     Args:
         table: the rows.
-        exp_root: folder of the runs.
+        roots: folders of the runs; several hold the same runs with other seeds.
         corpus: that the runs are of.
-        partial: let None stand for a row that was not trained yet.
+        lists: the headline and others of the same trials.
+        partial: let a row, or a seed of it, that was not trained yet be left out.
+
+    Returns:
+        Of each row its runs, in the order of ``roots``.
 
     Raises:
-        RecipeError: runs are missing (each is named with the command that makes it), or all of them are.
+        RecipeError: runs are missing (each is named with the command that makes it), or all of them are; those of a row
+            are no seeds of one training.
     """
-    missing = [row for row in table.rows if not exp_root.run(row.run).metrics.is_file()]
-    if missing and (not partial or len(missing) == len(table.rows)):
-        commands = "".join(
-            f"\n  {exp_root.run(row.run)}: ./run.sh --loss {row.loss} --exp_dir {exp_root.run(row.run)}"
-            for row in missing
-        )
+    runs = [[root.run(row.run) for root in roots] for row in table.rows]
+    there = [[run for run in of_row if run.metrics.is_file()] for of_row in runs]
+    missing = [
+        (run, f"--loss {row.loss} --exp_dir {run}{f' --overrides seed={number}' if number > 1 else ''}")
+        for row, of_row in zip(table.rows, runs, strict=True)
+        for number, run in enumerate(of_row, 1)
+        if not run.metrics.is_file()
+    ]
+    if missing and (not partial or not any(there)):
+        commands = "".join(f"\n  {run}: ./run.sh {options}" for run, options in missing)
         raise RecipeError(
-            f"{len(missing)} of {len(table.rows)} rows of Table 5 have no metrics.json. Train and evaluate them "
-            f"(`./run.sh --table5 true` does all), or give --partial true for the table without them:{commands}"
+            f"{len(missing)} of {len(table.rows) * len(roots)} runs of Table 5 have no metrics.json. Train and "
+            "evaluate them (`./run.sh --table5 true` does all), or give --partial true for the table without them:"
+            f"{commands}"
         )
-    results = [None if row in missing else read_measured(exp_root.run(row.run), corpus) for row in table.rows]
-    first, *others = [result.trials for result in results if result is not None]
+    results = [[read_measured(run, corpus, lists) for run in of_row] for of_row in there]
+    first, *others = [result.trials for of_row in results for result in of_row]
     for trials in others:
-        if not trials.same_trials(first):
-            raise RecipeError(
-                f"{trials.path}: not the trials of {first.path}; score and evaluate all rows on the same list "
-                "(run.sh --table5 true --stage 5)"
-            )
+        _refuse_other_trials(trials, first)
+    for row, of_row, found in zip(table.rows, results, there, strict=True):
+        _refuse_no_seeds(row, dict(zip(map(str, found), of_row, strict=True)), corpus.headline)
     return results
+
+
+def _refuse_other_trials(trials: TrialTable, expected: TrialTable) -> None:
+    if not trials.same_trials(expected):
+        raise RecipeError(
+            f"{trials.path}: not the trials of {expected.path}; score and evaluate all rows on the same list "
+            "(run.sh --table5 true --stage 5)"
+        )
+
+
+def _refuse_no_seeds(row: Table5Row, runs: Mapping[str, Measured], headline: str) -> None:
+    """Runs of a row must be one loss, trained again: not a copy, nor another setting."""
+    for (one, first), (two, second) in itertools.combinations(runs.items(), 2):
+        if first.trained != second.trained:
+            raise RecipeError(
+                f"{two}: trained as {second.trained}, but {one} as {first.trained}; expected runs that differ in their "
+                "seed"
+            )
+    refuse_copies(str(row.card), {Path(name): run.scores[headline] for name, run in runs.items()})

@@ -5,49 +5,65 @@ from collections.abc import Mapping
 from wespeaker_qm.evaluate.comparison import LEVEL
 from wespeaker_qm.evaluate.figure import Figure
 from wespeaker_qm.evaluate.figures import EER
-from wespeaker_qm.evaluate.results import ListResult
+from wespeaker_qm.report.table5_figures import LossList
 from wespeaker_qm.report.text import per_cent
 
+_EER = Figure(EER)
 
-def table5_sentences(names: Mapping[str, str], measured: ListResult) -> list[str]:
-    """Which loss errs least and which most, whether any two differ, and what that leaves open.
+
+def table5_sentences(names: Mapping[str, str], lists: Mapping[str, LossList]) -> list[str]:
+    """Which loss errs least and which most on each list, whether any two differ, and what that leaves open.
 
     Args:
         names: run -> loss, of all rows.
-        measured: figures and differences of those that were trained.
+        lists: list -> figures of those that were trained, the headline first.
     """
-    figure = Figure(EER)
-    rates = {run: system.value(figure) or 0.0 for run, system in measured.systems.items()}
-    best, worst = (ends(rates, key=rates.__getitem__) for ends in (min, max))
-    if len(rates) == 1:
-        return [
-            f"One of {len(names)} losses was trained here: {names[best]}, equal error rate {per_cent(rates[best])} %."
-        ]
-    trained = f"Of {len(rates)} losses" if len(rates) == len(names) else f"Of {len(rates)} of {len(names)} losses"
     texts = [
-        f"{trained}, {names[best]} errs least here (equal error rate {per_cent(rates[best])} %) and {names[worst]} "
-        f"most ({per_cent(rates[worst])} %)."
+        f"On list {name}, {_order(names, each)} {_differences(names, each)}".strip() for name, each in lists.items()
     ]
+    first = next(iter(lists.values()))
+    if first.num_runs > 1:
+        texts.append(
+            f"Figures are means over {first.num_runs} seeds, and what is said of other speakers allows for other seeds."
+        )
+    elif len(first.losses) > 1:
+        texts.append("Each loss was trained once: what another seed would change, no interval here holds.")
+    return texts
+
+
+def _order(names: Mapping[str, str], measured: LossList) -> str:
+    """Which loss errs least and which most."""
+    rates = {run: loss.value(_EER) or 0.0 for run, loss in measured.losses.items()}
+    best, worst = (ends(rates, key=rates.__getitem__) for ends in (min, max))
+    lowest = f"{per_cent(rates[best])} %"
+    if len(rates) == 1:
+        return f"{names[best]} has an equal error rate of {lowest}; of {len(names)} losses no other was trained here."
+    trained = f"{len(rates)} losses" if len(rates) == len(names) else f"{len(rates)} of {len(names)} losses"
     if rates[best] == rates[worst]:
-        texts = [f"{trained} all have the same equal error rate here, {per_cent(rates[best])} %."]
-    pairs = [each for each in measured.comparisons if each.figure == figure]
+        return f"all of {trained} have the same equal error rate, {lowest}."
+    highest = f"{per_cent(rates[worst])} %"
+    return f"{names[best]} errs least of {trained} (equal error rate {lowest}) and {names[worst]} most ({highest})."
+
+
+def _differences(names: Mapping[str, str], measured: LossList) -> str:
+    """Whether any two losses differ for other speakers; nothing where there is one."""
+    if len(measured.losses) == 1:
+        return ""
+    result = measured.result
+    pairs = [each for each in result.comparisons if each.figure == _EER]
     tested = [each for each in pairs if each.p_holm is not None]
     sure = [each for each in tested if each.p_holm is not None and each.p_holm < LEVEL]
     if not pairs:
-        reason = measured.no_intervals or "no intervals were asked for"
-        texts.append(f"Whether any two differ for other speakers is not known: {reason}.")
-    elif not tested:
-        texts.append("Whether any two differ for other speakers these trials cannot tell.")
-    elif not sure:
-        texts.append(
+        reason = result.no_intervals or "no intervals were asked for"
+        return f"Whether any two differ for other speakers is not known: {reason}."
+    if not tested:
+        return "Whether any two differ for other speakers these trials cannot tell."
+    if not sure:
+        return (
             f"No two differ for sure (p below {LEVEL} for none of {len(tested)} pairs, all allowed for): their order "
             "may be chance."
         )
-    else:
-        told = [
-            f"{names[each.two]} errs {'more' if each.difference > 0 else 'less'} than {names[each.one]}"
-            for each in sure
-        ]
-        texts.append(f"Of {len(tested)} pairs {len(sure)} differ{'s' * (len(sure) == 1)} for sure: {'; '.join(told)}.")
-    texts.append("Each loss was trained once: what another seed would change, no interval here holds.")
-    return texts
+    told = [
+        f"{names[each.two]} errs {'more' if each.difference > 0 else 'less'} than {names[each.one]}" for each in sure
+    ]
+    return f"Of {len(tested)} pairs {len(sure)} differ{'s' * (len(sure) == 1)} for sure: {'; '.join(told)}."

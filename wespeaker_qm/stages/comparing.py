@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES, Resamples, SortedTrials, resample
 from wespeaker_qm.evaluate.comparison import Comparison, compare_all
@@ -18,7 +17,7 @@ from wespeaker_qm.evaluate.operating_points import FARS, P_TARGETS, TARS
 from wespeaker_qm.report.tables import comparison_table, markdown_table
 from wespeaker_qm.report.text import show_figure
 from wespeaker_qm.trials.speakers import effective_speakers
-from wespeaker_qm.trials.systems import read_systems
+from wespeaker_qm.trials.systems import read_systems, refuse_copies
 from wespeaker_qm.utils.calls import AnyPath, listed, optional_path, paths
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import write_json
@@ -61,7 +60,7 @@ def compare(
     table, by_label, speakers = read_systems(labels, optional_path(trials), optional_path(utt2spk))
     scores = dict(zip(files, by_label.values(), strict=True))
     for name, each in runs_of.items():
-        _refuse_copies(name, {file: scores[name, number] for number, file in enumerate(each)})
+        refuse_copies(name, {file: scores[name, number] for number, file in enumerate(each)})
     if speakers is None:
         raise RecipeError("it is not known who speaks: name the speakers of the utterances (--utt2spk)")
     wanted, compared = _figures(listed(figures or ()), int((~table.is_target).sum()))
@@ -88,16 +87,6 @@ def _refuse_repeated_files(files: Iterable[Path]) -> None:
     twice = [str(place) for place in dict.fromkeys(places) if places.count(place) > 1]
     if twice:
         raise RecipeError(f"{', '.join(twice)}: stands twice, expected each run once; its seed would count as two")
-
-
-def _refuse_copies(name: str, runs: Mapping[Path, NDArray[np.float64]]) -> None:
-    """Refuse one run under two names: as two seeds it would say that seeds make no difference."""
-    for (one, first), (other, second) in itertools.combinations(runs.items(), 2):
-        if np.array_equal(first, second):
-            raise RecipeError(
-                f"{name}: {one} and {other} hold the same scores, expected runs that differ in their seed; name one of "
-                "them only"
-            )
 
 
 def _figures(names: Sequence[str], num_nontargets: int) -> tuple[tuple[Figure, ...], list[Figure]]:

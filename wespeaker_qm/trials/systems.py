@@ -1,5 +1,6 @@
 """Scores of several systems on the same trials."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -79,3 +80,21 @@ def _refuse_absent(path: Path, kind: str) -> None:
     near = nearest(path.name, (file.name for file in folder.iterdir() if file.is_file()))
     there = f"the nearest names there are {near}" if near else "there is no file at all in that folder"
     raise RecipeError(f"{path}: no such file, expected {kind}; {there}")
+
+
+def refuse_copies(name: str, runs: Mapping[Path, NDArray[np.float64]]) -> None:
+    """Refuse one run under two names: as two seeds it would say that seeds make no difference.
+
+    Args:
+        name: of the system.
+        runs: where each run of it lies -> its scores, (N,).
+
+    Raises:
+        RecipeError: two runs have the same scores.
+    """
+    for (one, first), (other, second) in itertools.combinations(runs.items(), 2):
+        if np.array_equal(first, second):
+            raise RecipeError(
+                f"{name}: {one} and {other} hold the same scores, expected runs that differ in their seed; name one of "
+                "them only"
+            )
