@@ -296,7 +296,7 @@ train_and_evaluate() { # stages 3 to 8 with loss overlay $1 (may be empty) into 
       begin "${dir}" "Stage 4" "extract embeddings of ${model} and of the baselines"
     else
       begin "${dir}" "Stage 4" "average checkpoints and extract embeddings of ${dir} and of the baselines"
-      wespeaker_qm "${dir}" average --exp_dir "${dir}"
+      wespeaker_qm "${dir}" average --data "${data}" --exp_dir "${dir}"
     fi
     wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" ${model:+--model "${model}"}
     wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" --untrained

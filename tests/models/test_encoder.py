@@ -49,6 +49,11 @@ def test_a_network_that_says_nothing_of_pieces_gets_a_long_utterance_whole() -> 
     assert asked == [(0, 20)]
 
 
+def test_a_network_without_a_last_layer_is_not_whitened() -> None:
+    with pytest.raises(NotImplementedError, match="MeanEncoder names no last layer, so it cannot be whitened"):
+        MeanEncoder().last_layer()
+
+
 def test_an_encoder_without_forward_is_none() -> None:
     class Empty(SpeakerEncoder):
         pass

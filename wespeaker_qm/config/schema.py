@@ -53,6 +53,8 @@ class Config:
     """Compile the network with torch.compile: for GPUs; takes minutes at the start. Not in WeSpeaker."""
     num_avg: Count = 10
     """How many of the last checkpoints are averaged; each of the last num_avg epochs is saved."""
+    whiten: Annotated[bool, OWN] = False
+    """Whiten the embeddings of the average within the training classes (WCCN), by its last layer. Not in WeSpeaker."""
     enable_amp: bool = False
     """Automatic mixed precision; the loss always computes in float32."""
     amp_dtype: Annotated[Literal["fp16", "bf16"], OWN] = "fp16"

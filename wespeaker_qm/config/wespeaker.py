@@ -46,6 +46,7 @@ _FOR_EXTRACTION = frozenset(
         "seed",
         "num_epochs",
         "num_avg",
+        "whiten",
         "model",
         "model_init",
         "model_args",

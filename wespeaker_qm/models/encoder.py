@@ -58,6 +58,14 @@ class SpeakerEncoder(nn.Module, abc.ABC):
         embedding: torch.Tensor = self(features(0, num_frames).unsqueeze(0))
         return embedding[0]
 
+    def last_layer(self) -> nn.Linear:
+        """The layer whose output is the embedding, or unit embeddings of windows: what ``whiten: true`` changes.
+
+        Raises:
+            NotImplementedError: the network has no such layer, or does not say.
+        """
+        raise NotImplementedError(f"{type(self).__name__} names no last layer, so it cannot be whitened")
+
     def folded(self) -> Self:
         """A copy of a network in evaluation mode without batch norms: the same embeddings, up to round-off, sooner.
 

@@ -148,6 +148,10 @@ class ResNet(StatisticsEncoder):
         """The last layer; see :class:`StatisticsEncoder`."""
         return self.seg_1(statistics)
 
+    def last_layer(self) -> nn.Linear:
+        """``seg_1``."""
+        return self.seg_1
+
     def _fold(self) -> None:
         fold_batch_norm(self, "conv1", "bn1")
         for block in self._blocks():

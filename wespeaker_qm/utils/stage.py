@@ -107,7 +107,7 @@ def reads_data(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
 
     @functools.wraps(function)
     def reader(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        if "data" not in kwargs:
+        if kwargs.get("data") is None:
             return function(*args, **kwargs)  # which says that it is missing
         with reading(DataFolder(kwargs["data"])):  # type: ignore[arg-type]
             return function(*args, **kwargs)
