@@ -21,15 +21,8 @@ from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.operating_points import roc_steps
-from wespeaker_qm.export.folder import (
-    Curve,
-    Evidence,
-    FeatureCard,
-    Histogram,
-    ModelFolder,
-    NetworkCard,
-    ScoringCard,
-)
+from wespeaker_qm.export.contents import Curve, Evidence, FeatureCard, Histogram, NetworkCard, ScoringCard
+from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.packing.pack import pack_data_dir

@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from wespeaker_qm.bench.enrolment import random_embedding, random_model
-from wespeaker_qm.enrolment.store import SpeakerStore, Voice
+from wespeaker_qm.enrolment.records import Voice
+from wespeaker_qm.enrolment.store import SpeakerStore
 from wespeaker_qm.speaker.speaker import Speaker
 from wespeaker_qm.utils.arguments import COUNT, SEED
 

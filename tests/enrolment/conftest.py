@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wespeaker_qm.enrolment.store import SpeakerStore, Voice
+from wespeaker_qm.enrolment.records import Voice
+from wespeaker_qm.enrolment.store import SpeakerStore
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def test_the_border_between_measured_and_not(evidence_of):
 
 
 def test_an_exported_threshold_brings_its_interval(evidence_of):
-    from wespeaker_qm.export.folder import Threshold
+    from wespeaker_qm.export.contents import Threshold
 
     exact = Threshold(far=0.01, threshold=2.5, interval=(2.0, 3.0), no_interval=None, tar=0.9)
     evidence = dataclasses.replace(evidence_of(1000), thresholds=[exact])

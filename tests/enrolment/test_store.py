@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from wespeaker_qm.audio.io import write_wav
-from wespeaker_qm.enrolment.store import STORE_VARIABLE, SpeakerStore, Voice, default_store, speaker_name
+from wespeaker_qm.enrolment.records import Voice
+from wespeaker_qm.enrolment.store import STORE_VARIABLE, SpeakerStore, default_store, speaker_name
 from wespeaker_qm.speaker.speaker import Speaker
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -180,7 +181,7 @@ def test_what_is_no_question_is_refused_before_any_work(store, model, voices, to
 
 
 def test_many_are_enrolled_as_one_by_one(store, model, voices, monkeypatch):
-    monkeypatch.setattr("wespeaker_qm.enrolment.store._BLOCK_SPEAKERS", 4)
+    monkeypatch.setattr("wespeaker_qm.enrolment.records._BLOCK_SPEAKERS", 4)
     alone = SpeakerStore(store.path.with_name("alone.sqlite"))
     speakers = [(f"s{number % 7}", voices(number % 7, 1 + number % 3)) for number in range(11)]
     store.enrol_voices("s3", voices(3), model)
@@ -324,11 +325,11 @@ def count_calls(monkeypatch, owner, name):
 
 
 def test_identification_costs_one_comparison_with_the_cohort_whatever_is_enrolled(store, model, voices, monkeypatch):
-    from wespeaker_qm.enrolment import store as module
+    from wespeaker_qm.enrolment import records
 
     for speaker in range(50):
         store.enrol_voices(f"s{speaker}", voices(speaker), model)
-    loads = count_calls(monkeypatch, module, "_load_gallery")
+    loads = count_calls(monkeypatch, records, "load_gallery")
     cohort = count_calls(monkeypatch, type(model.scorer._cohort), "statistics")
     for take in range(3):
         (probe,) = voices(7, first=30 + take)
@@ -508,7 +509,7 @@ def test_a_writer_that_does_not_go_is_told_of(store, model, voices, monkeypatch)
 
 
 def test_an_error_within_an_enrolment_undoes_all_of_it(store, model, voices, monkeypatch):
-    from wespeaker_qm.enrolment import store as module
+    from wespeaker_qm.enrolment import records
 
     store.enrol_voices("Anna", voices(1), model)
     before = store.gallery(model)
@@ -516,7 +517,7 @@ def test_an_error_within_an_enrolment_undoes_all_of_it(store, model, voices, mon
     def fail(*args):
         raise MemoryError
 
-    monkeypatch.setattr(module, "_describe", fail)
+    monkeypatch.setattr(records, "describe", fail)
     with pytest.raises(MemoryError):
         store.enrol_voices("Ben", voices(2), model)
     with pytest.raises(MemoryError):
@@ -538,7 +539,8 @@ def test_processes_enrol_and_identify_at_once(store):
     code = (
         "import sys\n"
         "from wespeaker_qm.bench.enrolment import random_embedding, random_model\n"
-        "from wespeaker_qm.enrolment.store import SpeakerStore, Voice\n"
+        "from wespeaker_qm.enrolment.records import Voice\n"
+        "from wespeaker_qm.enrolment.store import SpeakerStore\n"
         "store, model, first = SpeakerStore(sys.argv[1]), random_model(400), int(sys.argv[2])\n"
         "for number in range(first, first + 20):\n"
         "    voice = Voice(f'{number}.wav', 1.0, random_embedding(number))\n"

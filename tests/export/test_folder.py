@@ -9,8 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from wespeaker_qm.export import folder
-from wespeaker_qm.export.folder import ModelFolder, description, fingerprint
+from wespeaker_qm.export import files
+from wespeaker_qm.export.files import description
+from wespeaker_qm.export.folder import ModelFolder, fingerprint
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.vectors import VectorTable
 
@@ -111,10 +112,10 @@ def test_a_member_that_unpacks_to_more_than_was_said_is_not_unpacked(copy, tmp_p
 
 
 def test_a_later_version_is_refused_with_what_to_do(copy, monkeypatch):
-    monkeypatch.setattr(folder, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(files, "FORMAT_VERSION", 2)
     write(copy, content_of(copy))
     assert ModelFolder.read(copy)
-    monkeypatch.setattr(folder, "FORMAT_VERSION", 1)
+    monkeypatch.setattr(files, "FORMAT_VERSION", 1)
     with pytest.raises(RecipeError, match=r"found version 2 of the format, this program reads up to 1; update"):
         ModelFolder.read(copy)
 
@@ -149,7 +150,7 @@ def test_no_file_outside_the_folder_is_read(copy):
     content = json.loads(text)
     del content["sha256"]
     content["files"]["../secret"] = {"num_bytes": 1, "sha256": "0"}
-    content["sha256"] = folder._sha256(folder._canonical(content))
+    content["sha256"] = files._sha256(files.canonical(content))
     (copy / "model.json").write_text(json.dumps(content))
     with pytest.raises(RecipeError, match=r"lists '\.\./secret', expected the name of a file in the folder"):
         ModelFolder.read(copy)
@@ -193,7 +194,7 @@ def test_the_fingerprint_tells_everything_that_changes_an_embedding(model_run):
 def test_weights_that_are_not_finite_are_refused(copy):
     content, model = content_of(copy), ModelFolder.read(copy)
     weights = {**model.weights, "seg_1.bias": np.full(8, np.nan, np.float32)}
-    (copy / "weights.safetensors").write_bytes(folder.safetensors(weights))
+    (copy / "weights.safetensors").write_bytes(files.safetensors(weights))
     write(copy, content | {"fingerprint": fingerprint(model.network, model.features, weights)})
     with pytest.raises(RecipeError, match=r"weights\.safetensors: seg_1\.bias has values that are NaN or infinite"):
         ModelFolder.read(copy)

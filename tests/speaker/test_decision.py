@@ -2,7 +2,7 @@
 
 import pytest
 
-from wespeaker_qm.export.folder import Curve, Evidence, Histogram, Threshold
+from wespeaker_qm.export.contents import Curve, Evidence, Histogram, Threshold
 from wespeaker_qm.speaker.decision import check_far, rests_on, threshold_at
 from wespeaker_qm.utils.errors import RecipeError
 

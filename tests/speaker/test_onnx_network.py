@@ -12,18 +12,9 @@ import pytest
 import torch
 
 from wespeaker_qm.audio.io import write_wav
-from wespeaker_qm.export.folder import (
-    COHORT,
-    DESCRIPTION,
-    WEIGHTS,
-    FeatureCard,
-    ModelFolder,
-    NetworkCard,
-    ScoringCard,
-    description,
-    fingerprint,
-    safetensors,
-)
+from wespeaker_qm.export.contents import FeatureCard, NetworkCard, ScoringCard
+from wespeaker_qm.export.files import COHORT, DESCRIPTION, WEIGHTS, description, safetensors
+from wespeaker_qm.export.folder import ModelFolder, fingerprint
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.speaker.onnx_model import write_int8_model, write_onnx_model
 from wespeaker_qm.speaker.onnx_network import OnnxNetwork

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from wespeaker_qm.corpus.datadir import DataDir
-from wespeaker_qm.export.folder import FeatureCard
+from wespeaker_qm.export.contents import FeatureCard
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.speaker.recordings import network_input, read_recording

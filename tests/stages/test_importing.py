@@ -3,6 +3,7 @@
 import json
 import logging
 
+import kaldiio
 import numpy as np
 import pytest
 import soundfile
@@ -87,6 +88,60 @@ def test_without_a_list_there_are_scores_and_no_decisions(place, capsys):
     decision = json.loads(capsys.readouterr().out)
     assert decision["same"] is None and decision["score"] == decision["cosine"]
     assert "import the network with a list (wespeaker-qm import --trials)" in decision["warnings"][-1]
+
+
+def write_training_speakers(place, folder="vox2_dev", dim=8):
+    """What WeSpeaker's score.sh and vector_mean.py leave of five training speakers; the mean, and speaker -> mean."""
+    rng = np.random.default_rng(9)
+    speakers = {f"id{number}": rng.standard_normal(dim).astype(np.float32) for number in range(5)}
+    mean = (0.1 * rng.standard_normal(dim)).astype(np.float32)
+    where = place / "resnet" / "embeddings" / folder
+    where.mkdir(parents=True)
+    np.save(where / "mean_vec.npy", mean)
+    kaldiio.save_ark(str(where / "spk_xvector.ark"), speakers, scp=str(where / "spk_xvector.scp"))
+    return mean, np.stack(list(speakers.values()))
+
+
+def test_the_mean_and_the_training_speakers_come_along(place):
+    mean, speakers = write_training_speakers(place)
+    (place / "resnet").rename(place / "moved")  # the scp still names the ark where it was
+    model = Speaker.load(stages.import_model(model="moved"), device="cpu")
+    assert model.info.scoring.normalisation == "asnorm"
+    np.testing.assert_array_equal(model.info.mean, mean)
+    np.testing.assert_array_equal(model.info.cohort, speakers)
+    files = ["recordings/s0/u0.wav", "recordings/s1/u1.wav"]
+    one, other, *cohort = (
+        row / np.linalg.norm(row) for row in np.concatenate([model.embed(files), speakers]).astype(np.float64) - mean
+    )
+    expected = 0.0
+    for side in (one, other):
+        against = np.array([side @ each for each in cohort])
+        expected += (one @ other - against.mean()) / against.std() / 2
+    assert model.verify(*files).score == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_mean_alone_is_subtracted(place):
+    mean, _ = write_training_speakers(place)
+    (place / "resnet/embeddings/vox2_dev/spk_xvector.scp").unlink()
+    model = Speaker.load(stages.import_model(model="resnet"), device="cpu")
+    assert model.info.scoring.normalisation == "cosine" and model.info.cohort is None
+    files = ["recordings/s0/u0.wav", "recordings/s1/u1.wav"]
+    one, other = model.embed(files).astype(np.float64) - mean
+    assert model.verify(*files).score == pytest.approx(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def test_two_means_are_told_and_left(place, capsys):
+    write_training_speakers(place)
+    write_training_speakers(place, "vox1_dev")
+    assert main(["import", "resnet", "--out", "mine"]) == 0
+    assert "several means of training embeddings, of which none is taken" in capsys.readouterr().err
+    assert ModelFolder.read("mine").mean is None
+
+
+def test_training_speakers_of_another_network_are_refused(place, capsys):
+    write_training_speakers(place, dim=9)
+    assert main(["import", "resnet"]) == 1
+    assert "mean_vec.npy: 9 dimensions, expected the 8 of the network" in capsys.readouterr().err
 
 
 def test_as_offered_for_download_it_is_the_same_model(place):

@@ -193,3 +193,19 @@ def test_spaces_of_unicode_are_parts_of_names(tmp_path):
     vectors = np.arange(8, dtype=np.float32).reshape(4, 2)
     write_vectors(tmp_path, "xvector", names, vectors)
     np.testing.assert_array_equal(VectorTable(tmp_path / "xvector.scp").load(names), vectors)
+
+
+def test_an_ark_is_found_from_any_folder_and_where_the_experiment_was_moved(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    vectors = np.arange(6, dtype=np.float32).reshape(2, 3) + 1
+    write_vectors(Path("exp"), "x", ["a", "b"], vectors)
+    assert (tmp_path / "exp/x.scp").read_text().startswith("a exp/x.ark:")  # as Kaldi's programs want it
+    monkeypatch.chdir("elsewhere")
+    np.testing.assert_array_equal(VectorTable("../exp/x.scp").load(["a", "b"]), vectors)
+    (tmp_path / "exp").rename(tmp_path / "moved")
+    np.testing.assert_array_equal(VectorTable("../moved/x.scp").load(["b"]), vectors[1:])
+    ark = tmp_path / "moved/x.ark"
+    ark.write_bytes(ark.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(RecipeError, match=r"moved/x\.ark"):
+        VectorTable("../moved/x.scp").load(["b"])

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.bench.machine import machine_facts
 from wespeaker_qm.bench.timing import in_turn, quartiles
-from wespeaker_qm.enrolment.store import SpeakerStore, Voice
-from wespeaker_qm.export.folder import FeatureCard, ModelFolder, NetworkCard, ScoringCard
+from wespeaker_qm.enrolment.records import Voice
+from wespeaker_qm.enrolment.store import SpeakerStore
+from wespeaker_qm.export.contents import FeatureCard, NetworkCard, ScoringCard
+from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.speaker.speaker import Speaker
 from wespeaker_qm.utils.progress import Progress

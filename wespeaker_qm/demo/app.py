@@ -37,8 +37,9 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 
 from wespeaker_qm.enrolment.answers import identification_json
-from wespeaker_qm.enrolment.store import EnrolledSpeaker, SpeakerStore
-from wespeaker_qm.export.folder import Evidence
+from wespeaker_qm.enrolment.records import EnrolledSpeaker
+from wespeaker_qm.enrolment.store import SpeakerStore
+from wespeaker_qm.export.contents import Evidence
 from wespeaker_qm.speaker.speaker import Heard, Speaker
 from wespeaker_qm.utils.errors import RecipeError, shown
 

@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 from wespeaker_qm.enrolment.identification import Identification
-from wespeaker_qm.enrolment.store import EnrolledSpeaker, Enrolment, SpeakerStore
+from wespeaker_qm.enrolment.records import EnrolledSpeaker
+from wespeaker_qm.enrolment.store import Enrolment, SpeakerStore
 from wespeaker_qm.export.cohort import SCORE_DECIMALS
 
 

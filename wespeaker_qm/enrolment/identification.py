@@ -30,7 +30,7 @@ import math
 from typing import NamedTuple
 
 from wespeaker_qm.evaluate.operating_points import is_measurable
-from wespeaker_qm.export.folder import Evidence
+from wespeaker_qm.export.contents import Evidence
 from wespeaker_qm.speaker.decision import check_far, threshold_at
 
 

@@ -5,26 +5,23 @@ Legend: N speakers, U utterances, D embedding dimension.
 
 import contextlib
 import logging
-import math
 import os
 import sqlite3
 import threading
 import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from wespeaker_qm.enrolment.database import BACKUP, Database, NoStoreError
+from wespeaker_qm.enrolment import records
+from wespeaker_qm.enrolment.database import Database, NoStoreError
 from wespeaker_qm.enrolment.gallery import Gallery
 from wespeaker_qm.enrolment.identification import Candidate, Identification, open_set_threshold
+from wespeaker_qm.enrolment.records import EnrolledSpeaker, Voice
 from wespeaker_qm.speaker.decision import check_far, rests_on
 from wespeaker_qm.speaker.recordings import Recording
 from wespeaker_qm.speaker.speaker import Heard, Speaker
-from wespeaker_qm.utils.errors import RecipeError, nearest, shown
+from wespeaker_qm.utils.errors import RecipeError, shown
 
 STORE_VARIABLE = "WESPEAKER_QM_STORE"
 TOP = 5
@@ -36,41 +33,8 @@ _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Categories of control and format characters, halves of characters, and ends of lines."""
 _JOINERS = "\u200c\u200d"
 """The two format characters that words are written with, in Persian for example."""
-_BLOCK_SPEAKERS = 1024
 
 logger = logging.getLogger(__name__)
-
-
-class EnrolledUtterance(NamedTuple):
-    """A recording of an enrolled speaker."""
-
-    file: str
-    """Name of the file, without its folder."""
-    duration_s: float
-    enrolled: str
-    """When it came, UTC, ISO 8601."""
-
-
-class EnrolledSpeaker(NamedTuple):
-    """A speaker of a store."""
-
-    name: str
-    utterances: tuple[EnrolledUtterance, ...]
-    """In the order in which they came."""
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds of audio."""
-        return sum(each.duration_s for each in self.utterances)
-
-
-class Voice(NamedTuple):
-    """A recording, heard by a model."""
-
-    file: str
-    duration_s: float
-    embedding: NDArray[np.float32]
-    """(D,) raw."""
 
 
 class Enrolment(NamedTuple):
@@ -122,7 +86,7 @@ class SpeakerStore:
         """
         try:
             with self._database.reading() as connection:
-                return _speakers(connection)
+                return records.enrolled(connection)
         except NoStoreError:
             return []
 
@@ -152,7 +116,7 @@ class SpeakerStore:
         """
         name = speaker_name(name)
         with contextlib.suppress(NoStoreError), self._database.reading() as connection:
-            _refuse_other_model(connection, model, self.path)  # before seconds of work
+            records.refuse_other_model(connection, model, self.path)  # before seconds of work
         heard = [model.hear(each, sample_rate=sample_rate) for each in recordings]
         warnings = [text for each in heard for text in each.warnings]
         voices = [Voice(Path(each.name).name, each.listening.duration_s, each.embedding) for each in heard]
@@ -168,12 +132,12 @@ class SpeakerStore:
             The speaker, and how many recordings are new.
         """
         name = speaker_name(name)
-        _refuse_bad_voices(name, voices, model)
+        records.refuse_bad_voices(name, voices, model)
         with self._database.writing() as connection:
-            _claim(connection, model, self.path)
-            number, added = _insert(connection, name, voices, replace=replace)
-            _describe(connection, [number], model)
-            (speaker,) = _speakers(connection, name)
+            records.claim(connection, model, self.path)
+            number, added = records.insert(connection, name, voices, replace=replace)
+            records.describe(connection, [number], model)
+            (speaker,) = records.enrolled(connection, name)
         if replace:
             self._erase_traces()
         return speaker, added
@@ -185,12 +149,12 @@ class SpeakerStore:
             RecipeError: as :meth:`enrol_voices`.
         """
         with self._database.writing() as connection:
-            _claim(connection, model, self.path)
+            records.claim(connection, model, self.path)
             numbers: set[int] = set()
             for name, voices in speakers:
-                _refuse_bad_voices(name, voices, model)
-                numbers.add(_insert(connection, speaker_name(name), voices)[0])
-            _describe(connection, sorted(numbers), model)
+                records.refuse_bad_voices(name, voices, model)
+                numbers.add(records.insert(connection, speaker_name(name), voices)[0])
+            records.describe(connection, sorted(numbers), model)
 
     def forget(self, name: str) -> EnrolledSpeaker:
         """Delete a speaker for good: in the file no byte of name and voice is left.
@@ -203,10 +167,10 @@ class SpeakerStore:
         """
         name = speaker_name(name)
         with self._database.reading() as connection:
-            _refuse_unknown(connection, name, self.path)
+            records.refuse_unknown(connection, name, self.path)
         with self._database.writing() as connection:
-            _refuse_unknown(connection, name, self.path)
-            (speaker,) = _speakers(connection, name)
+            records.refuse_unknown(connection, name, self.path)
+            (speaker,) = records.enrolled(connection, name)
             connection.execute("DELETE FROM speaker WHERE name = ?", (name,))
         self._erase_traces()
         return speaker
@@ -259,12 +223,12 @@ class SpeakerStore:
         """
         with self._loading:
             with self._database.reading() as connection:
-                _refuse_other_model(connection, model, self.path)
+                records.refuse_other_model(connection, model, self.path)
                 (scoring,) = connection.execute("SELECT scoring FROM store").fetchone()
-                if scoring == model.scorer.fingerprint or _count(connection) == 0:
+                if scoring == model.scorer.fingerprint or records.count_speakers(connection) == 0:
                     return self._fresh(connection, model)
             with self._database.writing() as connection:
-                _claim(connection, model, self.path)
+                records.claim(connection, model, self.path)
             with self._database.reading() as connection:
                 return self._fresh(connection, model)
 
@@ -272,7 +236,7 @@ class SpeakerStore:
         (token,) = connection.execute("SELECT token FROM store").fetchone()
         key = (token, model.scorer.fingerprint)
         if self._gallery is None or self._gallery[0] != key:
-            self._gallery = (key, _load_gallery(connection, model.embed_dim, self.path))
+            self._gallery = (key, records.load_gallery(connection, model.embed_dim, self.path))
         return self._gallery[1]
 
     def nearest(self, voice: Voice, model: Speaker, top: int = TOP) -> Nearest:
@@ -338,129 +302,3 @@ def speaker_name(text: str) -> str:
     if not 0 < len(name) <= _NAME_CHARACTERS:
         raise RecipeError(f"name: found {shown(text)}, expected 1 to {_NAME_CHARACTERS} characters")
     return name
-
-
-def _speakers(connection: sqlite3.Connection, name: str | None = None) -> list[EnrolledSpeaker]:
-    """All speakers, or the one of a name, and their recordings."""
-    rows = connection.execute(
-        "SELECT name, file, duration_s, enrolled FROM speaker JOIN utterance ON utterance.speaker = speaker.id "
-        "WHERE ?1 IS NULL OR name = ?1 ORDER BY name, utterance.id",
-        (name,),
-    )
-    utterances: dict[str, list[EnrolledUtterance]] = {}
-    for speaker, *utterance in rows:
-        utterances.setdefault(speaker, []).append(EnrolledUtterance(*utterance))
-    return [EnrolledSpeaker(speaker, tuple(theirs)) for speaker, theirs in utterances.items()]
-
-
-def _refuse_bad_voices(name: str, voices: Sequence[Voice], model: Speaker) -> None:
-    if not voices:
-        raise RecipeError(f"{name}: no recordings, expected at least one to enrol")
-    for voice in voices:
-        if voice.embedding.shape != (model.embed_dim,) or not np.isfinite(voice.embedding).all():
-            raise RecipeError(
-                f"{name}, {shown(voice.file)}: an embedding of shape {voice.embedding.shape}, expected "
-                f"({model.embed_dim},) finite values, as the model makes them"
-            )
-        if not 0 < voice.duration_s < math.inf:
-            raise RecipeError(f"{name}, {shown(voice.file)}: {voice.duration_s} s of audio, expected more than 0")
-
-
-def _count(connection: sqlite3.Connection) -> int:
-    """How many speakers there are."""
-    (count,) = connection.execute("SELECT count(*) FROM speaker").fetchone()
-    return int(count)
-
-
-def _refuse_unknown(connection: sqlite3.Connection, name: str, path: Path) -> None:
-    if connection.execute("SELECT 1 FROM speaker WHERE name = ?", (name,)).fetchone() is None:
-        known = [row[0] for row in connection.execute("SELECT name FROM speaker ORDER BY name")]
-        like = f"; the nearest names are {nearest(name, known)}" if known else ""
-        raise RecipeError(f"{path}: nobody of the name {shown(name)} is enrolled, among {len(known):,} speakers{like}")
-
-
-def _refuse_other_model(connection: sqlite3.Connection, model: Speaker, path: Path) -> None:
-    """Refuse a model other than that whose embeddings the store holds; an empty one is anybody's."""
-    fingerprint, place = connection.execute("SELECT fingerprint, model FROM store").fetchone()
-    count = _count(connection)
-    if count and fingerprint != model.fingerprint:
-        raise RecipeError(
-            f"{path}: holds {count:,} speakers as the model {fingerprint[:12]} ({place}) hears them, found the model "
-            f"{model.fingerprint[:12]} ({model.info.path}), whose embeddings cannot be compared with them; name that "
-            "model (--model), or enrol everybody anew in a store for this one (--store)"
-        )
-
-
-def _claim(connection: sqlite3.Connection, model: Speaker, path: Path) -> None:
-    """Make the store, within a transaction, one of this model and its present cohort."""
-    _refuse_other_model(connection, model, path)
-    (scoring,) = connection.execute("SELECT scoring FROM store").fetchone()
-    connection.execute(
-        "UPDATE store SET fingerprint = ?, model = ?, scoring = ?",
-        (model.fingerprint, str(model.info.path.absolute()), model.scorer.fingerprint),
-    )
-    if scoring != model.scorer.fingerprint:
-        numbers = [number for (number,) in connection.execute("SELECT id FROM speaker ORDER BY id")]
-        _describe(connection, numbers, model)
-
-
-def _insert(
-    connection: sqlite3.Connection, name: str, voices: Sequence[Voice], *, replace: bool = False
-) -> tuple[int, int]:
-    """Add recordings to a speaker: the speaker's number, and how many recordings are new. :func:`_describe` follows."""
-    connection.execute("INSERT INTO speaker (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
-    (number,) = connection.execute("SELECT id FROM speaker WHERE name = ?", (name,)).fetchone()
-    if replace:
-        connection.execute("DELETE FROM utterance WHERE speaker = ?", (number,))
-    known = {blob for (blob,) in connection.execute("SELECT embedding FROM utterance WHERE speaker = ?", (number,))}
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    new = {voice.embedding.astype("<f4").tobytes(): voice for voice in reversed(voices)}
-    rows = [
-        (number, voice.file, voice.duration_s, now, blob) for blob, voice in reversed(new.items()) if blob not in known
-    ]
-    connection.executemany(
-        "INSERT INTO utterance (speaker, file, duration_s, enrolled, embedding) VALUES (?, ?, ?, ?, ?)", rows
-    )
-    return number, len(rows)
-
-
-def _describe(connection: sqlite3.Connection, numbers: Sequence[int], model: Speaker) -> None:
-    """Work out the voices of speakers from their recordings; ``numbers`` rise."""
-    for first in range(0, len(numbers), _BLOCK_SPEAKERS):
-        _describe_block(connection, numbers[first : first + _BLOCK_SPEAKERS], model)
-
-
-def _describe_block(connection: sqlite3.Connection, numbers: Sequence[int], model: Speaker) -> None:
-    rows = connection.execute(
-        "SELECT speaker, duration_s, embedding FROM utterance "
-        f"WHERE speaker IN ({','.join(map(str, numbers))}) ORDER BY speaker, id"
-    ).fetchall()
-    owner = np.searchsorted(np.array(numbers), [row[0] for row in rows])
-    embeddings = np.frombuffer(b"".join(row[2] for row in rows), "<f4").reshape(len(rows), model.embed_dim)
-    sides = model.scorer.speakers(embeddings, owner)
-    duration_s = np.bincount(owner, [row[1] for row in rows])
-    columns = (sides.length, sides.cohort_mean, sides.cohort_deviation, duration_s)
-    connection.executemany(
-        "INSERT OR REPLACE INTO voice (speaker, unit, length, cohort_mean, cohort_deviation, duration_s) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        zip(numbers, map(bytes, sides.unit.astype("<f4")), *(column.tolist() for column in columns), strict=True),
-    )
-
-
-def _load_gallery(connection: sqlite3.Connection, embed_dim: int, path: Path) -> Gallery:
-    """All voices, in one read of each table."""
-    names = [name for (name,) in connection.execute("SELECT name FROM speaker ORDER BY id")]
-    if not names:
-        raise RecipeError(f"{path}: nobody is enrolled; enrol somebody first (`wespeaker-qm enrol`)")
-    unit = np.empty((len(names), embed_dim), "<f4")
-    numbers = np.empty((len(names), 4))
-    rows = connection.execute(
-        "SELECT unit, length, cohort_mean, cohort_deviation, duration_s FROM voice ORDER BY speaker"
-    )
-    try:
-        for row, (blob, *values) in zip(range(len(names)), rows, strict=True):
-            unit[row] = np.frombuffer(blob, "<f4").reshape(embed_dim)  # one value would be repeated
-            numbers[row] = values
-    except ValueError as error:
-        raise RecipeError(f"{path}: a voice is missing or not {embed_dim} values ({error}); {BACKUP}") from error
-    return Gallery(names, unit, *numbers.T)

@@ -6,7 +6,7 @@ from typing import Any
 from wespeaker_qm.evaluate.figures import EER, MIN_DCF, TAR_AT_FAR, values_from_json
 from wespeaker_qm.evaluate.operating_points import far_name
 from wespeaker_qm.export.cohort import SCORE_DECIMALS
-from wespeaker_qm.export.folder import Evidence, FeatureCard, NetworkCard, ScoringCard, Threshold
+from wespeaker_qm.export.contents import Evidence, FeatureCard, NetworkCard, ScoringCard, Threshold
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.report.text import per_cent, show_figure
 
@@ -79,7 +79,11 @@ def _trained_on(training: Mapping[str, Any]) -> str:
         ["epochs", str(training["num_epochs"])],
         ["when, by which version", f"{training['time']}, commit {training['commit']}"],
     ]
-    return markdown_table(["", ""], [row for row in rows if row[1]])
+    parts = [markdown_table(["", ""], [row for row in rows if row[1]])]
+    if origin := training.get("fine_tuned_from"):
+        parts.append(f"That went on from the model `{origin['fingerprint'][:16]}`, which was trained on:")
+        parts.append(_trained_on(origin["training"]))
+    return "\n\n".join(parts)
 
 
 def _measured(evidence: Evidence | None, figures: Mapping[str, Any], *, is_known: bool) -> str:

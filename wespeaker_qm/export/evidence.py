@@ -12,7 +12,7 @@ from wespeaker_qm.evaluate.figures import TAR_AT_FAR, THRESHOLD_AT_FAR, wanted_f
 from wespeaker_qm.evaluate.metrics import evaluate_systems
 from wespeaker_qm.evaluate.operating_points import OperatingPoint, RocSteps, trials_to_measure
 from wespeaker_qm.evaluate.results import ListResult, Resampling
-from wespeaker_qm.export.folder import Curve, Evidence, Histogram, Threshold
+from wespeaker_qm.export.contents import Curve, Evidence, Histogram, Threshold
 from wespeaker_qm.trials.speakers import TrialSpeakers
 from wespeaker_qm.trials.table import TrialTable
 

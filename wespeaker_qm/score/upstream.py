@@ -25,6 +25,7 @@ from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.tables import read_map
+from wespeaker_qm.utils.vectors import place_of_ark
 
 
 def digests(names: Iterable[str], run: RunFolder, data: DataFolder) -> dict[str, str]:
@@ -75,13 +76,13 @@ def _vectors(scp: Path) -> str:
     except RecipeError as error:
         raise RecipeError(f"{error}\n{scp}: {mended(scp)}") from None
     arks = {ark: offset for ark, _, offset in places.values()}
-    gone = [ark for ark, offset in arks.items() if offset.isdigit() and not Path(ark).is_file()]
+    gone = [ark for ark, offset in arks.items() if offset.isdigit() and not place_of_ark(scp, ark).is_file()]
     if gone:
         place = f"current directory {Path.cwd()}"
         raise RecipeError(f"{gone[0]}: no such file ({place}), but {scp} names it; {mended(scp)}")
     number = {ark: position for position, ark in enumerate(arks)}
     rows = [(name, number[ark], offset) for name, (ark, _, offset) in places.items()]
-    return value_digest([rows, [_ark(Path(ark), recorded.get(Path(ark).name), scp) for ark in arks]])
+    return value_digest([rows, [_ark(place_of_ark(scp, ark), recorded.get(Path(ark).name), scp) for ark in arks]])
 
 
 def _ark(ark: Path, expected: Checksum | None, scp: Path) -> str:

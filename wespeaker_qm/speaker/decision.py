@@ -4,7 +4,7 @@ import dataclasses
 from typing import NamedTuple
 
 from wespeaker_qm.evaluate.operating_points import is_measurable, trials_to_measure
-from wespeaker_qm.export.folder import Evidence
+from wespeaker_qm.export.contents import Evidence
 from wespeaker_qm.utils.errors import RecipeError
 
 

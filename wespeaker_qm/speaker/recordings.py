@@ -13,7 +13,7 @@ from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.audio.resample import resample_audio
 from wespeaker_qm.audio.silence import without_silence
 from wespeaker_qm.audio.source import AudioError, check_format, check_source
-from wespeaker_qm.export.folder import FeatureCard
+from wespeaker_qm.export.contents import FeatureCard
 from wespeaker_qm.packing.format import PCM_SCALE, to_pcm16
 from wespeaker_qm.utils.errors import RecipeError
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.embed.extract import NetworkEmbedder
-from wespeaker_qm.export.folder import WEIGHTS, ModelFolder
+from wespeaker_qm.export.files import WEIGHTS
+from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import encoder_named

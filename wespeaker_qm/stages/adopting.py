@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from wespeaker_qm.config import load_config
-from wespeaker_qm.export.folder import DESCRIPTION, ModelFolder
+from wespeaker_qm.export.files import DESCRIPTION
+from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.score.calibration import Calibration
 from wespeaker_qm.score.calibration_file import load_calibration, save_calibration
@@ -19,7 +20,7 @@ from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.trials.variants import CALIBRATED
 from wespeaker_qm.utils.checksums import checked_path, remove_checked, write_checked_text
 from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
@@ -102,7 +103,7 @@ def _adopt(model: RunFolder, run: RunFolder, name: str) -> None:
     """As :func:`adopt`, of a model that is laid out as a training; ``name`` is what it is called."""
     weights = finished_weights(model)
     load_config([model.config], for_training=False)  # or else it is refused before anything is copied
-    mean, cohort, calibration = _of_training_speakers(model, weights)
+    mean, cohort, calibration = of_training_speakers(model, weights)
     fitted = recorded_inputs(model.marker(CALIBRATED)) or {}
     inputs = {
         "configuration": file_digest(model.config),
@@ -164,12 +165,26 @@ def finished_weights(model: RunFolder) -> Path:
     return found[0]
 
 
-def _of_training_speakers(model: RunFolder, weights: Path) -> tuple[Path | None, Path | None, Path | None]:
+def of_training_speakers(model: RunFolder, weights: Path) -> tuple[Path | None, Path | None, Path | None]:
     """The model's mean, cohort and calibration: None for what is not there or not usable, which is said.
 
-    The cohort is nothing without the mean, nor the calibration without the cohort: they were made with it.
+    The cohort is nothing without the mean, nor the calibration without the cohort: they were made with it. WeSpeaker
+    leaves the mean in ``embeddings/<set>/mean_vec.npy``, and the cohort where this recipe does.
+
+    Args:
+        model: a folder with a finished model, as :func:`finished_weights` has it.
+        weights: of it.
     """
     mean = model.mean_xvector
+    if not mean.is_file():
+        means = sorted(model.embeddings.glob(f"*/{mean.name}"))
+        if len(means) > 1:
+            logger.warning(
+                "%s: several means of training embeddings, of which none is taken: %s",
+                model,
+                ", ".join(map(str, means[:NUM_SHOWN])),
+            )
+        mean = means[0] if len(means) == 1 else mean
     made_of = [recorded_inputs(path) or {} for path in (model.path / ".done").glob("extract_*")]
     if not mean.is_file():
         logger.warning("%s: no mean of training embeddings (%s), and so no cohort", model, mean.name)

@@ -19,21 +19,10 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
 from wespeaker_qm.export.card import model_card
 from wespeaker_qm.export.cohort import Stored, stored_cohort
+from wespeaker_qm.export.contents import Evidence, FeatureCard, NetworkCard, Normalisation, ScoringCard
 from wespeaker_qm.export.evidence import gather_evidence
-from wespeaker_qm.export.folder import (
-    CARD,
-    COHORT,
-    DESCRIPTION,
-    WEIGHTS,
-    Evidence,
-    FeatureCard,
-    NetworkCard,
-    Normalisation,
-    ScoringCard,
-    description,
-    fingerprint,
-    safetensors,
-)
+from wespeaker_qm.export.files import CARD, COHORT, DESCRIPTION, WEIGHTS, description, safetensors
+from wespeaker_qm.export.folder import fingerprint
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.report.loss_card import loss_card
@@ -160,6 +149,8 @@ class _Parts(NamedTuple):
             sources += [f"embeddings/{folder}"]
         if is_calibrated:
             sources += ["scores/calibration.json"]
+        if run.origin.is_file():
+            sources += [run.origin.name]
         trim = (recorded_inputs(run.marker(f"extract_{folder}")) or {}).get("trim_silence", True)
         return cls(normalisation, top_n, with_mean, has_scores, is_calibrated, bool(trim), sources)
 
@@ -351,6 +342,7 @@ def _training(run: RunFolder, info: CorpusInfo) -> dict[str, Any]:
         "commit": made.get("commit"),
         "config": plain_settings(run.config),
         "exported": exported(),
+        **({"fine_tuned_from": json_or_none(run.origin)} if run.origin.is_file() else {}),
     }
 
 

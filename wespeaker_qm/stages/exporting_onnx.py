@@ -12,7 +12,8 @@ from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.embed.extract import TrimmingEmbedder, embed_all
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
-from wespeaker_qm.export.folder import DESCRIPTION, ModelFolder
+from wespeaker_qm.export.files import DESCRIPTION
+from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.network.onnx_graph import Features
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.score.cosine import Directions, score_trials

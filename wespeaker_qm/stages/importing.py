@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.bootstrap import NUM_RESAMPLES
+from wespeaker_qm.export.contents import Evidence, ScoringCard
 from wespeaker_qm.export.evidence import gather_evidence
-from wespeaker_qm.export.folder import CARD, COHORT, DESCRIPTION, WEIGHTS, Evidence, ModelFolder, ScoringCard
+from wespeaker_qm.export.files import CARD, COHORT, DESCRIPTION, WEIGHTS
+from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.score.calibration import Calibration
 from wespeaker_qm.score.calibration_fit import CalibrationError, fit
+from wespeaker_qm.score.cosine import load_mean
+from wespeaker_qm.score.normalisation import TOP_N
 from wespeaker_qm.speaker.speaker import Speaker
 from wespeaker_qm.speaker.torch_network import TorchNetwork
 from wespeaker_qm.speaker.trial_scores import score_recordings
-from wespeaker_qm.stages.adopting import finished_weights
+from wespeaker_qm.stages.adopting import finished_weights, of_training_speakers
 from wespeaker_qm.stages.exporting import exported, model_files, plain_settings, read_network, write_model_files
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.speakers import speakers_by_folder, trial_speakers
@@ -28,11 +33,13 @@ from wespeaker_qm.utils.layout import Folder, RunFolder
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.tables import read_map
+from wespeaker_qm.utils.vectors import VectorTable
 
 IMPORTED = Path("exp/imported")
 """Where model folders go by default."""
 
 _COSINE = ScoringCard(normalisation="cosine", top_n=None, largest_change=0.0)
+_NORMALISED = ScoringCard(normalisation="asnorm", top_n=TOP_N, largest_change=0.0)
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +58,13 @@ def import_model(
 ) -> Path:
     """Write a model folder (:mod:`wespeaker_qm.export.folder`) of a network that WeSpeaker, or this recipe, trained.
 
-    Its scores are plain cosines. A trial list of one's own gives it thresholds and a calibration; without one it gives
-    scores, and no decisions.
+    Where the folder has the mean of the training embeddings, it is subtracted; where it has the mean embedding of each
+    training speaker, too, scores are normalised against those (AS-norm); else they are plain cosines. A trial list of
+    one's own gives thresholds and a calibration; without one there are scores, and no decisions.
 
     Args:
-        model: an experiment folder (``config.yaml``, ``models/avg_model.pt``), or a folder with ``avg_model.pt`` beside
+        model: an experiment folder (``config.yaml``, ``models/avg_model.pt``; ``embeddings/<set>/mean_vec.npy`` and
+            ``spk_xvector.scp``, as WeSpeaker's scoring leaves them), or a folder with ``avg_model.pt`` beside
             ``config.yaml``, as WeSpeaker offers them for download.
         out: the model folder; None for one of the same name in ``exp/imported``.
         trials: list with labels whose names are recordings.
@@ -79,7 +88,10 @@ def import_model(
     if (trials is None) != (wav_root is None) or (utt2spk is not None and trials is None):
         raise RecipeError("--trials and --wav_root: found one without the other, expected both, or neither of the two")
     weights = finished_weights(model)
+    mean, cohort, _ = of_training_speakers(model, weights)
     inputs: dict[str, Any] = {"configuration": file_digest(model.config), "weights": file_digest(weights)}
+    inputs |= {} if mean is None else {"mean": file_digest(mean)}
+    inputs |= {} if cohort is None else {"cohort": file_digest(cohort.with_suffix(".ark"))}  # the scp names its place
     if trials is not None and wav_root is not None:
         inputs |= {"trials": file_digest(trials), "max_bad_fraction": max_bad_fraction}
         inputs |= {"recordings": [file_stamp(wav_root / name) for name in read_trial_table(trials).utterances]}
@@ -89,11 +101,13 @@ def import_model(
     marker = DoneMarker(folder.marker("import"), inputs, outputs, version=STAGE_VERSIONS["import"], checks_outputs=True)
     with stage("import", marker, others=[folder.path / COHORT]) as is_due:
         if is_due:
+            network = read_network(load_config([model.config], for_training=False), weights, trim_silence=True)
+            speakers = _speakers(mean, cohort, network.card.embed_dim)
             made: dict[str, Any] = {
                 "name": f"{model.name}, imported",
-                "network": read_network(load_config([model.config], for_training=False), weights, trim_silence=True),
-                "scoring": _COSINE,
-                "cohort": {},
+                "network": network,
+                "scoring": _NORMALISED if "speakers" in speakers else _COSINE,
+                "cohort": speakers,
                 "training": _training(model),
                 "figures": {},
             }
@@ -114,6 +128,25 @@ def import_model(
         )
     logger.info("model: %s (wespeaker-qm verify a.wav b.wav --model %s)", folder, folder)
     return folder.path
+
+
+def _speakers(mean: Path | None, cohort: Path | None, embed_dim: int) -> dict[str, NDArray[np.float32]]:
+    """The mean (D,) of the training embeddings, and those of the training speakers (C, D), as far as they are there.
+
+    Raises:
+        RecipeError: they are damaged, or of another network.
+    """
+    found = {} if mean is None else {"mean": load_mean(mean).astype(np.float32)}
+    if cohort is not None:
+        table = VectorTable(cohort)
+        found["speakers"] = table.load(table.names)
+    for name, path in (("mean", mean), ("speakers", cohort)):
+        if name in found and found[name].shape[-1] != embed_dim:
+            raise RecipeError(
+                f"{path}: {found[name].shape[-1]} dimensions, expected the {embed_dim} of the network; move it away, "
+                "or put there what was made with these weights"
+            )
+    return found
 
 
 def _measured(

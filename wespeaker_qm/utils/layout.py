@@ -254,6 +254,21 @@ class RunFolder(Folder):
         """The baseline that is the network which the training began with (``model_init``)."""
         return RunFolder(self.path / "initial")
 
+    @property
+    def origin(self) -> Path:
+        """Of a fine-tuned model: which one it was before, and what is known of the training of that."""
+        return self.path / "fine_tuned_from.json"
+
+    @property
+    def given(self) -> "RunFolder":
+        """The model that is fine-tuned, laid out as a run, with its embeddings and scores of the new recordings."""
+        return RunFolder(self.path / "given")
+
+    @property
+    def before(self) -> "RunFolder":
+        """The baseline that is the scores of the model as it came, normalised as it normalises."""
+        return RunFolder(self.path / "before")
+
     def at_epoch(self, epoch: int) -> "RunFolder":
         """Embeddings and scores of the checkpoint of one epoch."""
         return RunFolder(self.path / self.model(epoch).stem)

@@ -20,5 +20,5 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "report": 1,
     "export": 2,
     "export_onnx": 1,
-    "import": 1,
+    "import": 2,
 }

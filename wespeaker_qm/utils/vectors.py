@@ -35,6 +35,8 @@ _TEXT_STARTS = b"[+-.0123456789"
 class VectorTable:
     """The vectors of an scp, by name. Paths in it may be relative to the current directory, as in Kaldi.
 
+    An ark that is not there is looked for beside the scp (:func:`place_of_ark`).
+
     Raises:
         RecipeError: no such scp, or not the one that was written, a name stands twice, or a place is a command.
     """
@@ -82,10 +84,11 @@ class VectorTable:
         arks, offsets = _split(places)
         others = arks.pop("", np.empty(0, np.int64)).tolist()
         matrix: NDArray[np.float32] | None = None
-        for ark, unsorted in arks.items():
-            self._verify(ark)
+        for name, unsorted in arks.items():
+            ark = place_of_ark(self.scp, name)
+            self._verify(str(ark))
             rows = unsorted[np.argsort(offsets[unsorted], kind="stable")]
-            with Path(ark).open("rb", buffering=0) as handle:
+            with ark.open("rb", buffering=0) as handle:
                 if matrix is None:
                     matrix = _matrix_for(handle, int(offsets[rows[0]]), len(places))
                 if matrix is None:
@@ -103,6 +106,17 @@ class VectorTable:
         if expected is not None:
             refuse_changed(Path(ark), expected, checksum_path(self.scp), mended(self.scp))
         self._verified.add(ark)
+
+
+def place_of_ark(scp: Path, ark: str) -> Path:
+    """Where an ark lies that an scp names.
+
+    As Kaldi's, our scp names it from the folder of run.sh. Where it is read from elsewhere, or in a copy, there is none
+    of that name: then it is the one beside the scp, where extraction writes it.
+    """
+    named = Path(ark)
+    beside = scp.parent / named.name
+    return beside if not named.exists() and beside.is_file() else named
 
 
 def refuse_vectors(source: Path | str, utterances: Sequence[str], is_bad: NDArray[np.bool_], complaint: str) -> None:
