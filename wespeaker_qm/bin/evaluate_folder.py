@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from wespeaker_qm.bin.chosen_model import add_device
 from wespeaker_qm.bin.recordings import add_bad_fraction
 from wespeaker_qm.bin.resampling import add_resampling
 from wespeaker_qm.corpora.folder.settings import FolderSettings
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="EXP", help=f"where scores and reports go (default: {EVALUATED}/<name of DIR>)"
     )
+    add_device(parser)
     parser.add_argument(
         "--num_workers", type=PROCESSES, default=available_cpus(), help="default: all cores, %(default)s"
     )
@@ -46,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
         audio_root=args.folder,
         model=args.model,
         out=args.out,
+        device=args.device,
         num_workers=args.num_workers,
         min_duration=args.min_duration,
         max_bad_fraction=args.max_bad_fraction,

@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BOOL",
         help="false: digital silence in utterances counts as audio, as in WeSpeaker (default: true)",
     )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        help="auto takes the GPU if there is one (default: the key device of the run's configuration)",
+    )
     system = parser.add_mutually_exclusive_group()
     system.add_argument(
         "--model",
@@ -70,4 +75,5 @@ def run(args: argparse.Namespace) -> None:
         model=args.model,
         num_workers=args.num_workers,
         trim_silence=args.trim_silence,
+        device=args.device,
     )

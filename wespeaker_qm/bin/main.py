@@ -55,6 +55,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "embed": Subcommand("wespeaker_qm.bin.embed"),
     "score-files": Subcommand("wespeaker_qm.bin.score_files"),
     "evaluate-folder": Subcommand("wespeaker_qm.bin.evaluate_folder"),
+    "fine-tune": Subcommand("wespeaker_qm.bin.fine_tune"),
     "verify": Subcommand("wespeaker_qm.bin.verify", failure=2),
     "enrol": Subcommand("wespeaker_qm.bin.enrol"),
     "identify": Subcommand("wespeaker_qm.bin.identify", failure=2),

@@ -24,6 +24,7 @@ GUESSING = 0.5
 KNOWN_BASELINES = {
     "untrained": "the same network with random weights",
     "initial": "the network that training began with",
+    "before": "the model as it was before",
     "ltas": "an average spectrum, which knows nothing of voices",
 }
 """Name and folder of a baseline that the recipe makes -> what it is."""

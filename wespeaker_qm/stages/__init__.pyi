@@ -6,6 +6,7 @@ from .evaluating_folder import evaluate_folder as evaluate_folder
 from .exporting import export as export
 from .exporting_onnx import export_onnx as export_onnx
 from .extracting import extract as extract
+from .fine_tuning import fine_tune as fine_tune
 from .importing import import_model as import_model
 from .measuring import measure as measure
 from .normalising import normalise as normalise

@@ -31,6 +31,7 @@ def evaluate_folder(
     audio_root: AnyPath,
     model: AnyPath | None = None,
     out: AnyPath | None = None,
+    device: str = "auto",
     num_workers: int = 1,
     min_duration: float = FolderSettings.min_duration,
     max_bad_fraction: float = 0.0,
@@ -45,6 +46,7 @@ def evaluate_folder(
             ``avg_model.pt``; None for the default model.
         out: where scores, figures and ``report.html`` go, with the packed recordings in its ``data/``; None for
             ``exp/evaluated/<name of the tree>``.
+        device: that embeds: ``auto``, ``cpu`` or ``cuda``.
         num_workers: processes that prepare and pack; the result does not depend on them.
         min_duration: shorter recordings, in s, are unusable.
         max_bad_fraction: largest fraction (0 to 1) of the recordings that may be unusable and are left out.
@@ -79,8 +81,8 @@ def evaluate_folder(
     prepare(recipe_dir="egs/folder", data=data, num_workers=num_workers, options=options)
     pack(data=data, sample_rate=sample_rate, num_workers=num_workers)
     baselines = {"untrained": run.untrained, "ltas": RunFolder(run.path / "ltas")}
-    extract(data=data, run=run, model=finished, trim_silence=trim_silence)
-    extract(data=data, run=run, system="untrained", trim_silence=trim_silence)
+    extract(data=data, run=run, model=finished, trim_silence=trim_silence, device=device)
+    extract(data=data, run=run, system="untrained", trim_silence=trim_silence, device=device)
     extract(data=data, run=baselines["ltas"], system="ltas", trim_silence=trim_silence)
     for system in (run, *baselines.values()):
         score(data=data, run=system)

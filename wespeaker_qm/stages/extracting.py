@@ -68,6 +68,7 @@ def extract(
     model: AnyPath | None = None,
     num_workers: int = 0,
     trim_silence: bool = True,
+    device: str | None = None,
 ) -> None:
     """Embed every set that scoring needs; all utterances, or an error.
 
@@ -83,6 +84,7 @@ def extract(
             systems are extracted without it, later.
         num_workers: processes that read audio; 0 reads in this one.
         trim_silence: leave out the digital silence in utterances, as WeSpeaker does not.
+        device: ``auto``, ``cpu`` or ``cuda``; None for what the run's configuration says.
 
     Raises:
         RecipeError: weights are missing, do not fit the network or are not those that the training began with; the
@@ -94,7 +96,7 @@ def extract(
         if system != "average":
             raise ValueError(f"system is {system!r}, expected average beside a finished model")
         adopt(RunFolder(model), run)
-    embedding = _open_system(data, run, system, corpus)
+    embedding = _open_system(data, run, system, corpus, device)
     if embedding is None:
         return
     train = None if brings_mean(embedding.run) else corpus.train
@@ -128,7 +130,9 @@ def extract(
                     _measure_bandwidths(embedding, data.set(name), num_workers)
 
 
-def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, corpus: CorpusInfo) -> _System | None:
+def _open_system(
+    data: DataFolder, run: RunFolder, system: SystemName | int, corpus: CorpusInfo, device: str | None
+) -> _System | None:
     """The system of that name; None where it is that of ``model_init``, and there is no such thing.
 
     Raises:
@@ -176,7 +180,7 @@ def _open_system(data: DataFolder, run: RunFolder, system: SystemName | int, cor
         path, folder = (run.average, run) if system == "average" else (run.model(system), run.at_epoch(system))
         checkpoint.load_encoder(encoder, checkpoint.load(path), path)
         inputs |= {os.path.relpath(path, folder): file_digest(path)}
-    embed = NetworkEmbedder(encoder, fbank, choose_device(config.device))
+    embed = NetworkEmbedder(encoder, fbank, choose_device(device or config.device))
     return _System(embed, fbank, folder, inputs, encoder.min_frames)
 
 
