@@ -1,8 +1,10 @@
 """What several test folders share: a generator, a tiny corpus of synthetic voices, a tiny evaluated experiment."""
 
+import argparse
 import contextlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wespeaker_qm import stages
 from wespeaker_qm.audio.io import write_wav
+from wespeaker_qm.bin import main as program
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.datadir import DataDir
@@ -28,6 +31,7 @@ from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.speaker.speaker import Speaker
 from wespeaker_qm.trials.speakers import TrialSpeakers
+from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.tables import write_rows
@@ -51,6 +55,43 @@ def logging_as_it_was() -> Iterator[None]:
     root.handlers[:], root.level = before[:2]
     logging.getLogger("wespeaker_qm").setLevel(before[2])
     logging.captureWarnings(False)
+
+
+_NAMED_WITH_ITS_PROGRAM = re.compile(r"(\brun\.sh|\bwespeaker-qm [a-z-]+|\begs/\w+)\b[^;()\n]*")
+
+
+@pytest.fixture(autouse=True)
+def _options_of_the_command(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test is about: each option that an error of a command names is one of the command, or its program's
+    name stands before it."""
+    unknown: list[str] = []
+    parse = program._parse
+    command: list[str] = []
+
+    def parsing(arguments: Sequence[str]) -> Any:
+        command[:] = arguments
+        return parse(arguments)
+
+    def known() -> set[str]:
+        parser, module = argparse.ArgumentParser(), program._module(command[0])
+        module.add_arguments(parser)
+        if hasattr(module, "add_dependent_arguments"):
+            with contextlib.suppress(RecipeError):
+                module.add_dependent_arguments(parser, command[1:])
+        return {"--log", *parser._option_string_actions}
+
+    class Check(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            own = _NAMED_WITH_ITS_PROGRAM.sub("", record.getMessage())
+            named = re.findall(r"(?<![\w'/=-])--[a-z]\w+", own)
+            unknown.extend(f"{command[0]}: {name} in: {own}" for name in named if name not in known())
+
+    monkeypatch.setattr(program, "_parse", parsing)
+    check = Check(logging.ERROR)
+    program.logger.addHandler(check)
+    yield
+    program.logger.removeHandler(check)
+    assert not unknown, "\n".join(unknown)
 
 
 @pytest.fixture(autouse=True)

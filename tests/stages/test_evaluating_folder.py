@@ -62,10 +62,48 @@ def test_what_is_recommended_for_short_recordings_works(place, capsys):
     assert main([*command, *option[0].split()]) == 0
 
 
+def _flat(place):
+    for number, wav in enumerate(sorted(place.rglob("*.wav"))):
+        wav.rename(place / "voices" / f"{number}.wav")
+
+
+def _one_level_too_many(place):
+    (place / "outer").mkdir()
+    (place / "voices").rename(place / "outer" / "voices")
+    (place / "outer").rename(place / "voices")
+
+
+def _no_audio(place):
+    for wav in place.rglob("*.wav"):
+        wav.with_suffix(".txt").touch()
+        wav.unlink()
+
+
+def _one_recording_each(place):
+    for wav in place.rglob("[12].wav"):
+        wav.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_flat, "DIR voices: 18 of its recordings lie in no speaker's folder, and the folders right below it are"),
+        (_one_level_too_many, "DIR voices: all its 18 recordings in folders lie in 'voices', and the folders right"),
+        (_no_audio, "DIR voices: holds 18 .txt, and no recording (.flac, "),
+        (lambda place: shutil.rmtree(place / "voices") or (place / "voices").mkdir(), "DIR voices: holds nothing, and"),
+        (_one_recording_each, "error: nobody has the two recordings that a target trial needs; add some"),
+    ],
+)
+def test_a_tree_that_is_none_is_told_to_be_that(place, capsys, change, message):
+    change(place)
+    assert main(["evaluate-folder", "voices", "--num_workers", "1"]) == 1
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["none"], "--audio_root none: no such folder"),
+        (["none"], "DIR none: no such folder"),
         (["voices", "--model", "none"], "none: no such folder, expected a model"),
         (["voices", "--model", "model.onnx"], "--model model.onnx: an .onnx file, expected the model folder"),
         (["voices", "--out", "voices/exp"], "so what is written there would be taken for recordings"),

@@ -15,6 +15,7 @@ from wespeaker_qm.network import build, checkpoint
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.stages.averaging import average
 from wespeaker_qm.stages.extracting import extract
+from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.lock import LOCK
@@ -105,6 +106,34 @@ def test_a_run_of_another_corpus_is_evaluated_in_a_folder_of_its_own(run, data: 
     assert contents(exp.embeddings) == before
     extract(data=other, run=RunFolder(tmp_path / "apart"), model=exp)
     assert RunFolder(tmp_path / "apart").xvectors("eval").is_file()
+
+
+def test_models_hold_nothing_but_weights_of_epochs_and_their_average(run) -> None:
+    """WeSpeaker's average_model.py takes every other .pt for an epoch, and looks for ``model_<number>.pt`` in its name."""
+    exp = RunFolder(run())
+    average(run=exp)
+    names = sorted(path.name for path in exp.models.glob("*.pt"))
+    assert names == ["avg_model.pt", "model_1.pt", "model_2.pt", "model_3.pt"]
+
+
+@pytest.mark.parametrize("has_checksum", [True, False])
+def test_a_run_of_a_version_that_kept_its_state_among_the_models_goes_on(run, caplog, has_checksum: bool) -> None:
+    exp = RunFolder(run())
+    straight = exp.model(3).read_bytes()
+    interrupt(exp.path)
+    ledger = exp.path / ".wespeaker_qm"
+    ledger.write_text(ledger.read_text().replace("\nresume.pt\n", "\nmodels/resume.pt\n"))
+    exp.resume.rename(exp.earlier_resume)
+    checksum = checksum_path(exp.resume).rename(checksum_path(exp.earlier_resume))
+    if not has_checksum:
+        checksum.unlink()
+    with caplog.at_level(logging.INFO):
+        run()
+    assert "resumed after epoch 1 of 3" in caplog.text
+    assert not exp.earlier_resume.exists()
+    assert not checksum_path(exp.earlier_resume).exists()
+    assert len(exp.model(3).read_bytes()) == len(straight)
+    run()
 
 
 def test_the_same_audio_packed_again_at_another_time_and_place_is_the_same(run, data: Path, caplog) -> None:

@@ -19,6 +19,7 @@ from wespeaker_qm.audio.source import AudioError, AudioStream
 from wespeaker_qm.corpus.archives import is_locator, open_recording
 from wespeaker_qm.corpus.segments import read_span, split_segment
 from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.remedies import with_run_sh
 from wespeaker_qm.utils.tables import write_rows
 
 logger = logging.getLogger(__name__)
@@ -234,7 +235,7 @@ def _remedies(bad: Sequence[BadAudio], num_files: int, options: str) -> str:
             f"; {len(durations_s)} of them are too short: --min_duration {longest_limit_s:g} takes these, where "
             "nothing else is wrong with them"
         )
-    return f"{remedies} (with run.sh in {options})"
+    return f"{remedies}{with_run_sh(f' (with run.sh in {options})')}"
 
 
 def _round_up(fraction: float) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wespeaker_qm.corpus.segments import read_segments, segment_duration_s
 from wespeaker_qm.utils.errors import RecipeError, shown
-from wespeaker_qm.utils.remedies import made_again
+from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.tables import read_map, read_numbers, read_rows, refuse_commands, write_rows
 from wespeaker_qm.utils.text import fields_of, is_field
 
@@ -153,7 +153,7 @@ def _again(name: str, table: str) -> str:
     """How the tables of a set are made again: stage 1 is skipped where it finds them, and makes no segments."""
     if table == "segments":
         return "remove segments, to take whole recordings"
-    return f"delete {name}/{table} and {made_again(f'{name}/{table}')}"
+    return f"of {name}/{table}, {mended(f'{name}/{table}')}"
 
 
 def _refuse_unapplied(path: Path, data: DataDir) -> None:

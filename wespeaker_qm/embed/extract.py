@@ -30,6 +30,7 @@ from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.precision import exact_float32
 from wespeaker_qm.utils.progress import Progress
+from wespeaker_qm.utils.remedies import with_run_sh
 
 FRAMES_PER_BATCH = 4000
 """Frames in a batch, padding counted in: enough to fill a GPU, small enough for the memory of a laptop."""
@@ -86,7 +87,7 @@ class NetworkEmbedder:
         if num_frames < self.encoder.min_frames:
             raise RecipeError(
                 f"an utterance of {len(waveform)} samples has fewer than {self.encoder.min_frames} frames; "
-                "pack again with a larger --min_duration (stage 2)"
+                "leave it out (run.sh --stage 2 --pack_opts '--min_duration SECONDS')"
             )
         return num_frames
 
@@ -142,11 +143,13 @@ def refuse_short(reader: ShardReader, fbank: Fbank, min_frames: int) -> None:
     short = [reader.index.key(row) for row in np.flatnonzero(reader.num_samples < least).tolist()]
     if short:
         least_s = math.ceil(1000 * least / fbank.sample_rate) / 1000
+        advice = f"Leave them out with --min_duration {least_s:g}" + with_run_sh(
+            " and pack again (egs/folder, run.sh --stage 1), or take them out of wav.scp, utt2spk and the trial lists "
+            "and pack again (other corpora, run.sh --stage 2)"
+        )
         raise RecipeError(
             f"{reader.shard_list}: {len(short)} of {len(reader)} utterances have fewer than the {min_frames} frames "
-            f"({least_s:g} s) that the network can embed:{first_few(short)}\nLeave them out: prepare with "
-            f"--min_duration {least_s:g} and pack again (egs/folder, run.sh --stage 1), or take them out of wav.scp, "
-            "utt2spk and the trial lists and pack again (other corpora, run.sh --stage 2)"
+            f"({least_s:g} s) that the network can embed:{first_few(short)}\n{advice}"
         )
 
 

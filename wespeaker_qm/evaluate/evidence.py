@@ -24,6 +24,7 @@ did would let pass the lists that happen to lack the rare speakers, which are th
 from wespeaker_qm.evaluate.bootstrap import Resamples
 from wespeaker_qm.evaluate.figure import Figure
 from wespeaker_qm.trials.speakers import EffectiveSpeakers
+from wespeaker_qm.utils.remedies import with_run_sh
 
 LEAST_SPEAKERS = 5
 LEAST_ERRORS = 10
@@ -59,11 +60,11 @@ def few_speakers_note(name: str, effective: EffectiveSpeakers, *, is_fitted: boo
     if is_fitted:
         return (
             f"List {name}, on which the calibration was fitted: too few speakers to tell how it fares with others "
-            f"({reason}). Set more aside for it (for egs/folder: --valid_speakers)."
+            f"({reason}). Set more aside for it{with_run_sh(' (for egs/folder: --valid_speakers)')}."
         )
     return (
         f"List {name}: too few speakers to tell how others fare, and an EER of 0 is no exception ({reason}). Evaluate "
-        "more speakers, or all of them in turn (for egs/folder: --eval_speakers)."
+        f"more speakers{with_run_sh(', or all of them in turn (for egs/folder: --eval_speakers)')}."
     )
 
 

@@ -21,11 +21,13 @@ from wespeaker_qm.stages.scoring import score
 from wespeaker_qm.utils.calls import AnyPath, optional_path
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.remedies import one_command
 
 EVALUATED = Path("exp/evaluated")
 """Where results go by default."""
 
 
+@one_command({"--audio_root": "DIR", "--data": "--out", "--exp_dir": "--out"})
 def evaluate_folder(
     *,
     audio_root: AnyPath,
@@ -79,7 +81,7 @@ def evaluate_folder(
     limits = {"min_duration": min_duration, "max_bad_fraction": max_bad_fraction}
     options = {"audio_root": root, "eval_speakers": "all", **limits}
     prepare(recipe_dir="egs/folder", data=data, num_workers=num_workers, options=options)
-    pack(data=data, sample_rate=sample_rate, num_workers=num_workers)
+    pack(data=data, sample_rate=sample_rate, num_workers=num_workers, max_bad_fraction=max_bad_fraction)
     baselines = {"untrained": run.untrained, "ltas": RunFolder(run.path / "ltas")}
     extract(data=data, run=run, model=finished, trim_silence=trim_silence, device=device)
     extract(data=data, run=run, system="untrained", trim_silence=trim_silence, device=device)

@@ -34,6 +34,7 @@ from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
+from wespeaker_qm.utils.remedies import with_run_sh
 from wespeaker_qm.utils.stage import reads_data, refuse_foreign_outputs, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.tables import write_rows
@@ -244,11 +245,11 @@ def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: 
     logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, scp)
     if trimming.num_trimmed:
         logger.info(
-            "%s: %d of %d utterances have digital silence in them, which was left out; with "
-            "--trim_silence false (run.sh --extract_opts '--trim_silence false') it counts as audio",
+            "%s: %d of %d utterances have digital silence in them, which was left out%s",
             audio,
             trimming.num_trimmed,
             len(reader),
+            with_run_sh("; with --trim_silence false (run.sh --extract_opts '--trim_silence false') it counts as audio"),
         )
 
 

@@ -115,9 +115,14 @@ def _take(held: contextlib.ExitStack, run: RunFolder, config: Config, marker: Do
 
     def made_before() -> bool:
         # A state with our checksum beside it is of a training of ours, also of one that was called from Python.
-        return marker.path.is_file() or checksum_path(run.resume).is_file()
+        states = (run.resume, run.earlier_resume)
+        return marker.path.is_file() or any(checksum_path(path).is_file() for path in states)
 
     held.enter_context(alone(run.path, written, made_before=made_before))
+    if run.earlier_resume.is_file() and not run.resume.is_file():
+        for place in (checksum_path, Path):  # the state last: until then it is found where it was
+            if place(run.earlier_resume).is_file():
+                place(run.earlier_resume).rename(place(run.resume))
 
 
 def _continues(run: RunFolder, config: Config, marker: DoneMarker, may_resume: bool) -> bool:

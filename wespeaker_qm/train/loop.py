@@ -200,7 +200,7 @@ class Trainer:
         }
 
     def resume(self) -> None:
-        """Continue from ``models/resume.pt``.
+        """Continue from ``resume.pt``.
 
         Raises:
             RecipeError: it is of another configuration, other data or another number of processes, or the processes did

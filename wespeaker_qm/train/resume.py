@@ -157,9 +157,9 @@ def check_same_run(
         use = f"to begin another run with its weights, add --overrides model_init={path} to another --exp_dir"
         if state["epoch"] >= config.num_epochs:
             same_audio = state.get("made_from", sources).get(AUDIO) == sources[AUDIO]
-            use = finished_run_use(path.parent.parent, same_audio=same_audio)
+            use = finished_run_use(path.parent, same_audio=same_audio)
         raise RecipeError(
             f"{path}: here is a run ({state['epoch']} of {config.num_epochs} epochs) that was made otherwise: "
             f"{'; '.join(changes)}. Nothing was trained. Set them back, choose another --exp_dir, or delete "
-            f"{path.parent.parent} to train anew; {use}"
+            f"{path.parent} to train anew; {use}"
         )

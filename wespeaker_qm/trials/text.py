@@ -149,8 +149,8 @@ def read_lines(path: Path, layout: Layout) -> ScoredTrials:
         )
     if not_finite:
         raise RecipeError(
-            f"{path}: {len(not_finite)} of {num_trials} scores are not finite; look for broken embeddings and score "
-            "again (stage 5):" + _lines(path, not_finite)
+            f"{path}: {len(not_finite)} of {num_trials} scores are not finite; look for broken embeddings, then "
+            f"{mended(path)}:" + _lines(path, not_finite)
         )
     pairs = np.concatenate(sides)
     table = TrialTable(

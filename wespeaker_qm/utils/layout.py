@@ -4,8 +4,8 @@
 
     data/<corpus>/                 DataFolder                exp/<corpus>/<run>/         RunFolder
       corpus.yaml                    what the corpus is         config.yaml                as resolved for the training
-      trials/<list>                  trial lists                models/model_<epoch>.pt    with avg_model.pt, resume.pt
-      <set>/                         SetFolder                  train_log.jsonl
+      trials/<list>                  trial lists                models/model_<epoch>.pt    with avg_model.pt
+      <set>/                         SetFolder                  resume.pt train_log.jsonl
         wav.scp utt2spk utt2dur        Kaldi's tables           embeddings/<set>/          xvector.scp and .ark
         shards/ shard.list             the packed audio         scores/<list>.score
       .done/<stage>                  markers                    metrics.json report.*      the evaluation
@@ -164,6 +164,11 @@ class RunFolder(Folder):
     @property
     def resume(self) -> Path:
         """All that an interrupted training needs to go on."""
+        return self.path / "resume.pt"
+
+    @property
+    def earlier_resume(self) -> Path:
+        """Where earlier versions kept it, and WeSpeaker's average_model.py takes it for a checkpoint of an epoch."""
         return self.models / "resume.pt"
 
     @property

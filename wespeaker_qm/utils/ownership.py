@@ -7,7 +7,7 @@ force a stage. A file of such a name that is not listed is somebody else's and i
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ LEDGER = ".wespeaker_qm"
 PLOT_MARK = "wespeaker-qm"
 """What a plot names as the program that drew it."""
 
+_DEPTH = 4
+"""Folders above a file, in which the ledger of its corpus or run is looked for: ``embeddings/<set>/xvector.ark``."""
 _HEADER = "Made by wespeaker-qm, which may replace these:"
 
 
@@ -57,6 +59,19 @@ def refuse_foreign(folder: Path, paths: Iterable[Path], *, made_before: bool = F
             f"this folder ({folder / LEDGER} does not list them); nothing has been touched:{first_few(foreign)}\n"
             "Move them away, or choose another folder"
         )
+
+
+def made_by_stages(path: Path) -> bool:
+    """Whether a stage made a file, or began to: the ledger of a folder above lists it, or has the run's cache of it."""
+    return any(
+        _is_of_an_earlier_version(folder) if owned is None else bool(owned & _and_above(path, folder))
+        for folder, owned in _ledgers(path)
+    )
+
+
+def is_of_stages(path: Path) -> bool:
+    """Whether a path, of which there need be nothing, lies in a folder that stages write into."""
+    return any(owned is not None or _is_of_an_earlier_version(folder) for folder, owned in _ledgers(path))
 
 
 def take_folder(folder: Path, *, made_before: bool = False) -> None:
@@ -103,6 +118,20 @@ def _is_alike(earlier: Any, content: Any) -> bool:
     if isinstance(earlier, dict) and isinstance(content, dict):
         return bool(earlier) and (earlier.keys() <= content.keys() or content.keys() <= earlier.keys())
     return False
+
+
+def _ledgers(path: Path) -> Iterator[tuple[Path, set[str] | None]]:
+    """The folders above, up to that of a corpus or run, and what each ledger lists; None where there is none."""
+    for folder in path.parents[:_DEPTH]:
+        ledger = folder / LEDGER
+        text = ledger.read_text(encoding="utf-8", errors="replace") if ledger.is_file() else None
+        yield folder, None if text is None else set(text.split("\n")[1:])
+
+
+def _and_above(path: Path, folder: Path) -> set[str]:
+    """As a ledger of ``folder`` may list a file: by its name, that of the text a cache is of, or of a folder."""
+    name = path.relative_to(folder)
+    return {str(name), str(name).removesuffix(".npz"), *map(str, name.parents)}
 
 
 def _names(folder: Path, paths: Iterable[Path]) -> set[str]:

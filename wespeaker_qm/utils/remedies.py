@@ -1,10 +1,15 @@
 """How a file of a corpus or run is made again, by its name (:mod:`wespeaker_qm.utils.layout`); for messages.
 
-One place, so that every program that finds such a file lost or damaged names the same command.
+One place, so that every program that finds such a file lost or damaged names the same command. That is advice for files
+that stages made: what somebody brought is neither to be deleted nor made again by a stage, whatever it is called.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path, PurePath
+
+from wespeaker_qm.utils.ownership import is_of_stages, made_by_stages
 
 _EXTRACT = "extract again (run.sh --stage 4)"
 _NORMALISE = "normalise again (run.sh --stage 6)"
@@ -32,21 +37,63 @@ _KEPT = {
 """Likewise, of files that no stage makes by itself."""
 
 
-def made_again(path: Path | str) -> str:
-    """What to do to have a file again that is not there.
+_FOREIGN = "make it again with the program that wrote it, or name another file"
+_SAME_COMMAND = "run the same command again"
 
-    >>> made_again("exp/mini/qmargin/scores/all.asnorm.score")
-    'normalise again (run.sh --stage 6)'
+_one_command: ContextVar[Mapping[str, str] | None] = ContextVar("one_command", default=None)
+
+
+@contextlib.contextmanager
+def one_command(options: Mapping[str, str]) -> Iterator[None]:
+    """Until the end of the block, messages are for the user of one program that runs the stages itself.
+
+    Args:
+        options: option of a stage -> what the program calls it, where that is something else.
     """
-    return _first(_MADE_BY, path) or "run the stage that makes it (run.sh --help lists the stages)"
+    token = _one_command.set(options)
+    try:
+        yield
+    finally:
+        _one_command.reset(token)
+
+
+def option(name: str) -> str:
+    """What the user calls an option of a stage.
+
+    >>> with one_command({"--audio_root": "DIR"}):
+    ...     option("--audio_root"), option("--min_duration")
+    ('DIR', '--min_duration')
+    """
+    return (_one_command.get() or {}).get(name, name)
+
+
+def with_run_sh(advice: str) -> str:
+    """``advice`` for users of run.sh, or nothing in a program that runs the stages itself."""
+    return advice if _one_command.get() is None else ""
+
+
+def made_again(path: Path | str) -> str:
+    """What to do to have a file again that is not there, or that does not fit what it belongs to.
+
+    >>> made_again("elsewhere/all.asnorm.score")
+    'put it back or name another; if it is of a run or corpus of run.sh, normalise again (run.sh --stage 6)'
+    """
+    remedy = _first(_MADE_BY, path) or "run the stage that makes it (run.sh --help lists the stages)"
+    if Path(path).exists() and not made_by_stages(Path(path)):
+        return _FOREIGN
+    if not is_of_stages(Path(path)):
+        return f"put it back or name another; if it is of a run or corpus of run.sh, {remedy}"
+    return remedy if _one_command.get() is None else _SAME_COMMAND
 
 
 def mended(path: Path | str) -> str:
     """What to do with a file that is not what was written.
 
-    >>> mended("exp/mini/qmargin/scores/all.score")
-    'delete it and score the trials again (run.sh --stage 5)'
+    >>> mended("elsewhere/all.score")
+    'make it again with the program that wrote it, or name another file'
     """
+    if not made_by_stages(Path(path)):
+        return _FOREIGN
     return _first(_KEPT, path) or f"delete it and {made_again(path)}"
 
 

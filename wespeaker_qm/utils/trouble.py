@@ -14,8 +14,8 @@ WHILE_WRITING = "while writing "
 """Begins a note (``Exception.add_note``) that names the file which an error without a name is of."""
 
 _LESS_MEMORY = (
-    "close other programs, or take less at once: fewer processes (--num_workers, dataloader_args.num_workers), smaller "
-    "batches (dataloader_args.batch_size), a machine with more memory"
+    "close other programs, or take less at once: fewer processes (run.sh --num_workers, dataloader_args.num_workers), "
+    "smaller batches (dataloader_args.batch_size), shorter recordings; or take a machine with more memory"
 )
 _ANOTHER_PLACE = "name another place"
 _REMEDIES = {

@@ -33,6 +33,7 @@ from wespeaker_qm.corpora.folder.tree import (
     list_noises,
     list_recordings,
     log_listing,
+    refuse_without_speakers,
     safe_key,
 )
 from wespeaker_qm.corpora.folder.trials import draw_trials
@@ -44,6 +45,7 @@ from wespeaker_qm.trials.lists import write_trials
 from wespeaker_qm.utils.done import DoneMarker, file_digest, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder
+from wespeaker_qm.utils.remedies import option, with_run_sh
 from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
@@ -72,6 +74,7 @@ def prepare(settings: FolderSettings, *, data: DataFolder, recipe_dir: Path, num
     _refuse_overlap(settings, root, data)
     listing = list_recordings(root)
     log_listing(listing, root)
+    refuse_without_speakers(listing, f"{option('--audio_root')} {root}")
     eval_speakers = parse_eval_speakers(settings.eval_speakers)
     if isinstance(eval_speakers, list):
         eval_speakers = [safe_key([name]) for name in eval_speakers]
@@ -134,9 +137,13 @@ def _build(
     directories = {
         name: _write_set(data.set(name).path, speakers, usable, facts) for name, speakers in members.items() if speakers
     }
-    warn_of_few_speakers(len(split.evaluation), more_speakers(sum(map(len, split)), LEAST_SPEAKERS))
+    remedies = more_speakers(sum(map(len, split)), LEAST_SPEAKERS) if split.train else "add speakers"
+    warn_of_few_speakers(len(split.evaluation), remedies)
     if not split.train:
-        logger.info("all speakers are evaluated, nobody trains: evaluate a finished model on them (run.sh --model)")
+        logger.info(
+            "all speakers are evaluated, nobody trains%s",
+            with_run_sh(": evaluate a finished model on them (run.sh --model)"),
+        )
     elif not split.valid:
         logger.info("too few speakers to set some aside: no check while training (--valid_speakers)")
     for name in [name for name in directories if name != "train"]:
@@ -181,12 +188,14 @@ def _audio_root(root: Path | None, recipe_dir: Path) -> Path:
             "no recordings named: give --audio_root FOLDER, a tree speaker/.../utterance.wav "
             f"(run.sh --prepare_opts '--audio_root FOLDER'), or write audio_root into {recipe_dir / 'corpus.yaml'}"
         )
+    name = f"{option('--audio_root')} {root}"
     if not root.is_dir():
-        raise RecipeError(f"--audio_root {root}: no such folder; expected a tree speaker/.../utterance.wav")
+        found = "a file" if root.is_file() else "no such folder"
+        raise RecipeError(f"{name}: {found}; expected a tree speaker/.../utterance.wav")
     if (root / "wav.scp").is_file():
         raise RecipeError(
-            f"--audio_root {root}: a Kaldi directory (it has wav.scp), expected a tree speaker/.../utterance.wav; its "
-            "tables would be ignored. Name it in a corpus.yaml of your own, beside the trials, and begin with stage 2"
+            f"{name}: a Kaldi directory (it has wav.scp), expected a tree speaker/.../utterance.wav; its tables would "
+            "be ignored. Name it in a corpus.yaml of your own, beside the trials, and begin with stage 2 of run.sh"
         )
     return root
 
@@ -197,8 +206,8 @@ def _refuse_overlap(settings: FolderSettings, root: Path, data: DataFolder) -> N
     Raises:
         RecipeError: so they are; links are followed.
     """
-    made = {"--data": data.path}
-    read = {"--audio_root": root}
+    made = {option("--data"): data.path}
+    read = {option("--audio_root"): root}
     if settings.noise == "debian":
         made["--downloads"] = settings.downloads
     elif settings.noise not in _NOISE_SOURCES:

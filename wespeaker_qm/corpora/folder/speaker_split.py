@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from wespeaker_qm.utils.errors import RecipeError, nearest, shown
+from wespeaker_qm.utils.remedies import with_run_sh
 from wespeaker_qm.utils.text import as_number, read_names
 
 MIN_SPEAKERS = 2
@@ -102,7 +103,9 @@ def split_speakers(
     if eval_speakers is None:
         evaluation = speakers
         if len(single) == len(speakers):
-            raise RecipeError("--eval_speakers all: nobody has the two recordings that a target trial needs; add some")
+            raise RecipeError(
+                f"{with_run_sh('--eval_speakers all: ')}nobody has the two recordings that a target trial needs; add some"
+            )
     elif isinstance(eval_speakers, Part):
         dealt = rng.sample([speaker for speaker in speakers if speaker not in set(single)], len(speakers) - len(single))
         evaluation = sorted(dealt[eval_speakers.number - 1 :: eval_speakers.num_parts])
@@ -122,8 +125,8 @@ def split_speakers(
         if len(members) < MIN_SPEAKERS:
             raise RecipeError(
                 f"{len(members)} speaker(s) to {purpose} ({', '.join(members) or 'none'}) of {len(speakers)} in all, "
-                f"expected at least {MIN_SPEAKERS}; add speakers or change --eval_speakers (to all, for "
-                "a finished model)"
+                f"expected at least {MIN_SPEAKERS}; add speakers"
+                + ("" if eval_speakers is None else " or change --eval_speakers (to all, for a finished model)")
             )
     return SpeakerSplit(train, valid, evaluation)
 

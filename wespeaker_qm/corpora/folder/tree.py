@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"})
 _NUM_SHOWN = 5
+_LOOSE = "audio that is in no speaker's folder"
+_LEAST_SPEAKERS = 2
 _NO_TEXT = frozenset({"Cc", "Cs"})
 """Categories of Unicode: control characters, and what stands for bytes that could not be decoded."""
 
@@ -52,7 +54,7 @@ def list_recordings(root: Path) -> Listing:
         elif path.suffix.lower() not in SUFFIXES:
             others[path.suffix or "without extension"] += 1
         elif len(parts) == 1:
-            others["audio that is in no speaker's folder"] += 1
+            others[_LOOSE] += 1
         else:
             _check_name(path)
             speaker, key = safe_key(parts[:1]), safe_key((*parts[:-1], path.stem))
@@ -103,6 +105,33 @@ def log_listing(listing: Listing, root: Path) -> None:
     empty = [name for name in folders if safe_key([name]) not in speakers]
     if empty:
         logger.warning("%s: %d folders hold no recording: %s", root, len(empty), ", ".join(empty[:_NUM_SHOWN]))
+
+
+def refuse_without_speakers(listing: Listing, name: str) -> None:
+    """Refuse a tree in which a level is missing, so that there are fewer than two speakers, with what it holds instead.
+
+    Args:
+        listing: of the tree.
+        name: of the tree, for the message.
+
+    Raises:
+        RecipeError: so it is.
+    """
+    speakers, loose = count_by_speaker(listing.recordings), listing.others[_LOOSE]
+    expected = "expected a tree speaker/.../utterance.wav, a folder for each speaker"
+    if not speakers and not loose:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.others.items())) or "nothing"
+        raise RecipeError(
+            f"{name}: holds {kinds}, and no recording ({', '.join(sorted(SUFFIXES))}); {expected}; name another folder"
+        )
+    if len(speakers) < _LEAST_SPEAKERS:
+        whose = f"{loose} of its recordings lie in no speaker's folder" if loose else ""
+        only = f"all its {speakers.total()} recordings in folders lie in '{next(iter(speakers))}'" if speakers else ""
+        raise RecipeError(
+            f"{name}: {' and '.join(filter(None, (whose, only)))}, and the folders right below it are the speakers; "
+            f"{expected}: sort the recordings into at least {_LEAST_SPEAKERS} such folders, or name the folder that "
+            "holds these"
+        )
 
 
 def count_by_speaker(recordings: Iterable[Recording]) -> Counter[str]:
