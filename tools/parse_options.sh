@@ -21,6 +21,23 @@ option_is_known() { # whether $1, without dashes in front, names an option
   return 1
 }
 
+option_nearest() { # print the three options that are most like $1: the fewest letters to be changed, added or left out
+  printf '%s\n' "${options[@]}" | awk -v given="$1" '
+    {
+      for (i = 0; i <= length($0); i++) above[i] = i
+      for (j = 1; j <= length(given); j++) {
+        row[0] = j
+        for (i = 1; i <= length($0); i++) {
+          row[i] = above[i - 1] + (substr($0, i, 1) != substr(given, j, 1))
+          if (above[i] + 1 < row[i]) row[i] = above[i] + 1
+          if (row[i - 1] + 1 < row[i]) row[i] = row[i - 1] + 1
+        }
+        for (i = 0; i <= length($0); i++) above[i] = row[i]
+      }
+      print above[length($0)], "--" $0
+    }' | sort -s -n -k 1,1 | awk 'NR <= 3 { printf "%s%s", (NR > 1 ? ", " : ""), $2 }'
+}
+
 option_name() { # print the variable that --$1 sets
   local name=${1#--}
   echo "${name//-/_}"
@@ -37,7 +54,7 @@ parse_options() {
     --*)
       given=${1%%=*}
       name=$(option_name "${given}")
-      option_is_known "${name}" || option_error "unknown option ${given}; the options are: ${options[*]/#/--}"
+      option_is_known "${name}" || option_error "unknown option ${given}; the nearest are $(option_nearest "${name}")"
       if [[ "$1" == *=* ]]; then
         value=${1#*=}
         shift

@@ -5,6 +5,7 @@ import os
 import struct
 import wave
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import soundfile
 from wespeaker_qm.audio.io import audio_info, read_audio, read_audio_at, stream_audio, write_wav
 from wespeaker_qm.audio.resample import resample_audio
 from wespeaker_qm.audio.source import AudioError, AudioInfo, PartlyDecodedError, RawFormat, check_source
+from wespeaker_qm.corpus.bad_audio import check_audio
 
 
 def tone(sample_rate: int, duration_s: float = 1.0, frequency_hz: float = 440.0) -> np.ndarray:
@@ -24,12 +26,15 @@ def tone(sample_rate: int, duration_s: float = 1.0, frequency_hz: float = 440.0)
 
 
 def write_m4a(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
+    """Samples (S,) in both channels, or (2, S)."""
     import av
+
+    channels = np.ascontiguousarray(np.broadcast_to(waveform, (2, waveform.shape[-1])))
 
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=sample_rate, layout="stereo")
-        for start in range(0, len(waveform), 1024):
-            block = np.stack([waveform[start : start + 1024]] * 2)
+        for start in range(0, channels.shape[1], 1024):
+            block = np.ascontiguousarray(channels[:, start : start + 1024])
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
             frame.sample_rate = sample_rate
             frame.pts = start
@@ -153,7 +158,44 @@ def test_refusals_name_the_file_and_the_reason(tmp_path: Path) -> None:
         assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("peak", [1.25, 20000.0])
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "m4a"])
+@pytest.mark.parametrize("is_inverted", [True, False])
+def test_channels_that_cancel_each_other_are_told_to(tmp_path: Path, kind: str, is_inverted: bool) -> None:
+    """Their mean is silence, or what a lossy codec left of them, which nobody would call silent."""
+    left = tone(16000)
+    right = -left if is_inverted else tone(16000, frequency_hz=700)
+    path = tmp_path / f"a.{kind}"
+    if kind == "m4a":
+        write_m4a(path, np.stack([left, right]), 16000)
+    else:
+        soundfile.write(path, np.stack([left, right], axis=1), 16000)
+    if not is_inverted:
+        assert read_audio(path)[0].std() > 0.1
+        return
+    for read in (read_audio, partial(check_audio, min_duration_s=0.5, target_rate=16000)):
+        with pytest.raises(AudioError, match=r"its channels cancel each other .*write one channel to a file"):
+            read(path)
+
+
+def test_silence_in_two_channels_is_silence(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full((16000, 2), [0.25, -0.25]), 16000)
+    assert not read_audio(tmp_path / "a.wav")[0].any()
+
+
+@pytest.mark.parametrize("peak", [1e10, -1e38])
+def test_samples_that_are_no_levels_are_refused(tmp_path: Path, peak: float) -> None:
+    """Scaled to them a voice would be silent, and the recording of the best level."""
+    soundfile.write(tmp_path / "a.wav", np.concatenate([tone(16000), [peak]]), 16000, subtype="FLOAT")
+    for read in (
+        read_audio,
+        partial(read_audio_at, sample_rate=8000),
+        partial(check_audio, min_duration_s=0.5, target_rate=16000),
+    ):
+        with pytest.raises(AudioError, match=r"has samples of 1e\+(10|38), expected at most 1"):
+            read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("peak", [1.25, 20000.0, 2.0**31])
 def test_samples_beyond_full_scale_are_scaled_not_clipped(tmp_path: Path, peak: float) -> None:
     soundfile.write(tmp_path / "loud.wav", np.array([peak, -peak / 2, 0.0]), 16000, subtype="FLOAT")
     assert read_audio(tmp_path / "loud.wav")[0].tolist() == [1.0, -0.5, 0.0]

@@ -277,7 +277,7 @@ def test_a_flac_of_unknown_length_is_read_to_its_end() -> None:
         read(bytes(content[:-3000]))
 
 
-@pytest.mark.parametrize("kind", ["vorbis", "opus", "mp3"])
+@pytest.mark.parametrize("kind", ["flac", "vorbis", "opus", "mp3"])
 def test_joined_files_are_read_to_the_end(kind: str) -> None:
     """``cat a.ogg b.ogg``: libsndfile alone stops after the first."""
     one, two = encode(kind), encode(kind, SWEEP[::-1][:RATE])
@@ -287,6 +287,51 @@ def test_joined_files_are_read_to_the_end(kind: str) -> None:
     assert audio_info(io.BytesIO(one + two)) == (len(joined), RATE, 1)
     part, _ = read_audio(io.BytesIO(one + two), start=47000, num_samples=2000)
     np.testing.assert_array_equal(part, joined[47000:49000])
+
+
+@pytest.mark.parametrize("counted", [1, 16000, 47000])
+def test_a_flac_that_counts_too_few_samples_is_read_to_its_end(counted: int) -> None:
+    content = bytearray(encode("flac"))
+    whole, _ = read(bytes(content))
+    content[21] &= 0xF0
+    content[22:26] = counted.to_bytes(4, "big")
+    np.testing.assert_allclose(read(bytes(content))[0], whole, atol=1e-7)
+    assert audio_info(io.BytesIO(bytes(content))) == (len(whole), RATE, 1)
+    part, _ = read_audio(io.BytesIO(bytes(content)), start=40000, num_samples=2000)
+    np.testing.assert_allclose(part, whole[40000:42000], atol=1e-7)
+
+
+def _wav(counted: int, rest: bytes) -> bytes:
+    """A WAV whose header counts less than all of its audio, and what follows that."""
+    content = bytearray(encode("wav"))
+    content[40:44] = (2 * counted).to_bytes(4, "little")
+    return bytes(content) + rest
+
+
+@pytest.mark.parametrize(
+    "content",
+    [_wav(16000, b""), _wav(48000, encode("wav")), _wav(48000, encode("flac")), _wav(39999, b"LIST\4\0\0\0abcd")],
+    ids=["too few counted", "joined", "joined with another kind", "too few counted, and a chunk"],
+)
+def test_a_wav_with_more_behind_its_end_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Decoders stop where the header does, without a word."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(content)
+    for source in (path, io.BytesIO(content)):
+        for reader in (read_audio, audio_info):
+            with pytest.raises(PartlyDecodedError, match=r"its header counts [123]\.\d\d s of audio, but [\d,]+ bytes"):
+                reader(source)
+            if source is not path:
+                source.seek(0)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"LIST" + (40000).to_bytes(4, "little") + 40000 * b"x", bytes(40000), b"\xff" * 9999, b"id3 \5\0\0\0abcde"],
+    ids=["a chunk", "zeros that fill a block", "a third of a second", "a chunk of odd length"],
+)
+def test_what_is_no_audio_may_follow_that_of_a_wav(rest: bytes) -> None:
+    np.testing.assert_array_equal(read(_wav(48000, rest))[0], read(encode("wav"))[0])
 
 
 def test_joined_files_of_other_rates_and_channels_are_brought_to_one() -> None:

@@ -3,7 +3,13 @@
 import pytest
 import yaml
 
+from wespeaker_qm import stages
 from wespeaker_qm.bin.main import main
+from wespeaker_qm.corpora.folder.settings import FolderSettings
+from wespeaker_qm.corpora.settings import read_settings
+from wespeaker_qm.utils.calls import optional_path, paths
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
 NUMBERS = {
     ("prepare",): ["num_workers", "max_utterances_per_speaker", "num_babble", "num_rooms"],
@@ -105,6 +111,51 @@ def test_the_help_of_prepare_says_where_the_options_of_other_corpora_stand(capsy
     assert "--corpus DIR --help lists those of DIR (egs/folder, egs/mini, egs/voxceleb)" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--data", "x", "--exp_dir", "", "--config", "x"],
+        ["train", "--data=", "--exp_dir", "x", "--config", "x"],
+        ["metrics", ""],
+        ["metrics", "x", "--json="],
+        ["embed", "x", "--model", ""],
+        ["verify", "x", ""],
+        ["prepare", "--corpus", "egs/folder", "--audio_root", ""],
+        ["speakers", "--store", ""],
+    ],
+)
+def test_an_empty_text_is_no_path(arguments, capsys, repository, tmp_path, monkeypatch):
+    """pathlib takes it for the current folder, into which a script that lost a variable would then train."""
+    (tmp_path / "egs").symlink_to(repository / "egs")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == (2 if arguments[0] == "verify" else 1)
+    assert "found '', expected a value that is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["egs"]
+
+
+def test_a_base_that_is_not_there_is_told(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "--data", "d", "--exp_dir", "e", "--base", "none.yaml"]) == 1
+    assert "--base none.yaml: no such file; name the configuration to compare with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("system", ["foo", 0, True, None])
+def test_a_system_that_there_is_not_is_no_bug(tiny_corpus, tmp_path, system):
+    with pytest.raises(RecipeError, match=r"system: found .*, expected average, .* or the number of an epoch, from 1"):
+        stages.extract(data=tiny_corpus, run=tmp_path, system=system)
+
+
+def test_an_empty_text_is_no_path_in_python_and_corpus_yaml_either(repository, tmp_path):
+    for call in (RunFolder, DataFolder, paths, optional_path):
+        with pytest.raises(RecipeError, match="found '' in the place of a path, expected one"):
+            call("")
+    (tmp_path / "corpus.yaml").write_text("kind: folder\naudio_root: ''\n")
+    with pytest.raises(RecipeError, match=r"corpus\.yaml: audio_root: found '', expected a value"):
+        read_settings(FolderSettings, tmp_path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("max_bad_fraction", float("nan")), ("max_trials", 0), ("num_rooms", "x")])

@@ -37,7 +37,8 @@ def test_help_lists_stages_and_every_option_with_its_default():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--stgae", "1"], "unknown option --stgae"),
+        (["--stgae", "1"], "unknown option --stgae; the nearest are --stage, "),
+        (["--exp-dri", "x"], "unknown option --exp-dri; the nearest are --exp_dir, "),
         (["--stage"], "option --stage misses its value"),
         (["--stage", "--stop_stage", "3"], "option --stage misses its value"),
         (["--stage", "three"], "found 'three', expected a whole number"),

@@ -244,7 +244,7 @@ def test_what_is_no_model_or_no_place_for_one_is_refused_with_what_helps(place, 
 def test_a_finished_model_is_no_baseline(place, repository, capsys):
     """Or else its weights would go into the folder of the spectra."""
     prepare(repository)
-    with pytest.raises(ValueError, match="expected average beside a finished model"):
+    with pytest.raises(RecipeError, match="expected average beside a finished model"):
         stages.extract(data=DATA, run=RUN, system="ltas", model=RunFolder("model"))
     with pytest.raises(SystemExit):
         main(["extract", "--data", str(DATA), "--exp_dir", str(RUN), "--ltas", "--model", "model"])

@@ -109,7 +109,7 @@ def test_a_run_of_another_corpus_is_evaluated_in_a_folder_of_its_own(run, data: 
 
 
 def test_models_hold_nothing_but_weights_of_epochs_and_their_average(run) -> None:
-    """WeSpeaker's average_model.py takes every other .pt for an epoch, and looks for ``model_<number>.pt`` in its name."""
+    """WeSpeaker's average_model.py takes every other .pt for an epoch, which its name must have."""
     exp = RunFolder(run())
     average(run=exp)
     names = sorted(path.name for path in exp.models.glob("*.pt"))

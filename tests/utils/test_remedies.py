@@ -1,4 +1,4 @@
-"""What is advised about a file depends on whose it is: a stage is recommended for what stages made, and nothing else."""
+"""What is advised about a file depends on whose it is: a stage is recommended for what stages made."""
 
 from pathlib import Path
 
@@ -49,9 +49,7 @@ def test_files_of_others_are_not_deleted_whatever_they_are_called(name):
 
 
 def test_a_file_that_is_not_there_may_be_anybodys():
-    assert made_again("scores/a.score") == (
-        "put it back or name another; if it is of a run or corpus of run.sh, score the trials again (run.sh --stage 5)"
-    )
+    assert made_again("scores/a.score") == "score the trials again (run.sh --stage 5), or name another file"
 
 
 def test_a_ledger_that_is_damaged_lists_nothing():

@@ -86,7 +86,7 @@ def test_a_map_says_what_its_lines_say_one_by_one(tmp_path: Path, lines: list[st
     try:
         found: object = read_map(path)
     except RecipeError as error:
-        found = re.sub("[;:] correct it, or delete it and run .*", "", str(error).removeprefix(str(path)))
+        found = re.sub("[;:] correct it, or make it again .*", "", str(error).removeprefix(str(path)))
     assert found == expected
     if isinstance(found, dict):
         assert list(found.items()) == list(expected.items()), "the order of the file"  # type: ignore[union-attr]

@@ -1,24 +1,87 @@
-"""Recordings that follow each other in one file (Ogg, MP3): where each begins, and joining them at one rate."""
+"""Recordings that follow each other in one file (Ogg, MP3, FLAC): where each begins, and joining them at one rate."""
 
+import os
 import re
+import struct
 import zlib
 from collections import defaultdict
 from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from wespeaker_qm.audio.resample import resample_audio
-from wespeaker_qm.audio.source import PartlyDecodedError
+from wespeaker_qm.audio.source import UNKNOWN_BYTES, AudioError, PartlyDecodedError, Source
 
 # The first frame of an MP3 whose encoder wrote its length: header, side information of one of three sizes, tag, flags.
 MP3_START = re.compile(rb"\xff[\xe2-\xff]..(?:\0{32}|\0{17}|\0{9})(?:Xing|Info)\0\0\0[\x01-\x0f]", re.DOTALL)
 _REFLECTED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_FLAC_START = re.compile(rb"fLaC[\x00\x80]\0\0\x22")
+"""A FLAC and its first block, of 34 bytes, which may be its last before the audio."""
+_CHUNK = re.compile(rb"[ -~]{4}")
+"""Names of the chunks of a WAV."""
 _OGG_HEADER_BYTES = 27
 
 
 def mp3_starts(content: bytes) -> list[int]:
     """Where the MP3s begin that say how long they are; what stands before the first belongs to it."""
     return [0, *[match.start() for match in MP3_START.finditer(content)][1:]]
+
+
+def flac_starts(content: bytes) -> list[int]:
+    """Where the FLACs begin that follow each other."""
+    return [match.start() for match in _FLAC_START.finditer(content)] or [0]
+
+
+def refuse_more_wav(source: Source, name: str) -> None:
+    """Refuse a WAV that goes on behind what its header counts, of which decoders say nothing.
+
+    A recorder was killed, or files were joined as if they were texts. What is no chunk of a WAV counts from half a
+    second of audio on, where it is not zeros that fill up a block.
+
+    Args:
+        source: path, or a binary file object, which is at its beginning afterwards.
+        name: for messages.
+
+    Raises:
+        PartlyDecodedError: so it does.
+        AudioError: it cannot be opened.
+    """
+    if not isinstance(source, Path | str):
+        _refuse_more(source, name)
+        source.seek(0)
+        return
+    try:
+        with Path(source).open("rb") as handle:
+            _refuse_more(handle, name)
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read ({error.strerror})") from error
+
+
+def _refuse_more(handle: BinaryIO, name: str) -> None:
+    start = handle.read(12)
+    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+        return
+    end, at, bytes_per_s, data = handle.seek(0, os.SEEK_END), 12, 0, 0
+    while at + 8 <= end:
+        handle.seek(at)
+        kind, size = struct.unpack("<4sI", handle.read(8))
+        if data and (kind == b"RIFF" or not _CHUNK.fullmatch(kind) or at + 8 + size > end):
+            rest = end - at
+            if 2 * rest >= bytes_per_s > 0 and handle.read().strip(b"\0"):
+                raise PartlyDecodedError(
+                    f"{name}: its header counts {data / bytes_per_s:.2f} s of audio, but {rest:,} bytes follow that "
+                    "are no part of it: another recording, or the header is wrong; write it again"
+                )
+            return
+        if kind == b"data":
+            data = size
+            if not 0 < data < UNKNOWN_BYTES:
+                return
+        elif kind == b"fmt " and size >= 16:
+            (bytes_per_s,) = struct.unpack("<8xI", handle.read(12))
+        at += 8 + size + size % 2
 
 
 def ogg_starts(content: bytes, name: str) -> list[int]:

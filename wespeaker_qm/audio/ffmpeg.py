@@ -20,11 +20,11 @@ from wespeaker_qm.audio.source import (
     UNKNOWN_BYTES,
     AudioError,
     Block,
+    Mixer,
     PartlyDecodedError,
     RefusedError,
     Source,
     content_of,
-    mono,
 )
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def ffmpeg_blocks(source: Source, name: str, refusal: RefusedError) -> Iterator[
         PartlyDecodedError: it is not; or less than the container says.
         AudioError: cannot be decoded, whatever FFmpeg or PyAV raises.
     """
-    extent = _Extent(refusal.duration_s)
+    extent, mixer = _Extent(refusal.duration_s), Mixer()
     failure: Exception | None = None
     try:
-        yield from _decoded(source, name, refusal, extent)
+        yield from _decoded(source, name, refusal, extent, mixer)
     except AudioError:
         raise
     except Exception as error:
@@ -69,6 +69,7 @@ def ffmpeg_blocks(source: Source, name: str, refusal: RefusedError) -> Iterator[
         )
     if failure is not None and (declared_s is None or not found_s):
         raise AudioError(f"{name}: cannot be decoded as audio ({reason})") from failure
+    mixer.check(name)
 
 
 def longest_s(source: Source) -> float | None:
@@ -92,7 +93,7 @@ class _Extent:
     slack_s: float = SLACK_S
 
 
-def _decoded(source: Source, name: str, refusal: RefusedError, extent: _Extent) -> Iterator[Block]:
+def _decoded(source: Source, name: str, refusal: RefusedError, extent: _Extent, mixer: Mixer) -> Iterator[Block]:
     """Decode, and write down how it goes; any exception ends it, and what came before it counts."""
     import av
 
@@ -118,7 +119,7 @@ def _decoded(source: Source, name: str, refusal: RefusedError, extent: _Extent) 
             # Else FFmpeg shortens the last packet, which is short already, once more.
             stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
         has_delay = not (codec.lossless or _WITHOUT_DELAY.match(codec.name))
-        for block, longest_frame in _blocks(container):
+        for block, longest_frame in _blocks(container, mixer):
             extent.sample_rate = extent.sample_rate or block.sample_rate
             extent.found_s += len(block.samples) / block.sample_rate
             if has_delay:
@@ -171,7 +172,7 @@ def _duration_s(container: "av.container.InputContainer") -> float | None:
     return None
 
 
-def _blocks(container: "av.container.InputContainer") -> Iterator[tuple[Block, int]]:
+def _blocks(container: "av.container.InputContainer", mixer: Mixer) -> Iterator[tuple[Block, int]]:
     """Blocks of frames of one kind, each with the number of samples in its longest frame.
 
     What was decoded before an error comes first, then the error.
@@ -186,7 +187,7 @@ def _blocks(container: "av.container.InputContainer") -> Iterator[tuple[Block, i
                 parts, num_samples = [], 0
             kind = (sample_rate, samples.shape[1])
             num_samples += samples.size
-            parts.append(mono(samples))
+            parts.append(mixer.mono(samples))
     except Exception as error:
         failure = error
     if parts:

@@ -4,12 +4,14 @@ import contextlib
 import io
 import re
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from wespeaker_qm.audio.chains import MP3_START, at_one_rate, mp3_starts, ogg_starts
+from wespeaker_qm.audio.chains import MP3_START, flac_starts, mp3_starts, ogg_starts
 from wespeaker_qm.audio.ffmpeg import longest_s
 from wespeaker_qm.audio.source import (
     BLOCK_SAMPLES,
@@ -17,13 +19,15 @@ from wespeaker_qm.audio.source import (
     UNKNOWN_BYTES,
     AudioInfo,
     Block,
+    Mixer,
+    OppositePhaseError,
     PartlyDecodedError,
     RawFormat,
     RefusedError,
     Source,
     check_source,
     content_of,
-    mono,
+    part_of,
     size_of,
 )
 
@@ -61,7 +65,7 @@ def _refusals(duration_s: float | None = None) -> Iterator[None]:
     """Whatever a decoder raises (libsndfile's errors, numpy's, the system's) is its refusal of a file."""
     try:
         yield
-    except (RefusedError, PartlyDecodedError):
+    except (RefusedError, PartlyDecodedError, OppositePhaseError):
         raise
     except soundfile.LibsndfileError as error:
         raise RefusedError(error.error_string, duration_s) from error
@@ -90,13 +94,12 @@ def soundfile_blocks(
     with file:
         with _refusals():
             _check_declared(file, num_bytes)
-            links = _links(source, file.format)
+            is_part = num_samples is not None and start + num_samples <= file.frames
+            links = [] if is_part and file.format not in _LOSSY_FORMATS else _links(source, file)
             if not links:
                 _check_mpeg(source, file)
-            joined = _read_links(links) if links else None
-        if joined is not None:
-            waveform, rate = joined
-            yield Block(rate, file.channels, waveform[start : None if num_samples is None else start + num_samples])
+        if links:
+            yield from part_of(_read_links(source, links), start, num_samples)
             return
         declared_s = file.frames / file.samplerate
         with _refusals(declared_s):
@@ -105,23 +108,25 @@ def soundfile_blocks(
             at = min(start, stop) if file.seeks_exactly else 0
             if at:
                 file.seek(at)
+        mixer = Mixer()
         frames_at_a_time = max(BLOCK_SAMPLES // file.channels, 1)
         while at < stop:
             with _refusals(declared_s):
                 samples = file.read(min(frames_at_a_time, stop - at), "float32", always_2d=True)
                 if len(samples) == 0:
                     break
-                waveform = mono(samples)[max(start - at, 0) :]
+                waveform = mixer.mono(samples)[max(start - at, 0) :]
             at += len(samples)
             yield Block(file.samplerate, file.channels, waveform)
         _check_length(at, stop, file.frames, file.samplerate)
+        mixer.check(check_source(source))
 
 
 def soundfile_info(source: Source, raw_format: RawFormat | None) -> AudioInfo:
-    """Length, sample rate and channels from the header; joined files are decoded, and the channels are the first's.
+    """Length, sample rate and channels from the header.
 
     Raises:
-        RefusedError: of no known format, or not all of it is there, so far as the header tells.
+        RefusedError: of no known format, joined files, or not all of it is there, so far as the header tells.
         PartlyDecodedError: a page of Ogg is damaged.
     """
     with _refusals():
@@ -129,12 +134,9 @@ def soundfile_info(source: Source, raw_format: RawFormat | None) -> AudioInfo:
     with _refusals(), soundfile.SoundFile(source, **_raw_arguments(raw_format)) as file:
         _check_declared(file, num_bytes)
         info = AudioInfo(file.frames, file.samplerate, file.channels)
-        links = _links(source, file.format)
-        if links:
-            waveform, sample_rate = _read_links(links)
-            info = info._replace(num_samples=len(waveform), sample_rate=sample_rate)
-        else:
-            _check_mpeg(source, file)
+        if _links(source, file):
+            raise RefusedError("several recordings, which must be decoded")
+        _check_mpeg(source, file)
     return info
 
 
@@ -202,43 +204,60 @@ def _check_nist(source: Source, file: soundfile.SoundFile) -> None:
         _check_length(file.frames, declared, declared, file.samplerate)
 
 
-def _links(source: Source, file_format: str) -> list[bytes]:
-    """The recordings that follow each other in a file, of which libsndfile reads the first; empty where it is alone.
+def _links(source: Source, file: soundfile.SoundFile) -> list[int]:
+    """Where recordings begin that follow each other in a file, of which libsndfile reads the first; empty where it is
+    alone.
 
     Raises:
+        RefusedError: a FLAC has more than its header counts, and no other begins in it.
         PartlyDecodedError: as :func:`ogg_starts`.
     """
-    if file_format not in _LOSSY_FORMATS:
+    if file.format == "FLAC":
+        found_s = longest_s(source if isinstance(source, Path | str) else io.BytesIO(content_of(source)))
+        if found_s is None or found_s - file.frames / file.samplerate <= SLACK_S:
+            return []
+        starts = flac_starts(content_of(source))
+        if len(starts) == 1:
+            raise RefusedError(f"{file.frames} samples by its header, but {found_s:.2f} s of packets")
+        return starts
+    if file.format not in _LOSSY_FORMATS:
         return []
     content = content_of(source)
-    starts = ogg_starts(content, check_source(source)) if file_format == "OGG" else mp3_starts(content)
-    if len(starts) == 1:
-        return []
-    return [content[start:stop] for start, stop in zip(starts, [*starts[1:], None], strict=True)]
+    starts = ogg_starts(content, check_source(source)) if file.format == "OGG" else mp3_starts(content)
+    return starts if len(starts) > 1 else []
 
 
-def _read_links(links: list[bytes]) -> tuple[np.ndarray, int]:
-    """Mono samples (S,) of recordings that follow each other, joined, and the sample rate.
+def _read_links(source: Source, starts: list[int]) -> Iterator[Block]:
+    """Mono samples of recordings that follow each other.
 
-    Digital silence at the end is left out, because it is padding (klettres-data has two seconds of it, in stereo).
+    Those at the end that are digital silence are left out: they are padding (klettres-data has two seconds of it, in
+    stereo). So a silence is held back, as its length, until something else follows.
 
     Raises:
         RefusedError: one of them is not all there.
     """
-    try:
-        parts = [_read_link(link) for link in links]
-    except RefusedError as error:
-        raise RefusedError(str(error), sum(soundfile.info(io.BytesIO(link)).duration for link in links)) from error
-    while len(parts) > 1 and not parts[-1][1].any():
-        parts.pop()
-    return at_one_rate(parts)
-
-
-def _read_link(link: bytes) -> tuple[int, np.ndarray]:
-    blocks = list(soundfile_blocks(io.BytesIO(link), 0, None, None))
-    if not blocks:
-        raise RefusedError("no samples in one of several recordings")
-    return blocks[0].sample_rate, np.concatenate([block.samples for block in blocks])
+    content = content_of(source)
+    silence: list[Block] = []
+    decoded_s = 0.0
+    for number, (start, stop) in enumerate(pairwise([*starts, len(content)])):
+        link = io.BytesIO(content[start:stop])
+        link.name = check_source(source)
+        is_silent, is_empty = number > 0, True
+        try:
+            for block in soundfile_blocks(link, 0, None, None):
+                is_empty = False
+                decoded_s += len(block.samples) / block.sample_rate
+                is_silent = is_silent and not block.samples.any()
+                if is_silent:
+                    silence.append(block._replace(samples=np.broadcast_to(np.float32(0), len(block.samples))))
+                else:
+                    yield from silence
+                    silence.clear()
+                    yield block
+        except RefusedError as error:
+            raise RefusedError(str(error), decoded_s + (error.duration_s or 0.0)) from error
+        if is_empty:
+            raise RefusedError("no samples in one of several recordings")
 
 
 def _raw_arguments(raw_format: RawFormat | None) -> dict[str, Any]:

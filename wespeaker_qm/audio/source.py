@@ -15,6 +15,8 @@ Source = Path | str | BinaryIO
 
 SLACK_S = 0.01
 """Headers that are a few bytes off, and MP3s that end within a frame, are common and harm nobody."""
+HIGHEST_LEVEL = 2.0**31
+"""Of samples in a file of floats, where 1 is full scale: some programs write integers as they are, of up to 32 bits."""
 UNKNOWN_BYTES = 2**31 - 2**13
 """Programs that write a WAV to a pipe put one of several numbers from here on in the place of the length, or 0."""
 
@@ -22,6 +24,7 @@ BLOCK_SAMPLES = 2**19
 """Samples, of all channels together, that are decoded at a time, whatever the length of the recording."""
 RATES_HZ = (1_000, 768_000)
 """Lowest and highest sample rate that can be that of a voice; beyond them lie headers that are wrong."""
+_LEAST_POWER_LEFT = 1e-3
 MAX_CHANNELS = 64
 """As many as FFmpeg's resampler takes."""
 
@@ -68,6 +71,10 @@ class AudioError(RecipeError):
 
 class PartlyDecodedError(AudioError):
     """Fewer samples can be decoded than the file says it has."""
+
+
+class OppositePhaseError(AudioError):
+    """The channels of a recording cancel each other, so that their mean is not what is heard."""
 
 
 class RefusedError(Exception):
@@ -135,10 +142,40 @@ def size_of(source: Source) -> int:
     return num_bytes
 
 
-def mono(samples: np.ndarray) -> np.ndarray:
-    """The mean (S,) of channels (S, channels), float32."""
-    if samples.shape[1] == 1:
-        return samples[:, 0]
-    with np.errstate(all="ignore"):  # what is infinite or not a number is found in the result
-        mean: np.ndarray = samples.mean(axis=1, dtype=np.float32)
-    return mean
+def part_of(blocks: Iterator[Block], start: int, num_samples: int | None) -> Iterator[Block]:
+    """Samples ``start`` to ``start + num_samples``; the rest is decoded, too, since its end may be missing."""
+    at = 0
+    for block in blocks:
+        first, last = max(start - at, 0), None if num_samples is None else max(start + num_samples - at, 0)
+        at += len(block.samples)
+        yield block._replace(samples=block.samples[first:last])
+
+
+class Mixer:
+    """Averages the channels of a recording, a block at a time, and sees whether anything is left of them."""
+
+    def __init__(self) -> None:
+        self._power_of_channels = self._power_of_mean = 0.0
+
+    def mono(self, samples: np.ndarray) -> np.ndarray:
+        """The mean (S,) of channels (S, channels), float32."""
+        if samples.shape[1] == 1:
+            return samples[:, 0]
+        with np.errstate(all="ignore"):  # what is infinite or not a number is found in the result
+            mean: np.ndarray = samples.mean(axis=1, dtype=np.float32)
+            self._power_of_channels += len(mean) * float(samples.var(axis=0, dtype=np.float64).mean())
+            self._power_of_mean += len(mean) * float(mean.var(dtype=np.float64))
+        return mean
+
+    def check(self, name: str) -> None:
+        """Refuse the recording that was mixed where its channels cancel each other; what has no signal is not meant.
+
+        Raises:
+            OppositePhaseError: the mean has less than a thousandth of the channels' power; of independent ones it has
+                one part in their number, at most 64.
+        """
+        if self._power_of_mean < _LEAST_POWER_LEFT * self._power_of_channels:
+            raise OppositePhaseError(
+                f"{name}: its channels cancel each other (one is the other upside down, as through a cable that is "
+                "wired wrongly), so their mean is silent; write one channel to a file of its own"
+            )

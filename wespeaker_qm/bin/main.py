@@ -113,6 +113,12 @@ class _Parser(argparse.ArgumentParser):
             self.error(f"found {', '.join(map(shown, unknown))}, which belongs to no option")
         return parsed, unknown
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        # As a path, an empty text is the current folder: what a script that lost a variable never meant.
+        if not arg_string:
+            raise argparse.ArgumentError(action, "found '', expected a value that is not empty")
+        return super()._get_value(action, arg_string)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             names = [str(name) for name in action.choices]

@@ -49,8 +49,8 @@ class Setting(NamedTuple):
         Raises:
             BadValueError: the value means nothing here.
         """
-        if value is None:
-            raise BadValueError("found nothing, expected a value")
+        if value is None or value == "":
+            raise BadValueError(f"found {'nothing' if value is None else shown(value)}, expected a value")
         if self.from_yaml is not None:
             return self.from_yaml(value)
         if isinstance(value, list | dict):

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from wespeaker_qm.audio.io import check_finite, stream_audio
+from wespeaker_qm.audio.io import check_level, stream_audio
 from wespeaker_qm.audio.resample import check_ratio
 from wespeaker_qm.audio.source import AudioError, AudioStream
 from wespeaker_qm.corpus.archives import is_locator, open_recording
@@ -103,7 +103,7 @@ def take_checked(
             extent, result = _measured(AudioStream(sample_rate, 1, iter([waveform])), take)
         else:
             extent, result = stream_audio(source, partial(_measured, take=take))
-            check_finite(recording, extent.peak)
+            check_level(recording, extent.peak)
             if extent.peak > 1:
                 source = open_recording(recording)
                 extent, result = stream_audio(source, partial(_measured, take=take, scale=np.float32(extent.peak)))

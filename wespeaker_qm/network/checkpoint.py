@@ -1,7 +1,7 @@
 """Model files that WeSpeaker reads, and the second file that resuming needs.
 
-``models/model_<epoch>.pt`` is a plain state_dict with WeSpeaker's names. ``resume.pt``, beside that folder, holds everything
-else too and replaces itself after every epoch. Both are whole or absent, with a checksum; loading is always
+``models/model_<epoch>.pt`` is a plain state_dict with WeSpeaker's names. ``resume.pt``, beside that folder, holds
+everything else too and replaces itself after every epoch. Both are whole or absent, with a checksum; loading is always
 ``weights_only``.
 """
 

@@ -16,6 +16,7 @@ from wespeaker_qm.score.upstream import digests
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
 from wespeaker_qm.utils.errors import RecipeError, first_few
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
+from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.tables import read_map
@@ -93,7 +94,10 @@ def load_cohort(data: DataFolder, run: RunFolder, info: CorpusInfo) -> NDArray[n
     if not marker.is_current():
         with stage("cohort", marker) as is_due:
             if is_due:
-                cohort = speaker_means(run.xvectors(train), read_map(data.set(train).utt2spk))
+                utt2spk = data.set(train).utt2spk
+                if not (speaker := read_map(utt2spk)):
+                    raise RecipeError(f"{utt2spk}: names no utterance, expected those of training; {mended(utt2spk)}")
+                cohort = speaker_means(run.xvectors(train), speaker)
                 write_vectors(target.parent, target.stem, cohort.speakers, cohort.means)
     return _all_vectors(target)
 

@@ -48,10 +48,13 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
     """
     if os.path.realpath(model) == os.path.realpath(run):
         raise RecipeError(
-            f"{option('--exp_dir')} {run}: the folder of the model itself, expected another one for its results on this corpus"
+            f"{option('--exp_dir')} {run}: the folder of the model itself, expected another one for its results on "
+            "this corpus"
         )
     if any(path.is_file() for path in (run.marker("train"), run.resume, run.training_log)):
-        raise RecipeError(f"{option('--exp_dir')} {run}: holds a training of its own; choose another folder for --model {model}")
+        raise RecipeError(
+            f"{option('--exp_dir')} {run}: holds a training of its own; choose another folder for --model {model}"
+        )
     if is_model_folder(model.path):
         with tempfile.TemporaryDirectory() as place:
             unpacked = RunFolder(Path(place) / "model")

@@ -32,7 +32,7 @@ from wespeaker_qm.train import resume
 from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
 from wespeaker_qm.utils.remedies import with_run_sh
 from wespeaker_qm.utils.stage import reads_data, refuse_foreign_outputs, stage
@@ -95,7 +95,7 @@ def extract(
     corpus = CorpusInfo.load(data.info)
     if model is not None:
         if system != "average":
-            raise ValueError(f"system is {system!r}, expected average beside a finished model")
+            raise RecipeError(f"system: found {shown(system)}, expected average beside a finished model")
         adopt(RunFolder(model), run)
     embedding = _open_system(data, run, system, corpus, device)
     if embedding is None:
@@ -139,8 +139,10 @@ def _open_system(
     Raises:
         RecipeError: weights are missing, do not fit the network, or are not those that the training began with.
     """
-    if isinstance(system, str) and system not in get_args(SystemName):
-        raise ValueError(f"system is {system!r}, expected {', '.join(get_args(SystemName))} or the number of an epoch")
+    is_epoch = isinstance(system, int) and not isinstance(system, bool) and system >= 1
+    if not is_epoch and system not in get_args(SystemName):
+        names = ", ".join(get_args(SystemName))
+        raise RecipeError(f"system: found {shown(system)}, expected {names} or the number of an epoch, from 1 on")
     if system == "ltas":
         audio = data.set(corpus.train or corpus.trials[corpus.headline])
         fbank = Fbank(sample_rate=ShardReader(audio.shard_list).sample_rate)
@@ -249,7 +251,9 @@ def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: 
             audio,
             trimming.num_trimmed,
             len(reader),
-            with_run_sh("; with --trim_silence false (run.sh --extract_opts '--trim_silence false') it counts as audio"),
+            with_run_sh(
+                "; with --trim_silence false (run.sh --extract_opts '--trim_silence false') it counts as audio"
+            ),
         )
 
 

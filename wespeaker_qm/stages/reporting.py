@@ -9,7 +9,7 @@ from wespeaker_qm.report.page import write_report
 from wespeaker_qm.report.runs import evaluated_baselines
 from wespeaker_qm.report.table5 import read_written
 from wespeaker_qm.score.upstream import digests, refuse_stale
-from wespeaker_qm.utils.calls import AnyPath, paths
+from wespeaker_qm.utils.calls import AnyPath, as_path, paths
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.layout import DataFolder, ExpRoot, RunFolder
@@ -37,7 +37,9 @@ def report(*, data: AnyPath, runs: AnyPath | Sequence[AnyPath] | ExpRoot, base: 
             different trials; Table 5 was not collected; a file that no stage made.
     """
     data = DataFolder(data)
-    base = shipped(Path(base))
+    base = shipped(as_path(base))
+    if not base.is_file() and base != BASE:
+        raise RecipeError(f"--base {base}: {found_at(base)}; name the configuration to compare with")
     if isinstance(runs, ExpRoot):
         table5 = runs.table5("json")
         if not table5.is_file():

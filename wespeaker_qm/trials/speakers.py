@@ -64,7 +64,7 @@ def trial_speakers(trials: TrialTable, speaker: Mapping[str, str]) -> TrialSpeak
     """
     unknown = [utterance for utterance in trials.utterances if utterance not in speaker]
     if unknown:
-        advice = "name the utt2spk of these trials; of a corpus of run.sh, prepare the data again (run.sh --stage 1)"
+        advice = "prepare the data again (run.sh --stage 1) if it is of run.sh, or name the right utt2spk"
         raise RecipeError(
             f"{trials.path}: {len(unknown)} utterances are not in utt2spk of the set that the list draws from; "
             f"{in_another_form(unknown, speaker) or advice}:{first_few(unknown)}"

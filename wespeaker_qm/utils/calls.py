@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from wespeaker_qm.utils.errors import RecipeError
+
 AnyPath = str | os.PathLike[str]
 """A path, or a folder of :mod:`wespeaker_qm.utils.layout`, which stands for its path."""
 
@@ -20,11 +22,22 @@ def listed(values: Item | Sequence[Item]) -> list[Item]:
     return [values] if isinstance(values, str | float | int) else list(values)
 
 
+def as_path(path: AnyPath) -> Path:
+    """A path from text or object.
+
+    Raises:
+        RecipeError: an empty text, which pathlib takes for the current folder, and nobody means.
+    """
+    if path == "":
+        raise RecipeError("found '' in the place of a path, expected one; the current folder is '.'")
+    return Path(path)
+
+
 def paths(values: AnyPath | Iterable[AnyPath]) -> list[Path]:
-    """A list of one path, or of several."""
-    return [Path(values)] if isinstance(values, str | os.PathLike) else [Path(each) for each in values]
+    """A list of one path, or of several; errors as :func:`as_path`."""
+    return [as_path(values)] if isinstance(values, str | os.PathLike) else [as_path(each) for each in values]
 
 
 def optional_path(path: AnyPath | None) -> Path | None:
-    """A path, where there is one."""
-    return None if path is None else Path(path)
+    """A path, where there is one; errors as :func:`as_path`."""
+    return None if path is None else as_path(path)

@@ -18,7 +18,7 @@ These classes join names and look at no file: whether one is there, and what is 
 import dataclasses
 from pathlib import Path
 
-from wespeaker_qm.utils.calls import AnyPath
+from wespeaker_qm.utils.calls import AnyPath, as_path
 
 LATEST_MODEL = Path("exp/latest_model")
 """Where stage 8 notes which model folder it has made last, from the folder of run.sh."""
@@ -31,7 +31,7 @@ class Folder:
     path: Path
 
     def __init__(self, path: AnyPath) -> None:
-        object.__setattr__(self, "path", Path(path))
+        object.__setattr__(self, "path", as_path(path))
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -76,13 +76,13 @@ def made_again(path: Path | str) -> str:
     """What to do to have a file again that is not there, or that does not fit what it belongs to.
 
     >>> made_again("elsewhere/all.asnorm.score")
-    'put it back or name another; if it is of a run or corpus of run.sh, normalise again (run.sh --stage 6)'
+    'normalise again (run.sh --stage 6), or name another file'
     """
     remedy = _first(_MADE_BY, path) or "run the stage that makes it (run.sh --help lists the stages)"
-    if Path(path).exists() and not made_by_stages(Path(path)):
+    if Path(path).is_file() and not made_by_stages(Path(path)):
         return _FOREIGN
     if not is_of_stages(Path(path)):
-        return f"put it back or name another; if it is of a run or corpus of run.sh, {remedy}"
+        return f"{remedy}, or name another file"
     return remedy if _one_command.get() is None else _SAME_COMMAND
 
 

@@ -128,5 +128,8 @@ def read_yaml_mapping(path: Path | str) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise RecipeError(f"{path}: found {type(content).__name__}, expected a mapping of keys to values")
+        raise RecipeError(
+            f"{path}: found {type(content).__name__}, expected a mapping of keys to values; correct it, name another, "
+            f"or {_REMEDY}"
+        )
     return content

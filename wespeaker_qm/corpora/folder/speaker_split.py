@@ -104,7 +104,8 @@ def split_speakers(
         evaluation = speakers
         if len(single) == len(speakers):
             raise RecipeError(
-                f"{with_run_sh('--eval_speakers all: ')}nobody has the two recordings that a target trial needs; add some"
+                f"{with_run_sh('--eval_speakers all: ')}nobody has the two recordings that a target trial needs; "
+                "add some"
             )
     elif isinstance(eval_speakers, Part):
         dealt = rng.sample([speaker for speaker in speakers if speaker not in set(single)], len(speakers) - len(single))
