@@ -255,7 +255,7 @@ class Row(NamedTuple):
     """Of those with an interval; NaN where there are none."""
     holds_all: float
     pairs_given: float
-    """Where both systems support a p-value."""
+    """Where one of the two systems supports a p-value."""
     differs: float
     """p < 0.05, of those."""
     differs_all: float
@@ -309,7 +309,7 @@ def _outcome(
     if figure.kind.quantity is not Quantity.THRESHOLD:
         p_value = spread(figure, sides[1], sides[0], even_unsupported=True).p_value()
         small = p_value is not None and p_value < 0.05
-        outcome[3:] += all(supported), all(supported) and small, small
+        outcome[3:] += any(supported), any(supported) and small, small
     return outcome
 
 

@@ -123,11 +123,20 @@ def test_no_error_is_no_promise():
         (0.02, (0.0, 0.04), 0.04, "is open: 2.00 points less here (0.00 to 4.00 for other speakers, p 0.040)."),
         (0.02, (0.001, 0.039), 0.06, "is open: 2.00 points less here (0.10 to 3.90 for other speakers, p 0.060)."),
         (0.0, (-0.01, 0.01), 1.0, "is open: as often here (-1.00 to 1.00 for other speakers, p 1.000)."),
+        (
+            0.02,
+            None,
+            0.01,
+            "It errs less often than x (12.00 %), by 2.00 points here; that is sure, by how much it does with other "
+            "speakers is not (p 0.010; FRR below 1/7).",
+        ),
+        (0.02, None, 0.06, "(12.00 %) is open: 2.00 points less here (p 0.060; FRR below 1/7)."),
     ],
 )
 def test_a_baseline_is_better_or_worse_only_where_interval_and_p_value_say_so(difference, interval, p_value, expected):
     systems = {"trained": system(0.1), "x": system(0.1 + difference)}
-    result = a_list(systems, [compared("x", difference, interval, p_value)])
+    reason = None if interval else "FRR below 1/7"
+    result = a_list(systems, [compared("x", difference, interval, p_value, reason)])
     text = beside_baselines(result, {"x": Path("x")})
     assert expected in text
     assert ("that is sure" in text) == (" sure" in expected)

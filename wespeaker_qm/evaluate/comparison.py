@@ -31,11 +31,11 @@ class Comparison:
     high: float | None
     """Ends of the difference's 95 % interval; None where there is a ``reason``."""
     p_value: float | None
-    """Of no difference, two-sided; None likewise."""
+    """Of no difference, two-sided; None where the figures of both have a ``reason``."""
     p_holm: float | None
     """The same, corrected for all pairs of systems in this figure."""
     reason: str | None = None
-    """Why there is neither interval nor p-value; None where there are."""
+    """Why there is no interval; None where there is one."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the figure by its name."""

@@ -23,9 +23,9 @@ has part in, and phi_d the influence of all trials of the pair of speakers d::
    kurtosis know of their variance (Satterthwaite 1946), because the kurtosis of a few is too low, and because speakers
    who make many errors raise a rate and its error together. Fewer where a few speakers decide.
 
-Where a figure rests on too little for all that, there is no interval and no p-value, but the reason
-(:mod:`wespeaker_qm.evaluate.evidence`). `tools/validate_intervals.py` measures how often intervals hold the true value;
-README.md has its table.
+Where a figure rests on too little for all that, there is no interval, but the reason
+(:mod:`wespeaker_qm.evaluate.evidence`); and no p-value of a difference, where that is so of both its figures.
+`tools/validate_intervals.py` measures how often intervals hold the true value; README.md has its table.
 """
 
 import dataclasses
@@ -64,7 +64,9 @@ class Spread:
     """Of the estimate, on the scale: that of the speakers and that of the seeds, where there are several."""
     scale: Scale = LINEAR
     reason: str | None = None
-    """Why there is neither interval nor p-value; None where there are."""
+    """Why there is no interval; None where there is one."""
+    is_tested: bool = False
+    """Whether there is a p-value all the same."""
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
         """The interval that holds the true value with probability ``confidence``; None where there is a reason."""
@@ -76,11 +78,11 @@ class Spread:
         return min(low, self.estimate), max(high, self.estimate)
 
     def p_value(self) -> float | None:
-        """Of a difference: two-sided, that its true value is 0; None where there is a reason.
+        """Of a difference: two-sided, that its true value is 0; None where there is a reason and it is not tested.
 
         It is the smallest 1 - confidence whose interval does not hold 0; 1 for two systems that do not differ at all.
         """
-        if self.reason is not None:
+        if self.reason is not None and not self.is_tested:
             return None
         from scipy.optimize import brentq  # half of a program's start
 
@@ -128,6 +130,10 @@ def spread(
         against: likewise, of the system whose figure is subtracted.
         even_unsupported: whatever the evidence; for simulations that measure what that would be worth.
 
+    A difference has a p-value where the figure of one side has the evidence for an interval, and an interval where both
+    have: were they equal, as the p-value supposes, what one rests on would hold for the other. So a system that errs
+    too rarely to tell how rarely may be told from one that errs often.
+
     With several runs there is the speakers' error, from the means on each resample, and the seeds' error, that of the
     mean of the runs; where the other side has only one run, its seeds are taken to vary as much. The two intervals are
     combined at right angles (Zou and Donner 2008: the half of one is the root of the sum of squares), which is exact
@@ -137,9 +143,10 @@ def spread(
     sides = [(1.0, runs), *([(-1.0, against)] if against else [])]
     estimate = sum(sign * float(np.mean([run.estimate(figure) for run in side])) for sign, side in sides)
     values = np.sum([sign * np.mean([run.column(figure) for run in side], axis=0) for sign, side in sides], axis=0)
-    reasons = [figure_reason(figure, run) for _, side in sides for run in side]
-    reason = next(filter(None, reasons), None)
-    if reason is not None and not even_unsupported:
+    reasons = [next(filter(None, (figure_reason(figure, run) for run in side)), None) for _, side in sides]
+    reason = None if even_unsupported else next(filter(None, reasons), None)
+    is_tested = bool(against) and None in reasons
+    if reason is not None and not is_tested:
         return Spread(estimate=estimate, reason=reason)
     influence = None
     if runs[0].speakers is not None:
@@ -154,8 +161,11 @@ def spread(
         reach = scale.high - scale.low
         scale = dataclasses.replace(LINEAR, low=-reach, high=reach)
     speakers_part = _spread(estimate, values, influence, runs[0], scale)
+    if speakers_part.reason is not None:
+        return speakers_part
+    speakers_part = dataclasses.replace(speakers_part, reason=reason, is_tested=is_tested)
     seeds = seed_error([[run.estimate(figure) for run in side] for _, side in sides])
-    if speakers_part.reason is not None or seeds is None:
+    if seeds is None:
         return speakers_part
     slope = 1.0 if against else scale.slope(float(np.clip(estimate, 1e-9, 1 - 1e-9 if scale is LOGIT else None)))
     return dataclasses.replace(speakers_part, errors=(*speakers_part.errors, Error(slope * seeds.size, seeds.degrees)))

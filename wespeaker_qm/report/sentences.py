@@ -1,8 +1,9 @@
 """What an evaluation shows, in plain sentences: the first thing that the reports and the console say.
 
 They are made here, once, and stand in ``metrics.json``, from where the page takes them. A difference is called sure
-only where its interval leaves 0 out and its p-value, corrected by Holm's method for all that is compared in the same
-breath, is below 5 %; and other speakers are spoken of only where there is an interval.
+only where its interval, if there is one, leaves 0 out and its p-value, corrected by Holm's method for all that is
+compared in the same breath, is below 5 %; how large rates and differences are for other speakers is told only where
+there is an interval.
 """
 
 from collections.abc import Mapping
@@ -197,16 +198,16 @@ class Verdict(NamedTuple):
     """Rate of the run less that of the baseline."""
     interval: tuple[float, float] | None
     p_value: float | None
-    """Corrected for all that it is compared with; None where there is no interval either."""
+    """Corrected for all that it is compared with; None where neither rate supports one."""
     reason: str | None
-    """Why there are none, where they were asked for."""
+    """Why there is no interval, where one was asked for."""
 
     @property
     def is_sure(self) -> bool:
         """Whether the run and the baseline differ for other speakers, too."""
-        if self.interval is None or self.p_value is None:
+        if self.p_value is None or self.p_value >= LEVEL:
             return False
-        return self.p_value < LEVEL and not self.interval[0] <= 0 <= self.interval[1]
+        return self.interval is None or not self.interval[0] <= 0 <= self.interval[1]
 
     def told(self, baseline: str) -> str:
         """As a clause; the ends of the interval count in the direction that it tells."""
@@ -219,6 +220,13 @@ class Verdict(NamedTuple):
             others = f"{low} to {high} for other speakers, p {show_p_value(self.p_value)}"
             if self.is_sure:
                 return f"It errs {way} often than {baseline}, by {points}; that is sure ({others})"
+        elif self.p_value is not None:
+            others = f"p {show_p_value(self.p_value)}; {self.reason}"
+            if self.is_sure:
+                return (
+                    f"It errs {way} often than {baseline}, by {points} here; that is sure, by how much it does with "
+                    f"other speakers is not ({others})"
+                )
         if others is not None:
             return f"Whether it errs more or less often than {baseline} is open: {here} ({others})"
         return f"Here it errs {f'{points} {way} often than' if self.difference else 'as often as'} {baseline}"

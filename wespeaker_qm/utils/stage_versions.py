@@ -16,7 +16,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "cohort": 1,  # the mean embeddings that normalise and calibrate share
     "normalise": 1,
     "calibrate": 2,
-    "evaluate": 1,
+    "evaluate": 2,
     "report": 1,
     "export": 2,
     "export_onnx": 1,
