@@ -3,11 +3,11 @@
 # The first of these that has every package that training needs is taken as it is, and nothing is installed into it:
 # $PYTHON, the active virtual environment, .venv. If there is none, .venv is made with `pip install -e .[train]`, in the
 # versions of constraints.txt; CONSTRAINTS=FILE names others, and an empty CONSTRAINTS= takes the newest.
-# path_extra=test asks for the packages that the tests and the local web page need, too.
+# path_extra=test asks for the packages that the tests, the local web page and the documentation need, too.
 
 path_missing() { # the packages that interpreter $1 lacks, on one line
   local name files=()
-  for name in base losses eval bench train ${path_extra:+onnx demo "${path_extra}"}; do
+  for name in base losses eval bench train ${path_extra:+onnx demo docs "${path_extra}"}; do
     files+=("requirements/${name}.txt")
   done
   "$1" tools/missing_packages.py "${files[@]}" | tr '\n' ' '

@@ -40,7 +40,7 @@ BENCH = [*LOSSES, *EVAL, *requirements("bench")]
 TRAIN = [*BENCH, *requirements("train")]
 ONNX = [*EVAL, *requirements("onnx")]
 DEMO = [*ONNX, *requirements("demo")]
-TEST = [*TRAIN, *DEMO, *requirements("test")]
+TEST = [*TRAIN, *DEMO, *DOCS, *requirements("test")]
 
 # Configurations and the corpora's tables lie beside the package, and travel inside it: utils/shipped.py finds them.
 DATA = {"wespeaker_qm.conf": "conf", "wespeaker_qm.egs": "egs"}
@@ -97,7 +97,7 @@ setup(
         "demo": DEMO,
         "test": TEST,
         "docs": DOCS,
-        "dev": [*TEST, *DOCS, "mutmut==3.8.1", "pre-commit"],
+        "dev": [*TEST, "mutmut==3.8.1", "pre-commit"],
     },
     cmdclass={"build_py": CleanBuildPy},
     entry_points={"console_scripts": ["wespeaker-qm = wespeaker_qm.bin.main:main"]},

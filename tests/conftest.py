@@ -392,6 +392,18 @@ def _simulate(num_speakers=30, num_targets=600, num_nontargets=1500, *, effect=0
     return speakers, is_target, scores if digits is None else scores.round(digits)
 
 
+@pytest.fixture(scope="session")
+def voice() -> Callable[[float, float, np.random.Generator], np.ndarray]:
+    """Function: pitch in Hz, seconds and a generator -> a waveform at ``RATE``."""
+    return _voice
+
+
+@pytest.fixture(scope="session")
+def write_set() -> Callable[[Path, str, dict[str, tuple[str, np.ndarray]]], None]:
+    """Function: folder of a corpus, set, key -> (speaker, waveform): a packed data directory."""
+    return _write_set
+
+
 class ModelRun(NamedTuple):
     """A run with a model folder, and the corpus that it was evaluated on."""
 

@@ -1,0 +1,47 @@
+"""How the documentation is built: `python -m sphinx -W --keep-going -n -b html docs docs/_build`."""
+
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import wespeaker_qm
+
+project = "wespeaker_qm"
+author = "the wespeaker_qm developers"
+version = release = wespeaker_qm.__version__
+language = "en_GB"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"wespeaker_qm {release}"
+html_static_path: list[str] = []
+html_copy_source = False
+html_show_sphinx = False
+
+
+def inline_math(self: HTML5Translator, node: nodes.math) -> None:
+    """A formula in a line, as MathML, which browsers draw themselves: nothing is fetched."""
+    self.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def displayed_math(self: HTML5Translator, node: nodes.math_block) -> None:
+    """A formula of its own, as MathML."""
+    self.body.append(f'<div class="formula" style="overflow-x: auto">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Register what draws formulas."""
+    app.add_html_math_renderer("mathml", (inline_math, None), (displayed_math, None))
+    app.config.html_math_renderer = "mathml"  # type: ignore[attr-defined]

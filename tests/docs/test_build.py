@@ -1,0 +1,67 @@
+"""The documentation builds without a warning, and a page of it needs nothing from elsewhere."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOADING = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src", "use": "href"}
+"""Elements that a browser fetches something for -> the attribute that says what."""
+
+
+class _Page(HTMLParser):
+    """What a page loads, and where it leads."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.leads: list[str] = []
+        self.names: set[str] = set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.names |= {value for key in ("id", "name") if (value := values.get(key))}
+        if tag in LOADING and (place := values.get(LOADING[tag])):
+            self.loads.append(place)
+        if tag == "a" and (place := values.get("href")):
+            self.leads.append(place)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages, built as CONTRIBUTING.md says."""
+    out = tmp_path_factory.mktemp("html")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", "-b", "html", "docs", str(out)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return out
+
+
+def test_pages_load_nothing_from_elsewhere(built):
+    pages = {path: _Page(path) for path in built.rglob("*.html")}
+    assert built / "use.html" in pages
+    for path, page in pages.items():
+        for place in page.loads:
+            assert not re.match(r"\w+:|//", place) or place.startswith("data:"), (path, place)
+            if not place.startswith("data:"):
+                assert (path.parent / place.partition("?")[0].partition("#")[0]).is_file(), (path, place)
+    for path in (built / "_static").rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//|@import", path.read_text(encoding="utf-8")), path
+
+
+def test_links_lead_somewhere(built):
+    pages = {path: _Page(path) for path in built.rglob("*.html")}
+    for path, page in pages.items():
+        for place in page.leads:
+            if re.match(r"\w+:", place):
+                continue
+            file, _, name = place.partition("#")
+            target = (path.parent / file).resolve() if file else path
+            assert target.is_file(), (path, place)
+            if name and target in pages:
+                assert name in pages[target].names, (path, place)
