@@ -118,11 +118,13 @@ def refuse_without_speakers(listing: Listing, name: str) -> None:
         RecipeError: so it is.
     """
     speakers, loose = count_by_speaker(listing.recordings), listing.others[_LOOSE]
+    name = f"{name}: {len(speakers)} speaker(s) found ({', '.join(speakers) or 'none'})"
     expected = "expected a tree speaker/.../utterance.wav, a folder for each speaker"
     if not speakers and not loose:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.others.items())) or "nothing"
         raise RecipeError(
-            f"{name}: holds {kinds}, and no recording ({', '.join(sorted(SUFFIXES))}); {expected}; name another folder"
+            f"{name}: it holds {kinds}, and no recording ({', '.join(sorted(SUFFIXES))}); {expected}; name "
+            "another folder"
         )
     if len(speakers) < _LEAST_SPEAKERS:
         whose = f"{loose} of its recordings lie in no speaker's folder" if loose else ""
