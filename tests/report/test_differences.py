@@ -6,7 +6,7 @@ import pytest
 
 from wespeaker_qm.evaluate.comparison import Comparison, comparisons_from_json
 from wespeaker_qm.evaluate.figures import figure_named
-from wespeaker_qm.report.differences import WIDTH, charted, text_chart
+from wespeaker_qm.report.differences import WIDTH, Difference, charted, text_chart
 
 
 def compared(figure, one, two, difference, low=None, high=None, reason=None):
@@ -72,3 +72,8 @@ def test_without_comparisons_of_such_figures_there_is_no_chart():
 def test_comparisons_are_read_back_and_unknown_figures_passed_over():
     contents = json.loads(json.dumps([each.to_json() for each in COMPARISONS]))
     assert comparisons_from_json([*contents, {**contents[0], "figure": "of a later version"}]) == COMPARISONS
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-1e-5, "0.00"), (1e-5, "0.00"), (-0.01, "-0.01"), (0.01, "+0.01")])
+def test_nothing_has_no_sign(value, shown):
+    assert str(Difference("a", value, (-1.0, 1.0), None, 2)) == f"{shown} (-1.00 to +1.00)"

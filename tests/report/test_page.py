@@ -11,6 +11,7 @@ import pytest
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.evaluate.operating_points import best_at_far, roc_steps
 from wespeaker_qm.report import charts
+from wespeaker_qm.report.page import no_interval_marks
 from wespeaker_qm.report.runs import Run, config_differences
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.utils.checksums import write_checked_text
@@ -98,11 +99,17 @@ def test_it_loads_without_complaint_and_shows_everything(report, open_page):
     cells = table.locator("tbody tr").first.locator("td").all_inner_texts()
     assert cells[0] == "EER"
     for cell, heading in zip(cells[1:], headings[1:], strict=True):
-        assert cell.startswith(f"{100 * systems[heading.split(', ')[0]]['eer']:.2f} (")
+        assert cell.startswith(f"{100 * systems[heading.split(', ')[0]]['eer']:.2f}")
     assert "not measurable" not in " ".join(page.locator("table.figures td").all_inner_texts())
     assert page.get_by_text("Not measurable with so few non-target trials: TAR@FAR").count() == len(
         metrics["trial_lists"]
     )
+    assert "no interval" not in " ".join(page.locator("table.figures td").all_text_contents())
+    overview = page.locator("table.figures").nth(1)
+    assert overview.locator("thead th").all_inner_texts() == ["EER", *headings[1:]]
+    assert overview.locator("tbody td:first-child").all_inner_texts() == list(metrics["trial_lists"])
+    assert page.locator("details table.figures").count() == len(metrics["trial_lists"]) - 1
+    assert not page.locator("details table.figures").first.is_visible()
     for name in ("det-plot", "histogram-plot"):
         assert page.locator(f"#{name} .main-svg").count() > 0
     assert page.locator(".training .main-svg").count() > 0
@@ -293,3 +300,12 @@ def test_a_baseline_scored_anew_is_not_drawn_beside_its_old_figures(report, caps
     assert main(["score", "--data", "data/tiny", "--exp_dir", "exp/tiny/ltas", "--subtract_mean", "false"]) == 0
     assert main(command) == 1
     assert re.search(r"figures of ltas are of other scores than .* evaluate the run again", capsys.readouterr().err)
+
+
+def test_each_reason_for_no_interval_has_one_mark():
+    rows = [["TAR", "48 (no interval: 3 misses)", "20 (no interval: FAR below 1/12)"], ["EER", "2 (1 to 3)", ""]]
+    assert no_interval_marks([*rows, ["DCF", "0.5 (no interval: 3 misses)"]]) == {
+        "3 misses": "1",
+        "FAR below 1/12": "2",
+    }
+    assert no_interval_marks(rows[1:2]) == {}

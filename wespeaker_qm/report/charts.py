@@ -69,7 +69,8 @@ def det_chart(systems: Mapping[str, RocSteps], bands: Mapping[str, Band | None])
         (chart.update_xaxes, FAR_LIMITS, "false-accept rate FAR (%)"),
         (chart.update_yaxes, FRR_LIMITS, "miss rate FRR = 1 − TAR (%)"),
     ):
-        ticks = {rate: label for rate, label in TICKS.items() if limits[0] <= rate <= limits[1]}
+        lowest = limits[0] if update == chart.update_xaxes else 1.01 * limits[0]  # in the corner are both
+        ticks = {rate: label for rate, label in TICKS.items() if lowest <= rate <= limits[1]}
         update(
             title=title, range=ndtri(limits).tolist(), tickvals=ndtri(list(ticks)).tolist(),
             ticktext=list(ticks.values()), zeroline=False,

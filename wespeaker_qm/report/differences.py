@@ -15,6 +15,7 @@ from typing import NamedTuple
 from wespeaker_qm.evaluate.comparison import Comparison
 from wespeaker_qm.evaluate.figure import Compared, Quantity
 from wespeaker_qm.evaluate.figures import in_table_order
+from wespeaker_qm.report.text import NO_INTERVAL
 
 WIDTH = 41
 """Characters of an axis in a text."""
@@ -42,8 +43,9 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         text = f"{self.better_by:+.{self.digits}f}"
+        text = text if float(text) else text[1:]  # no sign that says which is better
         if self.interval is None:
-            return f"{text} (no interval: {self.reason})"
+            return f"{text}{NO_INTERVAL}{self.reason})"
         low, high = (f"{end:+.{self.digits}f}" for end in self.interval)
         return f"{text} ({low} to {high})"
 

@@ -5,11 +5,13 @@ Normalised scores that are calibrated keep their order, so that every figure tha
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from wespeaker_qm.evaluate.figure import Figure
 from wespeaker_qm.evaluate.figures import in_table_order
 from wespeaker_qm.report.text import NOT_MEASURABLE
+
+Line = TypeVar("Line")
 
 
 class FigureTable(NamedTuple):
@@ -41,7 +43,7 @@ def figure_table(
     return FigureTable(["figure", *shared], rows, not_measurable_line(lacking, row_name))
 
 
-def share_columns(columns: Mapping[str, Mapping[Figure, str]]) -> dict[str, dict[Figure, str]]:
+def share_columns(columns: Mapping[str, Mapping[Line, str]]) -> dict[str, dict[Line, str]]:
     """Join the systems whose cells are the same wherever both have one; the names are joined by commas.
 
     >>> from wespeaker_qm.evaluate.figures import CLLR, EER
@@ -50,7 +52,7 @@ def share_columns(columns: Mapping[str, Mapping[Figure, str]]) -> dict[str, dict
     >>> list(shared), len(shared["a, c"])
     (['a, c', 'b'], 2)
     """
-    groups: list[tuple[list[str], dict[Figure, str]]] = []
+    groups: list[tuple[list[str], dict[Line, str]]] = []
     for name, cells in columns.items():
         for names, joined in groups:
             both = joined.keys() & cells.keys()

@@ -11,18 +11,19 @@ import numpy as np
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.evaluate.comparison import Comparison, comparisons_from_json
 from wespeaker_qm.evaluate.figure import Compared, Figure
-from wespeaker_qm.evaluate.figures import values_from_json
+from wespeaker_qm.evaluate.figures import EER, values_from_json
 from wespeaker_qm.evaluate.intervals import Band
 from wespeaker_qm.evaluate.results import TRAINED
 from wespeaker_qm.report.charts import band_traces, det_chart, explorer_points, histogram_chart, training_charts
 from wespeaker_qm.report.det_plot import distinct_curves
 from wespeaker_qm.report.differences import charted
-from wespeaker_qm.report.figure_table import FigureTable, figure_table
+from wespeaker_qm.report.figure_table import FigureTable, figure_table, share_columns
 from wespeaker_qm.report.hardest_errors import HardErrors, hard_errors
+from wespeaker_qm.report.loss_card import LossCard
 from wespeaker_qm.report.runs import Run, config_differences, distinct, flat, read_run
 from wespeaker_qm.report.table5 import read_written
 from wespeaker_qm.report.tables import comparison_rows
-from wespeaker_qm.report.text import list_notes_line, report_title, show_figure
+from wespeaker_qm.report.text import NO_INTERVAL, list_notes_line, report_title, show_figure
 from wespeaker_qm.score.upstream import stale
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
@@ -108,6 +109,7 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
         "list_notes": [text for of_list in list_notes.values() for text in of_list],
         "list_notes_line": list_notes_line(list_notes),
         "headline": runs[0].headline,
+        "overview": _overview(runs),
         "lists": {name: _list_table(runs, name) for name in runs[0].metrics["trial_lists"]},
         "no_intervals": {
             name: result["no_intervals"]
@@ -122,7 +124,12 @@ def _content(runs: list[Run], data: DataFolder, base: Path, table5: Path | None)
         "banded": list(plots["bands"]),
         "training_titles": list(plots["training"]),
         "runs": [
-            {"name": run.name, "training": run.metrics["training"], "provenance": run.metrics["provenance"]}
+            {
+                "name": run.name,
+                "training": run.metrics["training"],
+                "loss": LossCard(**run.metrics["training"]["loss"]) if run.metrics["training"] else None,
+                "provenance": run.metrics["provenance"],
+            }
             for run in runs
         ],
         "config": PageTable(header, rows),
@@ -168,14 +175,43 @@ def _list_notes(runs: list[Run]) -> dict[str, list[str]]:
     return {name: list(texts) for name, texts in notes.items()}
 
 
+def _columns(runs: list[Run], trial_list: str) -> dict[str, dict[Figure, str]]:
+    """System, or run where there are several -> its figures on a list."""
+    return {
+        _label(runs, run, name): _figures(system)
+        for run in runs
+        for name, system in run.metrics["trial_lists"][trial_list]["systems"].items()
+        if len(runs) == 1 or name == TRAINED
+    }
+
+
 def _list_table(runs: list[Run], trial_list: str) -> FigureTable:
     """A line a figure, a column a system."""
-    columns: dict[str, dict[Figure, str]] = {}
-    for run in runs:
-        for name, system in run.metrics["trial_lists"][trial_list]["systems"].items():
-            if len(runs) == 1 or name == TRAINED:
-                columns[_label(runs, run, name)] = _figures(system)
-    return figure_table(columns, lambda figure: figure.name)
+    return figure_table(_columns(runs, trial_list), lambda figure: figure.name)
+
+
+def _overview(runs: list[Run]) -> PageTable | None:
+    """Equal error rates, a line a list; None where there is but one."""
+    lists = list(runs[0].metrics["trial_lists"])
+    columns: dict[str, dict[str, str]] = {}
+    for name in lists:
+        for system, figures in _columns(runs, name).items():
+            columns.setdefault(system, {})[name] = figures[Figure(EER)]
+    shared = share_columns(columns)
+    rows = [[name, *(cells.get(name, "") for cells in shared.values())] for name in lists]
+    return PageTable(["EER", *shared], rows) if len(lists) > 1 else None
+
+
+def no_interval_marks(rows: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Reason why figures of a table have no interval -> the number that stands for it, in the order of the cells.
+
+    A page has no room for a reason in every cell.
+
+    >>> no_interval_marks([["EER", "3 (2 to 4)", "1 (no interval: 3 misses)"], ["Cllr", "2 (no interval: 3 misses)"]])
+    {'3 misses': '1'}
+    """
+    reasons = [cell.partition(NO_INTERVAL)[2].removesuffix(")") for row in rows for cell in row if NO_INTERVAL in cell]
+    return {reason: str(number) for number, reason in enumerate(dict.fromkeys(reasons), 1)}
 
 
 def _figures(system: dict[str, Any]) -> dict[Figure, str]:
@@ -220,5 +256,6 @@ def _render(content: dict[str, Any]) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     plots = json.dumps(content.pop("plots"), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    environment.filters["marks"] = no_interval_marks
     template = environment.get_template("template.html")
-    return template.render(**content, plots=plots, plotly=get_plotlyjs())
+    return template.render(**content, no_interval=NO_INTERVAL, plots=plots, plotly=get_plotlyjs())

@@ -58,12 +58,14 @@ def _differences(names: Mapping[str, str], measured: LossList) -> str:
         return f"Whether any two differ for other speakers is not known: {reason}."
     if not tested:
         return "Whether any two differ for other speakers these trials cannot tell."
+    scope = f"{len(tested)} pairs"
+    if len(tested) < len(pairs):
+        scope = f"the {len(tested)} of {len(pairs)} pairs that these trials can test"
     if not sure:
         return (
-            f"No two differ for sure (p below {LEVEL} for none of {len(tested)} pairs, all allowed for): their order "
-            "may be chance."
+            f"No two differ for sure (p below {LEVEL} for none of {scope}, all allowed for): their order may be chance."
         )
     told = [
         f"{names[each.two]} errs {'more' if each.difference > 0 else 'less'} than {names[each.one]}" for each in sure
     ]
-    return f"Of {len(tested)} pairs {len(sure)} differ{'s' * (len(sure) == 1)} for sure: {'; '.join(told)}."
+    return f"Of {scope} {len(sure)} differ{'s' * (len(sure) == 1)} for sure: {'; '.join(told)}."

@@ -8,6 +8,8 @@ from wespeaker_qm.evaluate.figure import Figure, Quantity
 from wespeaker_qm.evaluate.results import ListResult, Sureness
 
 NOT_MEASURABLE = "not measurable"
+NO_INTERVAL = " (no interval: "
+"""Before the reason why a figure has none."""
 _LEVELS = {
     "speaker": "In simulated lists such intervals hold the true value in 91 to 99 %, but in 66 to 92 % at rates below "
     "3 in so many speakers where a few speakers are very unlike the rest (tools/validate_intervals.py).",
@@ -72,7 +74,7 @@ def with_sureness(show: Callable[[float], str], value: float, sureness: Sureness
     if sureness is None:
         return show(value)
     if isinstance(sureness, str):
-        return f"{show(value)} (no interval: {sureness})"
+        return f"{show(value)}{NO_INTERVAL}{sureness})"
     return f"{show(value)} ({show(sureness[0])} to {show(sureness[1])})"
 
 
