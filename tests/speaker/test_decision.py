@@ -1,9 +1,11 @@
 """Thresholds: measured, read from the curve, or none, with the reason."""
 
+import dataclasses
+
 import pytest
 
 from wespeaker_qm.export.contents import Curve, Evidence, Histogram, Threshold
-from wespeaker_qm.speaker.decision import check_far, rests_on, threshold_at
+from wespeaker_qm.speaker.decision import check_far, refusal_notes, rests_on, threshold_at
 from wespeaker_qm.utils.errors import RecipeError
 
 EVIDENCE = Evidence(
@@ -66,3 +68,13 @@ def test_what_is_no_rate_is_refused(far):
     for check in (check_far, lambda rate: threshold_at(EVIDENCE, rate)):
         with pytest.raises(RecipeError, match="expected a rate between 0 and 1"):
             check(far)
+
+
+def test_a_refusal_by_a_threshold_that_refuses_many_is_told_so():
+    curve = Curve(threshold=[3.0, 2.0, 1.0], far=[0.0, 0.01, 0.1], frr=[0.9, 0.77, 0.05])
+    evidence = dataclasses.replace(EVIDENCE, curve=curve)
+    (note,) = refusal_notes(evidence, 2.0, 1.9)
+    assert "refuses 77 of 100 pairs of one speaker" in note
+    assert "refuses 90 of 100" in refusal_notes(evidence, 2.5, 1.9)[0]
+    assert refusal_notes(evidence, 2.0, 2.0) == refusal_notes(evidence, 1.0, 0.5) == ()
+    assert refusal_notes(None, 2.0, 1.9) == refusal_notes(evidence, None, 1.9) == ()

@@ -18,7 +18,7 @@ from wespeaker_qm.enrolment.database import Database, NoStoreError
 from wespeaker_qm.enrolment.gallery import Gallery
 from wespeaker_qm.enrolment.identification import Candidate, Identification, open_set_threshold
 from wespeaker_qm.enrolment.records import EnrolledSpeaker, Voice
-from wespeaker_qm.speaker.decision import check_far, rests_on
+from wespeaker_qm.speaker.decision import check_far, refusal_notes, rests_on
 from wespeaker_qm.speaker.recordings import Recording
 from wespeaker_qm.speaker.speaker import Heard, Speaker
 from wespeaker_qm.utils.errors import RecipeError, shown
@@ -211,7 +211,11 @@ class SpeakerStore:
             candidates=candidates,
             decided_at=decided_at,
             rests_on=rests_on(model.info.evidence),
-            warnings=(*heard.warnings, *decided_at.warnings),
+            warnings=(
+                *heard.warnings,
+                *decided_at.warnings,
+                *refusal_notes(model.info.evidence, decided_at.threshold, candidates[0].score),
+            ),
             seconds_of_speech=heard.listening.speech_s,
         )
 

@@ -49,6 +49,10 @@ NO_EVIDENCE = (
 )
 
 
+_MANY_REFUSED = 0.1
+"""Share of the pairs of one speaker."""
+
+
 def check_far(far: float) -> None:
     """Refuse what is no rate.
 
@@ -94,6 +98,29 @@ def threshold_at(evidence: Evidence | None, far: float) -> DecisionThreshold:
     value = min(threshold for threshold, rate in points if rate <= far)
     note = f"the threshold at FAR {far:.3g} is read from the curve of the list, and has no interval"
     return DecisionThreshold(value, None, (note,))
+
+
+def refusal_notes(evidence: Evidence | None, threshold: float | None, score: float) -> tuple[str, ...]:
+    """How little it says that a score is refused, where the threshold refuses many pairs of one speaker, too.
+
+    Args:
+        evidence: of the model; None where it has none.
+        threshold: of the decision; None where it has none.
+        score: that was decided on.
+
+    Returns:
+        A sentence, or none where the score is accepted, or fewer than one in ten pairs of one speaker are refused.
+    """
+    if evidence is None or threshold is None or score >= threshold:
+        return ()
+    points = zip(evidence.curve.threshold, evidence.curve.frr, strict=True)
+    refused = min((rate for value, rate in points if value >= threshold), default=1.0)
+    if refused < _MANY_REFUSED:
+        return ()
+    return (
+        f"that it is refused says little: on that list the threshold refuses {100 * refused:.0f} of 100 pairs of one "
+        "speaker, too; at a larger FAR it refuses fewer",
+    )
 
 
 def rests_on(evidence: Evidence | None) -> str:

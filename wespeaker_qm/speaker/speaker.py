@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.audio.frames import Frames
 from wespeaker_qm.export.folder import ModelFolder
-from wespeaker_qm.speaker.decision import Decision, check_far, rests_on, threshold_at
+from wespeaker_qm.speaker.decision import Decision, check_far, refusal_notes, rests_on, threshold_at
 from wespeaker_qm.speaker.listening import Listening, listen
 from wespeaker_qm.speaker.network import EmbeddingNetwork
 from wespeaker_qm.speaker.recordings import Audio, Recording, network_input, read_recording
@@ -232,7 +232,12 @@ class Speaker:
             threshold_interval=threshold.interval,
             far=far,
             rests_on=rests_on(evidence),
-            warnings=(*heard[0].warnings, *heard[1].warnings, *threshold.notes),
+            warnings=(
+                *heard[0].warnings,
+                *heard[1].warnings,
+                *threshold.notes,
+                *refusal_notes(evidence, threshold.value, score),
+            ),
             seconds_of_speech=(heard[0].listening.speech_s, heard[1].listening.speech_s),
         )
 
