@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wespeaker_qm.evaluate.comparison import Comparison
 from wespeaker_qm.evaluate.figure import Figure
 from wespeaker_qm.evaluate.figures import EER, TAR_AT_FAR, THRESHOLD_AT_FAR, wanted_figures
-from wespeaker_qm.evaluate.metrics import system_result
+from wespeaker_qm.evaluate.metrics import evaluate_systems, system_result
 from wespeaker_qm.evaluate.operating_points import EqualErrorRate, OperatingPoint
 from wespeaker_qm.evaluate.results import ListResult, Resampling, SystemResult
 from wespeaker_qm.report.sentences import (
@@ -24,6 +24,8 @@ from wespeaker_qm.report.sentences import (
 )
 from wespeaker_qm.report.table5_figures import LossFigures, LossList
 from wespeaker_qm.report.table5_sentences import table5_sentences
+from wespeaker_qm.trials.speakers import trial_speakers
+from wespeaker_qm.trials.table import TrialTable
 
 EER_ = Figure(EER)
 LTAS = {"ltas": Path("exp/mini/ltas")}
@@ -320,3 +322,32 @@ def test_table_5_of_few_rows():
     ]
     first, *_ = table5_sentences(NAMES, {"near": losses({"a": 0.0, "b": 0.0})})
     assert first.startswith("On list near, all of 2 of 3 losses have the same equal error rate, 0.00 %. ")
+
+
+def told_to_be_sure(num_lists, quality):
+    """In how many simulated lists the sentences call a difference sure; the run's quality is 2, that of both others."""
+    speaker = np.repeat(np.arange(14), 4)
+    enrolment, test = (side.astype(np.int32) for side in np.triu_indices(len(speaker), 1))
+    names = [f"u{number}" for number in range(len(speaker))]
+    trials = TrialTable(Path("list"), names, enrolment, test, speaker[enrolment] == speaker[test])
+    speakers = trial_speakers(trials, dict(zip(names, map(str, speaker), strict=True)))
+    num_sure = 0
+    for seed in range(num_lists):
+        rng = np.random.default_rng(seed)
+        scores = {}
+        for name, own in (("trained", 2.0), ("ltas", quality), ("untrained", quality)):
+            points = own * rng.normal(size=(14, 6))[speaker] + rng.normal(size=(len(speaker), 6)) * 1.5
+            points /= np.linalg.norm(points, axis=1, keepdims=True)
+            scores[name] = np.sum(points[enrolment] * points[test], axis=1)
+        wanted = dict.fromkeys(scores, (EER_,))
+        resampling = Resampling("speaker", 80, seed)
+        result = evaluate_systems(trials, scores, wanted, speakers, resampling=resampling)
+        baselines = {name: Path(name) for name in ("ltas", "untrained")}
+        num_sure += "that is sure" in beside_baselines(result, baselines)
+    return num_sure
+
+
+def test_what_is_called_sure_is_so_in_simulated_lists():
+    """Of runs as good as both baselines at most one in twenty is called better or worse; of better ones most are."""
+    assert told_to_be_sure(40, 2.0) <= 5  # 2 expected of 40; more than 5 by chance in one of 70
+    assert told_to_be_sure(10, 0.5) >= 8
