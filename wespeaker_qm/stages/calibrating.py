@@ -104,6 +104,7 @@ def calibrate(
                 model = _fit(data, run, info, info.validation, num_nearest, with_quality)
             checks = {name: _apply(model, data, run, info, name, scores) for name in info.trials}
             save_calibration(run.calibration, model, checks)
+            logger.info("calibrated the scores of %s -> %s", ", ".join(checks), run.all_scores)
     except CalibrationError as error:
         logger.warning("stage calibrate: skipped, because %s", error)
 
@@ -194,10 +195,8 @@ def _apply(
         )
     q = quality(_of_both(trials, _durations(data.set(info.trials[name]))), measures)
     llr = model.apply(scores, q)
-    output = run.scores(name, CALIBRATED)
-    write_scores(output, trials, llr)
+    write_scores(run.scores(name, CALIBRATED), trials, llr)
     check = check_eer(model, scores, llr, q, trials.is_target)
-    logger.info("calibrated %d scores of %s -> %s", len(trials), name, output)
     _warn(name, check)
     return check
 

@@ -73,6 +73,7 @@ def normalise(*, data: AnyPath, run: AnyPath, method: Method = "asnorm", top_n: 
             check_cohort_apart(data, run, info, data.set(folder))
         cohort = load_cohort(data, run, info)
         mean = load_mean(run.mean_xvector)
+        count = 0
         for name, output in outputs.items():
             trials = read_trial_table(data.trials(name))
             scores = read_scores(run.scores(name), trials).scores
@@ -84,5 +85,6 @@ def normalise(*, data: AnyPath, run: AnyPath, method: Method = "asnorm", top_n: 
                 normalised_scores(trials, scores, statistics),
                 quality_measures(trials, directions, statistics),
             )
-            logger.info("normalised %d scores of %s -> %s", len(trials), name, output)
+            count += len(trials)
+        logger.info("normalised %d scores of %s (%s) -> %s", count, ", ".join(outputs), method, run.all_scores)
         discard_variant(run, info.trials, CALIBRATED)  # made of older scores

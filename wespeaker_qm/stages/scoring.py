@@ -67,10 +67,12 @@ def score(
         if not is_due:
             return
         mean = load_mean(run.mean_xvector) if subtract_mean else None
+        count = 0
         for name, output in outputs.items():
             trials = read_trial_table(data.trials(name))
             scores = score_trials(trials, run.xvectors(info.trials[name]), mean)
             write_scores(output, trials, scores, text=text)
-            logger.info("scored %d trials of %s -> %s", len(trials), name, output)
+            count += len(trials)
+        logger.info("scored %d trials of %s -> %s", count, ", ".join(names), run.all_scores)
         for variant in VARIANTS:  # made of older cosines
             discard_variant(run, info.trials, variant)
