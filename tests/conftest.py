@@ -483,7 +483,7 @@ MODEL_DIM, MODEL_RATE = 24, 8000
 class _Spectrum:
     """The mean power in ``MODEL_DIM`` bands."""
 
-    sample_rate, embed_dim = MODEL_RATE, MODEL_DIM
+    sample_rate, embed_dim, max_frames = MODEL_RATE, MODEL_DIM, None
 
     def embed(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         rows = []

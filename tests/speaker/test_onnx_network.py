@@ -15,9 +15,10 @@ from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.export.contents import FeatureCard, NetworkCard, ScoringCard
 from wespeaker_qm.export.files import COHORT, DESCRIPTION, WEIGHTS, description, safetensors
 from wespeaker_qm.export.folder import ModelFolder, fingerprint
+from wespeaker_qm.models.encoder import window_frames
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.speaker.onnx_model import write_int8_model, write_onnx_model
-from wespeaker_qm.speaker.onnx_network import OnnxNetwork
+from wespeaker_qm.speaker.onnx_network import OnnxNetwork, window_starts
 from wespeaker_qm.speaker.speaker import Speaker
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -101,6 +102,47 @@ def test_windows_of_any_number_are_in_the_graph(features, tmp_path):
         (one,), (other,) = plain.embed(waveforms, sample_rate=RATE), expected
         cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
         assert (cosine > 1 - 1e-5) == (duration_s <= 0.255)
+
+
+@pytest.mark.parametrize("features", ["outside", "inside"])
+def test_a_long_recording_takes_the_memory_of_a_minute(features, tmp_path, monkeypatch):
+    folder = write_model(tmp_path / "model", window=24)
+    write_onnx_model(ModelFolder.read(folder), tmp_path / "alone.onnx", features)
+    alone, whole = Speaker.load(tmp_path / "alone.onnx"), Speaker.load(folder, device="cpu")
+    given = []
+    run = alone.network._run
+    monkeypatch.setattr(alone.network, "_run", lambda inputs: given.append(inputs) or run(inputs))
+    monkeypatch.setattr("wespeaker_qm.speaker.onnx_network.FRAMES_PER_PIECE", 300)
+    for num_frames in (300, 301, 311, 1000):
+        waveform = recording(3, num_frames / 100 + 0.016)
+        given.clear()
+        found = alone.embed(waveform, sample_rate=RATE)
+        assert len(given) == (1 if num_frames <= 300 else -(-(-(-(num_frames - 24) // 12) + 1) // 12))
+        widest = {"outside": 300, "inside": 12 * (23 * 160 + 400)}[features]
+        for inputs in given:
+            (value,) = inputs.values()
+            assert len(value) <= 12 and len(value) * value.shape[1] <= widest
+        np.testing.assert_allclose(found, whole.embed(waveform, sample_rate=RATE), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [2, 3, 24, 41])
+def test_windows_of_long_recordings_are_those_of_the_network(window):
+    for num_frames in range(window + 1, window + 200):
+        expected = window_frames(torch.tensor(num_frames), window)
+        assert window_starts(num_frames, window).tolist() == expected[:, 0].tolist()
+
+
+def test_a_network_without_windows_refuses_what_is_too_long_for_the_memory(model, monkeypatch, tmp_path):
+    alone = Speaker.load(model / "outside.onnx")
+    assert alone.network.max_frames == 60_000 and Speaker.load(model / "model", device="cpu").network.max_frames is None
+    monkeypatch.setattr(alone.network, "max_frames", 98)
+    write_wav(tmp_path / "long.wav", recording(0, 0.995), RATE)
+    write_wav(tmp_path / "longer.wav", recording(0, 1.015), RATE)
+    assert alone.embed(tmp_path / "long.wav").shape == (DIM,)
+    message = r"longer\.wav: 1 s of audio, but an \.onnx file of this network embeds at most 1 s as one: .*--window 3"
+    with pytest.raises(RecipeError, match=message):
+        alone.embed(tmp_path / "longer.wav")
+    assert alone.embed_windows(tmp_path / "longer.wav", 0.5, 0.25).embeddings.shape == (4, DIM)
 
 
 def test_what_is_known_of_the_model_stands_in_the_file(model):

@@ -212,7 +212,7 @@ from wespeaker_qm import RecipeError, Speaker
 from wespeaker_qm.export.folder import ModelFolder
 
 class Network:
-    sample_rate, embed_dim = 16000, 8
+    sample_rate, embed_dim, max_frames = 16000, 8, None
     def embed(self, waveforms):
         return np.stack([np.abs(np.fft.rfft(waveform))[100:108] for waveform in waveforms]).astype(np.float32)
 

@@ -103,8 +103,13 @@ def test_int8_says_what_it_costs(place, caplog):
         assert float(found[key]) == pytest.approx((misses[nearest] + accepts[nearest]) / 2, abs=0.02)
     eer, of_float32 = (f"{100 * float(found[key]):.2f} %" for key in ("eer_int8", "eer_float32"))
     assert f"{eer}, in float32 {of_float32}" in caplog.text
+    card = run.int8_card.read_text()
+    loss = 100 * (float(found["eer_int8"]) - float(found["eer_float32"]))
+    assert f"of the cosines of all {eer}, in float32 {of_float32} ({loss:+.2f} points)" in card
+    assert f"`{small.fingerprint[:16]}`" in card and "## What it must not be used for" in card
     stages.export_onnx(data=data, run=run)
-    assert not run.onnx("int8").exists(), "it would be that of another model one day"
+    for file in (run.onnx("int8"), run.int8_card):
+        assert not file.exists(), "it would be that of another model one day"
 
 
 def test_packages_that_are_lacking(place, monkeypatch, caplog):

@@ -2,6 +2,9 @@
 
 import dataclasses
 
+FRAMES_PER_PIECE = 6000
+"""Frames that are worked on at a time, a minute at the usual 10 ms: a recording of up to that many is one piece."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Frames:

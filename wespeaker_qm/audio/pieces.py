@@ -5,10 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from wespeaker_qm.audio.fbank import Fbank
+from wespeaker_qm.audio.frames import FRAMES_PER_PIECE
 from wespeaker_qm.audio.waveform import Waveform
-
-FRAMES_PER_PIECE = 6000
-"""Frames that are worked on at a time, a minute at the usual 10 ms: a recording of up to that many is one piece."""
 
 
 def pieces(num_frames: int, frames_per_piece: int = FRAMES_PER_PIECE) -> Iterator[tuple[int, int]]:

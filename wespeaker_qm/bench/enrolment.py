@@ -31,6 +31,7 @@ class _NoNetwork:
     """Embeddings are given."""
 
     sample_rate, embed_dim = 16000, DIM
+    max_frames: int | None = None
 
     def embed(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Not asked for."""

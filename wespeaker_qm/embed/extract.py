@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from wespeaker_qm.audio.bandwidth import bandwidth_hz
 from wespeaker_qm.audio.fbank import Fbank, normalise_mean
+from wespeaker_qm.audio.frames import FRAMES_PER_PIECE
 from wespeaker_qm.audio.ltas import long_term_average_spectrum
-from wespeaker_qm.audio.pieces import FRAMES_PER_PIECE, features_of, mean_features
+from wespeaker_qm.audio.pieces import features_of, mean_features
 from wespeaker_qm.audio.silence import without_silence
 from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.models.encoder import SpeakerEncoder
@@ -53,6 +54,10 @@ class NetworkEmbedder:
         self, encoder: SpeakerEncoder, fbank: Fbank, device: torch.device, *, batched: bool | None = None
     ) -> None:
         self.encoder = encoder.to(device).eval().folded()
+        if device.type == "cpu":
+            # oneDNN then computes on the maps as they lie, instead of bringing them into its own order and back around
+            # every convolution, which took some per cent of the time.
+            self.encoder.to(memory_format=torch.channels_last)
         self.fbank = fbank.to(device)
         self.device = device
         self.batched = device.type != "cpu" if batched is None else batched

@@ -68,6 +68,26 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
+def int8_card(card: str, *, fingerprint: str, trial_list: str, float32_eer: float, int8_eer: float) -> str:
+    """The card of a model whose convolutions are in 8 bits: what that costs, then the card of the model in float32.
+
+    Args:
+        card: of the model in float32.
+        fingerprint: of the one in 8 bits.
+        trial_list: on which both were measured.
+        float32_eer: a fraction.
+        int8_eer: a fraction.
+    """
+    title, rest = card.split("\n", 1)
+    cost = (
+        f"Convolutions in 8 bits: equal error rate of the cosines of {trial_list} {per_cent(int8_eer)} %, in float32 "
+        f"{per_cent(float32_eer)} % ({100 * (int8_eer - float32_eer):+.2f} points). Embeddings are not those of "
+        f"float32 and cannot be compared with them (fingerprint `{fingerprint[:16]}`). All else below is that of the "
+        "model in float32; its thresholds were not measured again."
+    )
+    return f"{title} in 8 bits\n\n{cost}\n{rest}"
+
+
 def _trained_on(training: Mapping[str, Any]) -> str:
     if training["corpus"] is None:
         return "Unknown: the network came as a finished model, without a record of its training."

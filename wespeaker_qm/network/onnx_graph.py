@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.audio.frames import Frames
 from wespeaker_qm.audio.mel import FLOOR, PREEMPHASIS, hamming_window, mel_filters
-from wespeaker_qm.models.encoder import SpeakerEncoder
+from wespeaker_qm.models.encoder import SpeakerEncoder, StatisticsEncoder
 from wespeaker_qm.utils.files import atomic_path
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def graph_metadata(encoder: SpeakerEncoder, fbank: Fbank, features: Features) ->
         "min_frames": str(encoder.min_frames),
         "output_dim": str(encoder.embed_dim),
     }
+    if isinstance(encoder, StatisticsEncoder) and encoder.window is not None:
+        about["window"] = str(encoder.window)
     if features == "inside" or fbank.frames != Frames.of(fbank.sample_rate, *SHERPA_FRAMES_MS):
         return about
     about |= {"framework": "wespeaker", "language": "multilingual", "normalize_samples": "0"}

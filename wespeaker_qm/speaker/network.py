@@ -17,6 +17,8 @@ class EmbeddingNetwork(Protocol):
     """Of the waveforms, in Hz."""
     embed_dim: int
     """D."""
+    max_frames: int | None
+    """The most frames of a recording that it can embed; None for any number."""
 
     def embed(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Embeddings (N, D) of waveforms (S,) in [-1, 1] of any lengths, each as it would come out alone."""

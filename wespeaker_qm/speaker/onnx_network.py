@@ -1,27 +1,32 @@
 """The network of an ``.onnx`` file by ONNX Runtime, with the features in NumPy: no torch.
 
-Legend: N recordings, S samples, T frames, F mel bins, D embedding dimension.
+Legend: N recordings or windows, S samples, T frames, W frames of a window, F mel bins, D embedding dimension.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.audio.frames import Frames
+from wespeaker_qm.audio.frames import FRAMES_PER_PIECE, Frames
 from wespeaker_qm.audio.numpy_fbank import NumpyFbank, normalise_mean
+from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.utils.errors import RecipeError, shown
 
 _FACTS = ("sample_rate", "num_mel_bins", "frame_length", "frame_shift", "min_frames", "output_dim")
+_MAX_FRAMES = 10 * FRAMES_PER_PIECE
 
 
 class OnnxNetwork:
     """An :class:`~wespeaker_qm.speaker.network.EmbeddingNetwork`.
 
-    Recordings go through the graph one at a time, whole: a minute takes some 200 MiB where the network is the paper's.
+    Recordings go through the graph one at a time. Those of up to a minute go whole. Longer ones of a network of windows
+    go some windows at a time, in the memory of a minute, and come out as they would whole, up to round-off. A graph
+    without windows must have all frames at once, 200 MiB a minute where the network is the paper's: ten minutes are its
+    most (``max_frames``).
 
     Args:
         path: a file that ``wespeaker-qm export --onnx`` has written, whether features are in the graph or not.
@@ -44,6 +49,8 @@ class OnnxNetwork:
             facts["output_dim"],
             facts["min_frames"],
         )
+        self._window = facts.get("window")
+        self.max_frames = _MAX_FRAMES if self._window is None else None
         self._frames = Frames(facts["frame_length"], facts["frame_shift"])
         self._fbank = NumpyFbank(self.sample_rate, facts["num_mel_bins"], frames=self._frames)
         self._inputs = [each.name for each in self._session.get_inputs()]
@@ -62,8 +69,36 @@ class OnnxNetwork:
                     f"{self.path} needs, expected at least {self._frames.num_samples(self.min_frames)} samples; leave "
                     "it out"
                 )
-            (embeddings[row],) = self._session.run(["embs"], self.feed(waveform))[0]
+            embeddings[row] = self._embed(waveform)
         return embeddings
+
+    def _embed(self, waveform: Waveform) -> NDArray[np.float32]:
+        """(D,)"""
+        num_frames = self._frames.num_frames(len(waveform))
+        if self._window is None or num_frames <= FRAMES_PER_PIECE:
+            return np.asarray(self._run(self.feed(waveform[:]))[0])
+        # A window that is given alone is all the windows there are of it, and comes out as the embedding of one.
+        starts = window_starts(num_frames, self._window)
+        total = np.zeros(self.embed_dim)
+        together = max(1, FRAMES_PER_PIECE // self._window)
+        for first in range(0, len(starts), together):
+            total += self._run(self._feed_windows(waveform, starts[first : first + together])).sum(axis=0, dtype=float)
+        return (total / len(starts)).astype(np.float32)
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Embeddings (N, D)."""
+        embeddings: NDArray[np.float32] = self._session.run(["embs"], inputs)[0]
+        return embeddings
+
+    def _feed_windows(self, waveform: Waveform, starts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """What the graph takes of windows that begin at these frames; it takes their own mean from each."""
+        window, shift = int(self._window or 0), self._frames.shift
+        begin, end = int(starts[0]), int(starts[-1]) + window
+        part = waveform[begin * shift : begin * shift + self._frames.num_samples(end - begin)]
+        if self.metadata["features"] == "outside":
+            return {"feats": self._fbank(part)[(starts - begin)[:, np.newaxis] + np.arange(window)]}
+        samples = np.arange(self._frames.num_samples(window))
+        return {"waveforms": part[(starts - begin)[:, np.newaxis] * shift + samples]}
 
     def feed(self, waveform: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """What the graph takes of one waveform."""
@@ -80,9 +115,21 @@ class OnnxNetwork:
                 "which says what features its network takes; export the model again (run.sh --stage 8)"
             )
         try:
-            return {name: int(self.metadata[name]) for name in _FACTS}
+            return {name: int(self.metadata[name]) for name in (*_FACTS, "window") if name in self.metadata}
         except ValueError as error:
             raise RecipeError(f"{self.path}: its metadata are damaged ({error}); export the model again") from error
+
+
+def window_starts(num_frames: int, window: int) -> NDArray[np.int64]:
+    """The first frames of the windows of an utterance: those of :func:`wespeaker_qm.models.encoder.window_frames`.
+
+    Args:
+        num_frames: T, more than ``window``.
+        window: W.
+    """
+    room = num_frames - window
+    steps = -(-room // (window // 2))
+    return np.arange(steps + 1) * room // steps
 
 
 def _session(path: Path, device: str, num_threads: int | None) -> Any:

@@ -64,24 +64,33 @@ def read_recording(recording: Recording, features: FeatureCard, sample_rate: int
     return Audio(name, original, waveform)
 
 
-def network_input(audio: Audio, features: FeatureCard, min_frames: int) -> NDArray[np.float32]:
+def network_input(
+    audio: Audio, features: FeatureCard, min_frames: int, max_frames: int | None = None
+) -> NDArray[np.float32]:
     """What goes into the network: the waveform, without its digital silence where the model says so.
 
     Args:
         audio: a recording.
         features: of the model.
         min_frames: the fewest frames that it can embed.
+        max_frames: the most; None for any number.
 
     Raises:
-        RecipeError: there are fewer.
+        RecipeError: there are fewer, or more.
     """
     frames = Frames.of(features.sample_rate, features.frame_length_ms, features.frame_shift_ms)
     if frames.num_frames(len(audio.waveform)) < min_frames:
         found, least = (count / features.sample_rate for count in (len(audio.waveform), frames.num_samples(min_frames)))
         raise AudioError(f"{audio.name}: {found:.3f} s of audio, expected at least {least:.3f} s")
-    if not features.trim_silence:
-        return audio.waveform
-    return without_silence(audio.waveform, frames, min_frames)[:]
+    waveform = without_silence(audio.waveform, frames, min_frames)[:] if features.trim_silence else audio.waveform
+    if max_frames is not None and frames.num_frames(len(waveform)) > max_frames:
+        found_s, most_s = (count / features.sample_rate for count in (len(waveform), frames.num_samples(max_frames)))
+        raise AudioError(
+            f"{audio.name}: {found_s:.0f} s of audio, but an .onnx file of this network embeds at most {most_s:.0f} s "
+            "as one: it holds every frame's maps at once. Take the model folder in its place, which embeds any length "
+            "(needs torch), or embed windows (embed --window 3)"
+        )
+    return waveform
 
 
 def _samples(samples: NDArray[Any], sample_rate: int | None) -> NDArray[np.float32]:

@@ -250,7 +250,9 @@ class Speaker:
     def _embed(self, audio: Sequence[Audio]) -> NDArray[np.float32]:
         """(N, D)"""
         min_frames = self.info.network.min_frames
-        embeddings = self.network.embed([network_input(each, self.info.features, min_frames) for each in audio])
+        max_frames = self.network.max_frames
+        inputs = [network_input(each, self.info.features, min_frames, max_frames) for each in audio]
+        embeddings = self.network.embed(inputs)
         for each, row in zip(audio, embeddings, strict=True):
             if not np.isfinite(row).all():
                 raise RecipeError(f"{each.name}: its embedding is not finite; listen to that recording")

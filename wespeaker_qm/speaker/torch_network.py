@@ -27,6 +27,8 @@ class TorchNetwork:
         RecipeError: its weights do not fit the network that it names, or there is no GPU where one was asked for.
     """
 
+    max_frames: int | None = None  # long recordings go through it in pieces
+
     def __init__(self, folder: ModelFolder, device: str = "auto") -> None:
         encoder, fbank = build_network(folder)
         self.sample_rate = fbank.sample_rate

@@ -12,7 +12,8 @@ from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.embed.extract import TrimmingEmbedder, embed_all
 from wespeaker_qm.evaluate.operating_points import equal_error_rate, roc_steps
-from wespeaker_qm.export.files import DESCRIPTION
+from wespeaker_qm.export.card import int8_card
+from wespeaker_qm.export.files import CARD, DESCRIPTION
 from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.network.onnx_graph import Features
 from wespeaker_qm.packing.reader import ShardReader
@@ -25,9 +26,11 @@ from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.done import DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import reads_data, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
+from wespeaker_qm.utils.text import read_text
 
 CALIBRATION_RECORDINGS = 64
 
@@ -45,7 +48,8 @@ def export_onnx(
         run: a run of which :func:`~wespeaker_qm.stages.exporting.export` has written the model.
         features: ``outside`` the graph, as WeSpeaker and sherpa-onnx have them, or ``inside``.
         int8: write ``model/model.int8.onnx``, too, with convolutions in 8 bits, and measure what that costs: the equal
-            error rate of the headline list, by cosine, stands beside that of float32 in the log and in the metadata.
+            error rate of the headline list, by cosine, stands beside that of float32 in the log, in the metadata, and
+            in the card of that file, ``model/model.int8.md``.
         if_possible: write nothing, and say so, where the packages for it are not installed.
 
     Raises:
@@ -60,16 +64,17 @@ def export_onnx(
         raise RecipeError(f"{run.onnx()}: needs the package {lacking[0]}: pip install 'wespeaker_qm[onnx]'")
     if int8 and features == "inside":
         raise RecipeError("int8: found features inside the graph, expected outside, where float32 computes them")
-    path, small = run.onnx(), run.onnx("int8")
+    path, small = run.onnx(), [run.onnx("int8"), run.int8_card]
     inputs = {"model": file_digest(run.model_folder / DESCRIPTION), "features": features, "int8": int8}
-    outputs = [path, *([small] if int8 else [])]
+    outputs = [path, *(small if int8 else [])]
     marker = DoneMarker(
         run.marker("export_onnx"), inputs, outputs, version=STAGE_VERSIONS["export_onnx"], checks_outputs=True
     )
-    with stage("export onnx", marker, others=[small]) as is_due:
+    with stage("export onnx", marker, others=small) as is_due:
         if not is_due:
             return
-        small.unlink(missing_ok=True)  # of another model
+        for each in small:
+            each.unlink(missing_ok=True)  # of another model
         folder = ModelFolder.read(run.model_folder)
         write_onnx_model(folder, path, features)
         logger.info("model: %s (%s)", path, _size(path))
@@ -82,13 +87,19 @@ def _write_int8(data: DataFolder, run: RunFolder, folder: ModelFolder) -> None:
     write_int8_model(run.onnx(), path, _some_recordings(data, info, folder.features.sample_rate))
     trials = read_trial_table(data.trials(info.headline))
     reader = ShardReader(data.set(info.trials[info.headline]).shard_list)
-    embeddings = _embeddings(folder, OnnxNetwork(path, "cpu"), reader)
+    network = OnnxNetwork(path, "cpu")
+    embeddings = _embeddings(folder, network, reader)
     row_of = {key: row for row, key in enumerate(reader.keys)}
     rows = [row_of[key] for key in trials.utterances]
     small = Directions.of(embeddings[rows], folder.mean, trials.utterances).cosines(trials.enrolment, trials.test)
     whole = score_trials(trials, run.xvectors(info.trials[info.headline]), folder.mean)
     eer = [equal_error_rate(roc_steps(scores, trials.is_target)).rate for scores in (whole, small)]
     add_metadata(path, {"trial_list": info.headline, "eer_float32": f"{eer[0]:.6f}", "eer_int8": f"{eer[1]:.6f}"})
+    mark = ModelFolder.in_metadata(path, network.metadata).fingerprint
+    card = read_text(run.model_folder / CARD)
+    write_text(
+        run.int8_card, int8_card(card, fingerprint=mark, trial_list=info.headline, float32_eer=eer[0], int8_eer=eer[1])
+    )
     logger.info(
         "model: %s (%s); EER of the cosines of %s: %.2f %%, in float32 %.2f %%",
         *(path, _size(path), info.headline, 100 * eer[1], 100 * eer[0]),

@@ -245,6 +245,11 @@ class RunFolder(Folder):
         return self.model_folder / f"model{kind and '.'}{kind}.onnx"
 
     @property
+    def int8_card(self) -> Path:
+        """The card of the file with convolutions in 8 bits."""
+        return self.onnx("int8").with_suffix(".md")
+
+    @property
     def model_zip(self) -> Path:
         """The same in one file."""
         return self.path / "model.zip"

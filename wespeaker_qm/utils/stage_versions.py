@@ -11,7 +11,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "pack": 2,
     "train": 3,
     "average": 1,
-    "extract": 4,
+    "extract": 5,
     "score": 1,
     "cohort": 1,  # the mean embeddings that normalise and calibrate share
     "normalise": 1,
@@ -19,6 +19,6 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "evaluate": 2,
     "report": 1,
     "export": 2,
-    "export_onnx": 1,
+    "export_onnx": 2,
     "import": 2,
 }
