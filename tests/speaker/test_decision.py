@@ -70,11 +70,12 @@ def test_what_is_no_rate_is_refused(far):
             check(far)
 
 
-def test_a_refusal_by_a_threshold_that_refuses_many_is_told_so():
+def test_a_refusal_of_a_score_that_many_pairs_of_one_speaker_have_is_told_to_say_little():
     curve = Curve(threshold=[3.0, 2.0, 1.0], far=[0.0, 0.01, 0.1], frr=[0.9, 0.77, 0.05])
     evidence = dataclasses.replace(EVIDENCE, curve=curve)
-    (note,) = refusal_notes(evidence, 2.0, 1.9)
-    assert "refuses 77 of 100 pairs of one speaker" in note
-    assert "refuses 90 of 100" in refusal_notes(evidence, 2.5, 1.9)[0]
-    assert refusal_notes(evidence, 2.0, 2.0) == refusal_notes(evidence, 1.0, 0.5) == ()
-    assert refusal_notes(None, 2.0, 1.9) == refusal_notes(evidence, None, 1.9) == ()
+    (note,) = refusal_notes(evidence, 3.0, 2.5)
+    assert "77 of 100 pairs of one speaker score lower still" in note
+    assert refusal_notes(evidence, 3.0, 1.9) == refusal_notes(evidence, 3.0, -4.0) == ()  # hardly anybody
+    assert (
+        refusal_notes(evidence, 2.5, 2.5) == refusal_notes(None, 3.0, 2.5) == refusal_notes(evidence, None, 2.5) == ()
+    )

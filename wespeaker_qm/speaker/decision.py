@@ -49,8 +49,8 @@ NO_EVIDENCE = (
 )
 
 
-_MANY_REFUSED = 0.1
-"""Share of the pairs of one speaker."""
+_MANY_LOWER = 0.1
+"""Share of the pairs of one speaker that score lower than one that is refused."""
 
 
 def check_far(far: float) -> None:
@@ -101,7 +101,7 @@ def threshold_at(evidence: Evidence | None, far: float) -> DecisionThreshold:
 
 
 def refusal_notes(evidence: Evidence | None, threshold: float | None, score: float) -> tuple[str, ...]:
-    """How little it says that a score is refused, where the threshold refuses many pairs of one speaker, too.
+    """How little it says that a score is refused, where many pairs of one speaker score no higher.
 
     Args:
         evidence: of the model; None where it has none.
@@ -109,17 +109,17 @@ def refusal_notes(evidence: Evidence | None, threshold: float | None, score: flo
         score: that was decided on.
 
     Returns:
-        A sentence, or none where the score is accepted, or fewer than one in ten pairs of one speaker are refused.
+        A sentence, or none where the score is accepted, or hardly any pair of one speaker scores as low.
     """
     if evidence is None or threshold is None or score >= threshold:
         return ()
     points = zip(evidence.curve.threshold, evidence.curve.frr, strict=True)
-    refused = min((rate for value, rate in points if value >= threshold), default=1.0)
-    if refused < _MANY_REFUSED:
+    lower = max((rate for value, rate in points if value <= score), default=0.0)
+    if lower < _MANY_LOWER:
         return ()
     return (
-        f"that it is refused says little: on that list the threshold refuses {100 * refused:.0f} of 100 pairs of one "
-        "speaker, too; at a larger FAR it refuses fewer",
+        f"that it is refused says little: on that list {100 * lower:.0f} of 100 pairs of one speaker score lower "
+        "still; at a larger FAR fewer are refused",
     )
 
 
