@@ -15,7 +15,7 @@ from wespeaker_qm.dataset.training_set import open_training_set
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.packing.pack import pack_data_dir
-from wespeaker_qm.stages import average, extract, train
+from wespeaker_qm.stages import average, train
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
@@ -108,22 +108,42 @@ def test_the_corpus_is_asked_for(trained, data):
     assert run.average.is_file()
 
 
-@pytest.mark.parametrize("name", ["train", "noise", "rirs"])
-def test_other_audio_whitens_again(trained, data, name, caplog):
-    run = trained("whiten=true")
-    average(run=run, data=data)
-    before = run.average.read_bytes()
-    extract(data=data, run=run)
-    folder = data.set(name).path
-    for table in ("wav.scp", "utt2spk", "utt2dur"):  # without the last recording
+def without_last_recording(folder: Path) -> None:
+    for table in ("wav.scp", "utt2spk", "utt2dur"):
         lines = (folder / table).read_text().splitlines(keepends=True)
         (folder / table).write_text("".join(lines[:-1]))
     shutil.rmtree(folder / "shards")
     pack_data_dir(folder, sample_rate=16000, utterances_per_shard=10, num_workers=1)
+
+
+@pytest.mark.parametrize("name", ["noise", "rirs"])
+def test_other_augmentation_whitens_again(trained, data, name, caplog):
+    run = trained("whiten=true")
+    average(run=run, data=data)
+    before = run.average.read_bytes()
+    without_last_recording(data.set(name).path)
     with caplog.at_level(logging.INFO, "wespeaker_qm"):
         average(run=run, data=data)
     assert f"stage average: done again, because audio/{name}: changed" in caplog.text
     assert run.average.read_bytes() != before
+
+
+def test_speakers_of_another_corpus_do_not_whiten(trained, data):
+    """Stage 4 with another --data replaced the average before extraction refused that corpus."""
+    run = trained("whiten=true")
+    average(run=run, data=data)
+    before = run.average.read_bytes()
+    without_last_recording(data.set("train").path)
+    with pytest.raises(RecipeError, match=rf"was trained on other audio than that of {data}.*run\.sh --model {run}"):
+        average(run=run, data=data)
+    assert run.average.read_bytes() == before
+
+
+def test_a_sample_a_class_tells_nothing(trained, data):
+    run = trained("whiten=true", "dataloader_args.batch_size=2", "dataset_args.sample_num_per_epoch=2")
+    with pytest.raises(RecipeError, match=r"no class has two samples.*raise dataset_args\.sample_num_per_epoch"):
+        average(run=run, data=data)
+    assert not run.average.exists()
 
 
 def test_sets_that_augmentation_does_not_use_are_not_needed(trained, data):

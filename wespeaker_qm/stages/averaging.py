@@ -15,6 +15,7 @@ from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.network.device import choose_device
 from wespeaker_qm.packing.index import packed_digest
+from wespeaker_qm.train import resume
 from wespeaker_qm.train.build import build_loader, build_plan
 from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.whitening import multiply_into, whitening_map, within_class_covariance
@@ -45,7 +46,7 @@ def average(*, run: AnyPath, data: AnyPath | None = None) -> None:
 
     Raises:
         RecipeError: a checkpoint or the configuration is missing or damaged; the average was exchanged for another; the
-            corpus is needed and not given, or not packed.
+            corpus is needed and not given, not that of the training, or not packed.
     """
     run = RunFolder(run)
     config = load_config([run.config], for_training=False)
@@ -83,7 +84,7 @@ def _corpus(config: Config, run: RunFolder, data: AnyPath | None) -> DataFolder 
     """The corpus whose training samples are needed; None where the average is not whitened.
 
     Raises:
-        RecipeError: it is needed, and not given.
+        RecipeError: it is needed, and not given, or another than that of the training.
     """
     if not config.whiten:
         return None
@@ -92,7 +93,15 @@ def _corpus(config: Config, run: RunFolder, data: AnyPath | None) -> DataFolder 
             f"{run.config}: whiten is true, which takes training samples, but found no --data, expected the corpus of "
             "the training, e.g. --data data/mini"
         )
-    return DataFolder(data)
+    folder = DataFolder(data)
+    trained_on = (recorded_inputs(run.marker("train")) or {}).get(resume.AUDIO)
+    train = CorpusInfo.load(folder.info).training_set(folder.info)
+    if trained_on not in (None, packed_digest(folder.set(train).path)):
+        raise RecipeError(
+            f"{run}: was trained on other audio than that of {folder}, expected the corpus of the training to whiten "
+            f"its average with; to evaluate it on this corpus: run.sh --model {run}, with another --exp_dir or none"
+        )
+    return folder
 
 
 def _audio(config: Config, data: DataFolder) -> dict[str, str]:
@@ -108,7 +117,13 @@ def _whiten(weights: checkpoint.State, config: Config, data: DataFolder, run: Ru
     encoder = build_encoder(dataclasses.replace(config, model_init=None))
     checkpoint.load_encoder(encoder, weights, run.average)
     with exact_float32(), torch.inference_mode():
-        matrix = whitening_map(within_class_covariance(_samples(encoder.eval(), config, data)))
+        covariance = within_class_covariance(_samples(encoder.eval(), config, data))
+    if not covariance.trace() > 0:
+        raise RecipeError(
+            f"{run.config}: whiten is true, but no class has two samples that differ among those of an epoch; raise "
+            "dataset_args.sample_num_per_epoch, or set whiten to false (in another --exp_dir)"
+        )
+    matrix = whitening_map(covariance)
     encoder = encoder.cpu()
     multiply_into(encoder.last_layer(), matrix)
     weights |= encoder.state_dict()
