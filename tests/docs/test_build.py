@@ -48,8 +48,9 @@ def test_pages_load_nothing_from_elsewhere(built):
     for path, page in pages.items():
         for place in page.loads:
             assert not re.match(r"\w+:|//", place) or place.startswith("data:"), (path, place)
-            if not place.startswith("data:"):
-                assert (path.parent / place.partition("?")[0].partition("#")[0]).is_file(), (path, place)
+            file = place.partition("?")[0].partition("#")[0]
+            if file and not place.startswith("data:"):
+                assert (path.parent / file).is_file(), (path, place)
     for path in (built / "_static").rglob("*.css"):
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", path.read_text(encoding="utf-8")), path
 

@@ -30,6 +30,6 @@ def default_model(model: Path | None = None) -> Path:
         if line.startswith(POINTER):
             return Path(os.path.normpath(LATEST_MODEL.parent / line.removeprefix(POINTER)))
     raise RecipeError(
-        f"no model: name one (--model DIR), or set {VARIABLE}, or make one here (./run.sh; --stage 8 alone, where the "
-        f"rest is done): there is no {LATEST_MODEL} in {Path.cwd()} that says where it lies"
+        f"no model: name one (--model DIR), or set {VARIABLE}, or make one here (./run.sh, or run.sh --stage 8 where "
+        f"the rest is done): there is no {LATEST_MODEL} in {Path.cwd()} that says where it lies"
     )
