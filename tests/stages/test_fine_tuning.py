@@ -115,13 +115,13 @@ def test_other_recordings_or_settings_are_told_with_the_options_of_this_command(
     shutil.rmtree("voices/valid0")
     assert main([*COMMAND]) == 1
     error = capsys.readouterr().err
-    assert "was made otherwise" in error and "--out" in error
+    assert "was made otherwise" in error and "another --out" in error
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["none"], "--audio_root none: no such folder"),
+        (["none"], "DIR none: no such folder"),
         (["voices", "--model", "none"], "none: no such model folder"),
         (["voices", "--model", "model.onnx"], "--model model.onnx: an .onnx file, expected the model folder"),
         (["voices", "--out", "voices/exp"], "so what is written there would be taken for recordings"),

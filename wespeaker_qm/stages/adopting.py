@@ -22,7 +22,6 @@ from wespeaker_qm.utils.checksums import checked_path, remove_checked, write_che
 from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs
 from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
-from wespeaker_qm.utils.remedies import option
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
@@ -48,13 +47,10 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
     """
     if os.path.realpath(model) == os.path.realpath(run):
         raise RecipeError(
-            f"{option('--exp_dir')} {run}: the folder of the model itself, expected another one for its results on "
-            "this corpus"
+            f"--exp_dir {run}: the folder of the model itself, expected another one for its results on this corpus"
         )
     if any(path.is_file() for path in (run.marker("train"), run.resume, run.training_log)):
-        raise RecipeError(
-            f"{option('--exp_dir')} {run}: holds a training of its own; choose another folder for --model {model}"
-        )
+        raise RecipeError(f"--exp_dir {run}: holds a training of its own; choose another folder for --model {model}")
     if is_model_folder(model.path):
         with tempfile.TemporaryDirectory() as place:
             unpacked = RunFolder(Path(place) / "model")

@@ -33,6 +33,7 @@ from wespeaker_qm.utils.done import DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.remedies import one_command
 from wespeaker_qm.utils.stage import alone, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.tables import read_map
@@ -48,11 +49,13 @@ LEAST_SAMPLES = 640
 LEAST_COHORT = 30
 """Fewer speakers say too little of how impostors score for scores to be normalised by them."""
 
-_OPTIONS = "\nHere --out stands for --exp_dir, and --set for --overrides"
+_OPTIONS = {"--audio_root": "DIR", "--data": "--out", "--exp_dir": "--out", "--overrides": "--set"}
+"""Options of the stages, as the command has them."""
 
 logger = logging.getLogger(__name__)
 
 
+@one_command(_OPTIONS)
 def fine_tune(
     *,
     audio_root: AnyPath,
@@ -124,10 +127,7 @@ def fine_tune(
         *listed(overrides),
         f"model_init={json.dumps(str(run.given.average))}",
     ]
-    try:
-        train(data=data, run=run, config=[SETTINGS, run.given.config], overrides=settings)
-    except RecipeError as error:
-        raise RecipeError(f"{error}{_OPTIONS}") from error
+    train(data=data, run=run, config=[SETTINGS, run.given.config], overrides=settings)
     average(run=run, data=data)
     extract(data=data, run=run, trim_silence=trim)
     extract(data=data, run=run, system="initial", trim_silence=trim)

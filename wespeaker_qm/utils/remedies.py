@@ -5,10 +5,12 @@ that stages made: what somebody brought is neither to be deleted nor made again 
 """
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path, PurePath
 
+from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import is_of_stages, made_by_stages
 
 _EXTRACT = "extract again (run.sh --stage 4)"
@@ -40,7 +42,9 @@ _KEPT = {
 _FOREIGN = "make it again with the program that wrote it, or name another file"
 _SAME_COMMAND = "run the same command again"
 
-_one_command: ContextVar[Mapping[str, str] | None] = ContextVar("one_command", default=None)
+_in_one_command: ContextVar[bool] = ContextVar("in_one_command", default=False)
+_OPTION = re.compile(r"(?:\brun\.sh|\bwespeaker-qm [a-z-]+|\begs/\w+)\b[^;()\n]*|(?<![\w'/=-])--[a-z]\w+")
+"""An option in a message, alone; or a whole command, whose options are its own."""
 
 
 @contextlib.contextmanager
@@ -49,27 +53,25 @@ def one_command(options: Mapping[str, str]) -> Iterator[None]:
 
     Args:
         options: option of a stage -> what the program calls it, where that is something else.
-    """
-    token = _one_command.set(options)
-    try:
-        yield
-    finally:
-        _one_command.reset(token)
-
-
-def option(name: str) -> str:
-    """What the user calls an option of a stage.
 
     >>> with one_command({"--audio_root": "DIR"}):
-    ...     option("--audio_root"), option("--min_duration")
-    ('DIR', '--min_duration')
+    ...     raise RecipeError("--audio_root none: no such folder")
+    Traceback (most recent call last):
+    wespeaker_qm.utils.errors.RecipeError: DIR none: no such folder
     """
-    return (_one_command.get() or {}).get(name, name)
+    token = _in_one_command.set(True)
+    try:
+        yield
+    except RecipeError as error:
+        error.args = (_OPTION.sub(lambda found: options.get(found[0], found[0]), str(error)),)
+        raise
+    finally:
+        _in_one_command.reset(token)
 
 
 def with_run_sh(advice: str) -> str:
     """``advice`` for users of run.sh, or nothing in a program that runs the stages itself."""
-    return advice if _one_command.get() is None else ""
+    return advice if not _in_one_command.get() else ""
 
 
 def made_again(path: Path | str) -> str:
@@ -83,7 +85,7 @@ def made_again(path: Path | str) -> str:
         return _FOREIGN
     if not is_of_stages(Path(path)):
         return f"{remedy}, or name another file"
-    return remedy if _one_command.get() is None else _SAME_COMMAND
+    return remedy if not _in_one_command.get() else _SAME_COMMAND
 
 
 def mended(path: Path | str) -> str:

@@ -45,7 +45,7 @@ from wespeaker_qm.trials.lists import write_trials
 from wespeaker_qm.utils.done import DoneMarker, file_digest, file_stamp
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder
-from wespeaker_qm.utils.remedies import option, with_run_sh
+from wespeaker_qm.utils.remedies import with_run_sh
 from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
@@ -74,7 +74,7 @@ def prepare(settings: FolderSettings, *, data: DataFolder, recipe_dir: Path, num
     _refuse_overlap(settings, root, data)
     listing = list_recordings(root)
     log_listing(listing, root)
-    refuse_without_speakers(listing, f"{option('--audio_root')} {root}")
+    refuse_without_speakers(listing, f"--audio_root {root}")
     eval_speakers = parse_eval_speakers(settings.eval_speakers)
     if isinstance(eval_speakers, list):
         eval_speakers = [safe_key([name]) for name in eval_speakers]
@@ -188,7 +188,7 @@ def _audio_root(root: Path | None, recipe_dir: Path) -> Path:
             "no recordings named: give --audio_root FOLDER, a tree speaker/.../utterance.wav "
             f"(run.sh --prepare_opts '--audio_root FOLDER'), or write audio_root into {recipe_dir / 'corpus.yaml'}"
         )
-    name = f"{option('--audio_root')} {root}"
+    name = f"--audio_root {root}"
     if not root.is_dir():
         found = "a file" if root.is_file() else "no such folder"
         raise RecipeError(f"{name}: {found}; expected a tree speaker/.../utterance.wav")
@@ -206,8 +206,8 @@ def _refuse_overlap(settings: FolderSettings, root: Path, data: DataFolder) -> N
     Raises:
         RecipeError: so they are; links are followed.
     """
-    made = {option("--data"): data.path}
-    read = {option("--audio_root"): root}
+    made = {"--data": data.path}
+    read = {"--audio_root": root}
     if settings.noise == "debian":
         made["--downloads"] = settings.downloads
     elif settings.noise not in _NOISE_SOURCES:
