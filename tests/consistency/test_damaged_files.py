@@ -58,7 +58,7 @@ def _write_foreign_model(folder: Path, seed: int) -> None:
 
 def _write_resume(folder: Path, seed: int) -> None:
     state = {"epoch": seed, "config": "seed: 1\n", "speakers": NAMES, "model": _model(seed), "rng": torch.arange(9)}
-    checkpoint.save(state, folder / "resume.pt")
+    checkpoint.save(state, folder / "step_7.pt")
 
 
 def _write_mean(folder: Path, seed: int) -> None:
@@ -127,7 +127,7 @@ CASES = {
         _load_model,
     ),
     "a checkpoint from elsewhere": Case(_write_foreign_model, ("theirs.pt",), _load_model),
-    "resume.pt": Case(_write_resume, ("resume.pt",), _load_model),
+    "the state of a training": Case(_write_resume, ("step_7.pt",), _load_model),
     "mean_vec.npy": Case(_write_mean, ("mean_vec.npy",), lambda folder: load_mean(folder / "mean_vec.npy")),
     "scores": Case(_write_text_score, ("x.score", "x.score.npz"), _read_score),
     "scores without a text": Case(_write_lone_cache, ("x.score.npz",), _read_score),

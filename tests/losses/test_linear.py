@@ -521,7 +521,7 @@ def test_solved_and_dropped_are_what_the_threshold_says(
     assert (sparsity.support != support).float().mean() < 0.02
     assert torch.equal((sparsity.support == 1) & (sparsity.target_posterior > 0), is_solved)
     assert (output.loss[is_solved] == 0).all()
-    figures = batch_figures(output, 400)
+    figures = batch_figures(output, 400).values()
     assert figures["solved"] == is_solved.double().mean()
     assert figures["dropped"] == (sparsity.target_posterior == 0).double().mean()
 

@@ -244,7 +244,7 @@ def test_a_training_state_is_told_which_epoch_is_taken_and_is_no_weights_to_aver
     with caplog.at_level("INFO", "wespeaker_qm"):
         build.build_encoder(dataclasses.replace(tiny_config, model_init=str(path)))
     assert f"{path}: the state of a training; its weights after epoch 7 are taken" in caplog.text
-    with pytest.raises(RecipeError, match=r"found the state of a training \(as resume\.pt\), expected a state_dict"):
+    with pytest.raises(RecipeError, match=r"found the state of a training \(as in resume/\), expected a state_dict"):
         checkpoint.mean_weights([path])
 
 

@@ -223,8 +223,8 @@ def test_what_is_no_model_or_no_place_for_one_is_refused_with_what_helps(place, 
     with pytest.raises(RecipeError, match="the folder of the model itself"):
         stages.extract(data=DATA, run=RunFolder("./model"), model=model)
     trained = RunFolder("exp/calls/run")
-    trained.models.mkdir(parents=True)
-    trained.resume.write_bytes(b"")
+    trained.states.mkdir(parents=True)
+    trained.state(1).write_bytes(b"")
     with pytest.raises(RecipeError, match="holds a training of its own"):
         stages.extract(data=DATA, run=trained, model=model)
     weights = place / "model" / "avg_model.pt"

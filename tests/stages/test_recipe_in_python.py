@@ -125,11 +125,7 @@ def contents(root):
             continue
         elif ".done" in name.parts:
             found[name] = json.loads(path.read_text())["inputs"].keys()
-        elif path.suffix in PICTURES or path.name in (
-            "provenance.json",
-            "resume.pt",
-            ".lock",
-        ):
+        elif path.suffix in PICTURES or path.name in ("provenance.json", ".lock") or "resume" in name.parts:
             found[name] = None
         elif path.suffix == ".json":
             found[name] = without_times(json.loads(path.read_text()))

@@ -19,7 +19,7 @@ SCHEDULED = {"margin": 0.1, "learning_rate": 0.5}
 def train(config: Config, folder: Path, processes: Processes, dropped: tuple[float, ...]) -> list[dict[str, float]]:
     """The records of epochs of two steps, of which ``dropped`` says the share of dropped samples."""
     run = RunFolder(folder)
-    with Journal(run, config, processes, steps_per_epoch=2, last_epoch=0) as journal:
+    with Journal(run, config, processes, steps_per_epoch=2, step=0) as journal:
         for epoch, share in enumerate(dropped, start=1):
             journal.start_epoch(epoch)
             for step in (2 * epoch - 1, 2 * epoch):

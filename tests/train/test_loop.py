@@ -24,6 +24,7 @@ from wespeaker_qm.train.build import build_head, build_training
 from wespeaker_qm.train.distributed import ALONE
 from wespeaker_qm.train.loop import NonFiniteLossError, Trainer
 from wespeaker_qm.train.model import EncoderWithHead
+from wespeaker_qm.train.states import newest_state, state_paths
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
@@ -53,10 +54,10 @@ def stop_in_epoch(epoch: int) -> Callable[[Trainer], None]:
     def apply(run: Trainer) -> None:
         step = run._step
 
-        def dying_step(index: int, batch: object) -> tuple[float, int]:
+        def dying_step(index: int, batch: TrainingBatch) -> None:
             if index == (epoch - 1) * run.steps_per_epoch + 1:
                 raise Killed
-            return step(index, batch)
+            step(index, batch)
 
         run._step = dying_step  # type: ignore[method-assign]
 
@@ -69,7 +70,7 @@ def test_interrupted_run_ends_with_the_weights_of_a_straight_one(
     trainer(tiny_config, tiny_corpus, tmp_path / "straight").run()
     for epoch in (1, 2, 3):
         run = trainer(tiny_config, tiny_corpus, tmp_path / "killed")
-        if RunFolder(tmp_path / "killed").resume.is_file():
+        if state_paths(RunFolder(tmp_path / "killed")):
             run.resume()
         stop_in_epoch(epoch)(run)
         with pytest.raises(Killed):
@@ -194,11 +195,10 @@ def test_non_finite_loss_stops_before_the_update_and_names_the_utterances(
     with pytest.raises(NonFiniteLossError, match="the loss of 1 of 8 utterances is not finite") as error:
         run.run()
     assert named[0] in str(error.value)
-    assert "no epoch has been finished" in str(error.value)
-    assert "resume.pt" not in str(error.value)  # which does not exist
+    assert "nothing has been saved yet" in str(error.value)
     assert "into another --exp_dir" in str(error.value)  # this one refuses other settings
-    run.last_epoch = 1
-    with pytest.raises(NonFiniteLossError, match=r"epoch 1, the last finished one, is in .*resume\.pt"):
+    run.step, run.saved = run.steps_per_epoch, run.folder.state(run.steps_per_epoch)
+    with pytest.raises(NonFiniteLossError, match=r"the last state is in .*resume/step_3\.pt"):
         run.run()
     for name, value in run.parts.model.named_parameters():
         assert torch.equal(value, before[name]), name
@@ -212,8 +212,8 @@ def test_weights_that_are_not_finite_are_never_saved(
     run = trainer(dataclasses.replace(tiny_config, num_epochs=2, num_avg=2), tiny_corpus, tmp_path)
     step = run._step
 
-    def poisoning_step(index: int, batch: TrainingBatch) -> dict[str, float]:
-        figures = step(index, batch)
+    def poisoning_step(index: int, batch: TrainingBatch) -> None:
+        step(index, batch)
         if index == 2 * run.steps_per_epoch - 1:
             weight = run.parts.model.encoder.seg_1.weight
             poisoned = {
@@ -222,12 +222,11 @@ def test_weights_that_are_not_finite_are_never_saved(
                 "momentum": run.parts.optimizer.state[weight]["momentum_buffer"],
             }
             poisoned[entry].data.view(-1)[0] = float("nan")
-        return figures
 
     run._step = poisoning_step  # type: ignore[method-assign]
     with pytest.raises(RecipeError, match=r"epoch 2: 1 of .* are NaN or infinite.*nothing of this epoch was saved"):
         run.run()
-    assert checkpoint.load(RunFolder(tmp_path).resume)["epoch"] == 1
+    assert checkpoint.load(newest_state(RunFolder(tmp_path)))["epoch"] == 1
     assert not RunFolder(tmp_path).model(2).exists()
 
 
@@ -236,12 +235,12 @@ def test_a_state_that_is_not_finite_is_not_resumed(
     tiny_config: Config, tiny_corpus: Path, tmp_path: Path, name: str
 ) -> None:
     trainer(dataclasses.replace(tiny_config, num_epochs=1), tiny_corpus, tmp_path).run()
-    path = RunFolder(tmp_path).resume
+    (path,) = state_paths(RunFolder(tmp_path))
     state = checkpoint.load(path)
     tensor = state["model"]["seg_1.weight"] if name == "model" else state["optimizer"]["state"][0]["momentum_buffer"]
     tensor.view(-1)[0] = float("inf")
     checkpoint.save(state, path)
-    message = rf"resume\.pt: 1 of the .* values of {name}\..* are NaN or infinite.*delete it and \.done/train"
+    message = rf"resume/step_3\.pt: 1 of the .* values of {name}\..* are NaN or .*delete resume/ and \.done/train"
     with pytest.raises(RecipeError, match=message):
         trainer(dataclasses.replace(tiny_config, num_epochs=1), tiny_corpus, tmp_path).resume()
 

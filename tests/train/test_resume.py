@@ -15,7 +15,7 @@ from wespeaker_qm.network import build, checkpoint
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.stages.averaging import average
 from wespeaker_qm.stages.extracting import extract
-from wespeaker_qm.utils.checksums import checksum_path
+from wespeaker_qm.train.states import newest_state
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.lock import LOCK
@@ -62,8 +62,9 @@ def change_set(folder: Path) -> None:
 def interrupt(exp: Path) -> None:
     """Make a finished run one that stopped after its first epoch."""
     (exp / ".done" / "train").unlink()
-    state = checkpoint.load(RunFolder(exp).resume)
-    checkpoint.save({**state, "epoch": 1}, RunFolder(exp).resume)
+    path = newest_state(RunFolder(exp))
+    state = checkpoint.load(path)
+    checkpoint.save({**state, "epoch": 1, "step": state["step"] // 3}, path)
     for epoch in (2, 3):
         RunFolder(exp).model(epoch).unlink()
 
@@ -116,26 +117,6 @@ def test_models_hold_nothing_but_weights_of_epochs_and_their_average(run) -> Non
     assert names == ["avg_model.pt", "model_1.pt", "model_2.pt", "model_3.pt"]
 
 
-@pytest.mark.parametrize("has_checksum", [True, False])
-def test_a_run_of_a_version_that_kept_its_state_among_the_models_goes_on(run, caplog, has_checksum: bool) -> None:
-    exp = RunFolder(run())
-    straight = exp.model(3).read_bytes()
-    interrupt(exp.path)
-    ledger = exp.path / ".wespeaker_qm"
-    ledger.write_text(ledger.read_text().replace("\nresume.pt\n", "\nmodels/resume.pt\n"))
-    exp.resume.rename(exp.earlier_resume)
-    checksum = checksum_path(exp.resume).rename(checksum_path(exp.earlier_resume))
-    if not has_checksum:
-        checksum.unlink()
-    with caplog.at_level(logging.INFO):
-        run()
-    assert "resumed after epoch 1 of 3" in caplog.text
-    assert not exp.earlier_resume.exists()
-    assert not checksum_path(exp.earlier_resume).exists()
-    assert len(exp.model(3).read_bytes()) == len(straight)
-    run()
-
-
 def test_the_same_audio_packed_again_at_another_time_and_place_is_the_same(run, data: Path, caplog) -> None:
     exp = run()
     shutil.rmtree(data / "train" / "shards")
@@ -174,7 +155,7 @@ def test_initial_weights_count_by_content(run, tiny_config: Config, tmp_path: Pa
 def test_a_training_may_begin_with_the_state_of_another(run, data: Path, tmp_path: Path) -> None:
     exp = run("num_epochs=1")
     shutil.move(exp, tmp_path / "before")
-    run(f"model_init={RunFolder(tmp_path / 'before').resume}")
+    run(f"model_init={newest_state(RunFolder(tmp_path / 'before'))}")
     extract(data=DataFolder(data), run=RunFolder(exp), system="initial")
     extract(data=DataFolder(data), run=RunFolder(tmp_path / "before"), system=1)
     one, other = RunFolder(exp).initial, RunFolder(tmp_path / "before").at_epoch(1)
@@ -196,7 +177,7 @@ def test_a_finished_run_of_another_version_gets_its_configuration_back(run, monk
     before, settings = STAGE_VERSIONS["train"], load_config([exp.config])
     exp.config.unlink()
     if not has_state:
-        exp.resume.unlink()
+        shutil.rmtree(exp.states)
     monkeypatch.setitem(STAGE_VERSIONS, "train", before + 1)
     with pytest.raises(RecipeError, match=r"go on with run\.sh --stage 4") as error:
         run()
@@ -216,9 +197,10 @@ def test_a_run_gets_its_configuration_back_and_not_that_of_another_command(run) 
 
 def test_a_run_of_an_earlier_version_is_refused_with_the_reason(run) -> None:
     exp = run()
-    state = checkpoint.load(RunFolder(exp).resume)
+    path = newest_state(RunFolder(exp))
+    state = checkpoint.load(path)
     del state["made_from"], state["validation"]
-    checkpoint.save(state, RunFolder(exp).resume)
+    checkpoint.save(state, path)
     (exp / ".done" / "train").write_text('{"key": "0123", "outputs": []}')
     with pytest.raises(RecipeError, match="an earlier version wrote it, which did not note what data"):
         run()
@@ -226,11 +208,11 @@ def test_a_run_of_an_earlier_version_is_refused_with_the_reason(run) -> None:
 
 def test_a_finished_run_without_its_state_is_not_overwritten_by_another(run, data: Path) -> None:
     exp = run()
-    RunFolder(exp).resume.unlink()
+    shutil.rmtree(RunFolder(exp).states)
     run()
     change_set(data / "train")
     before = contents(exp)
-    with pytest.raises(RecipeError, match=r"holds a finished run, without its resume\.pt.*training audio: changed"):
+    with pytest.raises(RecipeError, match=r"holds a finished run, without a state in resume/.*training audio: changed"):
         run()
     assert contents(exp) == before
 
@@ -238,15 +220,16 @@ def test_a_finished_run_without_its_state_is_not_overwritten_by_another(run, dat
 def test_weights_alone_are_no_state_of_a_training(run) -> None:
     exp = run()
     (exp / ".done" / "train").unlink()
-    checkpoint.save(checkpoint.load(RunFolder(exp).model(3)), RunFolder(exp).resume)
+    path = newest_state(RunFolder(exp))
+    checkpoint.save(checkpoint.load(RunFolder(exp).model(3)), path)
     before = contents(exp)
-    with pytest.raises(RecipeError, match=r"resume\.pt: found no epoch, .* expected the state of a training"):
+    with pytest.raises(RecipeError, match=r"step_9\.pt: found no epoch, .* expected the state of a training"):
         run()
     assert contents(exp) == before
-    checkpoint.save([1], RunFolder(exp).resume)
-    with pytest.raises(RecipeError, match=r"resume\.pt: found no epoch"):
+    checkpoint.save([1], path)
+    with pytest.raises(RecipeError, match=r"step_9\.pt: found no epoch"):
         run()
-    RunFolder(exp).resume.unlink()  # as the message says
+    shutil.rmtree(RunFolder(exp).states)  # as the message says
     run()
 
 

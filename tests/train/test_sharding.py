@@ -10,6 +10,7 @@ import torch
 
 from wespeaker_qm.config import Config
 from wespeaker_qm.network import checkpoint
+from wespeaker_qm.train.states import newest_state
 from wespeaker_qm.utils.layout import RunFolder
 
 THREE_STEPS = ("dataloader_args.batch_size=8", "dataset_args.sample_num_per_epoch=48")
@@ -78,7 +79,7 @@ def test_divided_prototypes_train_to_the_same_weights_and_go_on_after_a_death(
     torchrun(
         2, str(script), str(tmp_path / "conf.yaml"), str(tiny_corpus), str(tmp_path / "killed"), *overrides, code=7
     )
-    state = checkpoint.load(RunFolder(tmp_path / "killed").resume)
+    state = checkpoint.load(newest_state(RunFolder(tmp_path / "killed")))
     assert state["epoch"] == 1
     assert state["model"]["projection.weight"].shape == (12, 8)
     momenta = [value["momentum_buffer"] for value in state["optimizer"]["state"].values()]

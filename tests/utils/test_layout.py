@@ -17,8 +17,8 @@ def test_a_run():
     found = within(RUN, RUN.config, RUN.provenance, RUN.training_log, RUN.tensorboard, RUN.metrics, RUN.report("html"))
     expected = ["config.yaml", "provenance.json", "train_log.jsonl", "tensorboard", "metrics.json", "report.html"]
     assert found == expected
-    found = within(RUN, RUN.model(12), RUN.average, RUN.resume, RUN.det("png"), RUN.training_curves)
-    assert found == ["models/model_12.pt", "models/avg_model.pt", "resume.pt", "det.png", "training.png"]
+    found = within(RUN, RUN.model(12), RUN.average, RUN.state(700), RUN.det("png"), RUN.training_curves)
+    assert found == ["models/model_12.pt", "models/avg_model.pt", "resume/step_700.pt", "det.png", "training.png"]
     found = within(RUN, RUN.xvectors("eval"), RUN.speaker_xvectors("train"), RUN.mean_xvector)
     assert found == ["embeddings/eval/xvector.scp", "embeddings/train/spk_xvector.scp", "embeddings/mean_vec.npy"]
     found = within(RUN, RUN.scores("all"), RUN.scores("all", "asnorm"), RUN.calibration)

@@ -22,6 +22,9 @@ from wespeaker_qm.utils.yaml_files import dump_yaml
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """PyTorch takes no larger one."""
 
+Minutes = Annotated[float, Field(ge=0, le=10**6)]
+"""0 = never."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LossArgs:
@@ -66,6 +69,11 @@ class Config:
     """Epochs to train."""
     save_epoch_interval: Count = 5
     """Save the model every so many epochs (and each of the last num_avg)."""
+    save_step_interval: Annotated[CountOrNone, OWN] = 0
+    """Write a state to go on from every so many updates, beside the one at the end of each epoch; 0 = off. Not in
+    WeSpeaker."""
+    save_minutes: Annotated[Minutes, OWN] = 10.0
+    """Write such a state every so many minutes; 0 = off. Not in WeSpeaker."""
     log_batch_interval: Count = 100
     """Write a log line every so many batches."""
     valid_epoch_interval: Annotated[CountOrNone, OWN] = 5
@@ -79,7 +87,7 @@ class Config:
     model: ModelName = "ResNet34"
     """The speaker network."""
     model_init: str | None = None
-    """Checkpoint that the speaker network starts from: ours, WeSpeaker's, a ``resume.pt``; null = random weights."""
+    """Checkpoint that the speaker network starts from: ours, WeSpeaker's, a state in ``resume/``; null = random."""
     model_args: AnyModelArgs = dataclasses.field(default_factory=ResNetArgs)
     """Sizes of the network."""
     projection_args: ProjectionArgs = dataclasses.field(

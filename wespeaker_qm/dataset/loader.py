@@ -128,6 +128,7 @@ class TrainingLoader:
             pin_memory=pin_memory and device.type == "cuda",
             worker_init_fn=_prepare_worker if self.on_workers else None,
             multiprocessing_context=start_method if num_workers else None,
+            generator=torch.Generator(),  # of seeds that nothing uses: the training's own generator stays as it is
         )
 
     def __iter__(self) -> Iterator[TrainingBatch]:

@@ -131,17 +131,19 @@ class BatchPlan(Sampler[BatchId]):
                 f"but an epoch has {num_samples}; lower the batch size or raise dataset_args.sample_num_per_epoch"
             )
         self.epoch = 1
+        self.first_step = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (from 1) that the next iteration walks."""
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """Choose the epoch (from 1) that the next iteration walks, and how many of its steps are done already."""
         self.epoch = epoch
+        self.first_step = first_step
 
     def __len__(self) -> int:
         """Steps an epoch."""
         return self.steps
 
     def __iter__(self) -> Iterator[BatchId]:
-        """Yield this rank's batch of every step."""
+        """Yield this rank's batch of every step that is not done already."""
         order = epoch_order(
             self.labels,
             sampler=self.sampler,
@@ -151,6 +153,6 @@ class BatchPlan(Sampler[BatchId]):
             shards=self.shards,
             shard_window=self.shard_window,
         )
-        for step in range(self.steps):
+        for step in range(self.first_step, self.steps):
             first = (step * self.world_size + self.rank) * self.batch_size
             yield BatchId(self.epoch, first, order[first : first + self.batch_size])

@@ -1,14 +1,13 @@
 """Model files that WeSpeaker reads, and the second file that resuming needs.
 
-``models/model_<epoch>.pt`` is a plain state_dict with WeSpeaker's names. ``resume.pt``, beside that folder, holds
-everything else too and replaces itself after every epoch. Both are whole or absent, with a checksum; loading is always
+``models/model_<epoch>.pt`` is a plain state_dict with WeSpeaker's names. ``resume/step_<updates>.pt`` holds everything
+else too (:mod:`wespeaker_qm.train.states`). Both are whole or absent, with a checksum; loading is always
 ``weights_only``.
 """
 
 import logging
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ HEAD = "projection."
 """What the names of the head's entries begin with; all others are the speaker network's."""
 
 TRAINING_STATE = ("epoch", "elapsed_s", "world_size", "config", "speakers", "model", "optimizer", "scaler", "rng")
-"""What every version has written into ``resume.pt``."""
+"""What every version has written into the state of a training."""
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 """What DataParallel, torch.compile and Lightning's modules put before the names of all that they wrap."""
@@ -44,12 +43,13 @@ def save(value: Any, path: Path) -> None:
         torch.save(value, handle)
 
 
-def load(path: Path, *, is_given: bool = False) -> Any:
+def load(path: Path, *, is_given: bool = False, mapped: bool = False) -> Any:
     """Read what :func:`save` or WeSpeaker wrote, or a safetensors file, to the CPU, without running any code in it.
 
     Args:
         path: the file.
         is_given: somebody named it (``model_init``), so that no stage makes it again.
+        mapped: leave the tensors in the file until they are used, so that processes of one machine share its pages.
 
     Raises:
         RecipeError: no such file, damaged, or not a checkpoint of tensors; the message says what it is instead.
@@ -69,7 +69,7 @@ def load(path: Path, *, is_given: bool = False) -> Any:
             return safetensors.torch.load_file(path)
         if not is_known:
             _check_zip(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         found, why = _OBJECT.search(str(error)), _UNPICKLER.search(str(error))
         reason = f"it holds an object of {found[1]}" if found else why[1] if why else str(error).partition("\n")[0]
@@ -107,7 +107,7 @@ def _state_dict(value: Any, source: Path) -> State:
     """
     found = None
     if isinstance(value, dict) and set(TRAINING_STATE) <= value.keys():
-        found = "the state of a training (as resume.pt)"
+        found = "the state of a training (as in resume/)"
     elif not isinstance(value, dict):
         found = f"a {type(value).__name__}"
     elif not value:
@@ -184,8 +184,8 @@ def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
     Args:
         encoder: the network.
         state: what :func:`load` read: a state_dict, whose names may all begin with what wrappers put there
-            (``module.``), or the state of a training (``resume.pt``), or another dictionary with the weights among
-            other things, which are taken. Counters of batches may be missing.
+            (``module.``), or the state of a training (``resume/step_*.pt``), or another dictionary with the weights
+            among other things, which are taken. Counters of batches may be missing.
         source: where it was read, for messages.
 
     Raises:
@@ -242,23 +242,3 @@ def mean_weights(paths: list[Path]) -> State:
         name: (total[name] / len(paths)).to(value.dtype) if value.is_floating_point() else value
         for name, value in last.items()
     }
-
-
-def state_digest(state: Any) -> str:
-    """CRC-32, in hexadecimal, of every tensor and value of a nested state, in its order."""
-    return f"{_crc32(state, 0):08x}"
-
-
-def _crc32(value: Any, crc32: int) -> int:
-    if isinstance(value, torch.Tensor):
-        plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        return zlib.crc32(plain.numpy().data, crc32)
-    if isinstance(value, dict):
-        for name, each in value.items():
-            crc32 = _crc32(each, zlib.crc32(str(name).encode(), crc32))
-        return crc32
-    if isinstance(value, list | tuple):
-        for each in value:
-            crc32 = _crc32(each, crc32)
-        return crc32
-    return zlib.crc32(repr(value).encode(), crc32)

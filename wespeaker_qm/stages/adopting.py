@@ -49,7 +49,7 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
         raise RecipeError(
             f"--exp_dir {run}: the folder of the model itself, expected another one for its results on this corpus"
         )
-    if any(path.is_file() for path in (run.marker("train"), run.resume, run.training_log)):
+    if any(path.exists() for path in (run.marker("train"), run.states, *run.earlier_states, run.training_log)):
         raise RecipeError(f"--exp_dir {run}: holds a training of its own; choose another folder for --model {model}")
     if is_model_folder(model.path):
         with tempfile.TemporaryDirectory() as place:

@@ -10,7 +10,6 @@ from pathlib import Path
 from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.embed.extract import refuse_short
-from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_fbank
 from wespeaker_qm.network.device import refuse_missing_gpus
 from wespeaker_qm.packing.reader import ShardReader
@@ -19,6 +18,7 @@ from wespeaker_qm.train import resume
 from wespeaker_qm.train.build import TrainingParts, build_training
 from wespeaker_qm.train.distributed import Processes, joined_processes
 from wespeaker_qm.train.loop import Trainer, Validation
+from wespeaker_qm.train.states import newest_state, read_state, state_paths
 from wespeaker_qm.utils.calls import AnyPath, listed, paths
 from wespeaker_qm.utils.checksums import checksum_path, write_checked_text
 from wespeaker_qm.utils.done import DoneMarker
@@ -111,18 +111,13 @@ def _take(held: contextlib.ExitStack, run: RunFolder, config: Config, marker: Do
         RecipeError: another process is at work there, or files lie there that no stage made.
     """
     models = [run.model(epoch) for epoch in range(1, config.num_epochs + 1)]
-    written = [*models, run.config, run.provenance, run.training_log, run.resume]
+    written = [*models, run.config, run.provenance, run.training_log, run.states, *run.earlier_states]
 
     def made_before() -> bool:
         # A state with our checksum beside it is of a training of ours, also of one that was called from Python.
-        states = (run.resume, run.earlier_resume)
-        return marker.path.is_file() or any(checksum_path(path).is_file() for path in states)
+        return marker.path.is_file() or any(checksum_path(path).is_file() for path in state_paths(run))
 
     held.enter_context(alone(run.path, written, made_before=made_before))
-    if run.earlier_resume.is_file() and not run.resume.is_file():
-        for place in (checksum_path, Path):  # the state last: until then it is found where it was
-            if place(run.earlier_resume).is_file():
-                place(run.earlier_resume).rename(place(run.resume))
 
 
 def _continues(run: RunFolder, config: Config, marker: DoneMarker, may_resume: bool) -> bool:
@@ -131,9 +126,9 @@ def _continues(run: RunFolder, config: Config, marker: DoneMarker, may_resume: b
     Raises:
         RecipeError: there is one that must not be continued, or overwritten.
     """
-    if run.resume.is_file():
-        state = None if run.config.is_file() else checkpoint.load(run.resume)
-        if isinstance(state, dict) and isinstance(settings := state.get("config"), str):
+    if state_paths(run):
+        if not run.config.is_file():
+            settings = str(read_state(newest_state(run))["config"])
             _put_back_config(run, lambda path: write_checked_text(path, settings))
         if not may_resume:
             raise RecipeError(
@@ -151,7 +146,7 @@ def _continues(run: RunFolder, config: Config, marker: DoneMarker, may_resume: b
             _put_back_config(run, config.save)
         same_audio = not any(change.startswith(resume.AUDIO) for change in changes)
         raise RecipeError(
-            f"{run} holds a finished run, without its resume.pt, that is not this one: "
+            f"{run} holds a finished run, without a state in {run.states.name}/, that is not this one: "
             f"{'; '.join(changes)}. Choose another --exp_dir, or delete this one to train "
             f"anew; {resume.finished_run_use(run.path, same_audio=same_audio)}"
         )
@@ -188,5 +183,5 @@ def _refuse_lost_models(trainer: Trainer, run: RunFolder, marker: DoneMarker) ->
     if lost:
         raise RecipeError(
             f"this run has finished, but {'; '.join(lost)}. Put back what it wrote, or delete "
-            f"{run.resume} and {marker.path} to train anew"
+            f"{run.states} and {marker.path} to train anew"
         )

@@ -1,6 +1,8 @@
 """What a training step says of itself, and the means of that over many steps."""
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -8,21 +10,57 @@ from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.train.distributed import ALONE, Processes
 
 
-def batch_figures(output: LinearLoss, num_classes: int, processes: Processes = ALONE) -> dict[str, float]:
-    """Means over the batch of all processes, moved from the device at once; one that is not finite is so on all.
+class Reading:
+    """Numbers that are on their way from the device to the host.
+
+    Args:
+        names: of the numbers.
+        numbers: (K,), on any device.
+    """
+
+    def __init__(self, names: tuple[str, ...], numbers: torch.Tensor) -> None:
+        self._names = names
+        self._numbers = numbers
+        self._arrived: torch.cuda.Event | None = None
+        if numbers.device.type == "cuda":
+            self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._numbers.copy_(numbers, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def values(self) -> dict[str, float]:
+        """The numbers, once they are there: the host waits for what the device had to do until then, and no more."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return dict(zip(self._names, self._numbers.tolist(), strict=True))
+
+
+def batch_figures(
+    output: LinearLoss,
+    num_classes: int,
+    processes: Processes = ALONE,
+    others: Mapping[str, torch.Tensor] | None = None,
+) -> Reading:
+    """Means over the batch of all processes; one that is not finite is so on all.
 
     loss; accuracy: share of samples whose own class is nearest. For alpha > 1 also support: classes with a posterior
     above 0; candidate_density: share of the classes that the head looked at closely; solved and dropped: shares of
     samples whose own class has all of the posterior, or none.
+
+    Args:
+        output: of the head, for this process's part of the batch.
+        num_classes: of the training.
+        processes: this process among those that train.
+        others: scalars of which the mean over the processes is wanted likewise.
     """
     figures = {"loss": output.loss, "accuracy": output.correct}
     if output.sparsity is not None:
         support, candidates, target_posterior = output.sparsity
         figures |= {"support": support, "candidate_density": candidates / num_classes}
         figures |= {"solved": target_posterior == 1, "dropped": target_posterior == 0}
+    figures |= others or {}
     means = torch.stack([figure.detach().double().mean() for figure in figures.values()])
-    means = processes.sum(means) / processes.world_size
-    return dict(zip(figures, means.tolist(), strict=True))
+    return Reading(tuple(figures), processes.sum(means) / processes.world_size)
 
 
 class Means:
@@ -49,3 +87,16 @@ class Means:
             "samples_per_s": world_size * self.samples / elapsed_s,
             "wait_s": self.wait_s,
         }
+
+    def state(self) -> dict[str, Any]:
+        """All of it as plain values, for :meth:`restored`."""
+        elapsed_s = time.monotonic() - self.start
+        return {"sums": dict(self.sums), "samples": self.samples, "wait_s": self.wait_s, "elapsed_s": elapsed_s}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> "Means":
+        """As if the time between :meth:`state` and now had not been."""
+        means = cls()
+        means.sums, means.samples, means.wait_s = dict(state["sums"]), state["samples"], state["wait_s"]
+        means.start -= state["elapsed_s"]
+        return means

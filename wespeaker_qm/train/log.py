@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from wespeaker_qm.config import Config
 from wespeaker_qm.train.distributed import Processes
@@ -14,35 +16,35 @@ from wespeaker_qm.utils.text import lines_of, parse_json, read_text
 
 logger = logging.getLogger(__name__)
 
-_REMEDY = "put back a copy of it, or delete it: its curves will begin at this epoch"
+_REMEDY = "put back a copy of it, or delete it: its curves will begin where the training goes on"
 
 
 class LogWriter:
     """Appends records to ``train_log.jsonl`` and ``tensorboard/``.
 
     Records have a ``type``: ``step`` (means since the last one), ``epoch`` (means over the epoch), ``valid``
-    (held-out verification). A resumed run drops the records of the epochs that it repeats.
+    (held-out verification). A resumed run drops the records of the steps that it repeats.
 
     Args:
         run: where the log goes.
-        last_epoch: the last finished epoch; 0 for a new run, which starts an empty log.
+        step: the last update that is not repeated; 0 for a new run, which starts an empty log.
 
     Raises:
         RecipeError: the log to be continued is not what was written.
     """
 
-    def __init__(self, run: RunFolder, last_epoch: int) -> None:
+    def __init__(self, run: RunFolder, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         path = run.training_log
         kept = []
-        if path.is_file() and last_epoch:
+        if path.is_file() and step:
             verify(path, _REMEDY, grows=True)
             lines = lines_of(read_text(path, _REMEDY))
             # A killed run may have left half a line at the end.
             records = [parse_json(line, f"{path}:{number}", _REMEDY) for number, line in lines if line.endswith("}")]
             try:
-                kept = [record for record in records if record["epoch"] <= last_epoch and record["step"] >= 0]
+                kept = [record for record in records if record["step"] <= step and record["epoch"] >= 1]
             except (KeyError, TypeError):
                 raise RecipeError(f"{path}: found records without epoch or step; {_REMEDY}") from None
         self._file = GrowingText(path, "".join(json.dumps(record) + "\n" for record in kept))
@@ -73,29 +75,43 @@ class Journal:
         config: of the run.
         processes: this process among those that train.
         steps_per_epoch: updates an epoch.
-        last_epoch: the last finished epoch; 0 for a new run.
+        step: updates so far; 0 for a new run.
+        state: that :meth:`state` gave then; None where it was the end of an epoch.
 
     Raises:
         RecipeError: as :class:`LogWriter`.
     """
 
     def __init__(
-        self, run: RunFolder, config: Config, processes: Processes, *, steps_per_epoch: int, last_epoch: int
+        self,
+        run: RunFolder,
+        config: Config,
+        processes: Processes,
+        *,
+        steps_per_epoch: int,
+        step: int,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.world_size = processes.world_size
         self.batch_size = config.dataloader_args.batch_size
         self.samples_per_epoch = steps_per_epoch * self.batch_size * self.world_size
-        self._writer = LogWriter(run, last_epoch) if processes.is_first else None
+        self._writer = LogWriter(run, step) if processes.is_first else None
         self._bar = Progress(
             total=config.num_epochs * self.samples_per_epoch,
-            initial=last_epoch * self.samples_per_epoch,
+            initial=step * self.batch_size * self.world_size,
             unit="sample",
             desc="training",
             show=processes.is_first,
             smoothing=0.05,
         )
-        self.start_epoch(last_epoch + 1)
+        self.start_epoch(step // steps_per_epoch + 1)
+        if state:
+            self._over_epoch, self._over_interval = Means.restored(state["epoch"]), Means.restored(state["interval"])
+
+    def state(self) -> dict[str, Any]:
+        """The means of the epoch so far, for a journal that goes on in the middle of it."""
+        return {"epoch": self._over_epoch.state(), "interval": self._over_interval.state()}
 
     def start_epoch(self, epoch: int) -> None:
         """Begin the means of an epoch."""

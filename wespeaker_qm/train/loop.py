@@ -5,15 +5,16 @@
     BatchPlan -> loader with front end -> encoder -> head -> mean loss -> SGD
        margin(step) ----------------------------^         learning rate(step) ^
 
-Everything random is a function of (seed, epoch, position), schedules are functions of the step, and the state after an
-epoch is saved whole: a run that is killed and resumed ends with the weights of one that was not.
+Everything random is a function of (seed, epoch, position), schedules are functions of the step, and the state after a
+step is saved whole: a run that is killed at any moment and resumed ends with the weights of one that was not.
 """
 
 import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,10 +24,12 @@ from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.train.build import TrainingParts
-from wespeaker_qm.train.figures import batch_figures
+from wespeaker_qm.train.figures import Reading, batch_figures
 from wespeaker_qm.train.log import Journal
 from wespeaker_qm.train.reinit import reinitialise_head
-from wespeaker_qm.train.resume import read_state
+from wespeaker_qm.train.resume import check_same_run
+from wespeaker_qm.train.states import State, StateWriter, host_copy, newest_state, read_state
+from wespeaker_qm.utils.checksums import Checksum, checksum_of
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
 
@@ -38,6 +41,16 @@ Validation = Callable[[SpeakerEncoder], dict[str, float | None]]
 
 class NonFiniteLossError(RecipeError):
     """The loss of a batch is NaN or infinite; nothing has been updated with it."""
+
+
+class _Underway(NamedTuple):
+    """An update whose figures have not been read yet."""
+
+    step: int
+    batch: TrainingBatch
+    loss: torch.Tensor
+    """(B,)."""
+    figures: Reading
 
 
 class Trainer:
@@ -57,10 +70,23 @@ class Trainer:
         self.parts = parts
         self.folder = folder
         self.validate = validate
-        self.last_epoch = 0
+        self.step = 0
+        """Updates so far."""
         self.elapsed_s = 0.0
+        self.saved: Path | None = None
+        """The last state that was saved."""
         self.steps_per_epoch = len(parts.plan)
         self.network: torch.nn.Module = parts.model
+        self._journal_state: dict[str, Any] | None = None
+        self._saved_at = self._counted_at = time.monotonic()
+        self._is_save_asked = False
+        # On the device already: a number of the host that is needed there would be copied in every step.
+        self._no, self._yes = torch.tensor([0.0, 1.0], device=parts.processes.device)
+
+    @property
+    def last_epoch(self) -> int:
+        """The last finished epoch, from 1; 0 is none."""
+        return self.step // self.steps_per_epoch
 
     def run(self) -> None:
         """Train the epochs that are left."""
@@ -77,49 +103,79 @@ class Trainer:
             config.dataloader_args.batch_size,
         )
         self.network = parts.model.across(parts.processes)
-        with Journal(
+        self._journal = Journal(
             self.folder,
             config,
             parts.processes,
             steps_per_epoch=self.steps_per_epoch,
-            last_epoch=self.last_epoch,
-        ) as journal:
+            step=self.step,
+            state=self._journal_state,
+        )
+        self._writer = StateWriter(self.folder, before=self.saved)
+        with self._journal, self._writer:
             while self.last_epoch < config.num_epochs:
-                self._run_epoch(self.last_epoch + 1, journal)
+                self._run_epoch(self.last_epoch + 1)
+            parts.processes.together(self._writer.close)
+        logger.info("the training waited %.1f s in all for its states to be saved", self._writer.waited_s)
 
-    def _run_epoch(self, epoch: int, journal: Journal) -> None:
-        started = time.monotonic()
-        self.parts.plan.set_epoch(epoch)
-        if epoch == self.parts.reinit_epoch:
-            self._reinitialise_head()
+    def _run_epoch(self, epoch: int) -> None:
+        """Train an epoch, or what is left of it."""
+        steps_done = self.step % self.steps_per_epoch
+        self._saved_at = self._counted_at = time.monotonic()
+        self.parts.plan.set_epoch(epoch, steps_done)
+        if not steps_done:
+            if epoch == self.parts.reinit_epoch:
+                self._reinitialise_head()
+            self._journal.start_epoch(epoch)
         self.network.train()
-        journal.start_epoch(epoch)
-        step = (epoch - 1) * self.steps_per_epoch
         for batch in self.parts.loader:
-            figures = self._step(step, batch)
-            step += 1
-            journal.add_step(step, figures, batch.wait_s, self._scheduled(step - 1))
-        self.last_epoch = epoch
-        self.elapsed_s += time.monotonic() - started
-        journal.end_epoch(step, self._scheduled(step - 1), self.elapsed_s)
-        state = self.state()
-        self.parts.processes.together(lambda: self._finish_epoch(epoch, step, journal, state))
+            self._step(self.step, batch)
+            self.step += 1
+            if self.step % self.steps_per_epoch and self._is_save_due():
+                self._save()
+        self._count_time()
+        self._journal.end_epoch(self.step, self._scheduled(self.step - 1), self.elapsed_s)
+        self.parts.processes.together(lambda: self._refuse_not_finite(epoch))
+        self.parts.processes.together(lambda: self._validate(epoch))
+        self._save(epoch)
 
-    def _step(self, step: int, batch: TrainingBatch) -> dict[str, float]:
-        """One update; what `batch_figures` says of the batch before it."""
+    def _step(self, step: int, batch: TrainingBatch) -> None:
+        """One update."""
         optimizer, scaler = self.parts.optimizer, self.parts.scaler
         for group in optimizer.param_groups:
             group["lr"] = self.parts.learning_rate(step)
         output: LinearLoss = self.network(batch.features, batch.label, self.parts.margin(step))
         loss = output.loss.mean()
-        figures = batch_figures(output, self.parts.data.num_classes, self.parts.processes)
-        if not math.isfinite(figures["loss"]):
-            self._refuse(step, batch, output.loss)
+        asks = {"asks_to_save": self._yes if self._wants_to_save() else self._no}
+        figures = batch_figures(output, self.parts.data.num_classes, self.parts.processes, asks)
+        self._read(_Underway(step, batch, output.loss.detach(), figures))
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        return figures
+
+    def _read(self, update: _Underway) -> None:
+        """Tell of an update."""
+        figures = update.figures.values()
+        self._is_save_asked |= figures.pop("asks_to_save") > 0
+        if not math.isfinite(figures["loss"]):
+            self._refuse(update.step, update.batch, update.loss)
+        self._journal.add_step(update.step + 1, figures, update.batch.wait_s, self._scheduled(update.step))
+
+    def _wants_to_save(self) -> bool:
+        """Whether it is time, by the clock of the first process."""
+        minutes = self.config.save_minutes
+        return self.parts.processes.is_first and 0 < minutes <= (time.monotonic() - self._saved_at) / 60
+
+    def _is_save_due(self) -> bool:
+        """The same on all processes."""
+        interval = self.config.save_step_interval
+        return self._is_save_asked or (interval > 0 and self.step % interval == 0)
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.elapsed_s += now - self._counted_at
+        self._counted_at = now
 
     def _scheduled(self, step: int) -> dict[str, float]:
         return {"margin": self.parts.margin(step), "learning_rate": self.parts.learning_rate(step)}
@@ -132,13 +188,13 @@ class Trainer:
         own = [f"{key}{where}" for key, finite in zip(keys, loss.isfinite().tolist(), strict=True) if not finite]
         bad = [key for part in processes.gather(own) for key in part]
         num_utterances = len(keys) * processes.world_size
-        saved = f"epoch {self.last_epoch}, the last finished one, is in {self.folder.resume}"
+        saved = "nothing has been saved yet" if self.saved is None else f"the last state is in {self.saved}"
         raise NonFiniteLossError(
             f"step {step} (epoch {step // self.steps_per_epoch + 1}): the loss of {len(bad)} of {num_utterances} "
             f"utterances is not finite: {', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}. No update was made; "
-            f"{saved if self.last_epoch else 'no epoch has been finished'}. Check that audio, or train with a lower "
-            f"scheduler_args.initial_lr ({self.config.scheduler_args.initial_lr}), or enable_amp=false, into another "
-            "--exp_dir: a training goes on with its own settings only"
+            f"{saved}. Check that audio, or train with a lower scheduler_args.initial_lr "
+            f"({self.config.scheduler_args.initial_lr}), or enable_amp=false, into another --exp_dir: a training goes "
+            "on with its own settings only"
         )
 
     def _reinitialise_head(self) -> None:
@@ -147,37 +203,40 @@ class Trainer:
         # Their momentum belongs to the old prototypes.
         parts.optimizer.state[parts.model.projection.weight].clear()
 
-    def _finish_epoch(self, epoch: int, step: int, journal: Journal, state: dict[str, Any]) -> None:
-        """On the first process: check and save."""
-        if self.parts.processes.is_first:
-            self._refuse_not_finite(epoch, state)
-            self._validate(epoch, step, journal)
-            self._save(epoch, state)
-
-    def _refuse_not_finite(self, epoch: int, state: dict[str, Any]) -> None:
+    def _refuse_not_finite(self, epoch: int) -> None:
         """The last update of an epoch may have made weights that no loss was computed with yet."""
         checkpoint.refuse_not_finite(
-            {name: state[name] for name in ("model", "optimizer")},
+            {"model": self.parts.model.checkpoint_state(), "optimizer": self.parts.optimizer.state_dict()},
             f"epoch {epoch}",
             "nothing of this epoch was saved; train with a lower scheduler_args.initial_lr "
             f"({self.config.scheduler_args.initial_lr}), or enable_amp=false, into another --exp_dir",
         )
 
-    def _validate(self, epoch: int, step: int, journal: Journal) -> None:
+    def _validate(self, epoch: int) -> None:
+        """On the first process."""
         interval = self.config.valid_epoch_interval
         if self.validate is None or not interval or (epoch % interval and epoch != self.config.num_epochs):
             return
-        encoder = self.parts.model.encoder.eval()
-        journal.add_validation(step, self.validate(encoder), self.elapsed_s)
+        if self.parts.processes.is_first:
+            encoder = self.parts.model.encoder.eval()
+            self._journal.add_validation(self.step, self.validate(encoder), self.elapsed_s)
 
-    def _save(self, epoch: int, state: dict[str, Any]) -> None:
+    def _save(self, epoch: int | None = None) -> None:
+        """Begin to save the state; where it is that at the end of ``epoch``, maybe its model, too."""
         config = self.config
-        if epoch % config.save_epoch_interval == 0 or epoch > config.num_epochs - config.num_avg:
-            checkpoint.save(state["model"], self.folder.model(epoch))
-        # Last: a resume file that says "epoch done" must find that epoch's model beside it.
-        checkpoint.save(state, self.folder.resume)
+        if epoch is not None and epoch % config.save_epoch_interval and epoch <= config.num_epochs - config.num_avg:
+            epoch = None
+        self._count_time()
+        state = self.state()
+        is_last = self.last_epoch == config.num_epochs
+        self.parts.processes.together(
+            lambda: self._writer.write(state, epoch=epoch, is_last=is_last) if self.parts.processes.is_first else None
+        )
+        self.saved = self.folder.state(self.step)
+        self._saved_at = time.monotonic()
+        self._is_save_asked = False
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything that resuming needs, as tensors and plain values.
 
         All processes call it together; what the first one gets is whole, with the prototypes of all classes.
@@ -187,6 +246,8 @@ class Trainer:
         parts.model.change_class_rows(model, optimizer, parts.model.projection.partition.gather_classes)
         return {
             "epoch": self.last_epoch,
+            "step": self.step,
+            "journal": self._journal.state(),
             "elapsed_s": self.elapsed_s,
             "world_size": parts.processes.world_size,
             "config": self.config.to_yaml(),
@@ -200,31 +261,46 @@ class Trainer:
         }
 
     def resume(self) -> None:
-        """Continue from ``resume.pt``.
+        """Continue from the newest state, which the first process chooses.
 
         Raises:
             RecipeError: it is of another configuration, other data or another number of processes, or the processes did
                 not read the same; on all of them.
         """
         parts, processes = self.parts, self.parts.processes
-        path = self.folder.resume
-        state = processes.together(
-            lambda: read_state(
-                path,
-                self.config,
-                speakers=parts.data.speakers,
-                sources=parts.made_from,
-                world_size=processes.world_size,
-            )
-        )
-        processes.agree({"epoch": state["epoch"], "content": checkpoint.state_digest(state)}, str(path))
+        path = processes.first_decides(lambda: newest_state(self.folder))
+        state, content = processes.together(lambda: self._read_state(path))
+        step = state.get("step", state["epoch"] * self.steps_per_epoch)  # an earlier version knew epochs only
+        processes.agree({"epoch": state["epoch"], "step": step, "content": content}, str(path))
         if state.get("validation") != parts.validation_digest:
             logger.warning("the validation set has changed: the log's earlier checks are of another one")
         parts.model.change_class_rows(state["model"], state["optimizer"], parts.model.projection.partition.own_classes)
         parts.model.load_checkpoint_state(state["model"])
-        parts.optimizer.load_state_dict(state["optimizer"])
+        parts.optimizer.load_state_dict(host_copy(state["optimizer"]))  # it keeps what it is given
         parts.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
-        self.last_epoch = state["epoch"]
+        self.step = step
         self.elapsed_s = state["elapsed_s"]
-        logger.info("resumed after epoch %d of %d (%s)", self.last_epoch, self.config.num_epochs, path)
+        self.saved = path
+        within = step % self.steps_per_epoch
+        self._journal_state = state["journal"] if within else None
+        logger.info(
+            "resumed after epoch %d of %d%s (%s)",
+            self.last_epoch,
+            self.config.num_epochs,
+            f" and {within} steps of {self.steps_per_epoch}" if within else "",
+            path,
+        )
+
+    def _read_state(self, path: Path) -> tuple[State, Checksum]:
+        state, parts = read_state(path), self.parts
+        check_same_run(
+            state,
+            self.config,
+            speakers=parts.data.speakers,
+            sources=parts.made_from,
+            world_size=parts.processes.world_size,
+            path=path,
+            run=self.folder.path,
+        )
+        return state, checksum_of(path)

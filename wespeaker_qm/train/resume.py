@@ -7,12 +7,10 @@ import yaml
 
 from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.network import checkpoint
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.utils.done import differences, file_digest, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder
-from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 WITHOUT_EFFECT = frozenset(
@@ -22,6 +20,8 @@ WITHOUT_EFFECT = frozenset(
         "log_batch_interval",
         "model_init",
         "save_epoch_interval",
+        "save_minutes",
+        "save_step_interval",
         "valid_epoch_interval",
         "dataloader_args.frontend",
         "dataloader_args.num_workers",
@@ -92,38 +92,15 @@ def finished_run_use(run: Path, *, same_audio: bool) -> str:
     return f"to evaluate it on this corpus: run.sh --model {run}, with another --exp_dir or none"
 
 
-def read_state(
-    path: Path, config: Config, *, speakers: list[str], sources: dict[str, Any], world_size: int
-) -> dict[str, Any]:
-    """Read ``resume.pt``, and check that it was saved with this configuration, data and number of processes.
-
-    Args:
-        path: of the file.
-        config: of the run that wants to continue.
-        speakers: that it trains on.
-        sources: as :func:`made_from` says.
-        world_size: its processes.
-
-    Returns:
-        What ``Trainer.state`` made.
-
-    Raises:
-        RecipeError: it is missing, damaged, no state of a training, of another run, or not finite.
-    """
-    state: dict[str, Any] = checkpoint.load(path)
-    missing = [name for name in checkpoint.TRAINING_STATE if not isinstance(state, dict) or name not in state]
-    if missing:
-        raise RecipeError(
-            f"{path}: found no {', '.join(missing)} in it, expected the state of a training, which a file of "
-            f"weights alone (model_<epoch>.pt) is not; {mended(path)}"
-        )
-    check_same_run(state, config, speakers, sources, world_size, path)
-    checkpoint.refuse_not_finite({name: state[name] for name in ("model", "optimizer")}, path, mended(path))
-    return state
-
-
 def check_same_run(
-    state: dict[str, Any], config: Config, speakers: list[str], sources: dict[str, Any], world_size: int, path: Path
+    state: dict[str, Any],
+    config: Config,
+    *,
+    speakers: list[str],
+    sources: dict[str, Any],
+    world_size: int,
+    path: Path,
+    run: Path,
 ) -> None:
     """Check that a state was saved with this configuration, from this data, and with this number of processes.
 
@@ -134,6 +111,7 @@ def check_same_run(
         sources: as :func:`made_from` says.
         world_size: its processes.
         path: where the state was read, for the message.
+        run: folder of the run, likewise.
 
     Raises:
         RecipeError: they differ; every difference is named, settings with both values.
@@ -157,9 +135,9 @@ def check_same_run(
         use = f"to begin another run with its weights, add --overrides model_init={path} to another --exp_dir"
         if state["epoch"] >= config.num_epochs:
             same_audio = state.get("made_from", sources).get(AUDIO) == sources[AUDIO]
-            use = finished_run_use(path.parent, same_audio=same_audio)
+            use = finished_run_use(run, same_audio=same_audio)
         raise RecipeError(
             f"{path}: here is a run ({state['epoch']} of {config.num_epochs} epochs) that was made otherwise: "
             f"{'; '.join(changes)}. Nothing was trained. Set them back, choose another --exp_dir, or delete "
-            f"{path.parent} to train anew; {use}"
+            f"{run} to train anew; {use}"
         )

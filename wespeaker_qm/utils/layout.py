@@ -5,7 +5,7 @@
     data/<corpus>/                 DataFolder                exp/<corpus>/<run>/         RunFolder
       corpus.yaml                    what the corpus is         config.yaml                as resolved for the training
       trials/<list>                  trial lists                models/model_<epoch>.pt    with avg_model.pt
-      <set>/                         SetFolder                  resume.pt train_log.jsonl
+      <set>/                         SetFolder                  resume/ train_log.jsonl
         wav.scp utt2spk utt2dur        Kaldi's tables           embeddings/<set>/          xvector.scp and .ark
         shards/ shard.list             the packed audio         scores/<list>.score
       .done/<stage>                  markers                    metrics.json report.*      the evaluation
@@ -162,14 +162,18 @@ class RunFolder(Folder):
         return self.models / "avg_model.pt"
 
     @property
-    def resume(self) -> Path:
-        """All that an interrupted training needs to go on."""
-        return self.path / "resume.pt"
+    def states(self) -> Path:
+        """Folder of the states of the training: all that it needs to go on, after one update or another."""
+        return self.path / "resume"
+
+    def state(self, step: int) -> Path:
+        """The state after so many updates."""
+        return self.states / f"step_{step}.pt"
 
     @property
-    def earlier_resume(self) -> Path:
-        """Where earlier versions kept it, and WeSpeaker's average_model.py takes it for a checkpoint of an epoch."""
-        return self.models / "resume.pt"
+    def earlier_states(self) -> tuple[Path, ...]:
+        """Where earlier versions kept the state after the last epoch, the newest of them first."""
+        return (self.path / "resume.pt", self.models / "resume.pt")
 
     @property
     def embeddings(self) -> Path:

@@ -33,6 +33,7 @@ _MADE_BY = {
 """Pattern of the end of a path -> what makes such a file; the first that fits counts."""
 _KEPT = {
     "avg_model.pt": f"delete it and {_MADE_BY['avg_model.pt']}",
+    "resume/step_*.pt": "put back a copy of it, or delete resume/ and .done/train to train from the first epoch",
     "resume.pt": "put back a copy of it, or delete it and .done/train to train from the first epoch",
     "*.pt": "put back a copy of it, or train again into another --exp_dir",
 }

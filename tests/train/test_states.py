@@ -1,0 +1,249 @@
+"""A training that is killed at any moment goes on from its last state to the same weights and the same log."""
+
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wespeaker_qm import stages
+from wespeaker_qm.config import AlphaArcMarginArgs, Config
+from wespeaker_qm.network import checkpoint
+from wespeaker_qm.train.loop import Trainer
+from wespeaker_qm.train.states import StateWriter, newest_state, read_state, state_paths
+from wespeaker_qm.utils.checksums import checksum_path
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.ownership import LEDGER
+
+TIMES = ("samples_per_s", "wait_s", "minutes")
+A3M_I = AlphaArcMarginArgs(project_type="alpha_arc_margin", scale=5.0, alpha=2.0, reinit_epoch=2)
+
+
+def records(run: RunFolder) -> list[dict[str, Any]]:
+    """The log without times."""
+    lines = run.training_log.read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
+
+
+def assert_same_run(run: RunFolder, other: RunFolder) -> None:
+    for epoch in (1, 2, 3):
+        assert run.model(epoch).read_bytes() == other.model(epoch).read_bytes(), epoch
+    state, expected = (read_state(newest_state(each)) for each in (run, other))
+    for name in ("epoch", "step", "scaler"):
+        assert state[name] == expected[name]
+    assert state["optimizer"]["state"].keys() == expected["optimizer"]["state"].keys()
+    for index, values in state["optimizer"]["state"].items():
+        assert torch.equal(values["momentum_buffer"], expected["optimizer"]["state"][index]["momentum_buffer"])
+    assert torch.equal(state["rng"], expected["rng"])
+    assert records(run) == records(other)
+
+
+def kill_at(event: int) -> None:
+    """Let this process be killed just before a file is flushed, renamed or removed, or a step is made: the event-th."""
+    counter, lock = itertools.count(1), threading.Lock()
+
+    def counted(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                if next(counter) == event:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        setattr(owner, name, call)
+
+    for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (Trainer, "_step")):
+        counted(owner, name)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Exit status of a child process that does ``work``, or minus the signal that killed it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            logging.getLogger(__name__).exception("in the child:")
+            os._exit(3)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"projection_args": A3M_I}, {"enable_amp": True}, {"enable_amp": True, "amp_dtype": "bf16"}],
+    ids=["plain", "A3M-I", "fp16", "bf16"],
+)
+def test_killed_at_any_moment(tiny_config: Config, tiny_corpus: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    config = dataclasses.replace(tiny_config, save_step_interval=1, valid_epoch_interval=0, **settings)
+    config.save(tmp_path / "conf.yaml")
+
+    def train(name: str) -> None:
+        stages.train(data=tiny_corpus, run=tmp_path / name, config=tmp_path / "conf.yaml")
+
+    def killed(event: int) -> None:
+        kill_at(event)
+        train("killed")
+
+    straight, run = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "killed")
+    assert in_child(lambda: train("straight")) == 0
+    events = [2, 16, 41, 33, 47, 38, 29] if not settings else [43, 52]
+    assert [in_child(lambda event=event: killed(event)) for event in events] == [-signal.SIGKILL] * len(events)
+    assert in_child(lambda: train("killed")) == 0
+    assert_same_run(run, straight)
+    assert [path.name for path in state_paths(run)] == ["step_9.pt"]
+    assert not list(run.path.rglob("*.tmp*"))
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+@pytest.fixture
+def train(tiny_config: Config, tiny_corpus: Path, tmp_path: Path):
+    """Function: train into ``tmp_path / name``; a state of each of the 9 steps."""
+    config = dataclasses.replace(tiny_config, save_step_interval=1, valid_epoch_interval=0)
+    config.save(tmp_path / "conf.yaml")
+
+    def call(*overrides: str, name: str = "exp") -> None:
+        stages.train(data=tiny_corpus, run=tmp_path / name, config=tmp_path / "conf.yaml", overrides=overrides)
+
+    return call
+
+
+def stopped_after(num_steps: int, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer._step
+
+    def stopping(self: Trainer, index: int, batch: Any) -> None:
+        if index == num_steps:
+            raise Killed
+        step(self, index, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stopping)
+        with pytest.raises(Killed):
+            work()
+
+
+@pytest.fixture
+def run(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A run that was stopped after 5 steps."""
+    stopped_after(5, train, monkeypatch)
+    return RunFolder(tmp_path / "exp")
+
+
+def test_the_newest_two_states_are_kept(run: RunFolder) -> None:
+    assert [path.name for path in state_paths(run)] == ["step_5.pt", "step_4.pt"]
+    assert sorted(path.name for path in run.states.iterdir()) == [
+        name for step in (4, 5) for name in (f"step_{step}.pt", f"step_{step}.pt.crc32")
+    ]
+    assert (read_state(run.state(5))["epoch"], read_state(run.state(5))["step"]) == (1, 5)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a bit": lambda path: path.write_bytes(path.read_bytes()[:5000] + b"?" + path.read_bytes()[5001:]),
+    "a bit, without a checksum": lambda path: (DAMAGES["a bit"](path), checksum_path(path).unlink()),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-900]),
+    "empty": lambda path: path.write_bytes(b""),
+    "weights alone": lambda path: checkpoint.save(read_state(path)["model"], path),
+    "not finite": lambda path: checkpoint.save(
+        {**read_state(path), "model": {"conv1.weight": torch.tensor([torch.nan])}}, path
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_of_a_damaged_state_the_one_before_is_taken(
+    run: RunFolder, train, damage: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    train(name="straight")
+    DAMAGES[damage](run.state(5))
+    with caplog.at_level(logging.INFO):
+        train()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert any(f"{run.state(5)}: " in text and f"the state before it, {run.state(4)}" in text for text in warnings)
+    assert f"resumed after epoch 1 of 3 and 1 steps of 3 ({run.state(4)})" in caplog.text
+    assert_same_run(run, RunFolder(tmp_path / "straight"))
+    assert [path.name for path in state_paths(run)] == ["step_9.pt"]
+
+
+def test_a_damaged_state_never_takes_the_place_of_a_sound_one(run: RunFolder) -> None:
+    """A training that goes on from before it keeps what it went on from until there are two newer ones."""
+    state = {**read_state(run.state(4)), "step": 4}
+    run.state(5).write_bytes(b"")
+    run.state(9).write_bytes(b"")
+    with StateWriter(run, before=run.state(4)) as writer:
+        writer.write({**state, "step": 6})
+    assert [path.name for path in state_paths(run)] == ["step_6.pt", "step_4.pt"]
+
+
+def test_where_all_states_are_damaged_nothing_is_touched(run: RunFolder, train) -> None:
+    for step in (4, 5):
+        run.state(step).write_bytes(b"x")
+    with pytest.raises(RecipeError, match=r"step_5\.pt: .*put back a copy of it, or delete resume/ and \.done/train"):
+        train()
+    assert len(state_paths(run)) == 2
+    shutil.rmtree(run.states)  # as the message says
+    train()
+
+
+def test_a_state_that_is_not_finite_is_not_written_and_told_with_the_next(run: RunFolder) -> None:
+    state = read_state(run.state(5))
+    bad = {**state, "step": 6, "model": {"conv1.weight": torch.tensor([torch.inf])}}
+    message = r"step 6: 1 of the 1 values of model\.conv1\.weight are NaN or infinite"
+    with pytest.raises(RecipeError, match=message), StateWriter(run) as writer:
+        writer.write(bad)
+        writer.write(state)
+    assert not run.state(6).exists()
+    assert [path.name for path in state_paths(run)] == ["step_5.pt", "step_4.pt"]
+
+
+def test_a_full_disk_ends_the_training_and_the_state_before_stays(run: RunFolder, train, monkeypatch) -> None:
+
+    def full(value: Any, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        train()
+    assert [path.name for path in state_paths(run)] == ["step_5.pt", "step_4.pt"]
+
+
+def test_a_state_is_what_it_was_when_it_was_handed_over(run: RunFolder) -> None:
+    state = checkpoint.load(run.state(5))
+    weight = state["model"]["seg_1.weight"]
+    before = weight.clone()
+    with StateWriter(run) as writer:
+        writer.write({**state, "step": 6})
+        weight.zero_()
+    assert torch.equal(read_state(run.state(6))["model"]["seg_1.weight"], before)
+
+
+@pytest.mark.parametrize("place", range(len(RunFolder("exp").earlier_states)))
+def test_a_state_of_an_earlier_version_is_gone_on_from(
+    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    """It knew epochs only, and had one file."""
+    train(name="straight")
+    stopped_after(3, train, monkeypatch)
+    run = RunFolder(tmp_path / "exp")
+    state = {name: value for name, value in read_state(run.state(3)).items() if name not in ("step", "journal")}
+    shutil.rmtree(run.states)
+    earlier = run.earlier_states[place]
+    checkpoint.save(state, earlier)
+    ledger = run.path / LEDGER
+    ledger.write_text(ledger.read_text().replace("\nresume\n", f"\n{earlier.relative_to(run)}\n"))
+    train()
+    assert_same_run(run, RunFolder(tmp_path / "straight"))
+    assert not earlier.exists()
