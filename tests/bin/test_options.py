@@ -122,6 +122,7 @@ def test_the_help_of_prepare_says_where_the_options_of_other_corpora_stand(capsy
         ["metrics", "x", "--json="],
         ["embed", "x", "--model", ""],
         ["verify", "x", ""],
+        ["enrol", "", "x.wav"],
         ["prepare", "--corpus", "egs/folder", "--audio_root", ""],
         ["speakers", "--store", ""],
     ],
@@ -133,7 +134,8 @@ def test_an_empty_text_is_no_path(arguments, capsys, repository, tmp_path, monke
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == (2 if arguments[0] == "verify" else 1)
-    assert "found '', expected a value that is not empty" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "found '', expected a value that is not empty" in told and "SUBCOMMAND: found" not in told
     assert [path.name for path in tmp_path.iterdir()] == ["egs"]
 
 

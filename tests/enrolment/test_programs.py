@@ -82,7 +82,6 @@ def test_options_of_identify(run):
         (("identify", "no.wav"), 2),
         (("identify", "300-1.wav", "--store", "none.sqlite"), 2),
         (("enrol", "Anna", "300-1.wav", "no.wav"), 1),
-        (("enrol", "", "300-1.wav"), 1),
         (("forget", "Anna", "--store", "none.sqlite"), 1),
     ],
 )

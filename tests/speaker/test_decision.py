@@ -33,7 +33,10 @@ def test_a_measured_rate_has_its_threshold_and_interval():
 def test_a_threshold_without_interval_says_why():
     value, interval, (note,) = threshold_at(EVIDENCE, 0.01)
     assert (value, interval) == (2.5, None)
-    assert note == "the threshold at FAR 0.01 has no interval: 3 false accepts"
+    assert (
+        note
+        == "the threshold at FAR 0.01 has no interval (3 false accepts): too little to tell how it holds for others"
+    )
 
 
 @pytest.mark.parametrize(("far", "threshold"), [(0.02, 3.0), (0.002, 3.0), (0.001, 4.0), (0.03, 2.0), (0.9999, 2.0)])

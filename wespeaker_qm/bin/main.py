@@ -115,7 +115,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         # As a path, an empty text is the current folder: what a script that lost a variable never meant.
-        if not arg_string:
+        if not arg_string and action.nargs != argparse.PARSER:  # a subcommand's arguments are for its own parser
             raise argparse.ArgumentError(action, "found '', expected a value that is not empty")
         return super()._get_value(action, arg_string)
 

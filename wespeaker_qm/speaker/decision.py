@@ -92,7 +92,10 @@ def threshold_at(evidence: Evidence | None, far: float) -> DecisionThreshold:
     for each in evidence.thresholds:
         if each.far == far and each.threshold is not None:
             reason = each.no_interval or "none were made"
-            notes = () if each.interval else (f"the threshold at FAR {far:g} has no interval: {reason}",)
+            alone = (
+                f"the threshold at FAR {far:g} has no interval ({reason}): too little to tell how it holds for others"
+            )
+            notes = () if each.interval else (alone,)
             return DecisionThreshold(each.threshold, each.interval, notes)
     points = zip(evidence.curve.threshold, evidence.curve.far, strict=True)
     value = min(threshold for threshold, rate in points if rate <= far)
