@@ -147,6 +147,19 @@ def main() -> None:
         costs.setdefault("metrics, from the text", []).append(ours("metrics", str(scores), "--num_resamples", "0"))
         kept.rename(cache)
     _show(costs, args.num_trials)
+    for name, python in (("ours", sys.executable), ("WeSpeaker's", args.python)):
+        if python is not None:
+            print(f"{name}: {_versions(python)}")
+
+
+def _versions(python: str | Path) -> str:
+    """Those of an environment that decide how fast it is: without them a ratio tells little."""
+    code = (
+        "import platform; from importlib import metadata; found = {p.metadata['Name']: p.version for p in "
+        "metadata.distributions()}; print('Python', platform.python_version(), *(f'{name} {found[name]}' for name in "
+        "('numpy', 'scipy', 'scikit-learn', 'torch', 'kaldiio') if name in found), sep=', ')"
+    )
+    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _their_rows(theirs: Callable[..., Cost], work: Path) -> dict[str, Callable[[], Cost]]:

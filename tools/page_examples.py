@@ -7,8 +7,9 @@ An example is a fenced block: `console` (commands after ``$``, each with what it
 `python` (a program) or `pycon` (an interactive session). What cannot run everywhere has a comment in the line before,
 ``<!-- example: needs a GPU -->``, and a command that runs until it is interrupted ``<!-- example: until Ctrl-C -->``.
 
-The two are compared without their numbers and spaces, since figures are those of the machine that trained. The tests of
-the pages do the same with a tiny model (tests/docs/test_examples.py).
+The two are compared without their numbers and spaces, since figures are those of the machine that trained;
+``<!-- example: exact -->`` compares them to the letter. The tests of the pages do the same with a tiny model
+(tests/docs/test_examples.py).
 """
 
 import argparse
@@ -21,12 +22,14 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-LANGUAGES = ("console", "bash", "python", "pycon")
+LANGUAGES = ("console", "bash", "sh", "python", "pycon")
 UNTIL_CTRL_C = "until Ctrl-C"
+EXACT = "exact"
 NEEDS = "needs "
 _BLOCK = re.compile(
     r"^(?:<!-- example: (?P<mark>[^\n]+) -->\n)?(?P<fence>```+)(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=fence)\s*?$",
@@ -110,7 +113,7 @@ class Runner:
         if example.language == "python":
             exec(compile(example.body, f"{example.page}:{example.line}", "exec"), {"__name__": "__example__"})
             return example.body
-        if example.language == "bash":
+        if example.language in ("bash", "sh"):
             self._must(example, *self._bash(f"set -e\n{example.body}"))
             return example.body
         if example.language == "pycon":
@@ -153,13 +156,23 @@ class Runner:
         said, names = [], {"__name__": "__example__"}
         for part in doctest.DocTestParser().get_examples(example.body):
             output = io.StringIO()
-            with contextlib.redirect_stdout(output):
+            with contextlib.redirect_stdout(output), _raising_into(output):
                 exec(compile(part.source, f"{example.page}:{example.line}", "single"), names)
             first, *more = part.source.rstrip("\n").split("\n")
             said.append(
                 "\n".join([f">>> {first}", *(f"... {line}".rstrip() for line in more)]) + "\n" + output.getvalue()
             )
         return "".join(said)
+
+
+@contextlib.contextmanager
+def _raising_into(output: io.StringIO) -> Iterator[None]:
+    """An exception is written as a session shows it, without the lines where it came from."""
+    try:
+        yield
+    except Exception as error:
+        lines = traceback.format_exception_only(error)
+        output.write("Traceback (most recent call last):\n" + "".join(lines))
 
 
 _FUNCTIONS = """
@@ -204,7 +217,8 @@ def check(example: Example, found: str) -> None:
     Raises:
         Failed: they differ in more than numbers.
     """
-    if shape(found) != shape(example.body):
+    is_same = found == example.body if example.mark == EXACT else shape(found) == shape(example.body)
+    if not is_same:
         raise Failed(f"{example.page}:{example.line}: the page says\n{example.body}\nand it does\n{found}")
 
 

@@ -6,6 +6,6 @@ for, so that ``import wespeaker_qm`` costs nothing, and evaluation needs no torc
 
 from wespeaker_qm.utils.lazy import attach_stub
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,14 +1,11 @@
-"""``embed`` and ``verify`` from the command line, and what the README says of them, run as it stands there."""
+"""``embed`` and ``verify`` from the command line."""
 
 import contextlib
 import io
 import json
-import re
-import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import kaldiio
 import numpy as np
@@ -33,26 +30,6 @@ def place(model_run, tmp_path, monkeypatch):
     shutil.copytree(model_run.run.model_folder, tmp_path / "exp/mini/qmargin_a1.5/model")
     (tmp_path / "exp" / "latest_model").write_text("model made last: mini/qmargin_a1.5/model\n")
     return tmp_path
-
-
-def blocks(language):
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = text.partition("\n## Use a model\n")[2].partition("\n## ")[0]
-    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
-
-
-def test_the_commands_of_the_readme_run(place):
-    commands, *_ = blocks("bash")
-    lines = [shlex.split(line, comments=True) for line in commands.splitlines()]
-    assert [line[:2] for line in lines] == [["wespeaker-qm", "verify"], *[["wespeaker-qm", "embed"]] * 2]
-    for line in lines:
-        assert main(line[1:]) in ((0, 1) if line[1] == "verify" else (0,)), line
-    assert np.load("x.npz")["embeddings"].shape == (2, 8)
-
-
-def test_the_python_of_the_readme_runs(place):
-    program, *_ = blocks("python")
-    exec(compile(program, "README.md", "exec"), {})
 
 
 def test_the_exit_status_says_the_answer(place, model_run, capsys):

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "egs").glob("*/README.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "egs").glob("*/README.md")),
+]
+MOST_LINES = 120
+"""Of the README, which is read first."""
 
 
 def stages(text):
@@ -21,10 +28,15 @@ def test_the_readme_opens_with_the_two_commands():
     assert [command for command in commands if command][:2] == ["./run.sh", "./tools/test.sh"]
 
 
-def test_the_readme_has_the_stages_of_run_sh():
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_pages_have_the_stages_of_run_sh(page):
     text = subprocess.run([ROOT / "run.sh", "--help"], capture_output=True, text=True, check=True).stdout
     assert len(stages(text)) == 8
-    assert stages((ROOT / "README.md").read_text(encoding="utf-8")) == stages(text)
+    assert stages((ROOT / page).read_text(encoding="utf-8")) == stages(text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -48,6 +60,13 @@ def test_options_of_run_sh_that_a_message_names_are_there():
     }
     assert "stage" in named
     assert named <= {*names.split(), "help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_places_that_a_page_links_to_are_there(page):
+    """As they are read in the repository; test_build.py looks at the pages that are built."""
+    for place in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|<img src=\"([^\"]+)\"", page.read_text(encoding="utf-8")):
+        assert (page.parent / "".join(place)).exists(), place
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

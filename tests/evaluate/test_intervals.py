@@ -284,7 +284,7 @@ def test_bands_are_the_intervals_of_each_point(simulate):
 
 @pytest.fixture(scope="module")
 def tool():
-    """tools/validate_intervals.py, whose table in README.md is from a large run."""
+    """tools/validate_intervals.py, whose table in docs/evaluation.md is from a large run."""
     spec = importlib.util.spec_from_file_location("validate_intervals", ROOT / "tools" / "validate_intervals.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where its dataclass looks for itself

@@ -90,7 +90,12 @@ def test_the_source_distribution_is_whole(built):
         packed = {name.partition("/")[2] for name in contents.getnames()}
     tracked = {str(path.relative_to(built)) for path in built.rglob("*") if path.is_file() and "dist" not in path.parts}
     built_here = {path for path in tracked if ".egg-info" in path}
-    development = {".gitignore", ".pre-commit-config.yaml", ".ci/run"}
+    development = {
+        *(str(path.relative_to(built)) for path in (built / ".github").rglob("*.yml")),
+        ".gitignore",
+        ".pre-commit-config.yaml",
+        ".ci/run",
+    }
     assert tracked - built_here - development <= packed
 
 

@@ -63,6 +63,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "speakers": Subcommand("wespeaker_qm.bin.speakers"),
     "demo": Subcommand("wespeaker_qm.bin.demo"),
     "bench": Subcommand("wespeaker_qm.bin.bench"),
+    "doctor": Subcommand("wespeaker_qm.bin.doctor"),
 }
 """In the order in which run.sh runs them, then the others."""
 

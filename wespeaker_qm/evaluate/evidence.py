@@ -4,7 +4,7 @@ A speaker who is one of n in a list stands for 1/n of all speakers there could b
 behave like nobody in it. A rate below 1/n can be the doing of fewer speakers than one in n, of whom the list may have
 none: then nothing in the trials tells how far the rate is from the truth, and an interval from them holds it in as few
 as 1 % (minDCF 0.001) or 47 % (TAR@FAR 1e-3 on 200 speakers) of the cases instead of 95 (`tools/validate_intervals.py`;
-italics in README.md). This is the "rule of three" (Hanley and Lippman-Hand 1983) turned round, with speakers in the
+italics in evaluation.md). This is the "rule of three" (Hanley and Lippman-Hand 1983) turned round, with speakers in the
 place of trials, and with 1 for 3: between the two, intervals hold the truth in 95 % where speakers' effects are normal,
 and in 66 to 92 % where they have heavy tails. So a figure gets an interval only where
 

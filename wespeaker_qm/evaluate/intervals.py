@@ -25,7 +25,7 @@ has part in, and phi_d the influence of all trials of the pair of speakers d::
 
 Where a figure rests on too little for all that, there is no interval, but the reason
 (:mod:`wespeaker_qm.evaluate.evidence`); and no p-value of a difference, where that is so of both its figures.
-`tools/validate_intervals.py` measures how often intervals hold the true value; README.md has its table.
+`tools/validate_intervals.py` measures how often intervals hold the true value; docs/evaluation.md has its table.
 """
 
 import dataclasses

@@ -1,0 +1,73 @@
+"""What a machine lacks is told with the command that gets it."""
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from wespeaker_qm.bin.main import main
+from wespeaker_qm.utils import doctor
+
+
+def test_a_complete_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WESPEAKER_QM_MODEL", raising=False)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    starts = [line.partition(" ")[0].rstrip(":") for line in lines]
+    assert starts == ["wespeaker_qm", "Python", "CPU", "GPU", "disk", *doctor.EXTRAS, "chromium", "default"]
+    assert [line for line in lines if line.startswith("eval")] == ["eval (scoring, evaluation, reports): complete"]
+    assert f"free in {tmp_path}" in lines[4]
+    assert lines[-1].startswith("default model: no model: name one (--model DIR)")
+
+
+def test_every_extra_is_told_of(repository):
+    """Those that somebody installs: `bench` comes with `train`, `dev` is the tests."""
+    named = {path.stem for path in (repository / "requirements").glob("*.txt")}
+    assert named - {"base", "bench"} == set(doctor.EXTRAS)
+
+
+def test_what_is_missing(monkeypatch):
+    versions = {"torch": "2.8.1+cpu", "numpy": "2.0"}
+
+    def version(name):
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert list(doctor.missing(["numpy", "torch>=2.9", "scipy"])) == ["torch>=2.9 (found 2.8.1+cpu)", "scipy"]
+    assert list(doctor.missing(["torch>=2.8", "torch>=2.8.1"])) == []
+    monkeypatch.setattr(doctor, "requirements", lambda: {"eval": ["scipy"]})
+    assert "eval (scoring, evaluation, reports): lacks scipy; to get it: pip install 'wespeaker_qm[eval]'" in "\n".join(
+        doctor.examine(Path())
+    )
+
+
+@pytest.mark.parametrize(("free", "says"), [(3.0, True), (30.0, False)])
+def test_a_disk_that_is_nearly_full(monkeypatch, free, says):
+    usage = type("Usage", (), {"free": free * 2**30})
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
+    (line,) = (line for line in doctor.examine(Path()) if line.startswith("disk"))
+    assert line.startswith(f"disk: {free:.1f} GiB free")
+    assert (f"takes up to {doctor.RECIPE_GIB}: free some" in line) is says
+
+
+def test_requirements_of_an_installed_package(monkeypatch):
+    lines = ["numpy", "torch>=2.9; extra == 'losses'", 'scipy ; extra == "eval"', "mutmut==3; extra == 'dev'"]
+    monkeypatch.setattr(metadata, "requires", lambda name: lines)
+    assert doctor.requirements() == {"losses": ["torch>=2.9"], "eval": ["scipy"]}
+
+
+def test_it_runs_where_no_package_is_installed(repository):
+    """Python's own modules alone: what such a machine needs most."""
+    code = (
+        "import sys; sys.path = [p for p in sys.path if 'site-packages' not in p]; "
+        "from wespeaker_qm.bin.main import main; sys.exit(main(['doctor']))"
+    )
+    result = subprocess.run([sys.executable, "-S", "-c", code], cwd=repository, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "GPU: not looked for, because torch cannot be imported" in result.stdout
+    assert "eval (scoring, evaluation, reports): lacks jinja2, kaldiio," in result.stdout
