@@ -325,6 +325,22 @@ def test_a_wav_with_more_behind_its_end_is_refused(tmp_path: Path, content: byte
                 source.seek(0)
 
 
+@pytest.mark.parametrize("kind", ["AU", "AIFF", "CAF", "RF64", "W64", "NIST", "VOC"])
+@pytest.mark.parametrize("searched_bytes", [100, 2**20])
+def test_joined_files_without_compression_are_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: str, searched_bytes: int
+) -> None:
+    """Of AU, AIFF, CAF and RF64 decoders read the first; of the others they take a header for a click."""
+    monkeypatch.setattr("wespeaker_qm.audio.chains._SEARCHED_BYTES", searched_bytes)
+    file = io.BytesIO()
+    soundfile.write(file, SWEEP, RATE, format=kind)
+    content = file.getvalue()
+    assert len(read(content)[0]) == len(SWEEP)
+    for reader in (read_audio, audio_info):
+        with pytest.raises(PartlyDecodedError, match=f"another recording begins in it, {len(content):,} bytes from"):
+            reader(io.BytesIO(content + content))
+
+
 @pytest.mark.parametrize(
     "rest",
     [b"LIST" + (40000).to_bytes(4, "little") + 40000 * b"x", bytes(40000), b"\xff" * 9999, b"id3 \5\0\0\0abcde"],

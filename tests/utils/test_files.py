@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from wespeaker_qm.utils import files
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path, remove_leftovers, temporary_folder, write_text
+from wespeaker_qm.utils.files import atomic_path, remove_leftovers, scratch_folder, temporary_folder, write_text
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -86,11 +87,43 @@ def test_a_name_that_a_file_can_have_can_be_written(tmp_path: Path, stem: str) -
 def test_what_the_dead_left_is_removed_and_what_the_living_write_is_not(
     tmp_path: Path, name: str, is_alone: bool
 ) -> None:
-    leave(tmp_path / name)
     with atomic_path(tmp_path / name) as temporary:
         temporary.write_text("whole")
+        leave(tmp_path / name)
         remove_leftovers(tmp_path, is_alone=is_alone)
         assert list(tmp_path.iterdir()) == [temporary]
+
+
+def test_who_writes_into_a_folder_first_removes_what_the_dead_left_there(tmp_path: Path) -> None:
+    leave(tmp_path / "x.npz")
+    write_text(tmp_path / "other.txt", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
+
+
+def test_what_cannot_be_removed_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another user, in a folder for all."""
+    left = leave(tmp_path / "x.npz")
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    remove_leftovers(tmp_path, is_alone=False)
+    assert left.exists()
+
+
+def test_a_scratch_folder_lies_where_the_system_has_them_and_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = leave(tmp_path / "model")
+    left.unlink()
+    left.mkdir()
+    (left / "config.yaml").touch()
+    with scratch_folder("model") as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+        assert folder.is_dir()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_is_removed_in_the_end_and_so_are_those_of_the_dead(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from wespeaker_qm.utils.checksums import GrowingText
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.parallel import ordered_map
 from wespeaker_qm.utils.trouble import trouble
@@ -85,6 +87,18 @@ def test_the_name_is_that_of_the_file_that_is_meant_not_of_the_temporary_one(tmp
             raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
 
     assert trouble(_raised(write)).startswith(f"{tmp_path}/a.txt: No space left on device; free")
+
+
+def test_a_log_that_can_grow_no_more_is_named(tmp_path):
+    log = GrowingText(tmp_path / "train_log.jsonl", "one\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, before[1]))
+    try:
+        error = _raised(partial(log.add, "two\n"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.close()
+    assert trouble(error).startswith(f"{tmp_path}/train_log.jsonl: File too large; ")
 
 
 def test_a_file_that_is_read_while_another_is_written_keeps_its_name(tmp_path):

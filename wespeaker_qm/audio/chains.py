@@ -21,6 +21,17 @@ _FLAC_START = re.compile(rb"fLaC[\x00\x80]\0\0\x22")
 """A FLAC and its first block, of 34 bytes, which may be its last before the audio."""
 _CHUNK = re.compile(rb"[ -~]{4}")
 """Names of the chunks of a WAV."""
+_ONE_AFTER_OTHER = (
+    rb"\.snd\0\0",  # AU, its header shorter than 65,536 bytes
+    rb"FORM....AIF[FC]",
+    rb"caff\x00\x01\x00\x00",
+    rb"RF64....WAVEds64",
+    rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb",  # W64
+    rb"NIST_1A\n",
+    rb"Creative Voice File\x1a",
+)
+"""How files begin of which decoders read the first alone, or take the header of the second for samples of the first."""
+_SEARCHED_BYTES, _LONGEST_BEGINNING = 2**20, 32
 _OGG_HEADER_BYTES = 27
 
 
@@ -34,11 +45,12 @@ def flac_starts(content: bytes) -> list[int]:
     return [match.start() for match in _FLAC_START.finditer(content)] or [0]
 
 
-def refuse_more_wav(source: Source, name: str) -> None:
-    """Refuse a WAV that goes on behind what its header counts, of which decoders say nothing.
+def refuse_more(source: Source, name: str) -> None:
+    """Refuse a file without compression that goes on behind its recording, of which decoders say nothing.
 
-    A recorder was killed, or files were joined as if they were texts. What is no chunk of a WAV counts from half a
-    second of audio on, where it is not zeros that fill up a block.
+    A recorder was killed, or files were joined as if they were texts. In a WAV, what is no chunk of one counts from
+    half a second of audio on, where it is not zeros that fill up a block; in AU, AIFF, CAF, RF64, W64, NIST SPHERE and
+    VOC, that another file of the kind begins.
 
     Args:
         source: path, or a binary file object, which is at its beginning afterwards.
@@ -60,8 +72,11 @@ def refuse_more_wav(source: Source, name: str) -> None:
 
 
 def _refuse_more(handle: BinaryIO, name: str) -> None:
-    start = handle.read(12)
-    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+    start = handle.read(_LONGEST_BEGINNING)
+    for kind in _ONE_AFTER_OTHER:
+        if re.match(kind, start, re.DOTALL):
+            _refuse_second(handle, re.compile(kind, re.DOTALL), name)
+    if start[:4] != b"RIFF" or start[8:12] != b"WAVE":
         return
     end, at, bytes_per_s, data = handle.seek(0, os.SEEK_END), 12, 0, 0
     while at + 8 <= end:
@@ -82,6 +97,20 @@ def _refuse_more(handle: BinaryIO, name: str) -> None:
         elif kind == b"fmt " and size >= 16:
             (bytes_per_s,) = struct.unpack("<8xI", handle.read(12))
         at += 8 + size + size % 2
+
+
+def _refuse_second(handle: BinaryIO, beginning: re.Pattern[bytes], name: str) -> None:
+    """Refuse a file in which another of its kind begins; read in pieces, since it may be longer than the memory."""
+    at, rest = 0, b""
+    handle.seek(1)
+    while piece := handle.read(_SEARCHED_BYTES):
+        searched = rest + piece
+        if (match := beginning.search(searched)) is not None:
+            raise PartlyDecodedError(
+                f"{name}: another recording begins in it, {1 + at - len(rest) + match.start():,} bytes from its "
+                "beginning; decoders read the first alone: write each into a file of its own"
+            )
+        at, rest = at + len(piece), searched[-_LONGEST_BEGINNING:]
 
 
 def ogg_starts(content: bytes, name: str) -> list[int]:

@@ -4,10 +4,11 @@ Everything comes in as mono float32 in [-1, 1] at the file's own sample rate, an
 samples are scaled by 2**15 (as in Kaldi, but divided out), so a 16-bit file survives a round trip bit for bit.
 
 A file that says how long it is must be that long: what was cut off, or has a hole that the decoder steps over, is
-refused (:class:`~wespeaker_qm.audio.source.PartlyDecodedError`), and so is a WAV with more behind its end; a FLAC or
-MP3 that counts too few samples is read to its end. Files that were written to a pipe do not know their length and are
-read to their end. So is an Ogg whose last page is not marked as that: many a program leaves the mark out (550 of 17,335
-files in the packages of egs/mini have none), and where one is cut between two pages, nothing else in it would tell.
+refused (:class:`~wespeaker_qm.audio.source.PartlyDecodedError`), and so is a file without compression in which more
+follows; a FLAC or MP3 that counts too few samples is read to its end. Files that were written to a pipe do not know
+their length and are read to their end. So is an Ogg whose last page is not marked as that: many a program leaves the
+mark out (550 of 17,335 files in the packages of egs/mini have none), and where one is cut between two pages, nothing
+else in it would tell.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from wespeaker_qm.audio.chains import at_one_rate, refuse_more_wav
+from wespeaker_qm.audio.chains import at_one_rate, refuse_more
 from wespeaker_qm.audio.ffmpeg import ffmpeg_blocks
 from wespeaker_qm.audio.libsndfile import soundfile_blocks, soundfile_info
 from wespeaker_qm.audio.resample import needed_samples, resample_audio
@@ -70,7 +71,7 @@ def stream_audio(
     """
     name = check_source(source)
     if num_samples is None and raw_format is None:
-        refuse_more_wav(source, name)
+        refuse_more(source, name)
     try:
         try:
             by_soundfile = partial(soundfile_blocks, source, raw_format=raw_format)
@@ -243,7 +244,7 @@ def audio_info(source: Source, *, raw_format: RawFormat | None = None) -> AudioI
     """
     name = check_source(source)
     if raw_format is None:
-        refuse_more_wav(source, name)
+        refuse_more(source, name)
     try:
         info = soundfile_info(source, raw_format)
     except RefusedError:

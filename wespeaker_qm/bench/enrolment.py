@@ -5,7 +5,6 @@ The model is random: what a search costs does not depend on what embeddings mean
 """
 
 import itertools
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from wespeaker_qm.export.contents import FeatureCard, NetworkCard, ScoringCard
 from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.speaker.speaker import Speaker
+from wespeaker_qm.utils.files import scratch_folder
 from wespeaker_qm.utils.progress import Progress
 
 DIM = 256
@@ -74,8 +74,8 @@ def identification_report(num_speakers: int, rounds: int) -> str:
     """
     model = random_model()
     forgotten = itertools.count()
-    with tempfile.TemporaryDirectory() as folder:
-        store = SpeakerStore(Path(folder) / "speakers.sqlite")
+    with scratch_folder("wespeaker_qm_bench") as folder:
+        store = SpeakerStore(folder / "speakers.sqlite")
         numbers = itertools.count()
 
         def newcomer() -> tuple[str, list[Voice]]:

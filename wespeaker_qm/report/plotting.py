@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wespeaker_qm.utils.files import atomic_path, remove_leftovers
+from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.ownership import PLOT_MARK
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ def plot_text(text: str) -> str:
 def save_plot(plot: "Figure", files: Iterable[Path]) -> None:
     """Write ``plot`` into each of ``files``, a ``.png`` or ``.pdf``, atomically and without a time stamp."""
     for file in files:
-        remove_leftovers(file.parent, is_alone=False)
         with atomic_path(file) as temporary:
             # matplotlib picks the Agg or PDF backend by the format; a pyplot window is never involved.
             is_pdf = file.suffix == ".pdf"

@@ -5,7 +5,6 @@ Legend: S samples.
 
 import dataclasses
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from wespeaker_qm.network.onnx_graph import Features, write_onnx
 from wespeaker_qm.speaker.onnx_network import OnnxNetwork
 from wespeaker_qm.speaker.torch_network import build_network
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.files import atomic_path
+from wespeaker_qm.utils.files import atomic_path, temporary_folder
 
 CALIBRATION_FRAMES = 400
 """Of each recording; the least and the greatest value of every map are sought."""
@@ -63,8 +62,8 @@ def write_int8_model(source: Path, path: Path, waveforms: Sequence[NDArray[np.fl
         raise RecipeError(f"{source}: computes features in its graph, expected a file without; export it again")
     if not len(waveforms):
         raise RecipeError(f"{source}: no recordings to find the ranges of 8 bits with; name some")
-    with tempfile.TemporaryDirectory() as folder, atomic_path(path) as temporary:
-        prepared = Path(folder) / "prepared.onnx"
+    with temporary_folder(path) as folder, atomic_path(path) as temporary:
+        prepared = folder / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from wespeaker_qm.trials.variants import CALIBRATED
 from wespeaker_qm.utils.checksums import checked_path, remove_checked, write_checked_text
 from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs
 from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError
+from wespeaker_qm.utils.files import scratch_folder
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
@@ -52,8 +52,8 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
     if any(path.exists() for path in (run.marker("train"), run.states, *run.earlier_states, run.training_log)):
         raise RecipeError(f"--exp_dir {run}: holds a training of its own; choose another folder for --model {model}")
     if is_model_folder(model.path):
-        with tempfile.TemporaryDirectory() as place:
-            unpacked = RunFolder(Path(place) / "model")
+        with scratch_folder("wespeaker_qm_model") as place:
+            unpacked = RunFolder(place / "model")
             _unpack(ModelFolder.read(model.path), unpacked)
             _adopt(unpacked, run, str(model))
     else:

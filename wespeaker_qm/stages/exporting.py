@@ -1,5 +1,6 @@
 """Stage 8: the model as a folder that can be copied, and used without the corpus."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -95,10 +96,10 @@ def export(
             for part in made_of.lacking:
                 logger.warning("stage export: the model goes without %s, which %s has not", part, run)
             files = _files(data, run, info, config, made_of, num_resamples, seed)
-            run.model_zip.unlink(missing_ok=True)  # of other files than those that come now
-            write_model_files(run.model_folder, files)
             with atomic_path(run.model_zip) as temporary:
                 temporary.write_bytes(_zipped(files))
+                write_model_files(run.model_folder, files)
+                run.model_zip.unlink(missing_ok=True)  # of other files than those that are there now
             logger.info("model: %s, and the same in one file: %s", run.model_folder, run.model_zip)
     if latest is not None:
         write_text(latest, f"{POINTER}{os.path.relpath(run.model_folder, latest.parent)}\n")
@@ -292,13 +293,16 @@ def model_files(
 
 
 def write_model_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files of a model; while they are exchanged the folder is that of no model."""
-    (folder / DESCRIPTION).unlink(missing_ok=True)
-    if COHORT not in files:
-        (folder / COHORT).unlink(missing_ok=True)
-    for name, content in files.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_bytes(content)
+    """Write the files of a model: all of them, or none where the disk is full.
+
+    While they are exchanged the folder is that of no model.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in sorted(files, key=DESCRIPTION.__ne__):  # the first to be entered is the last to be renamed
+            stack.enter_context(atomic_path(folder / name)).write_bytes(files[name])
+        (folder / DESCRIPTION).unlink(missing_ok=True)
+        if COHORT not in files:
+            (folder / COHORT).unlink(missing_ok=True)
 
 
 def _stored(data: DataFolder, run: RunFolder, info: CorpusInfo, parts: _Parts) -> Stored:

@@ -73,10 +73,10 @@ def export_onnx(
     with stage("export onnx", marker, others=small) as is_due:
         if not is_due:
             return
-        for each in small:
-            each.unlink(missing_ok=True)  # of another model
         folder = ModelFolder.read(run.model_folder)
         write_onnx_model(folder, path, features)
+        for each in small:
+            each.unlink(missing_ok=True)  # of another model
         logger.info("model: %s (%s)", path, _size(path))
         if int8:
             _write_int8(data, run, folder)

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import atomic_path, write_text
 from wespeaker_qm.utils.text import parse_json, read_text
+from wespeaker_qm.utils.trouble import writing
 
 _LINE = re.compile(r"(?P<crc32>[0-9a-f]{8}) (?P<num_bytes>[0-9]+) (?P<name>[^/\n]+)")
 _BLOCK_BYTES = 1 << 20
@@ -136,9 +137,10 @@ class GrowingText:
     def add(self, text: str) -> None:
         """Append ``text`` (UTF-8), on the disk before its checksum."""
         data = text.encode()
-        self._file.write(data)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            self._file.write(data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._checksum = _continued(self._checksum, data)
         _write(self._path, {self._path.name: self._checksum})
 

@@ -12,11 +12,12 @@ import platform
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from wespeaker_qm.utils.errors import RecipeError, shown
-from wespeaker_qm.utils.trouble import WHILE_WRITING
+from wespeaker_qm.utils.trouble import writing
 
 _TEMPORARY = re.compile(
     r"\.(.*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8}|shards_[0-9]{6,}\.[0-9]+)\.tmp(\.[^.]*)?",
@@ -33,6 +34,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
     The data is flushed to disk before the rename, so that neither ``kill -9`` nor a power cut leaves half a file
     under the final name. Parent folders are made. On an error the temporary file is removed and ``path`` is untouched.
+    What killed processes of this machine left in the folder is removed when a process first writes there.
 
     Raises:
         RecipeError: ``path`` is a link, a folder or a device, in whose place the rename would put a file.
@@ -42,15 +44,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         kind = "a symbolic link" if path.is_symlink() else "a folder" if path.is_dir() else "no regular file"
         raise RecipeError(f"{path}: is {kind}, expected a file or nothing; choose another name, or move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers_once(path.parent.absolute())
     temporary = temporary_path(path)
     try:
-        yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except Exception as error:
-        error.add_note(f"{WHILE_WRITING}{path}")  # a full disk has no name in its error, or that of the temporary file
-        raise
+        with writing(path):
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -85,9 +86,21 @@ def remove_leftovers(folder: Path, *, is_alone: bool) -> None:
         is_here = match["machine"] == _machine()
         is_dead = not _is_running(int(match["process"])) if is_here else is_alone
         if is_dead and entry.is_dir():
-            shutil.rmtree(entry.path)
+            shutil.rmtree(entry.path, ignore_errors=True)
         elif is_dead:
-            Path(entry.path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of another user, or another process has just removed it
+                Path(entry.path).unlink()
+
+
+@functools.cache
+def _remove_leftovers_once(folder: Path) -> None:
+    """Once for a process: a folder may have a hundred thousand files, each of which is written through here."""
+    remove_leftovers(folder, is_alone=False)
+
+
+def scratch_folder(name: str) -> contextlib.AbstractContextManager[Path]:
+    """As :func:`temporary_folder`, where the system keeps such folders (``TMPDIR``)."""
+    return temporary_folder(Path(tempfile.gettempdir(), name))
 
 
 def temporary_path(path: Path) -> Path:

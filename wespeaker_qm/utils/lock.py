@@ -23,6 +23,7 @@ from pathlib import Path
 
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import LEDGER
+from wespeaker_qm.utils.trouble import writing
 
 LOCK = ".lock"
 
@@ -67,8 +68,14 @@ def lock_for_writing(folder: Path, task: str = "") -> bool:
         raise RecipeError(f"{folder}: cannot be written to; choose another folder, or change its permissions")
     if not held.writers:
         _wait_for(folder, held, fcntl.LOCK_EX, task)
-        _key(folder).write_text(_description(task), encoding="utf-8")
     held.writers += 1
+    if held.writers == 1:
+        try:
+            with writing(folder / LOCK):
+                _key(folder).write_text(_description(task), encoding="utf-8")
+        except OSError:
+            unlock(folder, writer=True)
+            raise
     return held.excludes
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.utils.errors import RecipeError, first_few
-from wespeaker_qm.utils.files import remove_leftovers, write_text
+from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.text import json_or_none, read_text
 
 LEDGER = ".wespeaker_qm"
@@ -96,7 +96,6 @@ def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
     """
     if path.is_file() and not _is_alike(json_or_none(path), content):
         raise RecipeError(f"{path}: exists, and is no result of this program; choose another name, or move it away")
-    remove_leftovers(path.parent, is_alone=False)
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

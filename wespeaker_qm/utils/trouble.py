@@ -3,14 +3,16 @@
 Nobody can check for these beforehand, so they come as exceptions from anywhere. :func:`trouble` tells them from bugs.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
+from pathlib import Path
 
 from wespeaker_qm.utils.errors import found_at
 
-WHILE_WRITING = "while writing "
+_WHILE_WRITING = "while writing "
 """Begins a note (``Exception.add_note``) that names the file which an error without a name is of."""
 
 _LESS_MEMORY = (
@@ -60,13 +62,23 @@ def trouble(error: BaseException) -> str | None:
     True
     """
     chain = list(_chain(error))
-    notes = [note for each in chain for note in getattr(each, "__notes__", []) if note.startswith(WHILE_WRITING)]
-    file = notes[0].removeprefix(WHILE_WRITING) if notes else None
+    notes = [note for each in chain for note in getattr(each, "__notes__", []) if note.startswith(_WHILE_WRITING)]
+    file = notes[0].removeprefix(_WHILE_WRITING) if notes else None
     for each in chain:
         found = _of_one(each, file)
         if found is not None:
             return " ".join(found.split())
     return None
+
+
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """In the block ``path`` is written: a full disk has no name in its error, or that of a temporary file."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"{_WHILE_WRITING}{path}")
+        raise
 
 
 def remedy_of(error: OSError) -> str:

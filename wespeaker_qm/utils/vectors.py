@@ -272,7 +272,8 @@ def _check_dim(scp: Path | str, found: int, expected: int) -> None:
 def write_vectors(directory: Path, stem: str, names: Sequence[str], vectors: NDArray[np.float32]) -> None:
     """Write ``<stem>.ark``, then ``<stem>.scp`` (float32, sorted by name), then the checksum of both.
 
-    An older scp is removed before the ark is replaced: an interruption leaves none, rather than one of another ark.
+    Both are written before either is replaced, so that a full disk leaves the older ones. An older scp is removed
+    before the ark is replaced: an interruption leaves none, rather than one of another ark.
 
     Args:
         directory: to write into.
@@ -284,15 +285,14 @@ def write_vectors(directory: Path, stem: str, names: Sequence[str], vectors: NDA
 
     ark, scp = directory / f"{stem}.ark", directory / f"{stem}.scp"
     order = sorted(range(len(names)), key=names.__getitem__)
-    with atomic_path(ark) as temporary:
+    with checked_path(scp, [ark]) as table, atomic_path(ark) as temporary:
         offsets = temporary.with_suffix(".scp")
         try:
             kaldiio.save_ark(str(temporary), {names[row]: vectors[row] for row in order}, scp=str(offsets))
             rows = [fields_of(line.text, 2) for line in lines_of(read_text(offsets))]
         finally:
             offsets.unlink(missing_ok=True)
-        remove_checked(scp)  # which would name vectors of another ark than the one that comes now
-    with checked_path(scp, [ark]) as temporary:
         # The ark was written under a temporary name; only the byte offset of each entry is taken from there.
         places = (f"{name} {ark}:{place.rpartition(':')[2]}\n" for name, place in rows)
-        temporary.write_text("".join(places), encoding="utf-8")
+        table.write_text("".join(places), encoding="utf-8")
+        remove_checked(scp)  # which would name vectors of another ark than the one that comes now

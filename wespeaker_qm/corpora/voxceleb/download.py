@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.lock import lock_for_writing, unlock
 from wespeaker_qm.utils.progress import Progress
+from wespeaker_qm.utils.trouble import writing
 
 logger = logging.getLogger(__name__)
 
@@ -238,7 +239,8 @@ class _Transfer:
                 start = 0
             with self.partial.open("ab" if start else "wb") as partial:
                 while not self.stop.is_set() and (block := response.read(_BLOCK_BYTES)):
-                    partial.write(block)
+                    with writing(self.partial):
+                        partial.write(block)
                     count(len(block))
         if not self.stop.is_set() and self.arrived < self.num_bytes:
             raise ConnectionError(f"the connection closed after {self.arrived} of {self.num_bytes} bytes")
