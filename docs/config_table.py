@@ -31,7 +31,7 @@ class Key(NamedTuple):
     """What its docstring says."""
 
 
-def keys() -> list[Key]:
+def all_keys() -> list[Key]:
     """All keys, in the order of the schema; those of a mapping that a name chooses once for each name."""
     return list(_keys_of(Config, ""))
 
@@ -129,7 +129,7 @@ class ConfigKeys(SphinxDirective):
         group += [nodes.colspec(colwidth=width) for width in (28, 16, 10, 46)]
         head, body = nodes.thead(), nodes.tbody()
         head += _row([nodes.Text(text) for text in ("key", "type", "default", "what it is")])
-        for key in keys():
+        for key in all_keys():
             name, _, of = key.name.partition(" ")
             first = [nodes.literal(text=name), *([nodes.Text(f" {of}")] if of else [])]
             default = nodes.literal(text=key.default) if key.default else nodes.Text("")

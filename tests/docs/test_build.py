@@ -1,14 +1,18 @@
 """The documentation builds without a warning, and a page of it needs nothing from elsewhere."""
 
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)")
 LOADING = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src", "use": "href"}
 """Elements that a browser fetches something for -> the attribute that says what."""
 
@@ -53,6 +57,30 @@ def test_pages_load_nothing_from_elsewhere(built):
                 assert (path.parent / file).is_file(), (path, place)
     for path in (built / "_static").rglob("*.css"):
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", path.read_text(encoding="utf-8")), path
+
+
+def test_formulas_are_drawn_by_the_browser_itself(built):
+    text = (built / "derivation.html").read_text(encoding="utf-8")
+    assert text.count("<math") > 50
+    body = re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
+    assert not re.search(r"\\(frac|sum|theta|alpha)|\$\$", body)
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_the_screen(built, width):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        for path in sorted(built.glob("*.html")):
+            page.goto(path.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+            hidden = page.evaluate("[...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src)")
+            assert hidden == [], path.name
+        browser.close()
+    assert all(url.startswith(("file:", "data:")) for url in asked)
 
 
 def test_links_lead_somewhere(built):
