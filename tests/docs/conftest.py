@@ -68,7 +68,7 @@ HEADLINE = "same_package_gender_channel"
 @pytest.fixture(scope="session")
 def _world(tmp_path_factory, voice, write_set, repository) -> Path:
     root = tmp_path_factory.mktemp("pages")
-    for name in ("conf", "egs", "tools", "run.sh", "path.sh", "docs", "tests", "requirements"):
+    for name in ("conf", "egs", "examples", "tools", "run.sh", "path.sh", "docs", "tests", "requirements"):
         (root / name).symlink_to(repository / name)
     with contextlib.chdir(root):
         data, run = DataFolder("data/mini"), RunFolder("exp/mini/qmargin_a1.5")
