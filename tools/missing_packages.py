@@ -5,6 +5,7 @@ Reads package metadata only, so that it takes a moment and not the seconds that 
     python tools/missing_packages.py requirements/base.txt requirements/test.txt
 """
 
+import platform
 import re
 import sys
 from importlib import metadata
@@ -18,8 +19,11 @@ def numbers(version):
 
 
 def is_missing(requirement):
-    """Whether ``name``, ``name>=version`` or ``name<version`` is not met."""
-    name, bound, version = re.fullmatch(r"([A-Za-z0-9_.-]+?)(?:(>=|<)(.+))?", requirement).groups()
+    """Whether ``name``, ``name>=version`` or ``name<version`` is not met; no on other systems than it names, if any."""
+    requirement, _, marker = requirement.partition(";")
+    if marker and platform.system() != re.fullmatch(r"\s*platform_system == '(\w+)'\s*", marker)[1]:
+        return False
+    name, bound, version = re.fullmatch(r"([A-Za-z0-9_.-]+?)(?:(>=|<)(.+))?", requirement.strip()).groups()
     try:
         installed = numbers(metadata.version(name))
     except metadata.PackageNotFoundError:

@@ -8,10 +8,20 @@ import torch
 import torch.nn.functional as F
 
 from wespeaker_qm.bench.cases import Case, HeadInput, simulate
-from wespeaker_qm.bench.head import head_report
-from wespeaker_qm.bench.head_plans import COSFACE, DENSE, FULL, QUICK, TOP_BISECTION, Contest, HeadPlan
+from wespeaker_qm.bench.head import _opponents, compete, head_report
+from wespeaker_qm.bench.head_plans import (
+    COMPILED,
+    COSFACE,
+    DENSE,
+    FULL,
+    LINEAR,
+    QUICK,
+    TOP_BISECTION,
+    Contest,
+    HeadPlan,
+)
 from wespeaker_qm.bench.memory import MIB, peak_in_child
-from wespeaker_qm.bench.opponents import arcface, bisection, cosface, top_bisection
+from wespeaker_qm.bench.opponents import arcface, bisection, cosface, linear_cross_entropy, top_bisection
 from wespeaker_qm.bench.timing import in_turn, paired_ratios
 from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.utils.errors import RecipeError
@@ -41,6 +51,8 @@ def test_opponents_compute_what_ours_computes(trained: bool) -> None:
     assert_same(problem, cosface(*problem, 10.0, 0.1), ours)
     ours = alpha_margin_linear(*problem, 1.0, 10.0, 0.1, margin_type="angular").loss.mean()
     assert_same(problem, arcface(*problem, 10.0, 0.1), ours)
+    ours = alpha_margin_linear(*problem, 1.0, 10.0, 0.0).loss.mean()
+    assert_same(problem, linear_cross_entropy(*problem, 10.0), ours)
     for alpha in (1.25, 1.5, 1.75):
         ours = alpha_margin_linear(*problem, alpha, 10.0, 0.1).loss.mean()
         for as_in_entmax in (False, True):
@@ -105,6 +117,18 @@ def test_the_plans_have_the_bounds_of_the_table() -> None:
     bounds = [bound for contest in FULL.contests for bound in contest.bounds.values() if bound is not None]
     assert sorted(bounds) == sorted([0.65, 0.85, 0.1, 0.5, 0.4, 0.5, 0.06, 0.25, 0.55, 0.4, 0.45, 0.35, 1.4, 1.4, 1.4])
     assert [case.num_classes for case in FULL.growth] == [10_000, 100_000, 1_000_000]
+
+
+def test_every_opponent_of_the_plans_is_known() -> None:
+    known = _opponents(TINY, simulate(TINY))
+    assert {name for contest in FULL.contests for name in contest.bounds} <= known.keys()
+
+
+def test_an_opponent_that_is_not_here_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.nn.functional, "linear_cross_entropy")
+    monkeypatch.setenv("PATH", "")
+    results = compete(Contest(TINY, {LINEAR: None, COMPILED: None, COSFACE: None}), rounds=1)
+    assert [result.opponent for result in results] == [COSFACE]
 
 
 def test_no_rounds_are_refused() -> None:

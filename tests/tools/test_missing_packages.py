@@ -1,3 +1,4 @@
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -20,3 +21,10 @@ def test_absent_too_old_and_too_new_packages_are_printed(tmp_path):
     file = tmp_path / "requirements.txt"
     file.write_text("# a comment\n\nno-such-package-here\nnumpy>=1.0\nnumpy>=9999.1\nnumpy<9999\nnumpy<1.2\npytest\n")
     assert missing(file) == ["no-such-package-here", "numpy>=9999.1", "numpy<1.2"]
+
+
+def test_a_package_of_another_system_is_not_missed(tmp_path):
+    file = tmp_path / "requirements.txt"
+    here = platform.system()
+    file.write_text(f"no-such-package-here; platform_system == 'Plan9'\nnor-this>=2; platform_system == '{here}'\n")
+    assert missing(file) == ["nor-this>=2;", "platform_system", "==", f"'{here}'"]

@@ -11,6 +11,7 @@ both, on one thread. A bound that is missed is a finding about a machine, not an
 """
 
 import functools
+import shutil
 from collections.abc import Callable
 
 import torch
@@ -21,9 +22,11 @@ from wespeaker_qm.bench.child import in_child
 from wespeaker_qm.bench.head_plans import (
     ARCFACE,
     BISECTION,
+    COMPILED,
     COSFACE,
     DENSE,
     FAST_BISECTION,
+    LINEAR,
     TOP_BISECTION,
     Contest,
     HeadPlan,
@@ -31,7 +34,7 @@ from wespeaker_qm.bench.head_plans import (
 from wespeaker_qm.bench.head_tables import ContestResult, growth_table, memory_table, times_table
 from wespeaker_qm.bench.machine import machine_facts
 from wespeaker_qm.bench.memory import peak_in_child
-from wespeaker_qm.bench.opponents import arcface, bisection, cosface, top_bisection
+from wespeaker_qm.bench.opponents import arcface, bisection, cosface, linear_cross_entropy, top_bisection
 from wespeaker_qm.bench.timing import in_turn, paired_ratios, quartiles
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.utils.allocator import keep_freed_pages
@@ -100,6 +103,7 @@ def compete(contest: Contest, rounds: int) -> list[ContestResult]:
     pages_kept = contest.keep_pages and keep_freed_pages()
     problem = simulate(contest.case)
     losses = {_SPARSE: _sparse_loss(contest.case, problem), **_opponents(contest.case, problem)}
+    contest = contest._replace(bounds={name: bound for name, bound in contest.bounds.items() if _is_here(name)})
     steps = {name: functools.partial(_gradients, losses[name], problem) for name in (_SPARSE, *contest.bounds)}
     times_ms = in_turn(steps, rounds)
     support, candidates = _sparsity(contest.case, problem)
@@ -166,7 +170,21 @@ def _opponents(case: Case, problem: HeadInput) -> dict[str, Callable[[], Tensor]
         FAST_BISECTION: lambda: bisection(*problem, alpha, scale, margin, as_in_entmax=False),
         TOP_BISECTION: lambda: top_bisection(*problem, alpha, scale, margin),
         ARCFACE: lambda: arcface(*problem, scale, margin),
+        LINEAR: lambda: linear_cross_entropy(*problem, scale),
+        COMPILED: lambda: _compiled_cosface()(*problem, scale, margin),
     }
+
+
+@functools.cache
+def _compiled_cosface() -> Callable[..., Tensor]:
+    return torch.compile(cosface)
+
+
+def _is_here(opponent: str) -> bool:
+    """Whether this PyTorch has it (`F.linear_cross_entropy` is in 2.13 and later), and what it is compiled with."""
+    if opponent == LINEAR:
+        return hasattr(torch.nn.functional, "linear_cross_entropy")
+    return opponent != COMPILED or shutil.which("c++") is not None
 
 
 def _gradients(loss: Callable[[], Tensor], problem: HeadInput) -> tuple[Tensor, ...]:

@@ -11,6 +11,8 @@ BISECTION = "bisection as in entmax"
 FAST_BISECTION = "own bisection"
 TOP_BISECTION = "own bisection, top 5 %"
 ARCFACE = "ArcFace as in WeSpeaker"
+COMPILED = "CosFace + F.cross_entropy, torch.compile"
+LINEAR = "softmax by F.linear_cross_entropy"
 
 
 class Contest(NamedTuple):
@@ -55,6 +57,7 @@ QUICK = HeadPlan(
             _MIDDLE._replace(trained=True),
             {COSFACE: 0.40, DENSE: 0.50, BISECTION: 0.06, FAST_BISECTION: None, TOP_BISECTION: 0.25},
         ),
+        Contest(_MIDDLE, {LINEAR: None, COMPILED: None}),
         Contest(_worst(_MIDDLE), {COSFACE: 1.4, DENSE: None}),
         Contest(_MIDDLE._replace(margin_type="angular"), {ARCFACE: None}),
         Contest(_MIDDLE._replace(margin_type="angular", trained=True), {ARCFACE: None}),

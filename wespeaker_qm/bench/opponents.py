@@ -33,6 +33,22 @@ def cosface(embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float,
     return F.cross_entropy(scale * cosine, target)
 
 
+def linear_cross_entropy(embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float) -> Tensor:
+    """Softmax of scaled cosines by PyTorch's own ``F.linear_cross_entropy`` (2.13 and later), in its chunks.
+
+    It takes no margin, and the prototypes must be normalised before it.
+
+    Args:
+        embedding: (B, D).
+        prototypes: (C, D).
+        target: (B,).
+        scale: s.
+    """
+    unit, unit_prototypes = scale * F.normalize(embedding), F.normalize(prototypes)
+    options = torch.nn.LinearCrossEntropyOptions()
+    return F.linear_cross_entropy(unit, unit_prototypes, target, options=options)
+
+
 def arcface(embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float, margin: float) -> Tensor:
     """ArcFace (Deng et al., 2019) in the steps of WeSpeaker's ``ArcMarginProduct``.
 

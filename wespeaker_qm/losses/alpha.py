@@ -65,14 +65,23 @@ def class_indices(target: Tensor, num_classes: int) -> Tensor:
     Raises:
         ValueError: they are of another type, or some are no class.
     """
-    if target.dtype == torch.bool or target.is_floating_point() or target.is_complex():
-        raise ValueError(f"target has type {target.dtype}, expected integers: class indices")
-    target = target.long()
+    target = as_indices(target)
     outside = (target < 0) | (target >= num_classes)
     if outside.any():
         found = target[outside][:3].tolist()
         raise ValueError(f"{int(outside.sum())} targets such as {found} are no class in 0 to {num_classes - 1}")
     return target
+
+
+def as_indices(target: Tensor) -> Tensor:
+    """Targets of any integer type as int64, without asking whether they are classes: on a GPU, asking is waiting.
+
+    Raises:
+        ValueError: they are of another type.
+    """
+    if target.dtype == torch.bool or target.is_floating_point() or target.is_complex():
+        raise ValueError(f"target has type {target.dtype}, expected integers: class indices")
+    return target.long()
 
 
 def target_log_reference(logits: Tensor, target: Tensor, log_q: float) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 from wespeaker_qm.losses.dispatch import chunk_logits
 from wespeaker_qm.losses.gradients import Vectors
 from wespeaker_qm.losses.root import class_sums, newton_step, with_class
+from wespeaker_qm.losses.roundoff import cosine_error
 
 GROUP = 16  # classes of which the maximum is compared with the threshold first
 _NUM_LEADERS = 32  # maxima over the classes of earlier chunks that the bound remembers
@@ -104,7 +105,9 @@ def find_candidates(problem: Problem) -> tuple[Candidates | None, Tensor]:
     ranges = _chunk_ranges(problem)
     width = max(stop - start for start, stop in ranges)
     buffer = problem.unit.new_empty(batch, -(-width // GROUP) * GROUP)
-    slack = problem.scale * _roundoff(problem)
+    # A filter of the embeddings' own precision is the computation itself.
+    error = 0.0 if problem.filter_dtype is None else cosine_error(problem.filter_dtype, problem.unit.shape[1])
+    slack = problem.scale * error
     rows, classes, values = [], [], []
     for start, stop in ranges:
         logits = buffer[:, : -(-(stop - start) // GROUP) * GROUP]
@@ -159,20 +162,6 @@ def _fill_logits(logits: Tensor, problem: Problem, start: int, dtype: torch.dtyp
     logits.clamp_(-problem.scale, problem.scale)
     (row,) = ((problem.target >= start) & (problem.target < stop)).nonzero(as_tuple=True)
     logits[row, problem.target[row] - start] = -torch.inf
-
-
-def _roundoff(problem: Problem) -> float:
-    """A bound on the error of a cosine in the filter.
-
-    Rounding both unit vectors to unit round-off u moves their product by at most 2 u + u^2 (Cauchy-Schwarz), rounding
-    the product by u (1 + 2 u + ...). All sums, those of the parts that a GPU may cut a product into as well, are in
-    float32 (`exact_float32` sees to that) and add D 2^-24 at most; subnormals of fp16 add 2^-24 sqrt(D).
-    """
-    if problem.filter_dtype is None:
-        return 0.0
-    num_dims = problem.unit.shape[1]
-    u = torch.finfo(problem.filter_dtype).eps / 2
-    return 3 * u + 4 * u**2 + num_dims * 2**-22
 
 
 def _exact_logits(problem: Problem, row: Tensor, classes: Tensor) -> Tensor:

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from wespeaker_qm.losses import gradients
-from wespeaker_qm.losses.alpha import check_alpha, class_indices, first_derivative_only
+from wespeaker_qm.losses.alpha import as_indices, check_alpha, class_indices, first_derivative_only
 from wespeaker_qm.losses.candidates import Problem
-from wespeaker_qm.losses.dispatch import way_of
+from wespeaker_qm.losses.dispatch import Way, way_of
 from wespeaker_qm.losses.margins import MarginType, check_scale_and_margin, target_logit
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.losses.solve import Sparsity, solve_divergence, solve_softmax
@@ -57,6 +57,7 @@ class _Settings(NamedTuple):
     sparse_gradient: bool
     partition: ClassPartition
     filter_dtype: torch.dtype | None
+    way: Way
 
 
 def alpha_margin_linear(
@@ -83,7 +84,8 @@ def alpha_margin_linear(
     Args:
         embedding: (B, D), of any norm; B may be 0.
         prototypes: (C, D), of any norms; with ``partition``, those of this process.
-        target: (B,) class indices in 0 to C - 1, over all processes, of any integer type.
+        target: (B,) class indices in 0 to C - 1, over all processes, of any integer type. Where kernels compute, which
+            wait for nothing, one that is no class has a NaN loss.
         alpha: in [1, 2].
         scale: s > 0; logits are s times cosines.
         margin: m >= 0; an angle of at most pi where it is one.
@@ -107,14 +109,34 @@ def alpha_margin_linear(
     check_scale_and_margin(alpha, scale, margin, margin_type)
     partition = partition or ClassPartition(len(prototypes))
     _check_shapes(embedding, prototypes, target, partition)
-    target = class_indices(target, partition.num_classes)
     device = embedding.device.type
-    filter_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    settings = _Settings(alpha, scale, margin, margin_type, sparse_gradient, partition, filter_dtype)
     dtype = torch.promote_types(torch.promote_types(embedding.dtype, prototypes.dtype), torch.float32)
+    kernels_apply = dtype == torch.float32 and partition.world_size == 1 and len(embedding) > 0 and not sparse_gradient
+    way = way_of(prototypes.device, len(prototypes), kernels_apply=kernels_apply)
+    if way is Way.FUSED_ROWS or (way is Way.FUSED_FILTER and alpha > 1):
+        with torch.autocast(device, enabled=False):
+            inputs = (embedding.to(dtype).contiguous(), prototypes.to(dtype).contiguous(), as_indices(target))
+            return _fused(way, *inputs, alpha, scale, margin, margin_type)
+    target = class_indices(target, partition.num_classes)
+    filter_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    settings = _Settings(alpha, scale, margin, margin_type, sparse_gradient, partition, filter_dtype, way)
     with torch.autocast(device, enabled=False):
         loss, correct, *sparsity = _AlphaMarginLinear.apply(embedding.to(dtype), prototypes.to(dtype), target, settings)
     return LinearLoss(loss, correct, Sparsity(*sparsity) if sparsity else None)
+
+
+def _fused(way: Way, embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, *settings: Any) -> LinearLoss:
+    """The loss by kernels. They are imported here: Triton is not everywhere, and takes a second."""
+    if way is Way.FUSED_FILTER:
+        from wespeaker_qm.losses.fused_filter import filter_loss
+
+        loss, correct, *sparsity = filter_loss(embedding, prototypes, target, alpha, *settings)[:5]
+        return LinearLoss(loss, correct, Sparsity(*sparsity))
+    from wespeaker_qm.losses.fused_rows import row_loss
+
+    loss, correct, support, posterior, *_ = row_loss(embedding, prototypes, target, alpha, *settings)
+    candidates = torch.full_like(support, len(prototypes))
+    return LinearLoss(loss, correct, Sparsity(support, candidates, posterior) if alpha > 1 else None)
 
 
 def _check_shapes(embedding: Tensor, prototypes: Tensor, target: Tensor, partition: ClassPartition) -> None:
@@ -158,8 +180,7 @@ class _AlphaMarginLinear(torch.autograd.Function):
             if settings.alpha == 1:
                 solved = solve_softmax(problem, marked, partition)
             else:
-                way = way_of(prototypes.device, len(prototypes))
-                solved = solve_divergence(problem, marked, partition, way)
+                solved = solve_divergence(problem, marked, partition, settings.way)
         ctx.settings, ctx.entries = settings, solved.entries is not None
         kept = solved.entries if solved.entries is not None else solved.matrix
         ctx.save_for_backward(unit, *embeddings[1:], *vectors, solved.row_factor.to(unit), *kept)

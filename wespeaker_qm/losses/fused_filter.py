@@ -1,0 +1,194 @@
+"""The loss on a GPU, for more classes than it should have logits of: a product in bfloat16, kernels on survivors.
+
+::
+
+    embeddings, prototypes -> bfloat16 -> product -> cosines (B, n) -> maxima of groups -> bound of tau -> threshold
+                                              |                                                              |
+                                              +----------- cosine > threshold: classes (B, K) <--------------+
+    classes -> exact logits -> root in float64 -> loss, d loss / d cosine (B, K)
+    d loss / d cosine -> sums of prototypes by row, of embeddings by class -> gradients
+
+K, the places for the candidates of a row, is a matter of time alone: a row with more is solved by a program that walks
+over all of its classes (`wide_rows`), as exactly. Nothing waits for the device and no shape depends on the values,
+so that forward and backward can be captured in a CUDA graph; ``torch.compile`` takes each as one node.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wespeaker_qm.losses.alpha import first_derivative_only
+from wespeaker_qm.losses.roundoff import cosine_error
+from wespeaker_qm.utils.precision import exact_float32
+
+_LOW = torch.bfloat16
+_PLACES = 1024  # K, a power of two; at the sizes of the paper's Table 4 rows have 130 to 220 candidates
+_GROUP = 64  # classes of which the maximum is compared with the threshold first, at least
+_MAX_GROUPS = 4096  # that one program holds
+_BLOCK_CLASSES = 4096  # of a wide row that a program works on together
+_PAIRS = 16  # of an embedding and a prototype that a program works on together
+_WIDE_PROGRAMS = 32  # each with a line of scratch
+
+
+@torch.library.custom_op("wespeaker_qm::filter_loss", mutates_args=())
+def filter_loss(
+    embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, scale: float, margin: float, margin_type: str
+) -> tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor,
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+]:  # fmt: skip
+    """The loss of float32 embeddings (B, D) and prototypes (n, D) at alpha > 1, and what its gradients need.
+
+    Args:
+        embedding: (B, D) float32, contiguous.
+        prototypes: (n, D) float32, contiguous.
+        target: (B,) int64; one that is no class has a NaN loss.
+        alpha: in (1, 2].
+        scale: s.
+        margin: m.
+        margin_type: where it goes.
+
+    Returns:
+        (B,) each: loss, correct, support, candidates and target_posterior of `linear`; classes (B, K) int32 and
+        d loss / d cosine of them (B, K), the target being the first, n where there is none; number (B,) of the
+        candidates; unit embeddings (B, D), 1 / norms (B,) and (n,) float64; and of rows with more than K, the sums of
+        prototypes (B, D) and the solution (3, B); the target as indices that are classes.
+    """
+    import triton
+
+    from wespeaker_qm.losses.kernels import filter as filters
+    from wespeaker_qm.losses.kernels import launch, survivors
+
+    (batch, dim), num_classes, places = embedding.shape, len(prototypes), _PLACES
+    unit, inverse_norms = launch.unit_vectors(embedding, torch.float32)
+    low_prototypes, inverse_prototype_norms = launch.unit_vectors(prototypes, _LOW)
+    with exact_float32():
+        cosine = unit.to(_LOW) @ low_prototypes.T
+    del low_prototypes
+    terms = launch.target_of(unit, prototypes, inverse_prototype_norms, target, scale, margin, margin_type)
+    target = target.clamp(0, num_classes - 1)
+
+    a, power = alpha - 1, launch.power_of(alpha - 1)
+    group = max(_GROUP, triton.next_power_of_2(triton.cdiv(num_classes, _MAX_GROUPS)))
+    num_groups = triton.cdiv(num_classes, group)
+    block_groups = triton.next_power_of_2(num_groups)
+    maxima, live = unit.new_empty(batch, num_groups), target.new_empty(batch, num_groups, dtype=torch.int32)
+    side = max(1, 4096 // group)
+    filters.group_max[(batch, triton.cdiv(num_groups, side))](
+        cosine, target, maxima, num_classes, num_groups, GROUP=group, GROUPS=side
+    )
+    threshold = torch.empty_like(terms.logit)
+    filters.bound[(batch,)](
+        maxima, terms.logit, terms.log_q, threshold, num_groups, cosine_error(_LOW, dim), scale, a,
+        POWER=power, BLOCK=block_groups, num_warps=8,
+    )  # fmt: skip
+    classes = target.new_empty(batch, places, dtype=torch.int32)
+    count = target.new_empty(batch, dtype=torch.int32)
+    filters.compact[(batch,)](
+        cosine, maxima, target, threshold, live, classes, count, num_classes, num_groups, places, scale,
+        GROUP=group, GROUPS=max(1, 1024 // group), BLOCK=block_groups,
+    )  # fmt: skip
+
+    derivative = unit.new_empty(batch, places)
+    width = triton.next_power_of_2(dim)
+    survivors.candidate_cosines[(batch, triton.cdiv(places, _PAIRS))](
+        unit, prototypes, inverse_prototype_norms, classes, count, derivative, places, dim, BLOCK=_PAIRS, BLOCK_D=width
+    )
+    loss, support, posterior = (unit.new_empty(batch) for _ in range(3))
+    correct = torch.empty_like(target, dtype=torch.bool)
+    found = (loss, correct, support, posterior)
+    roundoff = (dim + 8) * torch.finfo(torch.float32).eps / 2
+    survivors.candidate_root[(batch,)](
+        derivative, count, threshold, *terms, *found, places, roundoff, scale, a, POWER=power, BLOCK=places, num_warps=8
+    )
+    towards, solution = torch.empty_like(unit), unit.new_empty(3, batch, dtype=torch.float64)
+    programs = min(_WIDE_PROGRAMS, batch)
+    survivors.wide_rows[(programs,)](
+        cosine, unit, prototypes, inverse_prototype_norms, threshold, count, classes, derivative,
+        unit.new_empty(programs, num_classes), towards, solution, target, *terms, *found,
+        batch, num_classes, places, dim, roundoff, scale, a,
+        POWER=power, BLOCK=min(_BLOCK_CLASSES, triton.next_power_of_2(num_classes)), CLASSES=_PAIRS, BLOCK_D=width,
+        num_warps=8,
+    )  # fmt: skip
+    candidates = count.to(torch.float32)
+    kept = (classes, derivative, count, unit, inverse_norms, inverse_prototype_norms, towards, solution, target)
+    return loss, correct, support, candidates, posterior, *kept
+
+
+@filter_loss.register_fake
+def _(
+    embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, scale: float, margin: float, margin_type: str
+) -> tuple[Tensor, ...]:
+    batch, num_classes = len(embedding), len(prototypes)
+    rows = [embedding.new_empty(batch) for _ in range(4)]
+    return (
+        rows[0],
+        torch.empty_like(target, dtype=torch.bool),
+        *rows[1:],
+        target.new_empty(batch, _PLACES, dtype=torch.int32),
+        embedding.new_empty(batch, _PLACES),
+        target.new_empty(batch, dtype=torch.int32),
+        torch.empty_like(embedding),
+        embedding.new_empty(batch, dtype=torch.float64),
+        embedding.new_empty(num_classes, dtype=torch.float64),
+        torch.empty_like(embedding),
+        embedding.new_empty(3, batch, dtype=torch.float64),
+        torch.empty_like(target),
+    )
+
+
+@torch.library.custom_op("wespeaker_qm::filter_loss_backward", mutates_args=())
+def filter_loss_backward(
+    grad_loss: Tensor, prototypes: Tensor, alpha: float, scale: float,
+    classes: Tensor, derivative: Tensor, count: Tensor, unit: Tensor, inverse_norms: Tensor,
+    inverse_prototype_norms: Tensor, towards: Tensor, solution: Tensor, target: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Gradients of the embeddings (B, D) and the prototypes (n, D) from that of the loss (B,)."""
+    import triton
+
+    from wespeaker_qm.losses.kernels import launch, survivors
+
+    (batch, dim), (num_classes, places) = unit.shape, (len(prototypes), classes.shape[1])
+    factor = grad_loss.contiguous()
+    width = triton.next_power_of_2(dim)
+    grad_embedding, grad_prototypes = torch.empty_like(unit), torch.empty_like(prototypes)
+    survivors.embedding_gradient[(batch,)](
+        unit, inverse_norms, prototypes, inverse_prototype_norms, classes, count, derivative, towards, factor,
+        grad_embedding, places, dim, CLASSES=_PAIRS, BLOCK_D=width,
+    )  # fmt: skip
+    by_class, order = classes.flatten().sort(stable=True)
+    offsets = torch.searchsorted(by_class, torch.arange(num_classes + 1, dtype=torch.int32, device=unit.device))
+    num_wide = (count > places).sum()
+    survivors.prototype_gradient[(num_classes,)](
+        prototypes, inverse_prototype_norms, unit, order, offsets, derivative, target, count, num_wide, solution,
+        factor, grad_prototypes, batch, places, dim, scale, alpha - 1,
+        POWER=launch.power_of(alpha - 1), BLOCK_D=width, num_warps=1,
+    )  # fmt: skip
+    return grad_embedding, grad_prototypes
+
+
+@filter_loss_backward.register_fake
+def _(
+    grad_loss: Tensor, prototypes: Tensor, alpha: float, scale: float,
+    classes: Tensor, derivative: Tensor, count: Tensor, unit: Tensor, inverse_norms: Tensor,
+    inverse_prototype_norms: Tensor, towards: Tensor, solution: Tensor, target: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return torch.empty_like(unit), torch.empty_like(prototypes)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, prototypes, _, alpha, scale, *_ = inputs
+    ctx.settings = alpha, scale
+    ctx.save_for_backward(prototypes, *output[5:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+@first_derivative_only
+def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    prototypes, *kept = ctx.saved_tensors
+    grad_embedding, grad_prototypes = filter_loss_backward(grad_loss, prototypes, *ctx.settings, *kept)
+    return grad_embedding, grad_prototypes, None, None, None, None, None
+
+
+filter_loss.register_autograd(_backward, setup_context=_keep)

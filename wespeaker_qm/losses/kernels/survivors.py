@@ -1,0 +1,221 @@
+"""Kernels on the candidates of each row: exact logits, the root and the loss, and the gradients of the embeddings.
+
+Legend: B rows, n classes, D dimensions, K places for the candidates of a row, of which the target is the first. A row
+with more than K is wide: it is solved by walking over all classes of it again, and its candidates are forgotten.
+"""
+
+import triton
+import triton.language as tl
+
+from wespeaker_qm.losses.kernels.newton import (
+    as_double,
+    lone_height,
+    loss_of,
+    target_posterior,
+    vector_root,
+    weights,
+)
+from wespeaker_qm.losses.kernels.rows import divergence_row
+
+
+@triton.jit
+def exact_cosines(x, prototypes, inverse_norms, index, mask, D, BLOCK_D: tl.constexpr):
+    """Cosines, float32, of a unit vector (BLOCK_D,) and some prototypes; those beyond 1 are 1."""
+    column = tl.arange(0, BLOCK_D)
+    place = index[:, None].to(tl.int64) * D + column[None, :]
+    inverse = tl.load(inverse_norms + index, mask=mask, other=0.0)
+    w = tl.load(prototypes + place, mask=mask[:, None] & (column < D)[None, :], other=0.0)
+    w = (w.to(tl.float64) * inverse[:, None]).to(tl.float32)
+    value = tl.sum(w * x[None, :], 1)
+    return tl.where(value > 1, 1.0, tl.where(value < -1, -1.0, value))
+
+
+@triton.jit
+def candidate_cosines(
+    unit, prototypes, inverse_norms, classes, count, cosine, K, D, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Exact cosines (B, K) float32 of the candidates; of wide rows and of empty places, none is written."""
+    row = tl.program_id(0).to(tl.int64)
+    number = tl.load(count + row)
+    start = tl.program_id(1) * BLOCK
+    if (start < number) & (number <= K):
+        place = start + tl.arange(0, BLOCK)
+        mask = place < number
+        index = tl.load(classes + row * K + place, mask=mask, other=0)
+        column = tl.arange(0, BLOCK_D)
+        x = tl.load(unit + row * D + column, mask=column < D, other=0.0)
+        value = exact_cosines(x, prototypes, inverse_norms, index, mask, D, BLOCK_D)
+        tl.store(cosine + row * K + place, value, mask=mask)
+
+
+@triton.jit
+def candidate_root(
+    cosine, count, threshold, target_cosine, target_logit, target_slope, target_log_q,
+    loss, correct, support, posterior, K, roundoff: tl.float64, scale: tl.float64, a: tl.float64,
+    POWER: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """As `rows.divergence_rows`, on the candidates alone and in float64; over cosine (B, K), d loss / d cosine."""
+    row = tl.program_id(0)
+    number = tl.load(count + row)
+    if number <= K:
+        a = as_double(a)
+        scale = as_double(scale)
+        line = cosine + row.to(tl.int64) * K
+        place = tl.arange(0, BLOCK)
+        is_other = (place > 0) & (place < number)
+        logit = tl.load(line + place, mask=is_other, other=float("-inf")).to(tl.float64) * scale
+        own_logit = tl.load(target_logit + row)
+        log_q = tl.load(target_log_q + row)
+        best_other = tl.max(logit, 0)
+        top = tl.maximum(best_other, own_logit)
+        gap = (top - logit) * a
+        best_gap = (top - best_other) * a
+        target_gap = (top - own_logit) * a
+        alone = lone_height(best_gap, target_gap, log_q, a)
+        tolerance = as_double(1e-12)
+        height, log_total = vector_root(gap, alone, alone, best_gap, target_gap, log_q, a, tolerance, POWER)
+        unit = log_total if POWER == 0 else log_total * 0
+        weight, share = weights(gap, height, a, unit, POWER)
+        mass = weight if POWER == 0 else weight * tl.exp(-log_total)
+        off_target = tl.sum(mass, 0)
+        others = tl.sum((share > 0).to(tl.int32), 0)
+        poison = (own_logit + tl.load(threshold + row)) * 0
+        value = loss_of(height, log_total, target_gap, log_q, off_target, tl.sum(mass * share, 0), a) + poison
+        own, is_member = target_posterior(target_gap, log_q, height, log_total, off_target, others, a)
+        is_nearest = scale * (tl.load(target_cosine + row) + roundoff) >= best_other
+        own_derivative = -off_target * tl.load(target_slope + row)
+        derivative = tl.where(place == 0, own_derivative, mass * scale) + poison
+        tl.store(line + place, derivative.to(tl.float32), mask=place < number)
+        tl.store(loss + row, value.to(tl.float32))
+        tl.store(correct + row, is_nearest & (value == value))
+        tl.store(support + row, (others + is_member).to(tl.float32))
+        tl.store(posterior + row, own + value.to(tl.float32) * 0)
+
+
+@triton.jit
+def wide_rows(
+    low_cosine, unit, prototypes, inverse_norms, threshold, count, classes, derivative, scratch, towards, solution,
+    target, target_cosine, target_logit, target_slope, target_log_q,
+    loss, correct, support, posterior, batch, n, K, D, roundoff: tl.float64, scale: tl.float64, a: tl.float64,
+    POWER: tl.constexpr, BLOCK: tl.constexpr, CLASSES: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The rows with more candidates than places, in a line (n,) of scratch for each program.
+
+    Writes what `candidate_root` does of others, sum_j g_j w-hat_j in towards (B, D), and (3, B) float64 in solution:
+    the largest logit, height and log of the total weight. Of the candidates only the target stays.
+    """
+    column = tl.arange(0, BLOCK_D)
+    for row in range(tl.program_id(0), batch, tl.num_programs(0)):
+        number = tl.load(count + row)
+        if number > K:
+            line = scratch + tl.program_id(0).to(tl.int64) * n
+            above = tl.load(threshold + row)
+            narrow_scale = as_double(scale).to(tl.float32)
+            x = tl.load(unit + row * D + column, mask=column < D, other=0.0)
+            for start in range(0, n, CLASSES):
+                index = start + tl.arange(0, CLASSES)
+                value = tl.load(low_cosine + row * n + index, mask=index < n, other=float("-inf")).to(tl.float32)
+                is_hit = (value * narrow_scale).to(tl.float64) > above
+                if tl.max(is_hit.to(tl.int32), 0) > 0:
+                    exact = exact_cosines(x, prototypes, inverse_norms, index, is_hit, D, BLOCK_D)
+                    value = tl.where(is_hit, exact, value)
+                tl.store(line + index, value, mask=index < n)
+            tl.debug_barrier()
+            top, height, log_total = divergence_row(
+                line, row, target, target_cosine, target_logit, target_slope, target_log_q,
+                loss, correct, support, posterior, n, roundoff, scale, a, POWER, BLOCK,
+            )  # fmt: skip
+            tl.store(solution + row, top)
+            tl.store(solution + batch + row, height)
+            tl.store(solution + 2 * batch + row, log_total)
+            tl.debug_barrier()
+            total = tl.zeros((BLOCK_D,), tl.float32)
+            for start in range(0, n, CLASSES):
+                index = start + tl.arange(0, CLASSES)
+                g = tl.load(line + index, mask=index < n, other=0.0)
+                if tl.max((g != 0).to(tl.int32), 0) > 0:
+                    mask = g != 0
+                    place = index[:, None].to(tl.int64) * D + column[None, :]
+                    w = tl.load(prototypes + place, mask=mask[:, None] & (column < D)[None, :], other=0.0)
+                    size = g * tl.load(inverse_norms + index, mask=mask, other=0.0)
+                    total += tl.sum(w * size[:, None], 0).to(tl.float32)
+            tl.store(towards + row * D + column, total, mask=column < D)
+            tl.store(derivative + row * K, tl.load(line + tl.load(target + row)))
+            for start in range(1, K, BLOCK):
+                place = start + tl.arange(0, BLOCK)
+                tl.store(classes + row * K + place, tl.full((BLOCK,), 0, tl.int32) + n, mask=place < K)
+            tl.debug_barrier()
+
+
+@triton.jit
+def embedding_gradient(
+    unit, inverse_embedding_norms, prototypes, inverse_norms, classes, count, derivative, towards, factor, gradient,
+    K, D, CLASSES: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Gradients (B, D) of the embeddings: factor (sum_j g_j w-hat_j without its part along x-hat) / |x|."""
+    row = tl.program_id(0).to(tl.int64)
+    number = tl.load(count + row)
+    column = tl.arange(0, BLOCK_D)
+    inside = column < D
+    total = tl.zeros((BLOCK_D,), tl.float32)
+    if number > K:
+        total = tl.load(towards + row * D + column, mask=inside, other=0.0)
+    else:
+        for start in range(0, number, CLASSES):
+            place = start + tl.arange(0, CLASSES)
+            mask = place < number
+            index = tl.load(classes + row * K + place, mask=mask, other=0)
+            g = tl.load(derivative + row * K + place, mask=mask, other=0.0)
+            mask = mask & (g != 0)
+            size = g * tl.load(inverse_norms + index, mask=mask, other=0.0)
+            source = index[:, None].to(tl.int64) * D + column[None, :]
+            w = tl.load(prototypes + source, mask=mask[:, None] & inside[None, :], other=0.0)
+            total += tl.sum(w * size[:, None], 0).to(tl.float32)
+    x = tl.load(unit + row * D + column, mask=inside, other=0.0)
+    total = total - x * tl.sum(total * x, 0)
+    size = tl.load(inverse_embedding_norms + row) * tl.load(factor + row).to(tl.float64)
+    own = total.to(tl.float64) * size
+    largest = 3.4028234663852886e38
+    own = tl.where(own > largest, largest, tl.where(own < -largest, -largest, own))
+    tl.store(gradient + row * D + column, own.to(tl.float32), mask=inside)
+
+
+@triton.jit
+def prototype_gradient(
+    prototypes, inverse_norms, unit, order, offsets, derivative, target, count, num_wide, solution, factor, gradient,
+    batch, K, D, scale: tl.float64, a: tl.float64, POWER: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Gradients (n, D) of the prototypes, a program a class: its entries in the order of rows, then the wide rows."""
+    index = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK_D)
+    inside = column < D
+    total = tl.zeros((BLOCK_D,), tl.float32)
+    for number in range(tl.load(offsets + index), tl.load(offsets + index + 1)):
+        entry = tl.load(order + number)
+        row = entry // K
+        g = tl.load(derivative + entry)
+        if g != 0:
+            g = g * tl.load(factor + row)
+            total += g * tl.load(unit + row * D + column, mask=inside, other=0.0)
+    inverse = tl.load(inverse_norms + index)
+    w = tl.load(prototypes + index * D + column, mask=inside, other=0.0)
+    direction = (w.to(tl.float64) * inverse).to(tl.float32)
+    if tl.load(num_wide) > 0:
+        for row in range(0, batch):
+            if (tl.load(count + row) > K) & (tl.load(target + row) != index):
+                x = tl.load(unit + row * D + column, mask=inside, other=0.0)
+                cosine = tl.sum(direction * x, 0)
+                cosine = tl.where(cosine > 1, 1.0, tl.where(cosine < -1, -1.0, cosine))
+                top = tl.load(solution + row)
+                height = tl.load(solution + batch + row)
+                log_total = tl.load(solution + 2 * batch + row)
+                gap = (top.to(tl.float32) - cosine * as_double(scale).to(tl.float32)) * as_double(a).to(tl.float32)
+                unit_log = log_total if POWER == 0 else log_total * 0
+                weight, _ = weights(gap, height, as_double(a), unit_log, POWER)
+                mass = weight if POWER == 0 else weight * tl.exp(-log_total).to(tl.float32)
+                total += mass * as_double(scale).to(tl.float32) * tl.load(factor + row) * x
+    total = total - direction * tl.sum(total * direction, 0)
+    own = total.to(tl.float64) * inverse
+    largest = 3.4028234663852886e38
+    own = tl.where(own > largest, largest, tl.where(own < -largest, -largest, own))
+    tl.store(gradient + index * D + column, own.to(tl.float32), mask=inside)
