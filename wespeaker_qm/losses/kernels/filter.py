@@ -18,8 +18,9 @@ def group_max(cosine, target, maxima, n, num_groups, GROUP: tl.constexpr, GROUPS
     column = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     value = tl.load(cosine + row * n + column, mask=column < n, other=float("-inf")).to(tl.float32)
     value = tl.where(column == tl.load(target + row), float("-inf"), value)
-    is_bad = tl.max((value != value).to(tl.int32), 1) > 0
-    largest = tl.where(is_bad, float("nan"), tl.max(value, 1))
+    is_bad = value != value
+    largest = tl.max(tl.where(is_bad, float("-inf"), value), 1)
+    largest = tl.where(tl.max(is_bad.to(tl.int32), 1) > 0, float("nan"), largest)
     tl.store(maxima + row * num_groups + group, largest, mask=group < num_groups)
 
 
@@ -39,6 +40,7 @@ def bound(
     group = tl.arange(0, BLOCK)
     cosine = tl.load(maxima + row.to(tl.int64) * num_groups + group, mask=group < num_groups, other=float("-inf"))
     is_bad = tl.max((cosine != cosine).to(tl.int32), 0) > 0
+    cosine = tl.where(cosine != cosine, float("-inf"), cosine)
     slack = scale * error
     logit = cosine * scale.to(tl.float32) - slack.to(tl.float32)
     own = tl.load(target_logit + row)
