@@ -136,6 +136,7 @@ def test_windows_with_their_times_in_every_kind_of_file(place):
     ("options", "message"),
     [
         (["--out", "x.csv"], "--out: found x.csv, expected X.npz, X.jsonl or ark,scp:X"),
+        (["--out", "ark,scp:"], "--out: found ark,scp:, expected X.npz, X.jsonl or ark,scp:X"),
         (["--step", "1"], "--step: found 1 without --window, expected both"),
         (["none.wav", "--out", "x.npz"], "none.wav: no such file"),
         (["a.wav", "--out", "ark,scp:x"], "'a.wav': stands twice"),

@@ -1,5 +1,6 @@
 """The store of speakers: what comes in, what goes, who is found, and that no change is ever done by half."""
 
+import os
 import sqlite3
 import stat
 import subprocess
@@ -492,8 +493,10 @@ def test_a_store_that_cannot_be_made_is_told(tmp_path, model, voices):
     (tmp_path / "file").touch()
     with pytest.raises(RecipeError, match="name another place"):
         SpeakerStore(tmp_path / "file" / "speakers.sqlite").enrol_voices("Anna", voices(1), model)
-    with pytest.raises(RecipeError, match=r"folder|place"):
-        SpeakerStore(tmp_path).enrol_voices("Anna", voices(1), model)
+    os.mkfifo(tmp_path / "pipe")
+    for name, found in ((".", "is a folder"), ("pipe", "is a pipe, a socket or a device")):
+        with pytest.raises(RecipeError, match=f"{found}, expected a file: move it away, or name another place"):
+            SpeakerStore(tmp_path / name).enrol_voices("Anna", voices(1), model)
 
 
 def test_a_writer_that_does_not_go_is_told_of(store, model, voices, monkeypatch):

@@ -21,7 +21,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, found_at
 
 APPLICATION_ID = 0x57514D53
 """``WQMS``, by which ``file`` and this program know such a store."""
@@ -168,6 +168,8 @@ class Database:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """A connection in which statements outside of BEGIN and COMMIT stand for themselves."""
+        if self.path.exists() and not self.path.is_file():
+            raise RecipeError(f"{self.path}: {found_at(self.path)}, or name another place for the store")
         # The URI keeps SQLite from making a file that is not there.
         address = f"{self.path.absolute().as_uri()}?mode=rw"
         try:

@@ -61,9 +61,10 @@ def embed_files(
         RecipeError: a recording cannot be used, ``out`` is no such file or holds something else, a name stands twice;
             nothing is written.
     """
-    if out is not None and not out.startswith(_ARK) and Path(out).suffix not in (".npz", ".jsonl"):
-        raise RecipeError(f"--out: found {out}, expected X.npz, X.jsonl or {_ARK}X")
     if out is not None:
+        place = Path(out.removeprefix(_ARK))
+        if place.name in ("", "..") or not (out.startswith(_ARK) or place.suffix in (".npz", ".jsonl")):
+            raise RecipeError(f"--out: found {out}, expected X.npz, X.jsonl or {_ARK}X")
         _refuse_foreign(out)
     if step_s is not None and window_s is None:
         raise RecipeError(f"--step: found {step_s:g} without --window, expected both")
