@@ -92,6 +92,7 @@ def test_a_configuration_is_frozen():
         ("dataset_args.speed_perturb=1", "found 1 (integer), expected true or false"),
         ("dataset_args.aug_prob=1.5", "found 1.5 (number), expected less than or equal to 1"),
         ("dataset_args.aug_prob=.nan", "dataset_args.aug_prob: found "),
+        ("model_init=''", "command line: model_init: found '' (text), expected text that is not empty, or null"),
         ("dataset_args.sampler=speaker", "found 'speaker' (text), expected 'utterance' or 'speaker_balanced'"),
         ("model=ResNet43", "model: found 'ResNet43', expected one of ResNet10, ResNet18, ResNet34 (nearest: ResNet34"),
         ("model=3", "command line: model: found 3, expected one of ResNet10, ResNet18, ResNet34"),

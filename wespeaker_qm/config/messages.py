@@ -18,6 +18,7 @@ EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
+    "string_pattern_mismatch": "text that is not empty, or null",
     "dataclass_type": "a mapping of keys to values",
     "model_attributes_type": "a mapping of keys to values",
 }

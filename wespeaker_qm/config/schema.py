@@ -86,7 +86,7 @@ class Config:
 
     model: ModelName = "ResNet34"
     """The speaker network."""
-    model_init: str | None = None
+    model_init: Annotated[str, Field(pattern=r"\S")] | None = None
     """Checkpoint that the speaker network starts from: ours, WeSpeaker's, a state in ``resume/``; null = random."""
     model_args: AnyModelArgs = dataclasses.field(default_factory=ResNetArgs)
     """Sizes of the network."""
