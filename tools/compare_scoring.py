@@ -156,7 +156,7 @@ def _versions(python: str | Path) -> str:
     """Those of an environment that decide how fast it is: without them a ratio tells little."""
     code = (
         "import platform; from importlib import metadata; found = {p.metadata['Name']: p.version for p in "
-        "metadata.distributions()}; print('Python', platform.python_version(), *(f'{name} {found[name]}' for name in "
+        "metadata.distributions()}; print('Python ' + platform.python_version(), *(f'{name} {found[name]}' for name in "
         "('numpy', 'scipy', 'scikit-learn', 'torch', 'kaldiio') if name in found), sep=', ')"
     )
     return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
