@@ -30,12 +30,13 @@ top_n=
 num_resamples=1000
 num_nodes=1
 node_rank=
+max_restarts=0
 HOST_NODE_ADDR=localhost:29400
 job_id=2024
 
 options=(stage stop_stage corpus data config loss model exp_dir exp_root overrides resume table5 prepare_opts
   vox_root download subset codec pack_opts extract_opts num_workers
-  num_processes gpus score_norm_method top_n num_resamples num_nodes node_rank HOST_NODE_ADDR job_id)
+  num_processes gpus score_norm_method top_n num_resamples num_nodes node_rank max_restarts HOST_NODE_ADDR job_id)
 
 help_message="Usage: ./run.sh [--name value | --name=value] ...
 
@@ -84,6 +85,7 @@ spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \
   --num_resamples N     resamples of the speakers, for the intervals; 0 for none [${num_resamples}]
   --num_nodes N         machines that train together, with the same command; all but the first run stage 3 only [${num_nodes}]
   --node_rank N         number of this machine, 0 for the first [0 where HOST_NODE_ADDR is this machine's, else not 0]
+  --max_restarts N      how often several training processes are started again after one of them has died [${max_restarts}]
   --HOST_NODE_ADDR STR  host:port of the first machine [${HOST_NODE_ADDR}]
   --job_id N            name of the joint training [${job_id}]
   --help                print this
@@ -93,6 +95,7 @@ Example: CosFace on the data that ./run.sh has prepared, for 10 epochs
 and its model on recordings of other speakers, all of whom are evaluated
   ./run.sh --corpus egs/folder --prepare_opts \"--audio_root /recordings --eval_speakers all\" --model exp/mini/cosface_10"
 
+arguments=("$@")
 . tools/parse_options.sh
 parse_options "$@"
 
@@ -108,7 +111,7 @@ for number in "${stage}" "${stop_stage}"; do
   fi
 done
 [ "${stage}" -le "${stop_stage}" ] || die "--stage ${stage} comes after --stop_stage ${stop_stage}: nothing to do"
-for bound in num_workers=1 num_processes=1 num_nodes=1 top_n=2 num_resamples=0; do # now, not after a day of training
+for bound in num_workers=1 num_processes=1 num_nodes=1 max_restarts=0 top_n=2 num_resamples=0; do # now, not after a day of training
   name=${bound%=*}
   [ -z "${!name}" ] || [ "${!name}" -ge "${bound#*=}" ] 2>/dev/null ||
     die "--${name}: found ${!name}, expected at least ${bound#*=}"
@@ -264,10 +267,49 @@ await_first_machine() { # until it has come to stage 3: it may be preparing and 
   done
 }
 
+child= # the command at work; "new" until its number is known
+asked=0 # number of the signal that asked this script to end
+pass_on() { # ask the command at work to end by signal $1; it takes its time: a training saves its state first
+  asked=$2
+  [ -n "${child}" ] || exit $((128 + asked))
+  [ "${child}" = new ] || kill -s "$1" "${child}" 2>/dev/null || true
+}
+trap 'pass_on TERM 15' TERM
+trap 'pass_on INT 2' INT
+trap 'pass_on TERM 10' USR1 # Slurm's --signal=USR1@120; torchrun does not know it
+export WESPEAKER_QM_PARENT=$$ # should this script be killed, its commands end by themselves
+printf -v WESPEAKER_QM_COMMAND '%q ' "$0" ${arguments[@]+"${arguments[@]}"}
+export WESPEAKER_QM_COMMAND
+
+at_work() { # run a command, and end with its status when all of its processes have ended
+  local status
+  child=new
+  set -m # a process group of its own: a terminal's ^C comes through here, and only once
+  "$@" </dev/null &
+  child=$!
+  set +m
+  [ "${asked}" -eq 0 ] || kill -s TERM "${child}" 2>/dev/null || true
+  while true; do
+    status=0
+    wait "${child}" || status=$? # also where a signal has been passed on
+    kill -0 "${child}" 2>/dev/null || break
+  done
+  if [ "${status}" -ne 0 ]; then
+    for _ in {1..450}; do # 90 seconds
+      kill -0 -- "-${child}" 2>/dev/null || break
+      sleep 0.2
+    done
+    kill -s KILL -- "-${child}" 2>/dev/null || true
+  fi
+  child=
+  [ "${asked}" -eq 0 ] || exit $((128 + asked))
+  return "${status}"
+}
+
 wespeaker_qm() { # run a subcommand; its log lines also go to <experiment>/log/<subcommand>.log
   local folder=$1
   shift
-  "${PYTHON}" -m wespeaker_qm.bin.main "$@" --log "${folder}/log/$1.log"
+  at_work "${PYTHON}" -m wespeaker_qm.bin.main "$@" --log "${folder}/log/$1.log"
 }
 
 wespeaker_qm_distributed() { # the same in num_nodes * num_processes processes
@@ -276,8 +318,8 @@ wespeaker_qm_distributed() { # the same in num_nodes * num_processes processes
   if [ "${num_nodes}" -gt 1 ]; then
     rendezvous=(--nnodes "${num_nodes}" --rdzv_backend c10d --rdzv_endpoint "${HOST_NODE_ADDR}" --rdzv_id "${job_id}")
   fi
-  "${PYTHON}" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node "${num_processes}" \
-    -m -- wespeaker_qm.bin.main "$@" --log "${folder}/log/$1.log" # after -- torchrun does not take --log for its own
+  at_work "${PYTHON}" -m wespeaker_qm.train.launch "${rendezvous[@]}" --nproc_per_node "${num_processes}" \
+    --max_restarts "${max_restarts}" -m -- wespeaker_qm.bin.main "$@" --log "${folder}/log/$1.log" # after -- torchrun does not take --log for its own
 }
 
 train_and_evaluate() { # stages 3 to 8 with loss overlay $1 (may be empty) into $2

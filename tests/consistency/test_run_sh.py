@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -251,3 +253,33 @@ def test_the_script_runs_each_subcommand_in_the_stages_of_the_table():
     assert found == {name: row.stages for name, row in SUBCOMMANDS.items() if row.stages}
     assert '--log "${folder}/log/$1.log"' in script
     assert str(RunFolder("exp").log("score")) == "exp/log/score.log"
+
+
+TRAINING = """#!/bin/bash
+case "$*" in
+*"main train"*) ;;
+*) exit 0 ;;
+esac
+trap 'echo saved; exit 1' TERM
+trap 'echo saved; exit 1' INT
+echo "$WESPEAKER_QM_COMMAND"
+echo "$WESPEAKER_QM_PARENT"
+while true; do sleep 0.1; done
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_is_passed_on_to_the_training_and_the_script_ends_after_it(tmp_path, number):
+    stub = tmp_path / "python"
+    stub.write_text(TRAINING)
+    stub.chmod(0o755)
+    command = [ROOT / "run.sh", "--data", tmp_path / "my data", "--exp_root", tmp_path / "exp", "--stage", "3"]
+    environment = {**os.environ, "PYTHON": str(stub)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        lines = iter(process.stdout.readline, "")
+        told = next(line for line in lines if "my" in line and not line.startswith("20"))
+        assert shlex.split(told)[1:3] == ["--data", str(tmp_path / "my data")]
+        assert int(next(lines)) == process.pid
+        process.send_signal(number)
+        assert [line for line in lines if "Stage" not in line] == ["saved\n"]
+    assert process.returncode == 128 + number

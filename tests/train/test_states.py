@@ -7,10 +7,11 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from wespeaker_qm.network import checkpoint
 from wespeaker_qm.train.loop import Trainer
 from wespeaker_qm.train.states import StateWriter, newest_state, read_state, state_paths
 from wespeaker_qm.utils.checksums import checksum_path
+from wespeaker_qm.utils.ending import COMMAND, STOPPING, Stopped
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.ownership import LEDGER
@@ -67,16 +69,26 @@ def kill_at(event: int) -> None:
         counted(owner, name)
 
 
+FAILED = 3
+
+
+def finish(work: Callable[[], None]) -> NoReturn:
+    """Do ``work`` in a child process, and end it."""
+    try:
+        work()
+    except Stopped as stopped:
+        os._exit(128 + stopped.number)
+    except BaseException:
+        logging.getLogger(__name__).exception("in the child:")
+        os._exit(FAILED)
+    os._exit(0)
+
+
 def in_child(work: Callable[[], None]) -> int:
     """Exit status of a child process that does ``work``, or minus the signal that killed it."""
     child = os.fork()
     if child == 0:
-        try:
-            work()
-        except BaseException:
-            logging.getLogger(__name__).exception("in the child:")
-            os._exit(3)
-        os._exit(0)
+        finish(work)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -247,3 +259,107 @@ def test_a_state_of_an_earlier_version_is_gone_on_from(
     train()
     assert_same_run(run, RunFolder(tmp_path / "straight"))
     assert not earlier.exists()
+
+
+def ranks(work: Callable[[], None], num: int = 2) -> list[int]:
+    """Exit statuses of ``num`` processes that train together; children, so that they need not import all again."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(num):
+        child = os.fork()
+        if child == 0:
+            names = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": num, "RANK": rank}
+            os.environ.update({name: str(value) for name, value in names.items()})
+            finish(work)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+SHARDED_A3M_I = dataclasses.replace(A3M_I, shard_classes=True)
+
+
+@pytest.mark.parametrize("projection", [None, A3M_I, SHARDED_A3M_I], ids=["plain", "A3M-I", "divided A3M-I"])
+def test_two_processes_of_which_one_is_killed(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, projection: AlphaArcMarginArgs | None
+) -> None:
+    config = dataclasses.replace(
+        tiny_config,
+        save_step_interval=1,
+        valid_epoch_interval=0,
+        dataloader_args=dataclasses.replace(tiny_config.dataloader_args, batch_size=4),
+        projection_args=projection or tiny_config.projection_args,
+    )
+    config.save(tmp_path / "conf.yaml")
+
+    def train(name: str) -> None:
+        stages.train(data=tiny_corpus, run=tmp_path / name, config=tmp_path / "conf.yaml")
+
+    def dying(rank: str, num_steps: int) -> None:
+        step = Trainer._step
+
+        def stopping(self: Trainer, index: int, batch: Any) -> None:
+            if index == num_steps and os.environ["RANK"] == rank:
+                os.kill(os.getpid(), signal.SIGKILL)
+            step(self, index, batch)
+
+        Trainer._step = stopping  # type: ignore[method-assign]
+        train("killed")
+
+    assert ranks(lambda: train("straight")) == [0, 0]
+    for rank, num_steps in (("1", 2), ("0", 3), ("1", 7)):  # 3: the epoch of the new prototypes begins
+        statuses = ranks(lambda rank=rank, num_steps=num_steps: dying(rank, num_steps))
+        assert statuses[int(rank)] == -signal.SIGKILL
+        assert statuses[1 - int(rank)] == FAILED
+    assert ranks(lambda: train("killed")) == [0, 0]
+    assert_same_run(RunFolder(tmp_path / "killed"), RunFolder(tmp_path / "straight"))
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_to_one_of_two_processes_saves_and_ends_both(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, number: int
+) -> None:
+    batches = dataclasses.replace(tiny_config.dataloader_args, batch_size=4)
+    dataclasses.replace(tiny_config, valid_epoch_interval=0, dataloader_args=batches).save(tmp_path / "conf.yaml")
+
+    def work() -> None:
+        asked_at_step(4, number, rank="1")
+        stages.train(data=tiny_corpus, run=tmp_path / "exp", config=tmp_path / "conf.yaml")
+
+    assert ranks(work) == [128 + number] * 2
+    assert state_paths(RunFolder(tmp_path / "exp"))[0].name == "step_5.pt"
+
+
+@pytest.mark.parametrize("num_steps", [4, 5, 8], ids=["within an epoch", "at its end", "at the last step"])
+def test_a_signal_saves_and_says_what_goes_on(
+    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_steps: int
+) -> None:
+    """After the step that is being made; at the last step there is nothing to go on with."""
+    monkeypatch.setenv(COMMAND, "./run.sh --stage 3")
+    train(name="straight")
+    run = RunFolder(tmp_path / "exp")
+    with monkeypatch.context() as patch:
+        asked_at_step(num_steps, signal.SIGTERM, setattr=patch.setattr)
+        if num_steps == 8:
+            train("save_step_interval=0")
+        else:
+            message = rf"SIGTERM after step {num_steps + 1} of 9, .*step_{num_steps + 1}\.pt; to go on: \./run\.sh --s"
+            with pytest.raises(Stopped, match=message) as stopped:
+                train("save_step_interval=0")
+            assert stopped.value.number == signal.SIGTERM
+            assert state_paths(run)[0] == run.state(num_steps + 1)
+    train()
+    assert_same_run(run, RunFolder(tmp_path / "straight"))
+
+
+def asked_at_step(num_steps: int, number: int, rank: str = "0", setattr: Callable[..., None] = setattr) -> None:
+    """Let a process be sent a signal while it makes a step."""
+    step = Trainer._step
+
+    def signalled(self: Trainer, index: int, batch: Any) -> None:
+        if index == num_steps and os.environ.get("RANK", "0") == rank:
+            os.kill(os.getpid(), number)
+        step(self, index, batch)
+
+    setattr(Trainer, "_step", signalled)

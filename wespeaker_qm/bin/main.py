@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
+from wespeaker_qm.utils.ending import PARENT, Stopped, end_with
 from wespeaker_qm.utils.errors import RecipeError, nearest, shown
 from wespeaker_qm.utils.lock import unlock_all
 from wespeaker_qm.utils.trouble import trouble
@@ -146,11 +147,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or what the subcommand answers; 1, or what the subcommand has for it, after a RecipeError or
         trouble with the machine (:mod:`wespeaker_qm.utils.trouble`), whose message is printed without a traceback; 2
-        after any other exception, which is a bug and keeps its traceback; 130 after an interruption.
+        after any other exception, which is a bug and keeps its traceback; 130 after an interruption; 128 and the number
+        of a signal that ended what can be gone on with.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     is_first = os.environ.get("RANK", "0") == "0"
     _set_up_logging(is_first)
+    if PARENT in os.environ:
+        end_with(int(os.environ[PARENT]))
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a child of torchrun, which, killed, would leave it at work
+        end_with(os.getppid())
     log = None
     failure = _failure(arguments)
     try:
@@ -163,6 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if log is not None:
             log.remove_if_nothing_was_done()
         return failure
+    except Stopped as stopped:
+        logger.warning("%s", stopped)
+        return 128 + stopped.number
     except KeyboardInterrupt:
         logger.error("interrupted; the same command goes on where it stopped")
         return 130

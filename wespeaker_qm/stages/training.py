@@ -22,6 +22,7 @@ from wespeaker_qm.train.states import newest_state, read_state, state_paths
 from wespeaker_qm.utils.calls import AnyPath, listed, paths
 from wespeaker_qm.utils.checksums import checksum_path, write_checked_text
 from wespeaker_qm.utils.done import DoneMarker
+from wespeaker_qm.utils.ending import StopRequest, stop_requests
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
@@ -56,14 +57,17 @@ def train(
     Raises:
         RecipeError: the configuration is wrong, the corpus is not packed, or the folder holds another run, files that
             no stage made, or a finished run that lost models.
+        Stopped: a signal asked to end, and the state has been saved.
     """
     files, settings = paths(config), listed(overrides)
     loaded = functools.cache(lambda: load_config(files, settings))
-    with joined_processes(lambda: loaded().device) as processes:
-        _train(DataFolder(data), RunFolder(run), loaded(), processes, may_resume)
+    with joined_processes(lambda: loaded().device) as processes, stop_requests() as stop:
+        _train(DataFolder(data), RunFolder(run), loaded(), processes, may_resume, stop)
 
 
-def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processes, may_resume: bool) -> None:
+def _train(
+    data: DataFolder, run: RunFolder, config: Config, processes: Processes, may_resume: bool, stop: StopRequest
+) -> None:
     processes.together(lambda: refuse_missing_gpus(config.gpus, config.device))
     kept = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
     outputs = [run.model(epoch) for epoch in kept]
@@ -83,7 +87,7 @@ def _train(data: DataFolder, run: RunFolder, config: Config, processes: Processe
         parts = processes.together(lambda: build_training(config, data, processes))
         processes.together(lambda: _refuse_short_speech(data, parts, processes))
         validate = processes.together(lambda: _validation(data, config, processes))
-        trainer = Trainer(config, parts, run, validate)
+        trainer = Trainer(config, parts, run, validate, stop)
         if continues:
             trainer.resume()
             processes.together(lambda: _refuse_lost_models(trainer, run, marker))

@@ -8,7 +8,7 @@ Processes that train together must do the same: what depends on a disk, a machin
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from wespeaker_qm.network.device import choose_device
+from wespeaker_qm.utils.ending import Stopped
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import temporary_path, write_text
 
@@ -45,6 +46,12 @@ class Processes:
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def take_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Make ``tensors`` those of the first process, in place."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def gather(self, value: Any) -> list[Any]:
         """The plain values of all processes, in the order of their ranks."""
@@ -169,6 +176,10 @@ def joined_processes(device_name: str | Callable[[], str]) -> Iterator[Processes
         yield Processes(rank=rank, world_size=world_size, device=device)
         if world_size > 1:
             dist.barrier()  # a process that leaves while another still sends to it can be aborted by gloo
+    except Stopped:  # on all of them
+        if world_size > 1:
+            dist.barrier()
+        raise
     except RuntimeError as error:
         if world_size == 1 or not (isinstance(error, dist.DistError) or "Connection" in str(error)):
             raise

@@ -11,6 +11,8 @@ step is saved whole: a run that is killed at any moment and resumed ends with th
 
 import logging
 import math
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +32,7 @@ from wespeaker_qm.train.reinit import reinitialise_head
 from wespeaker_qm.train.resume import check_same_run
 from wespeaker_qm.train.states import State, StateWriter, host_copy, newest_state, read_state
 from wespeaker_qm.utils.checksums import Checksum, checksum_of
+from wespeaker_qm.utils.ending import COMMAND, Stopped, StopRequest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
 
@@ -61,15 +64,22 @@ class Trainer:
         parts: of the training; see :func:`wespeaker_qm.train.build.build_training`.
         folder: where checkpoints and logs go.
         validate: the held-out check, or None.
+        stop: who may ask to end, or None.
     """
 
     def __init__(
-        self, config: Config, parts: TrainingParts, folder: RunFolder, validate: Validation | None = None
+        self,
+        config: Config,
+        parts: TrainingParts,
+        folder: RunFolder,
+        validate: Validation | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         self.config = config
         self.parts = parts
         self.folder = folder
         self.validate = validate
+        self.stop = stop or StopRequest()
         self.step = 0
         """Updates so far."""
         self.elapsed_s = 0.0
@@ -79,7 +89,7 @@ class Trainer:
         self.network: torch.nn.Module = parts.model
         self._journal_state: dict[str, Any] | None = None
         self._saved_at = self._counted_at = time.monotonic()
-        self._is_save_asked = False
+        self._is_save_asked = self._is_stop_asked = False
         # On the device already: a number of the host that is needed there would be copied in every step.
         self._no, self._yes = torch.tensor([0.0, 1.0], device=parts.processes.device)
 
@@ -89,7 +99,11 @@ class Trainer:
         return self.step // self.steps_per_epoch
 
     def run(self) -> None:
-        """Train the epochs that are left."""
+        """Train the epochs that are left.
+
+        Raises:
+            Stopped: a signal asked for it, on one of the processes; the state has been saved.
+        """
         parts, config = self.parts, self.config
         logger.info(
             "training %s on %s: %d speakers, %d classes, %d utterances, %d steps of %d x %d samples an epoch",
@@ -133,11 +147,14 @@ class Trainer:
             self.step += 1
             if self.step % self.steps_per_epoch and self._is_save_due():
                 self._save()
+                self._end_if_asked()
         self._count_time()
         self._journal.end_epoch(self.step, self._scheduled(self.step - 1), self.elapsed_s)
         self.parts.processes.together(lambda: self._refuse_not_finite(epoch))
         self.parts.processes.together(lambda: self._validate(epoch))
         self._save(epoch)
+        if epoch < self.config.num_epochs:
+            self._end_if_asked()
 
     def _step(self, step: int, batch: TrainingBatch) -> None:
         """One update."""
@@ -146,7 +163,10 @@ class Trainer:
             group["lr"] = self.parts.learning_rate(step)
         output: LinearLoss = self.network(batch.features, batch.label, self.parts.margin(step))
         loss = output.loss.mean()
-        asks = {"asks_to_save": self._yes if self._wants_to_save() else self._no}
+        asks = {
+            "asks_to_save": self._yes if self._wants_to_save() else self._no,
+            "asks_to_stop": self._no if self.stop.number is None else self._yes,
+        }
         figures = batch_figures(output, self.parts.data.num_classes, self.parts.processes, asks)
         self._read(_Underway(step, batch, output.loss.detach(), figures))
         optimizer.zero_grad(set_to_none=True)
@@ -158,6 +178,7 @@ class Trainer:
         """Tell of an update."""
         figures = update.figures.values()
         self._is_save_asked |= figures.pop("asks_to_save") > 0
+        self._is_stop_asked |= figures.pop("asks_to_stop") > 0
         if not math.isfinite(figures["loss"]):
             self._refuse(update.step, update.batch, update.loss)
         self._journal.add_step(update.step + 1, figures, update.batch.wait_s, self._scheduled(update.step))
@@ -170,7 +191,21 @@ class Trainer:
     def _is_save_due(self) -> bool:
         """The same on all processes."""
         interval = self.config.save_step_interval
-        return self._is_save_asked or (interval > 0 and self.step % interval == 0)
+        asked = self._is_save_asked or self._is_stop_asked
+        return asked or (interval > 0 and self.step % interval == 0)
+
+    def _end_if_asked(self) -> None:
+        """After a state has been handed over: wait for its file, and end on all processes."""
+        if self._is_stop_asked:
+            processes = self.parts.processes
+            processes.together(self._writer.close)
+            number = max(processes.gather(self.stop.number or 0))
+            raise Stopped(
+                f"stopped by {signal.Signals(number).name} after step {self.step} of "
+                f"{self.config.num_epochs * self.steps_per_epoch}, which is saved in {self.saved}; to go on: "
+                f"{os.environ.get(COMMAND, 'the same command')}",
+                number,
+            )
 
     def _count_time(self) -> None:
         now = time.monotonic()
@@ -199,6 +234,8 @@ class Trainer:
 
     def _reinitialise_head(self) -> None:
         parts = self.parts
+        # Statistics of batch norm are each process's own; those of the first are saved, and gone on with by all.
+        parts.processes.take_from_first(parts.model.encoder.buffers())
         reinitialise_head(parts.model, parts.data, parts.plan, parts.processes)
         # Their momentum belongs to the old prototypes.
         parts.optimizer.state[parts.model.projection.weight].clear()

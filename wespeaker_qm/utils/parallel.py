@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
+from wespeaker_qm.utils.ending import end_with
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -31,7 +33,8 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], num_w
         yield from map(function, items)
         return
     # spawn: forking a process that already runs threads (progress bar, BLAS) may deadlock.
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=end_with, initargs=(os.getpid(),)) as pool:
         pending: deque[Future[Result]] = deque()
         try:
             for item in items:
