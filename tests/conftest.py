@@ -57,7 +57,7 @@ def logging_as_it_was() -> Iterator[None]:
     logging.captureWarnings(False)
 
 
-_NAMED_WITH_ITS_PROGRAM = re.compile(r"(\brun\.sh|\bwespeaker-qm [a-z-]+|\begs/\w+)\b[^;()\n]*")
+_NAMED_WITH_ITS_PROGRAM = re.compile(r"(\brun\.sh|\b(?:wespeaker-qm|main\.py) [a-z-]+|\begs/\w+)\b[^;()\n]*")
 
 
 @pytest.fixture(autouse=True)
