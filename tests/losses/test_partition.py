@@ -86,6 +86,7 @@ def cases() -> dict[str, Case]:
 
 
 CASES = cases()
+GROUPED = "q_margin_1.5-3001-float64-sparse"  # what the last two of three processes compute alone
 
 
 class Batch(NamedTuple):
@@ -183,6 +184,13 @@ def run_process(rank: int, folder: Path) -> None:
         results["largest"] = partition.max(
             torch.tensor([inf if rank == 0 else 0, -inf, nan if rank == 1 else inf, rank])
         )
+        last_two = dist.new_group([1, 2]) if world_size == 3 else None
+        if last_two is not None and rank > 0:
+            case = CASES[GROUPED]
+            dispatch.WAYS = {"cpu": ((math.inf, case.ways[0]),)}
+            partition = ClassPartition(case.num_classes, rank - 1, 2, last_two)
+            results["grouped"] = compute(case, make_batch(case, 2), partition)
+            results["grouped_rows"] = partition.gather_classes(partition.own_classes(torch.arange(case.num_classes)))
         torch.save(results, folder / f"{world_size}.{rank}.pt")
         dist.destroy_process_group()
 
@@ -324,6 +332,15 @@ def test_the_largest_may_be_infinite_and_a_nan_is_never_lost(
     expected = torch.tensor([torch.inf, -torch.inf, torch.nan, world_size - 1])
     for results in outputs[world_size]:
         torch.testing.assert_close(results["largest"], expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_some_of_the_processes_may_hold_the_classes(outputs: dict[int, list[dict[str, Any]]]) -> None:
+    _, *found = outputs[3]
+    actual, expected = together("grouped", found), alone(CASES[GROUPED], 2)
+    for key in ("loss", "embedding_gradient", "weight_gradient"):
+        assert_near(actual[key], expected[key])
+    assert torch.equal(found[0]["grouped_rows"], torch.arange(3001))
+    assert found[1]["grouped_rows"] is None
 
 
 def test_alone_every_operation_is_free() -> None:

@@ -17,6 +17,8 @@ from wespeaker_qm.losses.root import Sums, in_unit
 class ClassPartition:
     """The part of ``num_classes`` classes that process ``rank`` of ``world_size`` holds.
 
+    ``group`` are these processes, if they are not all that there are; ``rank`` and ``world_size`` are of the group.
+
     Parts differ by at most one class; the first ones are larger. All processes call the same methods in the same
     order, with tensors of the same shape.
     """
@@ -24,6 +26,7 @@ class ClassPartition:
     num_classes: int
     rank: int = 0
     world_size: int = 1
+    group: "dist.ProcessGroup | None" = None  # where PyTorch is built without processes, there is no such name
 
     def __post_init__(self) -> None:
         if self.num_classes < self.world_size:
@@ -50,7 +53,7 @@ class ClassPartition:
             return rows
         rows = rows.contiguous()
         parts = [torch.empty_like(rows) for _ in range(self.world_size)]
-        dist.all_gather(parts, rows)
+        dist.all_gather(parts, rows, group=self.group)
         return torch.cat(parts)
 
     def own_rows(self, rows: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ class ClassPartition:
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over the processes, in place."""
         if self.world_size > 1:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=self.group)
         return tensor
 
     def max(self, tensor: Tensor) -> Tensor:
@@ -68,7 +71,8 @@ class ClassPartition:
         if self.world_size > 1:
             # Backends differ on whether a maximum with NaN is NaN; a sum is one everywhere.
             bad = self.sum(tensor.isnan().to(tensor.dtype))
-            dist.all_reduce(tensor.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf), dist.ReduceOp.MAX)
+            tensor.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group)
             tensor.masked_fill_(bad > 0, torch.nan)
         return tensor
 
@@ -101,7 +105,7 @@ class ClassPartition:
             own = rows[done : done + block_rows]
             block[: len(own)] = own
             parts = [torch.empty_like(block) for _ in range(self.world_size)] if is_first else None
-            dist.gather(block, parts)
+            dist.gather(block, parts, group=self.group, group_dst=0)
             for rank, part in enumerate(parts or []):
                 target = gathered[bounds[rank] + done : bounds[rank + 1]][: len(part)]
                 target.copy_(part[: len(target)])

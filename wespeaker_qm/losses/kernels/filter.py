@@ -74,9 +74,9 @@ def compact(
     narrow_scale = as_double(scale).to(tl.float32)
     largest = tl.load(maxima + row * num_groups + group, mask=group < num_groups, other=float("-inf"))
     is_live = (largest * narrow_scale).to(tl.float64) > above
-    place = tl.cumsum(is_live.to(tl.int32), 0) - 1
+    rank = tl.cumsum(is_live.to(tl.int32), 0) - 1
     num_live = tl.sum(is_live.to(tl.int32), 0)
-    tl.store(live + row * num_groups + place, group, mask=is_live)
+    tl.store(live + row * num_groups + rank, group, mask=is_live)
     tl.debug_barrier()
     found = 1
     for start in range(0, num_live, GROUPS):
