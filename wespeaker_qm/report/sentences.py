@@ -56,6 +56,18 @@ def plain_sentences(
     return [text for text in texts if text]
 
 
+def _in_words(reason: str) -> str:
+    """Why a figure has no interval (:func:`wespeaker_qm.evaluate.evidence.figure_reason`), for who reads it first.
+
+    >>> _in_words("FRR below 1/7"), _in_words("3 misses")
+    ('errors so rare (FRR below 1/7) can be those of a single one of 7 speakers', '3 misses')
+    """
+    rate, below, count = reason.partition(" below 1/")
+    return (
+        f"errors so rare ({rate} below 1/{count}) can be those of a single one of {count} speakers" if below else reason
+    )
+
+
 def out_of(rate: float) -> str:
     """A rate as a count that a reader can picture: of 100, or of more where it is small.
 
@@ -98,7 +110,7 @@ def how_well(run: str, headline: str, result: ListResult) -> str:
     if result.resampling is None:
         text += f" Of other speakers nothing is said: {result.no_intervals or 'no intervals were asked for'}."
     elif _EER in system.reasons:
-        text += f" That is too little to tell of other speakers: {system.reasons[_EER]}."
+        text += f" That is too little to tell of other speakers: {_in_words(system.reasons[_EER])}."
     return text
 
 
