@@ -18,7 +18,7 @@ PAGES = [
 ]
 """Those whose examples run here."""
 NOT_RUN = {
-    "the whole recipe": 9,
+    "the whole recipe": 10,
     "the model of egs/mini": 1,
     "VoxCeleb": 4,
     "recordings": 4,
