@@ -102,3 +102,14 @@ def test_ratios_of_integers_up_to_100():
     assert change_speed(waveform, 100 / 99).shape == (1, 9_900)
     assert change_speed(waveform, 99 / 100).shape == (1, 10_101)
     assert change_speed(waveform, 100).shape == (1, 100)
+
+
+def test_the_filter_is_copied_to_a_device_once(monkeypatch):
+    waveform = torch.randn(2, 4000)
+    first = change_speed(waveform, 1.1)
+
+    def copied(*args):
+        raise AssertionError("a copy")
+
+    monkeypatch.setattr(torch.Tensor, "to", copied)
+    assert torch.equal(change_speed(waveform, 1.1), first)

@@ -39,14 +39,14 @@ def change_speed(waveform: Tensor, speed: float) -> Tensor:
     ratio = _ratio(speed)
     if ratio == 1:
         return waveform
-    kernel, margin = _kernel(ratio.numerator, ratio.denominator)
+    kernel, margin = _kernel(ratio.numerator, ratio.denominator, waveform.device)
     step = _BLOCKS_TOGETHER * ratio.numerator
     num_samples = waveform.shape[-1]
     num_blocks = num_samples // step + 1
     with exact_float32(), torch.autocast(waveform.device.type, enabled=False):
         padded = functional.pad(waveform.float(), (margin, margin + num_blocks * step - num_samples))
         blocks = padded.unfold(-1, step + 2 * margin, step)  # (B, blocks, step + 2 margin)
-        output = blocks @ kernel.to(waveform.device)  # (B, blocks, output samples of each)
+        output = blocks @ kernel  # (B, blocks, output samples of each)
     return output.flatten(start_dim=-2)[..., : num_samples * ratio.denominator // ratio.numerator]
 
 
@@ -67,8 +67,10 @@ def _ratio(speed: float) -> Fraction:
 
 
 @functools.lru_cache(maxsize=16)
-def _kernel(step: int, phases: int) -> tuple[Tensor, int]:
+def _kernel(step: int, phases: int, device: torch.device) -> tuple[Tensor, int]:
     """Weights (K step + 2 margin, K phases) of K blocks' input samples in their output samples, and the margin.
+
+    Kept on the device: to copy it there for every batch, the host would wait for the device.
 
     Output sample p lies at p * step / phases input samples from the first block's start. It is made from the samples
     within half the filter's width; the margin is that width.
@@ -80,4 +82,4 @@ def _kernel(step: int, phases: int) -> tuple[Tensor, int]:
     target = torch.arange(_BLOCKS_TOGETHER * phases, dtype=torch.float64)[None, :] * step / phases
     distance = target - source
     window = torch.cos((distance / half_width).clamp(-1.0, 1.0) * (math.pi / 2)).square()
-    return (cut_off * torch.sinc(cut_off * distance) * window).float(), margin
+    return (cut_off * torch.sinc(cut_off * distance) * window).float().to(device), margin
