@@ -65,6 +65,15 @@ def test_each_recording_is_read_once(place, monkeypatch):
     assert (place / "trials.score").is_file()
 
 
+def test_a_name_may_write_its_accents_as_another_system_does(place):
+    """macOS lists files with an accented letter as two characters; most write one."""
+    (place / "wavs" / "s0").rename(place / "wavs" / "Jose\N{COMBINING ACUTE ACCENT}")
+    listed = place / "trials.txt"
+    listed.write_text(listed.read_text().replace("s0/", "Jos\N{LATIN SMALL LETTER E WITH ACUTE}/"))
+    assert run() == 0
+    assert len(rows_of(place / "trials.score")) == 66
+
+
 def test_other_kinds_of_lists(place, capsys):
     """VoxCeleb's, and one without labels: no figures, and a third column that holds the score."""
     rows = rows_of(place / "trials.txt")

@@ -30,7 +30,7 @@ def test_numbers_are_finite_and_within_their_limits():
     for text in ("nan", "NaN", "inf", "-inf", "infinity", "-0.1", "1.1", "1e400", "1_0", "", "half", "0x1"):
         with pytest.raises(argparse.ArgumentTypeError, match="expected a number from 0 to 1"):
             number(0, 1)(text)
-        with pytest.raises(argparse.ArgumentTypeError, match="expected a number between 0 and 1"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a number between 1e-12 and 1"):
             arguments.RATE(text)
     for text in ("0", "1"):
         with pytest.raises(argparse.ArgumentTypeError):

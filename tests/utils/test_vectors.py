@@ -1,5 +1,6 @@
 """Vectors in ark and scp: what others write is read alike."""
 
+import contextlib
 import os
 import pickle
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
 
 
@@ -177,8 +179,16 @@ def test_an_interruption_never_leaves_an_scp_of_another_ark(tmp_path, monkeypatc
     def stop(*arguments, **named):
         raise KeyboardInterrupt
 
-    target = "kaldiio.save_ark" if moment == "while the ark is written" else "wespeaker_qm.utils.vectors.checked_path"
-    monkeypatch.setattr(target, stop)
+    @contextlib.contextmanager
+    def stop_after(path, exchange=atomic_path):
+        with exchange(path) as temporary:
+            yield temporary
+        stop()
+
+    if moment == "while the ark is written":
+        monkeypatch.setattr("kaldiio.save_ark", stop)
+    else:
+        monkeypatch.setattr("wespeaker_qm.utils.vectors.atomic_path", stop_after)
     with pytest.raises(KeyboardInterrupt):
         write_vectors(tmp_path, "x", ["c", "d"], old + 1)
     monkeypatch.undo()

@@ -57,10 +57,10 @@ def check_far(far: float) -> None:
     """Refuse what is no rate.
 
     Raises:
-        RecipeError: it is not between 0 and 1.
+        RecipeError: it is not between 1e-12 (of more trials than can be) and 1.
     """
-    if not 0 < far < 1:
-        raise RecipeError(f"far: found {far}, expected a rate between 0 and 1, such as 1e-3")
+    if not 1e-12 < far < 1:
+        raise RecipeError(f"far: found {far}, expected a rate between 1e-12 and 1, such as 1e-3")
 
 
 def threshold_at(evidence: Evidence | None, far: float) -> DecisionThreshold:

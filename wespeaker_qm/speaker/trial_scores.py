@@ -1,5 +1,6 @@
 """Scores of a trial list whose names are recordings: each is read and embedded once."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,8 @@ def score_recordings(
             embedded.
     """
     names = trials.utterances
-    refused = {name: f"{wav_root / name}: no such file" for name in names if not (wav_root / name).is_file()}
+    paths = [_recording(wav_root, name) for name in names]
+    refused = {name: f"{path}: no such file" for name, path in zip(names, paths, strict=True) if not path.is_file()}
     _refuse(refused, trials, wav_root, max_bad_fraction)
     embeddings = np.zeros((len(names), model.embed_dim), np.float32)
     rows = [row for row, name in enumerate(names) if name not in refused]
@@ -50,9 +52,9 @@ def score_recordings(
         for first in range(0, len(rows), batch):
             group = rows[first : first + batch]
             try:
-                embeddings[group] = model.embed([wav_root / names[row] for row in group], batch=batch)
+                embeddings[group] = model.embed([paths[row] for row in group], batch=batch)
             except RecipeError:  # of one of them
-                refused |= _one_by_one(model, names, group, wav_root, embeddings)
+                refused |= _one_by_one(model, names, paths, group, embeddings)
             bar.update(len(group))
     _refuse(refused, trials, wav_root, max_bad_fraction)
     is_usable = np.array([name not in refused for name in names])
@@ -62,14 +64,20 @@ def score_recordings(
     return ScoredList(kept, model.scorer.of_trials(kept, embeddings[rows]), list(refused.values()))
 
 
+def _recording(wav_root: Path, name: str) -> Path:
+    """Where the recording lies; an accented letter of its name is one character in some file systems, two in others."""
+    paths = [wav_root / each for each in (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def _one_by_one(
-    model: Speaker, names: Sequence[str], rows: Sequence[int], wav_root: Path, embeddings: NDArray[np.float32]
+    model: Speaker, names: Sequence[str], paths: Sequence[Path], rows: Sequence[int], embeddings: NDArray[np.float32]
 ) -> dict[str, str]:
     """Embed what can be; name -> why not, of the others."""
     refused = {}
     for row in rows:
         try:
-            embeddings[row] = model.embed(wav_root / names[row])
+            embeddings[row] = model.embed(paths[row])
         except RecipeError as error:
             refused[names[row]] = str(error)
     return refused

@@ -107,5 +107,5 @@ SECONDS = number(0)
 """A length of time."""
 FRACTION = number(0, 1)
 """A part of a whole, all and nothing included."""
-RATE = number(0, 1, inside=True)
-"""An error rate or a prior."""
+RATE = number(1e-12, 1, inside=True)
+"""An error rate or a prior; a smaller one takes more trials than can be."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 STAGE_VERSIONS: Mapping[str, int] = {
     "prepare": 2,
     "pack": 2,
-    "train": 3,
+    "train": 4,
     "average": 1,
     "extract": 5,
     "score": 1,
