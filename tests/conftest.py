@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import logging
+import pkgutil
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +18,7 @@ import torch
 from hypothesis import settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import wespeaker_qm.losses.kernels
 from wespeaker_qm import stages
 from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.bin import main as program
@@ -38,6 +41,15 @@ from wespeaker_qm.utils.tables import write_rows
 from wespeaker_qm.utils.vectors import write_vectors
 
 RATE = 16000
+
+if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
+    # Kernels run on the CPU, in Triton's interpreter, which is decided when it, and then a kernel, is imported: here,
+    # before any test does.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        importlib.import_module("triton.experimental.gluon")  # which the interpreter would import at its first kernel
+        for kernels in pkgutil.iter_modules(wespeaker_qm.losses.kernels.__path__):
+            importlib.import_module(f"wespeaker_qm.losses.kernels.{kernels.name}")
 
 # No test asserts a time, and random examples are the same each time.
 settings.register_profile("seeded", deadline=None, derandomize=True)

@@ -1,8 +1,5 @@
 """Kernels run on a GPU if there is one, and otherwise on the CPU, in Triton's interpreter: the same tests for both."""
 
-import importlib
-import importlib.util
-import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,23 +8,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-import wespeaker_qm.losses.kernels
-
-HAS_GPU = torch.cuda.is_available()
-
-if not HAS_GPU and importlib.util.find_spec("triton"):
-    # Triton decides on it when it, and then a kernel, is imported.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        importlib.import_module("triton.experimental.gluon")  # which the interpreter would import at its first kernel
-        for module in pkgutil.iter_modules(wespeaker_qm.losses.kernels.__path__):
-            importlib.import_module(f"wespeaker_qm.losses.kernels.{module.name}")
-
 
 @pytest.fixture
 def device() -> torch.device:
     """Where kernels run."""
-    return torch.device("cuda" if HAS_GPU else "cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Operations(TorchDispatchMode):

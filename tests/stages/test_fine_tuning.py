@@ -69,8 +69,8 @@ def test_an_interrupted_training_goes_on(place, monkeypatch, capsys):
     assert main([*COMMAND, "--out", "whole"]) == 0
     save = Trainer._save
 
-    def interrupted(trainer, epoch, state):
-        save(trainer, epoch, state)
+    def interrupted(trainer, epoch=None):
+        save(trainer, epoch)
         if epoch == 2:
             raise KeyboardInterrupt
 

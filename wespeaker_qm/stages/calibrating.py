@@ -144,7 +144,7 @@ def _recorded_top_n(data: DataFolder, run: RunFolder, scores: Method, asked: int
         reasons = [f"it took --top_n {top_n}, found --top_n {asked}"]
     if reasons:
         raise RecipeError(
-            f"{run}: normalise with --method {scores} must run before the calibration: "
+            f"{run}: wespeaker-qm normalise --method {scores} must run before the calibration: "
             f"{'; '.join(reasons)} (run.sh --stage 6)"
         )
     return top_n
