@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -351,6 +353,30 @@ def test_a_signal_saves_and_says_what_goes_on(
             assert state_paths(run)[0] == run.state(num_steps + 1)
     train()
     assert_same_run(run, RunFolder(tmp_path / "straight"))
+
+
+def test_a_signal_to_the_whole_group_saves_too(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
+    """As timeout, a terminal and Slurm send it: workers must not end by it before the training has saved."""
+    workers = dataclasses.replace(tiny_config.dataloader_args, num_workers=1)
+    config = dataclasses.replace(tiny_config, valid_epoch_interval=0, save_step_interval=0, dataloader_args=workers)
+    config.save(tmp_path / "conf.yaml")
+    step = Trainer._step
+
+    def work() -> None:
+        os.setpgid(0, 0)
+
+        def signalled(self: Trainer, index: int, batch: Any) -> None:
+            if index == 4:
+                # From outside of the group: of their parent workers take it otherwise.
+                subprocess.run(["kill", "-TERM", "--", str(-os.getpgid(0))], check=True, start_new_session=True)
+                time.sleep(1)  # so that the end of a worker would be seen
+            step(self, index, batch)
+
+        Trainer._step = signalled  # type: ignore[method-assign]
+        stages.train(data=tiny_corpus, run=tmp_path / "exp", config=tmp_path / "conf.yaml")
+
+    assert in_child(work) == 128 + signal.SIGTERM
+    assert state_paths(RunFolder(tmp_path / "exp"))[0].name == "step_5.pt"
 
 
 def asked_at_step(num_steps: int, number: int, rank: str = "0", setattr: Callable[..., None] = setattr) -> None:

@@ -6,6 +6,7 @@
     on the workers:  workers: BatchId -> read -> Batch -> front end -> | training process: to device -> TrainingBatch
 """
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,14 @@ class _FeaturedDataset(Dataset[_Featured]):
         return _Featured(batch.utterance, batch.label, self.frontend(batch))
 
 
-def _prepare_worker(_: int) -> None:
+def _leave_signals_to_the_parent(_: int) -> None:
+    # A terminal, timeout and Slurm signal a whole group. A worker that ended by it would end the training before that
+    # has saved its state; PyTorch ends workers when their parent has ended.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _prepare_worker(number: int) -> None:
+    _leave_signals_to_the_parent(number)
     # Otherwise memory for arrays as large as a batch is returned to the system when a batch is done and fetched again
     # for the next one, which takes a third of the time.
     keep_freed_pages()
@@ -126,7 +134,7 @@ class TrainingLoader:
             prefetch_factor=prefetch_factor if num_workers else None,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory and device.type == "cuda",
-            worker_init_fn=_prepare_worker if self.on_workers else None,
+            worker_init_fn=_prepare_worker if self.on_workers else _leave_signals_to_the_parent,
             multiprocessing_context=start_method if num_workers else None,
             generator=torch.Generator(),  # of seeds that nothing uses: the training's own generator stays as it is
         )

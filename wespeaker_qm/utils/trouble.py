@@ -45,6 +45,7 @@ _ANY_FILE = "look after this file and its disk, then run the same command again"
 _OF_RUNTIME_ERRORS = {
     "can't allocate memory": _LESS_MEMORY,
     "CUDA out of memory": "set a smaller dataloader_args.batch_size, or end what else uses the GPU",
+    "is killed by signal: Terminated": "somebody ended it: run the same command again, which goes on where this stood",
     "DataLoader worker": f"the system kills processes when memory is short: {_LESS_MEMORY}",
     "unable to mmap": _LESS_MEMORY,
     "shared memory": "make /dev/shm larger (docker run --shm-size), or set dataloader_args.num_workers=0",
