@@ -275,7 +275,11 @@ def test_a_signal_is_passed_on_to_the_training_and_the_script_ends_after_it(tmp_
     stub.chmod(0o755)
     command = [ROOT / "run.sh", "--data", tmp_path / "my data", "--exp_root", tmp_path / "exp", "--stage", "3"]
     environment = {**os.environ, "PYTHON": str(stub)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+
+    def heeding():
+        signal.signal(number, signal.SIG_DFL)  # in the background of a script Ctrl-C is ignored, which is inherited
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=heeding) as process:
         lines = iter(process.stdout.readline, "")
         told = next(line for line in lines if "my" in line and not line.startswith("20"))
         assert shlex.split(told)[1:3] == ["--data", str(tmp_path / "my data")]
