@@ -197,17 +197,26 @@ def _until(command: str, num_lines: int) -> str:
     program, *arguments = shlex.split(command)
     if program != "wespeaker-qm":
         raise ValueError(f"{command}: expected wespeaker-qm")
+
+    def heeding() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in the background of a script, and inherited
+
     with subprocess.Popen(
         [sys.executable, "-m", "wespeaker_qm.bin.main", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env=_environment(),
+        preexec_fn=heeding,
     ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(num_lines)]
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     return "".join(lines)
 
 

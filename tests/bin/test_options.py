@@ -139,6 +139,14 @@ def test_an_empty_text_is_no_path(arguments, capsys, repository, tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["egs"]
 
 
+def test_an_option_whose_default_is_empty_need_not_be_given(capsys, repository, tmp_path, monkeypatch):
+    """VoxCeleb's key of a source: refusing it would refuse the corpus."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VOXCELEB_KEY", raising=False)
+    assert main(["prepare", "--corpus", str(repository / "egs" / "voxceleb"), "--vox_root", "none"]) == 1
+    assert "none" in capsys.readouterr().err
+
+
 def test_a_base_that_is_not_there_is_told(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["report", "--data", "d", "--exp_dir", "e", "--base", "none.yaml"]) == 1

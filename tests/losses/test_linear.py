@@ -231,7 +231,8 @@ def test_properties(
     # At cos = +-1 exactly the clamp and the sine have no slope: round-off decides between one-sided values.
     smooth = oddity not in ("on target", "opposite", "ties", "all equal") and dim > 1
     size = 1 + scale * math.exp(scale * margin * (alpha - 1) if kind == "reference" else 0)
-    for way in Way:
+    # Where there is no GPU a kernel takes seconds in the interpreter: some of the examples are for all ways.
+    for way in Way if seed % 10 == 0 else (Way.DENSE, Way.FILTERED):
         with pytest.MonkeyPatch.context() as patch:
             force(patch, way)
             patch.setattr(candidates, "_DENSE", 1.0)

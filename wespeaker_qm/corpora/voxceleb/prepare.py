@@ -9,6 +9,7 @@ they lie (:mod:`wespeaker_qm.corpus.archives`); packing decodes straight from th
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,8 @@ def prepare(settings: VoxcelebSettings, *, data: DataFolder, recipe_dir: Path, n
     """
     root = settings.vox_root
     if settings.download:
-        download_missing(root, recipe_dir / "files.tsv", settings.sources, settings.access_key, _wanted(settings))
+        key = settings.access_key or os.environ.get("VOXCELEB_KEY", "")
+        download_missing(root, recipe_dir / "files.tsv", settings.sources, key, _wanted(settings))
     elif not root.is_dir():
         raise RecipeError(
             f"--vox_root {root}: no such folder; name the one that holds VoxCeleb, or give --download true"

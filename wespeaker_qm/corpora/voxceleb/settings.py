@@ -1,7 +1,6 @@
 """What may be set of the corpus voxceleb."""
 
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -31,8 +30,8 @@ class VoxcelebSettings:
         ),
     ] = False
     access_key: Annotated[
-        str, Setting(str, "key of sources that ask for one (default: the environment variable VOXCELEB_KEY)")
-    ] = field(default_factory=lambda: os.environ.get("VOXCELEB_KEY", ""))
+        str | None, Setting(str, "key of sources that ask for one (default: the environment variable VOXCELEB_KEY)")
+    ] = None
     subset: Annotated[
         bool,
         Setting(true_or_false, "go on with a part of VoxCeleb, and say so in every report", metavar="true|false"),
