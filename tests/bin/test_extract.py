@@ -90,6 +90,8 @@ def test_digital_silence_is_left_out_or_counts_as_in_wespeaker(run_dir: Path, ti
     assert all(1000 < value <= 8000 for value in bandwidths.values())
     assert not RunFolder(run_dir).bandwidths("train").exists()
     assert "2 of 18 utterances have digital silence in them" in caplog.text
+    embeddings("--untrained")
+    assert "digital silence" not in caplog.text, "said of the set already"
     kept = embeddings("--trim_silence", "false")  # the option that the message names
     assert "stage extract eval: done again, because trim_silence: was True, now False" in caplog.text
     assert "digital silence" not in caplog.text

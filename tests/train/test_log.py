@@ -26,7 +26,7 @@ def train(config: Config, folder: Path, processes: Processes, dropped: tuple[flo
                 figures = {"loss": float(step), "accuracy": 0.5, "dropped": share}
                 journal.add_step(step, figures, wait_s=0.25, scheduled=SCHEDULED)
             journal.end_epoch(2 * epoch, SCHEDULED, elapsed_s=90.0 * epoch)
-        journal.add_validation(4, {"eer": 0.25, "tar": None}, elapsed_s=180.0)
+        journal.add_validation(4, {"eer": 0.25, "tar_at_far_1e-2": None}, elapsed_s=180.0)
     path = run.training_log
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
@@ -46,8 +46,8 @@ def test_records_are_means_since_the_last_one_and_over_the_epoch(tiny_config: Co
     assert [record["wait_s"] for record in (first, step, second)] == [0.5, 0.25, 0.5]
     assert {name: first[name] for name in SCHEDULED} == SCHEDULED
     assert [(record["samples"], record["minutes"]) for record in (first, second)] == [(16, 1.5), (32, 3.0)]
-    assert (valid["eer"], valid["tar"], valid["minutes"]) == (0.25, None, 3.0)
-    assert "epoch 2: held-out verification eer 25.00 %, tar not measurable" in caplog.text
+    assert (valid["eer"], valid["tar_at_far_1e-2"], valid["minutes"]) == (0.25, None, 3.0)
+    assert "epoch 2: held-out speakers: EER 25.0 %, TAR at FAR 1e-2 not measurable" in caplog.text
     assert "too sparse" not in caplog.text
 
 

@@ -41,6 +41,8 @@ from wespeaker_qm.utils.tables import write_rows
 from wespeaker_qm.utils.vectors import write_vectors
 
 SystemName = Literal["average", "untrained", "initial", "ltas"]
+_BASELINES = ("untrained", "initial", "ltas")
+"""Systems that stand beside a run of the same sets."""
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +128,9 @@ def extract(
         task = f"extract {name}: {value_digest(marker.inputs)}"
         with stage(f"extract {name}", marker, task=task) as is_due:
             if is_due:
-                _extract(embedding, data.set(name), name == train, num_workers, trim_silence)
+                num_trimmed = _extract(embedding, data.set(name), name == train, num_workers, trim_silence)
+                if num_trimmed and system not in _BASELINES:  # of a set once, not of each system
+                    _tell_of_silence(data.set(name), num_trimmed)
                 if system == "average" and name != train:
                     _measure_bandwidths(embedding, data.set(name), num_workers)
 
@@ -228,8 +232,8 @@ def _check_rate(reader: ShardReader, fbank: Fbank) -> None:
         )
 
 
-def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: int, trim_silence: bool) -> None:
-    """One set; of the training set the mean, too."""
+def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: int, trim_silence: bool) -> int:
+    """One set, of the training set the mean, too; how many utterances had digital silence that was left out."""
     reader = ShardReader(audio.shard_list)
     trimming = TrimmingEmbedder(embedding.embed, embedding.fbank, embedding.min_frames)
     scp = embedding.run.xvectors(audio.path.name)
@@ -245,16 +249,17 @@ def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: 
             np.save(temporary, embeddings.mean(axis=0, dtype=np.float64).astype(np.float32))
     write_vectors(scp.parent, scp.stem, reader.keys, embeddings)
     logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, scp)
-    if trimming.num_trimmed:
-        logger.info(
-            "%s: %d of %d utterances have digital silence in them, which was left out%s",
-            audio,
-            trimming.num_trimmed,
-            len(reader),
-            with_run_sh(
-                "; with --trim_silence false (run.sh --extract_opts '--trim_silence false') it counts as audio"
-            ),
-        )
+    return trimming.num_trimmed
+
+
+def _tell_of_silence(audio: SetFolder, num_trimmed: int) -> None:
+    logger.info(
+        "%s: %d of %d utterances have digital silence in them, which was left out%s",
+        audio,
+        num_trimmed,
+        len(ShardReader(audio.shard_list)),
+        with_run_sh("; with --trim_silence false (run.sh --extract_opts '--trim_silence false') it counts as audio"),
+    )
 
 
 def _measure_bandwidths(embedding: _System, audio: SetFolder, num_workers: int) -> None:

@@ -164,9 +164,10 @@ class Journal:
             return
         self._write("valid", step, minutes=elapsed_s / 60, **figures)
         shown = ", ".join(
-            f"{name} {'not measurable' if value is None else f'{100 * value:.2f} %'}" for name, value in figures.items()
+            f"{_in_words(name)} {'not measurable' if value is None else f'{100 * value:.1f} %'}"
+            for name, value in figures.items()
         )
-        logger.info("epoch %d: held-out verification %s", self._epoch, shown)
+        logger.info("epoch %d: held-out speakers: %s", self._epoch, shown)
 
     def _write(self, kind: str, step: int, **values: float | None) -> None:
         if self._writer is not None:
@@ -179,3 +180,8 @@ class Journal:
         self._bar.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def _in_words(name: str) -> str:
+    """A figure of the held-out check as one says it: ``eer`` is "EER", ``tar_at_far_1e-2`` is "TAR at FAR 1e-2"."""
+    return name.replace("eer", "EER").replace("tar_at_far_", "TAR at FAR ")
