@@ -67,7 +67,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def evaluation(built, tmp_path_factory):
-    """`pip install wespeaker_qm[eval]`, from the index, as users do: there is no torch."""
+    """The wheel with the extra `eval`: there is no torch."""
     installed = Installed(tmp_path_factory.mktemp("evaluation"))
     installed.pip("-c", ROOT / "constraints.txt", f"{wheel_of(built)}[eval]")
     return installed
@@ -135,6 +135,7 @@ def test_evaluation_without_torch(evaluation):
     assert "eer" in json.dumps(json.loads((evaluation.folder / "figures.json").read_text()))
     assert (evaluation.folder / "det.png").is_file()
     assert "needs torch: pip install 'wespeaker_qm[train]'" in evaluation.wespeaker_qm("--help")
+    evaluation.pip("--no-index", "wespeaker_qm[eval]")  # as such a line says: the package itself is not looked for
     assert "conf/loss/qmargin_a1.5.yaml" in evaluation.wespeaker_qm("table5", "--list_losses", "true")
     evaluation.python(
         "import numpy, sys, wespeaker_qm\n"

@@ -210,6 +210,7 @@ sys.modules["torch"] = None
 import numpy as np
 from wespeaker_qm import RecipeError, Speaker
 from wespeaker_qm.export.folder import ModelFolder
+from wespeaker_qm.utils.extras import installation
 
 class Network:
     sample_rate, embed_dim, max_frames = 16000, 8, None
@@ -222,7 +223,7 @@ assert decision.same in (True, False)
 try:
     Speaker.load(path)
 except RecipeError as error:
-    assert "needs the package torch, which is not installed: pip install 'wespeaker_qm[train]'" in str(error)
+    assert "needs the package torch, which is not installed: " + installation("train") in str(error)
 else:
     raise AssertionError
 """

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from wespeaker_qm.utils.ending import PARENT, Stopped, end_with
 from wespeaker_qm.utils.errors import RecipeError, nearest, shown
+from wespeaker_qm.utils.extras import installation
 from wespeaker_qm.utils.lock import unlock_all
 from wespeaker_qm.utils.trouble import trouble
 
@@ -200,7 +201,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
     modules = {name: _module(name) for name in chosen}
     for name, module in modules.items():
         if isinstance(module, str):
-            subparsers.add_parser(name, help=f"needs {module}: {_installation(module)}")
+            subparsers.add_parser(name, help=f"needs {module}: {_installation(module)}".replace("%", "%%"))
             continue
         text = f"{module.HELP}{_when(SUBCOMMANDS[name].stages)}"
         subparser = subparsers.add_parser(name, help=text, description=text)
@@ -219,7 +220,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ModuleType]:
 def _installation(package: str) -> str:
     """How to install a package that a subcommand lacks: with the smallest extra that brings it."""
     extra = "train" if package in TRAINING_PACKAGES else "demo" if package in DEMO_PACKAGES else "eval"
-    return f"pip install 'wespeaker_qm[{extra}]'"
+    return installation(extra)
 
 
 def _module(name: str) -> Any:

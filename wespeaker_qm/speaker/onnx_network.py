@@ -15,6 +15,7 @@ from wespeaker_qm.audio.frames import FRAMES_PER_PIECE, Frames
 from wespeaker_qm.audio.numpy_fbank import NumpyFbank, normalise_mean
 from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.extras import installation
 
 _FACTS = ("sample_rate", "num_mel_bins", "frame_length", "frame_shift", "min_frames", "output_dim")
 _MAX_FRAMES = 10 * FRAMES_PER_PIECE
@@ -138,7 +139,7 @@ def _session(path: Path, device: str, num_threads: int | None) -> Any:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise RecipeError(
-            f"{path}: needs the package onnxruntime, which is not installed: pip install 'wespeaker_qm[onnx]'"
+            f"{path}: needs the package onnxruntime, which is not installed: {installation('onnx')}"
         ) from error
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; run.sh --stage 8 writes one")

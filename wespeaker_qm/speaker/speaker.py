@@ -18,6 +18,7 @@ from wespeaker_qm.speaker.network import EmbeddingNetwork
 from wespeaker_qm.speaker.recordings import Audio, Recording, network_input, read_recording
 from wespeaker_qm.speaker.scoring import Scorer
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.extras import installation
 
 Item = TypeVar("Item")
 
@@ -91,7 +92,7 @@ class Speaker:
             from wespeaker_qm.speaker.torch_network import TorchNetwork  # takes seconds
         except ModuleNotFoundError as error:
             raise RecipeError(
-                f"{path}: needs the package {error.name}, which is not installed: pip install 'wespeaker_qm[train]'; "
+                f"{path}: needs the package {error.name}, which is not installed: {installation('train')}; "
                 "or name the .onnx file of a model, which needs no torch"
             ) from error
         return cls(folder, TorchNetwork(folder, device))

@@ -26,6 +26,7 @@ from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.done import DoneMarker, file_digest
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.extras import installation
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import reads_data, stage
@@ -61,7 +62,7 @@ def export_onnx(
         logger.info("stage export onnx: %s is not installed, so no %s is written", lacking[0], run.onnx())
         return
     if lacking:
-        raise RecipeError(f"{run.onnx()}: needs the package {lacking[0]}: pip install 'wespeaker_qm[onnx]'")
+        raise RecipeError(f"{run.onnx()}: needs the package {lacking[0]}: {installation('onnx')}")
     if int8 and features == "inside":
         raise RecipeError("int8: found features inside the graph, expected outside, where float32 computes them")
     path, small = run.onnx(), [run.onnx("int8"), run.int8_card]

@@ -13,19 +13,10 @@ from importlib import metadata
 from pathlib import Path
 
 import wespeaker_qm
+from wespeaker_qm.utils.extras import EXTRAS, installation
 from wespeaker_qm.utils.parallel import available_cpus
 from wespeaker_qm.utils.provenance import git_commit
 
-EXTRAS = {
-    "losses": "the losses alone",
-    "eval": "scoring, evaluation, reports",
-    "train": "preparation, training, extraction",
-    "onnx": "models as one file, used without torch",
-    "demo": "the page in the browser",
-    "docs": "building the documentation",
-    "test": "the tests",
-}
-"""Extra -> what it is for."""
 RECIPE_GIB = 10
 """What a first ``./run.sh`` takes: the environment, the downloads and the run."""
 
@@ -94,8 +85,7 @@ def _extra(name: str, packages: list[str]) -> str:
     lacking = list(missing(packages))
     if not lacking:
         return f"{name} ({EXTRAS[name]}): complete"
-    remedy = f"pip install 'wespeaker_qm[{name}]'"
-    return f"{name} ({EXTRAS[name]}): lacks {', '.join(lacking)}; to get it: {remedy} (in a checkout: '.[{name}]')"
+    return f"{name} ({EXTRAS[name]}): lacks {', '.join(lacking)}; to get it: {installation(name)}"
 
 
 def _cpu() -> str:
@@ -118,9 +108,7 @@ def _gpu() -> str:
     try:
         torch = importlib.import_module("torch")
     except (ImportError, OSError) as error:
-        return (
-            f"not looked for, because torch cannot be imported ({error}); to get it: pip install 'wespeaker_qm[losses]'"
-        )
+        return f"not looked for, because torch cannot be imported ({error}); to get it: {installation('losses')}"
     built = torch.version.cuda
     build = f"built for CUDA {built}" if built else "built without CUDA"
     if not torch.cuda.is_available():
