@@ -36,6 +36,7 @@ from wespeaker_qm.speaker.onnx_network import OnnxNetwork
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.ownership import take_folder
 from wespeaker_qm.utils.progress import Progress
+from wespeaker_qm.utils.provenance import both_sides
 from wespeaker_qm.utils.vectors import VectorTable, write_vectors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,6 +182,7 @@ def main() -> int:
     print(f"CPU time of an utterance, one thread, in turn, {args.blocks * UTTERANCES_A_BLOCK} utterances:\n")
     header = ["ours", "WeSpeaker, s", "ours, s", "lower quartile", "ratio", "upper quartile", "bound", "", "difference"]
     print(markdown_table(header, rows))
+    print(both_sides(args.python, args.wespeaker))
     return 0 if is_met else 1
 
 

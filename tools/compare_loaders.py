@@ -43,6 +43,7 @@ from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.ownership import take_folder
 from wespeaker_qm.utils.progress import Progress
+from wespeaker_qm.utils.provenance import both_sides
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000
@@ -237,6 +238,7 @@ def main() -> int:
     header = ["codec", "WeSpeaker, s", "ours, s", "WeSpeaker, MiB", "ours, MiB"]
     print("\nTime to the first sample (ours: to the first batch of 128), and MiB of a worker (ours: not shared):\n")
     print(markdown_table(header, start_rows))
+    print(both_sides(args.python, args.wespeaker))
     return 0 if is_met else 1
 
 

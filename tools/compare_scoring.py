@@ -27,6 +27,7 @@ from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.utils.arguments import COUNT
 from wespeaker_qm.utils.ownership import take_folder
 from wespeaker_qm.utils.progress import Progress
+from wespeaker_qm.utils.provenance import both_sides
 from wespeaker_qm.utils.vectors import write_vectors
 
 NUM_UTTERANCES, NUM_SPEAKERS, DIM, NUM_COHORT = 137_000, 1_190, 256, 5_994
@@ -147,19 +148,8 @@ def main() -> None:
         costs.setdefault("metrics, from the text", []).append(ours("metrics", str(scores), "--num_resamples", "0"))
         kept.rename(cache)
     _show(costs, args.num_trials)
-    for name, python in (("ours", sys.executable), ("WeSpeaker's", args.python)):
-        if python is not None:
-            print(f"{name}: {_versions(python)}")
-
-
-def _versions(python: str | Path) -> str:
-    """Those of an environment that decide how fast it is: without them a ratio tells little."""
-    code = (
-        "import platform; from importlib import metadata; found = {p.metadata['Name']: p.version for p in "
-        "metadata.distributions()}; print('Python ' + platform.python_version(), *(f'{name} {found[name]}' for name in "
-        "('numpy', 'scipy', 'scikit-learn', 'torch', 'kaldiio') if name in found), sep=', ')"
-    )
-    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    if args.wespeaker is not None:
+        print(both_sides(args.python, args.wespeaker))
 
 
 def _their_rows(theirs: Callable[..., Cost], work: Path) -> dict[str, Callable[[], Cost]]:
