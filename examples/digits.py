@@ -3,8 +3,8 @@
     python examples/digits.py                       # writes digits.svg
     python examples/digits.py --alpha 1             # the same with CosFace
 
-A small network maps the 8 x 8 pixels to two numbers; the loss sees only their angle. It needs `pip install '.[test]'`
-(scikit-learn, matplotlib), and of this project the losses alone.
+A small network maps the 8 x 8 pixels to two numbers; the loss sees only their angle. It needs scikit-learn and
+matplotlib (`pip install scikit-learn matplotlib`), and of this project the losses alone.
 """
 
 import argparse

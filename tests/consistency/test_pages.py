@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from wespeaker_qm.utils.extras import EXTRAS
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
@@ -75,3 +77,11 @@ def test_files_that_a_page_names_are_there(page):
     for name in re.findall(r"`((?:conf|egs|tools|tests|wespeaker_qm|bin)/[\w./-]+\.\w+)`", text):
         places = (ROOT / name, page.parent / name, ROOT / "wespeaker_qm" / name)
         assert any(place.exists() for place in places), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_installations_that_a_page_names_work_in_a_checkout(page):
+    """The package is on no index: its extras are those of the folder that one has, which stays one to be edited."""
+    for what in re.findall(r"(?:^|`)pip install ([^`\n]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+        extra = re.match(r"-e '\.\[(\w+)\]'$", what)
+        assert extra[1] in {*EXTRAS, "dev"} if extra else not re.match(r"(-e )?'?(\.|wespeaker_qm)(\[|$)", what), what

@@ -8,15 +8,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
-import yaml
 
 from wespeaker_qm import stages
 from wespeaker_qm.audio.io import write_wav
-from wespeaker_qm.config import load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.enrolment.store import STORE_VARIABLE
-from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.utils.layout import LATEST_MODEL, DataFolder, RunFolder
 from wespeaker_qm.utils.tables import write_rows
 
@@ -105,20 +101,7 @@ def _world(tmp_path_factory, voice, write_set, repository) -> Path:
         stages.evaluate(data=data, run=run, num_resamples=50)
         stages.export(data=data, run=run, num_resamples=50, latest=LATEST_MODEL)
         stages.export_onnx(data=data, run=run)
-        _write_wespeaker_experiment(Path("wespeaker/resnet"), repository)
     return root
-
-
-def _write_wespeaker_experiment(folder: Path, repository: Path) -> None:
-    """What WeSpeaker's train.py leaves, of its ResNet-18 with random weights."""
-    values = yaml.safe_load((repository / "tests/config/wespeaker_resnet.yaml").read_text())
-    values |= {"model": "ResNet18", "model_args": {"feat_dim": 16, "embed_dim": 8, "pooling_func": "TSTP"}}
-    values["dataset_args"]["fbank_args"]["num_mel_bins"] = 16
-    (folder / "models").mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.dump(values))
-    torch.manual_seed(1)
-    encoder = build_encoder(load_config([folder / "config.yaml"], ["device=cpu"], for_training=False))
-    torch.save(encoder.state_dict(), folder / "models" / "avg_model.pt")
 
 
 @pytest.fixture

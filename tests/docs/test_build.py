@@ -6,6 +6,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -15,6 +16,14 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)")
 LOADING = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src", "use": "href"}
 """Elements that a browser fetches something for -> the attribute that says what."""
+ELSEWHERE = {
+    "https://arxiv.org/abs/2606.31664",
+    "https://github.com/pradyunsg/furo",  # the theme
+    "https://keepachangelog.com/en/1.1.0/",
+    "https://mutmut.readthedocs.io",
+    "https://semver.org",
+}
+"""Addresses that pages link to. No test can reach them: a release asks them (docs/releasing.md)."""
 
 
 class _Page(HTMLParser):
@@ -94,3 +103,15 @@ def test_links_lead_somewhere(built):
             assert target.is_file(), (path, place)
             if name and target in pages:
                 assert name in pages[target].names, (path, place)
+
+
+def test_links_that_leave_the_pages_are_known(built):
+    pages = [_Page(path).leads for path in built.rglob("*.html")]
+    found = {place for leads in pages for place in leads if re.match(r"\w+:|//", place)}
+    written = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"))
+    found |= set(re.findall(r"\]\((\w+:[^)]+)\)", written))
+    assert found == ELSEWHERE
+    for place in found:
+        address = urlsplit(place)
+        assert (address.scheme, address.query, address.fragment) == ("https", "", ""), place
+        assert re.fullmatch(r"([a-z0-9-]+\.)+[a-z]+", address.netloc), place

@@ -24,7 +24,7 @@ NOT_RUN = {
     "recordings": 4,
     "a checkout of its own": 5,
     "a machine of its own": 1,
-    "a release": 1,
+    "a release": 2,
 }
 """What examples may need that is not here -> in how many it is allowed: a new one runs, or is counted here."""
 

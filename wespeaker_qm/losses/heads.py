@@ -166,7 +166,7 @@ def reinitialised_prototypes(mean_unit_embeddings: Tensor, weight: Tensor) -> Re
     with 1 / norm^2, and must not change at the re-initialisation. Clear the prototypes' momentum when applying it.
 
     Args:
-        mean_unit_embeddings: (C, D); mean over the samples of each class of embedding / |embedding|, 0 for a class
+        mean_unit_embeddings: (C, D); mean over the samples of each class of embedding / ``|embedding|``, 0 for a class
             without samples (whose prototype is kept).
         weight: (C, D) the present prototypes; not modified.
 

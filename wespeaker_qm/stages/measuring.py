@@ -44,8 +44,8 @@ def measure(
         trials: the list that was scored; None takes trials and labels from the first score file.
         utt2spk: utterance and speaker a line; None takes the speakers from the folders in the names, if there are any
             and the labels agree, and goes without intervals otherwise.
-        fars: false-accept rates of TAR@FAR, between 0 and 1.
-        tars: true-accept rates of FAR@TAR, between 0 and 1.
+        fars: false-accept rates at which true accepts are measured (TAR at FAR), between 0 and 1.
+        tars: true-accept rates at which false ones are (FAR at TAR), between 0 and 1.
         p_targets: priors of the detection cost, between 0 and 1.
         are_llrs: whether scores are natural log-likelihood ratios; adds Cllr and actDCF.
         num_resamples: for the intervals; 0 for none, or at least 2.
