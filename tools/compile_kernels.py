@@ -21,28 +21,33 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
+from wespeaker_qm.losses.kernels import dense, rows, survivors, vectors
 from wespeaker_qm.losses.kernels import filter as filters
-from wespeaker_qm.losses.kernels import rows, survivors, vectors
 
 _TYPES = {
     "rows": "*fp32", "unit": "*fp32", "prototypes": "*fp32", "inverse_norms": "*fp64", "target": "*i64",
-    "inverse_embedding_norms": "*fp64", "gradient": "*fp32", "factor": "*fp32", "cosine": "*fp32", "logit": "*fp64",
-    "slope": "*fp64", "log_q": "*fp64", "target_cosine": "*fp64", "target_logit": "*fp64", "target_slope": "*fp64",
-    "target_log_q": "*fp64", "loss": "*fp32", "correct": "*i1", "support": "*fp32", "posterior": "*fp32",
-    "maxima": "*fp32", "threshold": "*fp64", "live": "*i32", "classes": "*i32", "count": "*i32", "derivative": "*fp32",
-    "towards": "*fp32", "solution": "*fp64", "scratch": "*fp32", "low_cosine": "*bf16", "order": "*i64",
-    "offsets": "*i64", "num_wide": "*i64", "scale": "fp64", "margin": "fp64", "cos_margin": "fp64",
-    "sin_margin": "fp64", "roundoff": "fp64", "a": "fp64", "error": "fp64",
+    "inverse_embedding_norms": "*fp64", "embedding": "*fp32", "sums": "*fp32", "gradient": "*fp32", "factor": "*fp32",
+    "cosine": "*fp32", "logit": "*fp64", "slope": "*fp64", "log_q": "*fp64", "target_cosine": "*fp64",
+    "target_logit": "*fp64", "target_slope": "*fp64", "target_log_q": "*fp64", "loss": "*fp32", "correct": "*i1",
+    "support": "*fp32", "posterior": "*fp32", "maxima": "*fp32", "threshold": "*fp64", "live": "*i32",
+    "classes": "*i32", "count": "*i32", "derivative": "*fp32", "towards": "*fp32", "solution": "*fp64",
+    "scratch": "*fp32", "low_cosine": "*bf16", "order": "*i64", "offsets": "*i64", "num_wide": "*i64",
+    "scale": "fp64", "margin": "fp64", "cos_margin": "fp64", "sin_margin": "fp64", "roundoff": "fp64", "a": "fp64",
+    "error": "fp64",
 }  # fmt: skip
 """Type of an argument by its name; sizes, which have none here, are i32."""
 
 _LOW = {"cosine": "*bf16"}
 _KERNELS: list[tuple[Any, dict[str, int], int, dict[str, str]]] = [
     (vectors.unit_rows, {"ROWS": 8, "BLOCK_D": 512}, 4, {}),
-    (vectors.target_terms, {"MARGIN": 1, "BLOCK_D": 512}, 4, {"cosine": "*fp64"}),
-    (vectors.tangential, {"HAS_FACTOR": True, "ROWS": 8, "BLOCK_D": 512}, 4, {}),
-    (rows.softmax_rows, {"BLOCK": 2048}, 8, {}),
-    *((rows.divergence_rows, {"POWER": power, "BLOCK": 2048}, 8, {}) for power in (2, 4, 0)),
+    (vectors.embedding_terms, {"MARGIN": 1, "BLOCK_D": 512}, 4, {"cosine": "*fp64"}),
+    (dense.cosines, {"ROWS": 128, "CLASSES": 64, "DEPTH": 32, "PRECISION": "bf16x6"}, 8, {}),
+    (dense.embedding_sums, {"ROWS": 128, "COLUMNS": 128, "DEPTH": 32, "PRECISION": "bf16x6"}, 8, {}),
+    (dense.embedding_gradient, {"PARTS": 16, "BLOCK_D": 512}, 4, {}),
+    (dense.prototype_gradient, {"CLASSES": 64, "DEPTH": 32, "PRECISION": "bf16x6", "BLOCK_D": 256}, 8, {}),
+    (dense.prototype_gradient, {"CLASSES": 32, "DEPTH": 32, "PRECISION": "bf16x6", "BLOCK_D": 512}, 8, {}),
+    (rows.softmax_rows, {"BLOCK": 4096}, 16, {}),
+    *((rows.divergence_rows, {"POWER": power, "BLOCK": 4096}, 16, {}) for power in (2, 4, 0)),
     (filters.group_max, {"GROUP": 64, "GROUPS": 64}, 4, _LOW),
     *((filters.bound, {"POWER": power, "BLOCK": 4096}, 8, {}) for power in (4, 0)),
     (filters.compact, {"GROUP": 64, "GROUPS": 16, "BLOCK": 4096}, 4, _LOW),

@@ -8,20 +8,36 @@ import torch
 import torch.nn.functional as F
 
 from wespeaker_qm.bench.cases import Case, HeadInput, simulate
-from wespeaker_qm.bench.head import _opponents, compete, head_report
+from wespeaker_qm.bench.contestants import HEADS, gradients_of, why_absent
+from wespeaker_qm.bench.head import compete, head_report
 from wespeaker_qm.bench.head_plans import (
+    ARCFACE,
+    BF16,
+    CCE,
     COMPILED,
     COSFACE,
     DENSE,
+    FP16,
     FULL,
+    FULL_CUDA,
+    LIGER,
     LINEAR,
     QUICK,
+    QUICK_CUDA,
+    TF32,
     TOP_BISECTION,
     Contest,
     HeadPlan,
 )
 from wespeaker_qm.bench.memory import MIB, peak_in_child
-from wespeaker_qm.bench.opponents import arcface, bisection, cosface, linear_cross_entropy, top_bisection
+from wespeaker_qm.bench.opponents import (
+    arcface,
+    bisection,
+    cosface,
+    linear_cross_entropy,
+    partial_fc,
+    top_bisection,
+)
 from wespeaker_qm.bench.timing import in_turn, paired_ratios
 from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.utils.errors import RecipeError
@@ -51,6 +67,7 @@ def test_opponents_compute_what_ours_computes(trained: bool) -> None:
     assert_same(problem, cosface(*problem, 10.0, 0.1), ours)
     ours = alpha_margin_linear(*problem, 1.0, 10.0, 0.1, margin_type="angular").loss.mean()
     assert_same(problem, arcface(*problem, 10.0, 0.1), ours)
+    assert_same(problem, partial_fc(*problem, 10.0, 0.1, 1.0), _identity_slope(problem))
     ours = alpha_margin_linear(*problem, 1.0, 10.0, 0.0).loss.mean()
     assert_same(problem, linear_cross_entropy(*problem, 10.0), ours)
     for alpha in (1.25, 1.5, 1.75):
@@ -59,12 +76,28 @@ def test_opponents_compute_what_ours_computes(trained: bool) -> None:
             assert_same(problem, bisection(*problem, alpha, 10.0, 0.1, as_in_entmax=as_in_entmax), ours)
 
 
+def _identity_slope(problem: HeadInput) -> torch.Tensor:
+    """ArcFace's loss in float64 with a margin that autograd takes for a constant, as InsightFace has it."""
+    embedding, prototypes, target = problem
+    cosine = F.normalize(embedding) @ F.normalize(prototypes).T
+    index = target[:, None]
+    moved = torch.cos(torch.acos(cosine.gather(1, index)) + 0.1) - cosine.gather(1, index)
+    return F.cross_entropy(10 * cosine.scatter_add(1, index, moved.detach()), target)
+
+
+def test_a_sample_of_the_classes_has_the_batch_s_own() -> None:
+    problem = simulate(TINY)
+    gradient = torch.autograd.grad(partial_fc(*problem, 10.0, 0.1, 0.1), problem.prototypes)[0]
+    touched = gradient.any(1).nonzero()[:, 0].tolist()
+    assert len(touched) == 12 and set(problem.target.tolist()) <= set(touched)
+
+
 def test_the_top_five_per_cent_are_exact_where_the_support_fits() -> None:
     problem = in_float64(TINY._replace(num_classes=3000, scale=30, trained=True))
     ours = alpha_margin_linear(*problem, 1.75, 30.0, 0.1)
     assert ours.sparsity is not None
     assert ours.sparsity.support.max() < 0.05 * 3000
-    assert_same(problem, top_bisection(*problem, 1.75, 30.0, 0.1), ours.loss.mean())
+    assert_same(problem, top_bisection(*problem, 1.75, 30.0, 0.1, share=0.05), ours.loss.mean())
 
 
 def test_trained_data_have_the_stated_cosines() -> None:
@@ -120,15 +153,47 @@ def test_the_plans_have_the_bounds_of_the_table() -> None:
 
 
 def test_every_opponent_of_the_plans_is_known() -> None:
-    known = _opponents(TINY, simulate(TINY))
-    assert {name for contest in FULL.contests for name in contest.bounds} <= known.keys()
+    contests = (*FULL.contests, *QUICK_CUDA, *FULL_CUDA)
+    names = {name for contest in contests for name in contest.bounds}
+    assert {name.split(", ")[0] for name in names} < set(HEADS)
+    ways = {way for name in names for way in name.split(", ")[1:]}
+    assert {f", {way}" for way in ways} == {TF32, BF16, FP16, COMPILED}
+    for name in names:
+        gradients_of(name, TINY, simulate(TINY))
+
+
+@pytest.mark.parametrize(("way", "precision"), [("", "highest"), (TF32, "high"), (BF16, "highest"), (FP16, "highest")])
+def test_a_head_is_computed_as_its_name_says(way: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, seen = simulate(TINY), []
+
+    class Seen(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, rows):
+            seen.append((torch.get_float32_matmul_precision(), torch.is_autocast_enabled("cpu")))
+            return rows.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            seen.append(torch.get_float32_matmul_precision())
+            return gradient
+
+    loss = HEADS[ARCFACE]
+    monkeypatch.setitem(
+        HEADS, ARCFACE, lambda case, found: loss(case, found._replace(embedding=Seen.apply(found.embedding)))
+    )
+    gradients = gradients_of(ARCFACE + way, TINY, problem)()
+    assert seen == [(precision, "autocast" in way), precision]
+    assert torch.get_float32_matmul_precision() == "highest"
+    exact = gradients_of(COSFACE, TINY, problem)()
+    assert [gradient.shape for gradient in gradients] == [gradient.shape for gradient in exact]
 
 
 def test_an_opponent_that_is_not_here_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.nn.functional, "linear_cross_entropy")
     monkeypatch.setenv("PATH", "")
-    results = compete(Contest(TINY, {LINEAR: None, COMPILED: None, COSFACE: None}), rounds=1)
-    assert [result.opponent for result in results] == [COSFACE]
+    contest = Contest(TINY, {LINEAR: None, COSFACE + COMPILED: None, COSFACE: None, LIGER: None, CCE: None})
+    assert [result.opponent for result in compete(contest, rounds=1)] == [COSFACE]
+    assert [why_absent(name) for name in (LIGER, CCE + BF16, COSFACE)] == ["not installed", "not installed", None]
 
 
 def test_no_rounds_are_refused() -> None:

@@ -120,12 +120,12 @@ def test_what_is_not_finite_has_no_finite_loss(bad: float, device: torch.device)
 def test_few_operations_none_of_which_waits(noted: Any, device: torch.device) -> None:
     embedding, prototypes, target = problem(device, 2, 8, 40)
     with noted() as forward:
-        kept = fused_filter.filter_loss._init_fn(embedding, prototypes, target, 1.5, 30.0, 0.1, "reference")
+        kept = fused_filter.filter_loss.plain(embedding, prototypes, target, 1.5, 30.0, 0.1, "reference")
     grad_loss = torch.ones(2, device=device)
     with noted() as backward:
-        fused_filter.filter_loss_backward._init_fn(grad_loss, prototypes, 1.5, 30.0, *kept[5:])
+        fused_filter.filter_loss_backward.plain(grad_loss, prototypes, *kept[5:], 1.5, 30.0)
     assert forward == [
-        "unit_rows", "unit_rows", "_to_copy", "mm", "target_terms", "clamp", "group_max", "bound", "compact",
+        "embedding_terms", "unit_rows", "_to_copy", "mm", "clamp", "group_max", "bound", "compact",
         "candidate_cosines", "candidate_root", "wide_rows", "_to_copy",
     ]  # fmt: skip
     assert backward == ["embedding_gradient", "sort", "arange", "searchsorted", "gt", "sum", "prototype_gradient"]
@@ -136,13 +136,14 @@ def test_the_operators_keep_what_they_promise_to_pytorch(device: torch.device) -
     embedding, prototypes, target = problem(device, 2, 8, 40)
     arguments = (embedding.requires_grad_(), prototypes.requires_grad_(), target, 1.5, 30.0, 0.1, "reference")
     kinds = ("test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(fused_filter.filter_loss, arguments, test_utils=kinds)
-    found = fused_filter.filter_loss(*arguments)
-    inputs = (torch.ones(2, device=device), prototypes.detach(), 1.5, 30.0, *(tensor.detach() for tensor in found[5:]))
-    torch.library.opcheck(fused_filter.filter_loss_backward, inputs, test_utils=kinds)
+    torch.library.opcheck(fused_filter.filter_loss.node, arguments, test_utils=kinds)
+    found = fused_filter.filter_loss.node(*arguments)
+    kept = (tensor.detach() for tensor in found[5:])
+    inputs = (torch.ones(2, device=device), prototypes.detach(), *kept, 1.5, 30.0)
+    torch.library.opcheck(fused_filter.filter_loss_backward.node, inputs, test_utils=kinds)
 
 
 def test_at_alpha_1_there_is_no_filter(device: torch.device, noted: Any) -> None:
     with noted() as names:
         compute(Way.FUSED_FILTER, *problem(device, 2, 8, 40), 1.0, 10.0, 0.1)
-    assert "filter_loss" not in names and "mm" in names
+    assert "softmax_rows" in names and "bound" not in names

@@ -155,23 +155,13 @@ def test_a_target_that_is_no_class_has_no_loss(wrong: int, alpha: float, device:
 def test_few_operations_none_of_which_waits(alpha: float, kind: MarginType, noted: Any, device: torch.device) -> None:
     embedding, prototypes, target = problem(device, 3, 16, 300)
     with noted() as forward:
-        _, _, _, _, *kept = fused_rows.row_loss._init_fn(embedding, prototypes, target, alpha, 10.0, 0.1, kind)
+        _, _, _, _, *kept = fused_rows.row_loss.plain(embedding, prototypes, target, alpha, 10.0, 0.1, kind)
     grad_loss = torch.ones(3, device=device)
     with noted() as backward:
-        fused_rows.row_loss_backward._init_fn(grad_loss, *kept)
-    rows = "softmax_rows" if alpha == 1 else "divergence_rows"
-    zeros = ["zero_", "zero_"] if alpha == 1 else []
-    assert forward == ["unit_rows", "unit_rows", "mm", "target_terms", *zeros, rows]
-    assert backward == ["mm", "mul", "mm", "tangential", "tangential"]
+        fused_rows.row_loss_backward.plain(grad_loss, prototypes, *kept)
+    assert forward == ["embedding_terms", "cosines", "softmax_rows" if alpha == 1 else "divergence_rows"]
+    assert backward == ["embedding_sums", "embedding_gradient", "prototype_gradient"]
     assert len(forward + backward) <= 15
-
-
-def test_products_are_float32_whatever_the_switches_say(products: Any, device: torch.device) -> None:
-    inputs = (*problem(device, 3, 16, 300), 1.5, 10.0, 0.1, "reference")
-    with products:
-        _, _, _, _, *kept = fused_rows.row_loss._init_fn(*inputs)
-        fused_rows.row_loss_backward._init_fn(torch.ones(3, device=device), *kept)
-    assert products.are_exact and len(products.seen) == 3
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1.5])
@@ -195,10 +185,10 @@ def test_the_operators_keep_what_they_promise_to_pytorch(device: torch.device) -
     embedding, prototypes, target = problem(device, 3, 16, 300)
     arguments = (embedding.requires_grad_(), prototypes.requires_grad_(), target, 1.5, 10.0, 0.1, "reference")
     kinds = ("test_schema", "test_autograd_registration", "test_faketensor")  # compilation is tested above
-    torch.library.opcheck(fused_rows.row_loss, arguments, test_utils=kinds)
-    _, _, _, _, *kept = fused_rows.row_loss(*arguments)
-    inputs = (torch.ones(3, device=device), *(tensor.detach() for tensor in kept))
-    torch.library.opcheck(fused_rows.row_loss_backward, inputs, test_utils=kinds)
+    torch.library.opcheck(fused_rows.row_loss.node, arguments, test_utils=kinds)
+    _, _, _, _, *kept = fused_rows.row_loss.node(*arguments)
+    inputs = (torch.ones(3, device=device), prototypes.detach(), *(tensor.detach() for tensor in kept))
+    torch.library.opcheck(fused_rows.row_loss_backward.node, inputs, test_utils=kinds)
 
 
 def test_a_second_derivative_is_refused(device: torch.device) -> None:
@@ -217,7 +207,7 @@ def test_what_kernels_do_not_do_is_done_in_plain_pytorch(change: str, device: to
         embedding, target = embedding[:0], target[:0]
     with noted() as names:
         alpha_margin_linear(embedding, prototypes, target, 1.5, 10.0, 0.1, sparse_gradient=change == "sparse gradient")
-    assert "row_loss" not in names and "mm" in names
+    assert "divergence_rows" not in names and "mm" in names
 
 
 def test_without_triton_the_computation_is_plain(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:

@@ -11,7 +11,6 @@ both, on one thread. A bound that is missed is a finding about a machine, not an
 """
 
 import functools
-import shutil
 from collections.abc import Callable
 
 import torch
@@ -19,29 +18,15 @@ from torch import Tensor
 
 from wespeaker_qm.bench.cases import Case, HeadInput, simulate
 from wespeaker_qm.bench.child import in_child
-from wespeaker_qm.bench.head_plans import (
-    ARCFACE,
-    BISECTION,
-    COMPILED,
-    COSFACE,
-    DENSE,
-    FAST_BISECTION,
-    LINEAR,
-    TOP_BISECTION,
-    Contest,
-    HeadPlan,
-)
+from wespeaker_qm.bench.contestants import gradients_of, sparse_head, why_absent
+from wespeaker_qm.bench.head_plans import SPARSE, Contest, HeadPlan
 from wespeaker_qm.bench.head_tables import ContestResult, growth_table, memory_table, times_table
 from wespeaker_qm.bench.machine import machine_facts
 from wespeaker_qm.bench.memory import peak_in_child
-from wespeaker_qm.bench.opponents import arcface, bisection, cosface, linear_cross_entropy, top_bisection
 from wespeaker_qm.bench.timing import in_turn, paired_ratios, quartiles
-from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.utils.allocator import keep_freed_pages
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.progress import Progress
-
-_SPARSE = "sparse head"
 
 
 def head_report(plan: HeadPlan, rounds: int, *, keep_pages: bool = False) -> str:
@@ -55,8 +40,7 @@ def head_report(plan: HeadPlan, rounds: int, *, keep_pages: bool = False) -> str
     Raises:
         RecipeError: rounds below 1.
     """
-    if rounds < 1:
-        raise RecipeError(f"--rounds: found {rounds}, expected at least 1; the medians settle from about 7 on")
+    check_rounds(rounds)
     with Progress(total=len(plan.memory) + len(plan.contests) + len(plan.growth), desc="bench head", unit="row") as bar:
         peaks = {}
         for case in plan.memory:
@@ -76,6 +60,16 @@ def head_report(plan: HeadPlan, rounds: int, *, keep_pages: bool = False) -> str
     if growth:
         parts.append(growth_table(growth))
     return "\n\n".join(parts)
+
+
+def check_rounds(rounds: int) -> None:
+    """Refuse to measure nothing.
+
+    Raises:
+        RecipeError: rounds below 1.
+    """
+    if rounds < 1:
+        raise RecipeError(f"--rounds: found {rounds}, expected at least 1; the medians settle from about 7 on")
 
 
 def _facts(rounds: int) -> str:
@@ -102,11 +96,10 @@ def compete(contest: Contest, rounds: int) -> list[ContestResult]:
     torch.set_num_threads(1)
     pages_kept = contest.keep_pages and keep_freed_pages()
     problem = simulate(contest.case)
-    losses = {_SPARSE: _sparse_loss(contest.case, problem), **_opponents(contest.case, problem)}
-    contest = contest._replace(bounds={name: bound for name, bound in contest.bounds.items() if _is_here(name)})
-    steps = {name: functools.partial(_gradients, losses[name], problem) for name in (_SPARSE, *contest.bounds)}
+    contest = contest._replace(bounds={name: bound for name, bound in contest.bounds.items() if not why_absent(name)})
+    steps = {name: gradients_of(name, contest.case, problem) for name in (SPARSE, *contest.bounds)}
     times_ms = in_turn(steps, rounds)
-    support, candidates = _sparsity(contest.case, problem)
+    support, candidates = sparsity_of(contest.case, problem)
     return [
         ContestResult(
             case=contest.case,
@@ -114,8 +107,8 @@ def compete(contest: Contest, rounds: int) -> list[ContestResult]:
             candidates=candidates,
             opponent=name,
             opponent_ms=quartiles(times_ms[name]).median,
-            sparse_ms=quartiles(times_ms[_SPARSE]).median,
-            ratio=paired_ratios(times_ms[_SPARSE], times_ms[name]),
+            sparse_ms=quartiles(times_ms[SPARSE]).median,
+            ratio=paired_ratios(times_ms[SPARSE], times_ms[name]),
             bound=bound,
             pages_kept=pages_kept,
         )
@@ -132,64 +125,23 @@ def grow(cases: tuple[Case, ...], rounds: int) -> dict[Case, float]:
     steps = {}
     for number, case in enumerate(cases):
         problem = simulate(case)
-        loss = _sparse_loss(case, problem, sparse_gradient=True)
-        steps[str(number)] = functools.partial(_gradients, loss, problem)
+        steps[str(number)] = functools.partial(_sparse_step, case, problem)
     times_ms = in_turn(steps, rounds)
     return {case: quartiles(times_ms[str(number)]).median for number, case in enumerate(cases)}
 
 
-def _sparse_head(case: Case, problem: HeadInput, *, sparse_gradient: bool = False) -> LinearLoss:
-    return alpha_margin_linear(
-        *problem,
-        case.alpha,
-        case.scale,
-        case.margin,
-        margin_type=case.margin_type,
-        sparse_gradient=sparse_gradient,
-    )
+def _sparse_step(case: Case, problem: HeadInput) -> tuple[Tensor, ...]:
+    """Forward and backward with a sparse gradient."""
+    loss = sparse_head(case, problem, sparse_gradient=True).loss.mean()
+    return torch.autograd.grad(loss, (problem.embedding, problem.prototypes))
 
 
-def _sparse_loss(case: Case, problem: HeadInput, *, sparse_gradient: bool = False) -> Callable[[], Tensor]:
-    return lambda: _sparse_head(case, problem, sparse_gradient=sparse_gradient).loss.mean()
-
-
-def _sparsity(case: Case, problem: HeadInput) -> tuple[float, float]:
+def sparsity_of(case: Case, problem: HeadInput) -> tuple[float, float]:
     """Mean support and mean number of candidates, in classes."""
-    sparsity = _sparse_head(case, problem).sparsity
+    sparsity = sparse_head(case, problem).sparsity
     if sparsity is None:
         raise ValueError(f"found alpha {case.alpha}, expected a sparse one, above 1")
     return sparsity.support.mean().item(), sparsity.candidates.mean().item()
-
-
-def _opponents(case: Case, problem: HeadInput) -> dict[str, Callable[[], Tensor]]:
-    _, _, _, alpha, scale, margin, _, _ = case
-    return {
-        COSFACE: lambda: cosface(*problem, scale, margin),
-        DENSE: lambda: alpha_margin_linear(*problem, 1.0, scale, margin).loss.mean(),
-        BISECTION: lambda: bisection(*problem, alpha, scale, margin, as_in_entmax=True),
-        FAST_BISECTION: lambda: bisection(*problem, alpha, scale, margin, as_in_entmax=False),
-        TOP_BISECTION: lambda: top_bisection(*problem, alpha, scale, margin),
-        ARCFACE: lambda: arcface(*problem, scale, margin),
-        LINEAR: lambda: linear_cross_entropy(*problem, scale),
-        COMPILED: lambda: _compiled_cosface()(*problem, scale, margin),
-    }
-
-
-@functools.cache
-def _compiled_cosface() -> Callable[..., Tensor]:
-    return torch.compile(cosface)
-
-
-def _is_here(opponent: str) -> bool:
-    """Whether this PyTorch has it (`F.linear_cross_entropy` is in 2.13 and later), and what it is compiled with."""
-    if opponent == LINEAR:
-        return hasattr(torch.nn.functional, "linear_cross_entropy")
-    return opponent != COMPILED or shutil.which("c++") is not None
-
-
-def _gradients(loss: Callable[[], Tensor], problem: HeadInput) -> tuple[Tensor, ...]:
-    """Forward and backward; the gradients are returned, so that they are in memory as in a training step."""
-    return torch.autograd.grad(loss(), (problem.embedding, problem.prototypes))
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -200,7 +152,7 @@ def _cold_step(case: Case) -> Callable[[], object]:
     small = case._replace(num_classes=min(case.num_classes, 10_000))
     for each in (small, case):
         problem = simulate(each)
-        step = functools.partial(_gradients, _sparse_loss(each, problem, sparse_gradient=True), problem)
+        step = functools.partial(_sparse_step, each, problem)
         if each is small:
             step()
     return step

@@ -5,14 +5,21 @@ from typing import NamedTuple
 
 from wespeaker_qm.bench.cases import Case
 
+SPARSE = "sparse head"
 COSFACE = "CosFace + F.cross_entropy"
 DENSE = "own CosFace (alpha 1)"
 BISECTION = "bisection as in entmax"
 FAST_BISECTION = "own bisection"
-TOP_BISECTION = "own bisection, top 5 %"
+TOP_BISECTION = "own bisection of the top 5 %"
+TOP_PERCENT = "own bisection of the top 1 %"
 ARCFACE = "ArcFace as in WeSpeaker"
-COMPILED = "CosFace + F.cross_entropy, torch.compile"
+PARTIAL_FC = "ArcFace as in PartialFC_V2"
+SAMPLED_FC = "ArcFace as in PartialFC_V2 on 10 %"
 LINEAR = "softmax by F.linear_cross_entropy"
+LIGER = "softmax by Liger's kernels"
+CCE = "softmax by cut-cross-entropy"
+TF32, BF16, FP16, COMPILED = ", TF32", ", bf16 autocast", ", fp16 autocast", ", torch.compile"
+"""What may follow the name of a head."""
 
 
 class Contest(NamedTuple):
@@ -57,7 +64,7 @@ QUICK = HeadPlan(
             _MIDDLE._replace(trained=True),
             {COSFACE: 0.40, DENSE: 0.50, BISECTION: 0.06, FAST_BISECTION: None, TOP_BISECTION: 0.25},
         ),
-        Contest(_MIDDLE, {LINEAR: None, COMPILED: None}),
+        Contest(_MIDDLE, {LINEAR: None, COSFACE + COMPILED: None}),
         Contest(_worst(_MIDDLE), {COSFACE: 1.4, DENSE: None}),
         Contest(_MIDDLE._replace(margin_type="angular"), {ARCFACE: None}),
         Contest(_MIDDLE._replace(margin_type="angular", trained=True), {ARCFACE: None}),
@@ -81,3 +88,33 @@ FULL = HeadPlan(
     growth=tuple(_HUGE._replace(num_classes=num_classes) for num_classes in (10_000, 100_000, 1_000_000)),
 )
 """Up to a million classes: minutes, and 6 GiB of memory."""
+
+
+_SHARD = Case(1024, 512, 257_488, alpha=1.25, scale=35, margin=0.2, trained=True)
+
+QUICK_CUDA: tuple[Contest, ...] = (
+    Contest(
+        _MIDDLE,
+        {COSFACE: 0.5, COSFACE + TF32: None, COSFACE + BF16: None, COSFACE + FP16: None, COSFACE + COMPILED: None},
+    ),
+    Contest(_MIDDLE._replace(trained=True), {COSFACE: 0.5, COSFACE + BF16: None, DENSE: None}),
+    Contest(_MIDDLE._replace(margin_type="angular", trained=True), {ARCFACE: 0.5, ARCFACE + TF32: None}),
+    Contest(_SHARD._replace(margin_type="angular"), {ARCFACE: 0.4, ARCFACE + TF32: None, PARTIAL_FC + FP16: None}),
+    Contest(_SHARD._replace(trained=False), {COSFACE + TF32: None, COSFACE + BF16: None}),
+)
+"""Sizes of VoxCeleb2 with speeds, and of one of eight shards of two million classes: two minutes."""
+
+FULL_CUDA: tuple[Contest, ...] = (
+    *QUICK_CUDA,
+    Contest(_MIDDLE, {BISECTION: None, FAST_BISECTION: None, TOP_BISECTION: None, TOP_PERCENT: None}),
+    Contest(_MIDDLE, {LINEAR: None, LIGER + BF16: None, CCE + BF16: None, PARTIAL_FC + FP16: None, SAMPLED_FC: None}),
+    Contest(_MIDDLE, {ARCFACE: None, ARCFACE + BF16: None, COSFACE + COMPILED + BF16: None}),
+    Contest(_worst(_MIDDLE), {COSFACE: None, DENSE: None}),
+    Contest(_SMALL, {COSFACE: None, COSFACE + TF32: None, COSFACE + BF16: None, DENSE: None}),
+    Contest(_SMALL._replace(trained=True), {COSFACE: None}),
+    Contest(_LARGE, {COSFACE: None, COSFACE + TF32: None, COSFACE + BF16: None, DENSE: None}),
+    Contest(_LARGE._replace(trained=True), {COSFACE: None, COSFACE + COMPILED: None}),
+    Contest(_SHARD, {LINEAR: None, LIGER + BF16: None, CCE + BF16: None, SAMPLED_FC + FP16: None}),
+    Contest(_SHARD, {COSFACE: None, COSFACE + COMPILED + BF16: None, FAST_BISECTION: None, TOP_PERCENT: None}),
+)
+"""All opponents: five minutes."""

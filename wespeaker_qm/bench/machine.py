@@ -1,6 +1,7 @@
 """What the figures of a benchmark depend on, beside what was measured."""
 
 import platform
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -16,6 +17,17 @@ def machine_facts() -> list[str]:
         f"- CPU: {_cpu_model()}",
         f"- PyTorch {torch.__version__}, Python {made_with['python']}, {made_with['system']}",
     ]
+
+
+def gpu_facts() -> list[str]:
+    """The CUDA device and what programs it, as lines of a Markdown list."""
+    properties = torch.cuda.get_device_properties("cuda")
+    try:
+        triton = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        triton = "not installed"
+    memory = f"{properties.total_memory / 2**30:.0f} GiB, {properties.multi_processor_count} multiprocessors"
+    return [f"- GPU: {properties.name}, {memory}; CUDA {torch.version.cuda}, Triton {triton}"]
 
 
 def _cpu_model() -> str:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BISECTIONS = 50  # as `entmax` does by default
-TOP_SHARE = 0.05  # of the classes that the paper keeps
 
 
 def cosface(embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float, margin: float) -> Tensor:
@@ -29,7 +28,7 @@ def cosface(embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float,
         margin: m.
     """
     cosine = F.linear(F.normalize(embedding), F.normalize(prototypes))
-    cosine[torch.arange(len(target)), target] -= margin
+    cosine[torch.arange(len(target), device=target.device), target] -= margin
     return F.cross_entropy(scale * cosine, target)
 
 
@@ -71,6 +70,86 @@ def arcface(embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float,
     return F.cross_entropy(logits, target)
 
 
+def partial_fc(
+    embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float, margin: float, rate: float
+) -> Tensor:
+    """ArcFace in the steps of InsightFace's ``PartialFC_V2`` on one process: of the other classes a random sample.
+
+    A product in the precision of autocast, float32 from there on; the margin by arc cosine, of the targets alone; the
+    softmax written out with its derivative, in place.
+
+    Args:
+        embedding: (B, D).
+        prototypes: (C, D).
+        target: (B,).
+        scale: s.
+        margin: m, an angle.
+        rate: of the classes that are taken in a step, the batch's own among them.
+    """
+    weight = prototypes
+    if rate < 1:
+        order = torch.rand(len(prototypes), device=prototypes.device).scatter_(0, target, 2.0)
+        index = order.topk(int(rate * len(prototypes))).indices.sort().values
+        weight, target = prototypes[index], torch.searchsorted(index, target)
+    logits = F.linear(F.normalize(embedding), F.normalize(weight))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).clamp(-1, 1)
+    with torch.no_grad():
+        own = torch.arange(len(target), device=target.device), target
+        angle = logits[own].arccos()
+        logits.arccos_()
+        logits[own] = angle + margin
+        logits.cos_()
+    return _WrittenOutSoftmax.apply(logits * scale, target)
+
+
+class _WrittenOutSoftmax(torch.autograd.Function):
+    """Cross-entropy, mean over the batch, in the logits' own memory."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        logits.sub_(logits.amax(1, keepdim=True)).exp_()
+        logits.div_(logits.sum(1, keepdim=True))
+        ctx.save_for_backward(logits, target)
+        return logits.gather(1, target[:, None]).clamp_min_(1e-30).log_().mean() * -1
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None]:
+        posterior, target = ctx.saved_tensors
+        posterior.scatter_add_(1, target[:, None], posterior.new_full((len(target), 1), -1.0))
+        return posterior.mul_(grad_loss / len(target)), None
+
+
+def liger(embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float) -> Tensor:
+    """Softmax of scaled cosines by Liger's fused linear cross-entropy, which takes no margin.
+
+    Args:
+        embedding: (B, D).
+        prototypes: (C, D).
+        target: (B,).
+        scale: s.
+    """
+    from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
+
+    found = LigerFusedLinearCrossEntropyFunction.apply(scale * F.normalize(embedding), F.normalize(prototypes), target)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def cut_cross_entropy(embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float) -> Tensor:
+    """Softmax of scaled cosines by Apple's cut-cross-entropy, in half precision; it takes no margin.
+
+    Args:
+        embedding: (B, D).
+        prototypes: (C, D).
+        target: (B,).
+        scale: s.
+    """
+    from cut_cross_entropy import linear_cross_entropy as cut
+
+    unit, unit_prototypes = (F.normalize(rows).bfloat16() for rows in (scale * embedding, prototypes))
+    return cut(scale * unit, unit_prototypes, target)
+
+
 def bisection(
     embedding: Tensor,
     prototypes: Tensor,
@@ -99,12 +178,13 @@ def bisection(
 
 
 def top_bisection(
-    embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, scale: float, margin: float
+    embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, scale: float, margin: float, *, share: float
 ) -> Tensor:
-    """Q-Margin as the paper speeds it up: bisection over the 5 % of the classes with the largest logits.
+    """Q-Margin as the paper speeds it up: bisection over a share of the classes, those with the largest logits.
 
-    The target is one of them always. Exact where the support fits into 5 % (the paper's Proposition 1). The paper sorts
-    in half precision, which a CPU does more slowly: here the logits are ranked as they are.
+    The target is one of them always. Exact where the support fits into the share (the paper's Proposition 1), which is
+    5 % there, or 1 %. The paper sorts in half precision, which a CPU does more slowly: here the logits are ranked as
+    they are.
 
     Args:
         embedding: (B, D).
@@ -113,11 +193,12 @@ def top_bisection(
         alpha: above 1.
         scale: s.
         margin: m.
+        share: of the classes that are kept.
     """
     logits = scale * F.linear(F.normalize(embedding), F.normalize(prototypes))
     ranked = logits.detach().scatter(1, target[:, None], torch.inf)
-    kept = ranked.topk(math.ceil(TOP_SHARE * len(prototypes)), dim=1, sorted=False).indices
-    place = (kept == target[:, None]).nonzero()[:, 1]
+    kept = ranked.topk(math.ceil(share * len(prototypes)), dim=1, sorted=False).indices
+    place = (kept == target[:, None]).int().argmax(1)
     return _Bisection.apply(logits.gather(1, kept), place, alpha, math.exp(-scale * margin), 1 / (alpha - 1)).mean()
 
 

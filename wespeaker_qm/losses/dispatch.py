@@ -30,7 +30,7 @@ WAYS: Mapping[str, Rows] = {
     "cuda": ((2**16, Way.FUSED_ROWS), (math.inf, Way.FUSED_FILTER)),
 }
 """Type of device -> up to so many classes of this process, this way. Other devices, and what kernels cannot do, get
-`PLAIN`; alpha 1, at which nothing is sparse, is computed densely in the place of a filter."""
+`PLAIN`; at alpha 1 nothing is sparse, and all logits are computed in the place of a filter."""
 
 CHUNK_LOGITS: Mapping[str, int] = {"cpu": 2**19}
 """Type of device -> logits of a batch that are worked on together; here, what stays in a core's cache."""

@@ -13,12 +13,10 @@ over all of its classes (`wide_rows`), as exactly. Nothing waits for the device 
 so that forward and backward can be captured in a CUDA graph; ``torch.compile`` takes each as one node.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from wespeaker_qm.losses.alpha import first_derivative_only
+from wespeaker_qm.losses.operators import differentiable, operator
 from wespeaker_qm.losses.roundoff import cosine_error
 from wespeaker_qm.utils.precision import exact_float32
 
@@ -28,10 +26,11 @@ _GROUP = 64  # classes of which the maximum is compared with the threshold first
 _MAX_GROUPS = 4096  # that one program holds
 _BLOCK_CLASSES = 4096  # of a wide row that a program works on together
 _PAIRS = 16  # of an embedding and a prototype that a program works on together
+_PROGRAMS = 8  # for the candidates of a row
 _WIDE_PROGRAMS = 32  # each with a line of scratch
 
 
-@torch.library.custom_op("wespeaker_qm::filter_loss", mutates_args=())
+@operator("filter_loss")
 def filter_loss(
     embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, scale: float, margin: float, margin_type: str
 ) -> tuple[
@@ -61,12 +60,11 @@ def filter_loss(
     from wespeaker_qm.losses.kernels import launch, survivors
 
     (batch, dim), num_classes, places = embedding.shape, len(prototypes), _PLACES
-    unit, inverse_norms = launch.unit_vectors(embedding, torch.float32)
+    unit, inverse_norms, terms = launch.embedding_terms(embedding, prototypes, target, scale, margin, margin_type)
     low_prototypes, inverse_prototype_norms = launch.unit_vectors(prototypes, _LOW)
     with exact_float32():
         cosine = unit.to(_LOW) @ low_prototypes.T
     del low_prototypes
-    terms = launch.target_of(unit, prototypes, inverse_prototype_norms, target, scale, margin, margin_type)
     target = target.clamp(0, num_classes - 1)
 
     a, power = alpha - 1, launch.power_of(alpha - 1)
@@ -92,7 +90,7 @@ def filter_loss(
 
     derivative = unit.new_empty(batch, places)
     width = triton.next_power_of_2(dim)
-    survivors.candidate_cosines[(batch, triton.cdiv(places, _PAIRS))](
+    survivors.candidate_cosines[(batch, _PROGRAMS)](
         unit, prototypes, inverse_prototype_norms, classes, count, derivative, places, dim, BLOCK=_PAIRS, BLOCK_D=width
     )
     loss, support, posterior = (unit.new_empty(batch) for _ in range(3))
@@ -116,7 +114,7 @@ def filter_loss(
     return loss, correct, support, candidates, posterior, *kept
 
 
-@filter_loss.register_fake
+@filter_loss.node.register_fake
 def _(
     embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, scale: float, margin: float, margin_type: str
 ) -> tuple[Tensor, ...]:
@@ -138,11 +136,11 @@ def _(
     )
 
 
-@torch.library.custom_op("wespeaker_qm::filter_loss_backward", mutates_args=())
+@operator("filter_loss_backward")
 def filter_loss_backward(
-    grad_loss: Tensor, prototypes: Tensor, alpha: float, scale: float,
+    grad_loss: Tensor, prototypes: Tensor,
     classes: Tensor, derivative: Tensor, count: Tensor, unit: Tensor, inverse_norms: Tensor,
-    inverse_prototype_norms: Tensor, towards: Tensor, solution: Tensor, target: Tensor,
+    inverse_prototype_norms: Tensor, towards: Tensor, solution: Tensor, target: Tensor, alpha: float, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of the embeddings (B, D) and the prototypes (n, D) from that of the loss (B,)."""
     import triton
@@ -168,27 +166,14 @@ def filter_loss_backward(
     return grad_embedding, grad_prototypes
 
 
-@filter_loss_backward.register_fake
+@filter_loss_backward.node.register_fake
 def _(
-    grad_loss: Tensor, prototypes: Tensor, alpha: float, scale: float,
+    grad_loss: Tensor, prototypes: Tensor,
     classes: Tensor, derivative: Tensor, count: Tensor, unit: Tensor, inverse_norms: Tensor,
-    inverse_prototype_norms: Tensor, towards: Tensor, solution: Tensor, target: Tensor,
+    inverse_prototype_norms: Tensor, towards: Tensor, solution: Tensor, target: Tensor, alpha: float, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     return torch.empty_like(unit), torch.empty_like(prototypes)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, prototypes, _, alpha, scale, *_ = inputs
-    ctx.settings = alpha, scale
-    ctx.save_for_backward(prototypes, *output[5:])
-    ctx.mark_non_differentiable(*output[1:])
-
-
-@first_derivative_only
-def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    prototypes, *kept = ctx.saved_tensors
-    grad_embedding, grad_prototypes = filter_loss_backward(grad_loss, prototypes, *ctx.settings, *kept)
-    return grad_embedding, grad_prototypes, None, None, None, None, None
-
-
-filter_loss.register_autograd(_backward, setup_context=_keep)
+derived_filter_loss = differentiable(filter_loss, filter_loss_backward, num_results=5, settings=slice(3, 5))
+"""`filter_loss` with derivatives."""

@@ -113,7 +113,7 @@ def alpha_margin_linear(
     dtype = torch.promote_types(torch.promote_types(embedding.dtype, prototypes.dtype), torch.float32)
     kernels_apply = dtype == torch.float32 and partition.world_size == 1 and len(embedding) > 0 and not sparse_gradient
     way = way_of(prototypes.device, len(prototypes), kernels_apply=kernels_apply)
-    if way is Way.FUSED_ROWS or (way is Way.FUSED_FILTER and alpha > 1):
+    if way in (Way.FUSED_ROWS, Way.FUSED_FILTER):
         with torch.autocast(device, enabled=False):
             inputs = (embedding.to(dtype).contiguous(), prototypes.to(dtype).contiguous(), as_indices(target))
             return _fused(way, *inputs, alpha, scale, margin, margin_type)
@@ -127,14 +127,14 @@ def alpha_margin_linear(
 
 def _fused(way: Way, embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, *settings: Any) -> LinearLoss:
     """The loss by kernels. They are imported here: Triton is not everywhere, and takes a second."""
-    if way is Way.FUSED_FILTER:
-        from wespeaker_qm.losses.fused_filter import filter_loss
+    if way is Way.FUSED_FILTER and alpha > 1:
+        from wespeaker_qm.losses.fused_filter import derived_filter_loss
 
-        loss, correct, *sparsity = filter_loss(embedding, prototypes, target, alpha, *settings)[:5]
+        loss, correct, *sparsity = derived_filter_loss(embedding, prototypes, target, alpha, *settings)[:5]
         return LinearLoss(loss, correct, Sparsity(*sparsity))
-    from wespeaker_qm.losses.fused_rows import row_loss
+    from wespeaker_qm.losses.fused_rows import derived_row_loss
 
-    loss, correct, support, posterior, *_ = row_loss(embedding, prototypes, target, alpha, *settings)
+    loss, correct, support, posterior, *_ = derived_row_loss(embedding, prototypes, target, alpha, *settings)
     candidates = torch.full_like(support, len(prototypes))
     return LinearLoss(loss, correct, Sparsity(support, candidates, posterior) if alpha > 1 else None)
 

@@ -7,10 +7,15 @@ import torch
 import triton
 from torch import Tensor
 
-from wespeaker_qm.losses.kernels.vectors import tangential, target_terms, unit_rows
+from wespeaker_qm.losses.kernels import dense, vectors
 
 _MARGINS = {"reference": 0, "angular": 1, "easy_angular": 2}
 _BLOCK_ELEMENTS = 4096  # of vectors that one program holds
+_ROWS, _CLASSES, _COLUMNS = 128, 64, 64  # of a tile of a product, which one program computes
+_TILE = 16384  # elements of such a tile
+_DEPTH = 32  # terms of it that are added up before they go to the sum
+_LEAST_PART, _MOST_PARTS = 256, 64  # of the classes, over which one program adds up
+_PARTS = 16  # that are added up together
 
 
 class Target(NamedTuple):
@@ -34,33 +39,81 @@ def unit_vectors(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     unit = torch.empty_like(rows, dtype=dtype)
     inverse_norms = rows.new_empty(num_rows, dtype=torch.float64)
     grid, sizes = _row_blocks(num_rows, dim)
-    unit_rows[grid](rows, unit, inverse_norms, num_rows, dim, **sizes)
+    vectors.unit_rows[grid](rows, unit, inverse_norms, num_rows, dim, **sizes)
     return unit, inverse_norms
 
 
-def target_of(
-    unit: Tensor, prototypes: Tensor, inverse_norms: Tensor, target: Tensor, scale: float, margin: float, kind: str
-) -> Target:
-    """The targets' logits, in float64; NaN for a target that is no class."""
-    batch, dim = unit.shape
-    terms = Target(*unit.new_empty(4, batch, dtype=torch.float64))
-    target_terms[(batch,)](
-        unit, prototypes, inverse_norms, target, *terms, len(prototypes), dim,
+def embedding_terms(
+    embedding: Tensor, prototypes: Tensor, target: Tensor, scale: float, margin: float, kind: str
+) -> tuple[Tensor, Tensor, Target]:
+    """Unit embeddings (B, D), 1 / norms (B,) float64, and the targets' logits; NaN for a target that is no class."""
+    batch, dim = embedding.shape
+    unit = torch.empty_like(embedding)
+    inverse_norms, *terms = embedding.new_empty(5, batch, dtype=torch.float64)
+    vectors.embedding_terms[(batch,)](
+        embedding, prototypes, target, unit, inverse_norms, *terms, len(prototypes), dim,
         scale, margin, math.cos(margin), math.sin(margin),
         MARGIN=_MARGINS[kind], BLOCK_D=triton.next_power_of_2(dim),
     )  # fmt: skip
-    return terms
+    return unit, inverse_norms, Target(*terms)
 
 
-def make_tangential(gradient: Tensor, unit: Tensor, inverse_norms: Tensor, factor: Tensor | None) -> Tensor:
-    """In place, from gradients towards unit vectors (N, D), times a factor (N,), those of the vectors."""
-    num_rows, dim = gradient.shape
-    grid, sizes = _row_blocks(num_rows, dim)
-    tangential[grid](
-        gradient, unit, inverse_norms, gradient if factor is None else factor, num_rows, dim,
-        HAS_FACTOR=factor is not None, **sizes,
+def cosines(unit: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines (B, n) of unit vectors (B, D) and prototypes (n, D), and 1 / norms of these (n,) float64."""
+    (batch, dim), num_classes = unit.shape, len(prototypes)
+    cosine = unit.new_empty(batch, num_classes)
+    inverse_norms = unit.new_empty(num_classes, dtype=torch.float64)
+    dense.cosines[(triton.cdiv(num_classes, _CLASSES), triton.cdiv(batch, _ROWS))](
+        unit, prototypes, cosine, inverse_norms, batch, num_classes, dim,
+        ROWS=_ROWS, CLASSES=_CLASSES, DEPTH=_DEPTH, PRECISION=_precision(unit), num_warps=8,
+    )  # fmt: skip
+    return cosine, inverse_norms
+
+
+def embedding_gradient(
+    derivative: Tensor,
+    factor: Tensor,
+    unit: Tensor,
+    inverse_norms: Tensor,
+    prototypes: Tensor,
+    inverse_prototype_norms: Tensor,
+) -> Tensor:
+    """Gradients (B, D) of the embeddings from d loss / d cosine (B, n), times a factor (B,)."""
+    (batch, num_classes), dim = derivative.shape, unit.shape[1]
+    part_size = max(_LEAST_PART, _DEPTH * triton.cdiv(num_classes, _DEPTH * _MOST_PARTS))
+    num_parts = triton.cdiv(num_classes, part_size)
+    width = max(16, triton.next_power_of_2(dim))
+    columns = min(_COLUMNS, width)
+    sums = unit.new_empty(num_parts, batch, dim)
+    dense.embedding_sums[(num_parts, triton.cdiv(batch, _ROWS), triton.cdiv(dim, columns))](
+        derivative, prototypes, inverse_prototype_norms, sums, batch, num_classes, dim, part_size,
+        ROWS=_ROWS, COLUMNS=columns, DEPTH=_DEPTH, PRECISION=_precision(unit), num_warps=8, num_stages=1,
+    )  # fmt: skip
+    gradient = torch.empty_like(unit)
+    dense.embedding_gradient[(batch,)](
+        sums, unit, inverse_norms, factor, gradient, batch, dim, num_parts, PARTS=_PARTS, BLOCK_D=width
+    )
+    return gradient
+
+
+def prototype_gradient(
+    derivative: Tensor, factor: Tensor, unit: Tensor, prototypes: Tensor, inverse_norms: Tensor
+) -> Tensor:
+    """Gradients (n, D) of the prototypes from d loss / d cosine (B, n), times a factor (B,)."""
+    (batch, num_classes), dim = derivative.shape, unit.shape[1]
+    width = max(16, triton.next_power_of_2(dim))
+    classes = min(_CLASSES, max(16, _TILE // width))
+    gradient = torch.empty_like(prototypes)
+    dense.prototype_gradient[(triton.cdiv(num_classes, classes),)](
+        derivative, factor, unit, prototypes, inverse_norms, gradient, batch, num_classes, dim,
+        CLASSES=classes, DEPTH=_DEPTH, BLOCK_D=width, PRECISION=_precision(unit), num_warps=8, num_stages=1,
     )  # fmt: skip
     return gradient
+
+
+def _precision(tensor: Tensor) -> str:
+    """Of products; the interpreter, which computes on the CPU, takes float32's own only."""
+    return "bf16x6" if tensor.is_cuda else "ieee"
 
 
 def _row_blocks(num_rows: int, dim: int) -> tuple[tuple[int], dict[str, int]]:

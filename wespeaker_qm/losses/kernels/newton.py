@@ -74,9 +74,19 @@ def unit_at(height, best_gap, target_gap, log_q, a, POWER: tl.constexpr):
 
 
 @triton.jit
-def slopes(weight, share):
+def slopes(weight, share, POWER: tl.constexpr):
     """w_j / share_j, 0 where there is no mass."""
-    return tl.where(share > 0, weight / tl.where(share > 0, share, 1.0), 0.0)
+    if POWER == 1:
+        slope = tl.where(share > 0, 1.0, 0.0).to(share.dtype)
+    elif POWER == 2:
+        slope = share
+    elif POWER == 3:
+        slope = share * share
+    elif POWER == 4:
+        slope = share * share * share
+    else:
+        slope = tl.where(share > 0, weight / tl.where(share > 0, share, 1.0), 0.0)
+    return slope
 
 
 @triton.jit
@@ -84,7 +94,7 @@ def with_target(total, slope, unit, height, target_gap, log_q, a):
     """Sums over the others, with the target."""
     own, share = log_weight(target_gap, log_q, height, a)
     weight = tl.exp(own - unit)
-    return total + weight, slope + slopes(weight, share)
+    return total + weight, slope + slopes(weight, share, 0)
 
 
 @triton.jit
@@ -111,7 +121,7 @@ def vector_root(gap, height, alone, best_gap, target_gap, log_q, a, tolerance, P
         weight, share = weights(gap, height, a, unit, POWER)
         total, slope = with_target(
             tl.sum(weight, 0).to(tl.float64),
-            tl.sum(slopes(weight, share), 0).to(tl.float64),
+            tl.sum(slopes(weight, share, POWER), 0).to(tl.float64),
             unit,
             height,
             target_gap,

@@ -86,7 +86,7 @@ def divergence_row(
             gap = (top - logits_at(line, start, n, index, scale, BLOCK)) * narrow_a
             weight, share = weights(gap, height, a, unit, POWER)
             totals += weight
-            slants += slopes(weight, share)
+            slants += slopes(weight, share, POWER)
         total, slope = with_target(
             tl.sum(totals, 0).to(tl.float64), tl.sum(slants, 0).to(tl.float64), unit, height, target_gap, log_q, a
         )
@@ -147,9 +147,12 @@ def divergence_rows(
 @triton.jit
 def softmax_rows(
     cosine, target, target_cosine, target_logit, target_slope, target_log_q,
-    loss, correct, n, roundoff: tl.float64, scale: tl.float64, BLOCK: tl.constexpr,
+    loss, correct, support, posterior, n, roundoff: tl.float64, scale: tl.float64, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Cross-entropy of the logits tilted by log q, as `divergence_rows`: -log p_y = log(1 + sum exp(theta_j - y))."""
+    """Cross-entropy of the logits tilted by log q, as `divergence_rows`: -log p_y = log(1 + sum exp(theta_j - y)).
+
+    Of support and p_y it says nothing: both are 0.
+    """
     row = tl.program_id(0)
     line = cosine + row.to(tl.int64) * n
     index = tl.load(target + row)
@@ -174,6 +177,8 @@ def softmax_rows(
     is_nearest = as_double(scale) * (tl.load(target_cosine + row) + roundoff) >= best_other.to(tl.float64)
     tl.store(loss + row, value.to(tl.float32))
     tl.store(correct + row, is_nearest & (value == value))
+    tl.store(support + row, 0.0)
+    tl.store(posterior + row, 0.0)
     is_class = (index >= 0) & (index < n)
     derivative = -others / (others + own) * tl.load(target_slope + row)
     tl.store(line + index, derivative.to(tl.float32), mask=is_class)

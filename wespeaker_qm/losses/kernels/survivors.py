@@ -16,6 +16,7 @@ from wespeaker_qm.losses.kernels.newton import (
     weights,
 )
 from wespeaker_qm.losses.kernels.rows import divergence_row
+from wespeaker_qm.losses.kernels.vectors import tangent_over_norm
 
 
 @triton.jit
@@ -37,13 +38,13 @@ def candidate_cosines(
     """Exact cosines (B, K) float32 of the candidates; of wide rows and of empty places, none is written."""
     row = tl.program_id(0).to(tl.int64)
     number = tl.load(count + row)
-    start = tl.program_id(1) * BLOCK
-    if (start < number) & (number <= K):
+    column = tl.arange(0, BLOCK_D)
+    x = tl.load(unit + row * D + column, mask=column < D, other=0.0)
+    number = tl.where(number <= K, number, 0)
+    for start in range(tl.program_id(1) * BLOCK, number, tl.num_programs(1) * BLOCK):
         place = start + tl.arange(0, BLOCK)
         mask = place < number
         index = tl.load(classes + row * K + place, mask=mask, other=0)
-        column = tl.arange(0, BLOCK_D)
-        x = tl.load(unit + row * D + column, mask=column < D, other=0.0)
         value = exact_cosines(x, prototypes, inverse_norms, index, mask, D, BLOCK_D)
         tl.store(cosine + row * K + place, value, mask=mask)
 
@@ -105,7 +106,12 @@ def wide_rows(
     the largest logit, height and log of the total weight. Of the candidates only the target stays.
     """
     column = tl.arange(0, BLOCK_D)
-    for row in range(tl.program_id(0), batch, tl.num_programs(0)):
+    largest = 0
+    for start in range(0, batch, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        largest = tl.maximum(largest, tl.max(tl.load(count + place, mask=place < batch, other=0), 0))
+    # Mostly there is none, and the rows need not be asked one after the other.
+    for row in range(tl.where(largest > K, tl.program_id(0), batch), batch, tl.num_programs(0)):
         number = tl.load(count + row)
         if number > K:
             line = scratch + tl.program_id(0).to(tl.int64) * n
@@ -172,12 +178,9 @@ def embedding_gradient(
             w = tl.load(prototypes + source, mask=mask[:, None] & inside[None, :], other=0.0)
             total += tl.sum(w * size[:, None], 0).to(tl.float32)
     x = tl.load(unit + row * D + column, mask=inside, other=0.0)
-    total = total - x * tl.sum(total * x, 0)
     size = tl.load(inverse_embedding_norms + row) * tl.load(factor + row).to(tl.float64)
-    own = total.to(tl.float64) * size
-    largest = 3.4028234663852886e38
-    own = tl.where(own > largest, largest, tl.where(own < -largest, -largest, own))
-    tl.store(gradient + row * D + column, own.to(tl.float32), mask=inside)
+    own = tangent_over_norm(total[None, :], x[None, :], tl.full((1,), size, tl.float64))
+    tl.store(gradient + row * D + column[None, :], own, mask=inside[None, :])
 
 
 @triton.jit
@@ -190,32 +193,35 @@ def prototype_gradient(
     column = tl.arange(0, BLOCK_D)
     inside = column < D
     total = tl.zeros((BLOCK_D,), tl.float32)
-    for number in range(tl.load(offsets + index), tl.load(offsets + index + 1)):
-        entry = tl.load(order + number)
-        row = entry // K
-        g = tl.load(derivative + entry)
-        if g != 0:
-            g = g * tl.load(factor + row)
-            total += g * tl.load(unit + row * D + column, mask=inside, other=0.0)
-    inverse = tl.load(inverse_norms + index)
-    w = tl.load(prototypes + index * D + column, mask=inside, other=0.0)
-    direction = (w.to(tl.float64) * inverse).to(tl.float32)
-    if tl.load(num_wide) > 0:
-        for row in range(0, batch):
-            if (tl.load(count + row) > K) & (tl.load(target + row) != index):
-                x = tl.load(unit + row * D + column, mask=inside, other=0.0)
-                cosine = tl.sum(direction * x, 0)
-                cosine = tl.where(cosine > 1, 1.0, tl.where(cosine < -1, -1.0, cosine))
-                top = tl.load(solution + row)
-                height = tl.load(solution + batch + row)
-                log_total = tl.load(solution + 2 * batch + row)
-                gap = (top.to(tl.float32) - cosine * as_double(scale).to(tl.float32)) * as_double(a).to(tl.float32)
-                unit_log = log_total if POWER == 0 else log_total * 0
-                weight, _ = weights(gap, height, as_double(a), unit_log, POWER)
-                mass = weight if POWER == 0 else weight * tl.exp(-log_total).to(tl.float32)
-                total += mass * as_double(scale).to(tl.float32) * tl.load(factor + row) * x
-    total = total - direction * tl.sum(total * direction, 0)
-    own = total.to(tl.float64) * inverse
-    largest = 3.4028234663852886e38
-    own = tl.where(own > largest, largest, tl.where(own < -largest, -largest, own))
-    tl.store(gradient + index * D + column, own.to(tl.float32), mask=inside)
+    start = tl.load(offsets + index)
+    stop = tl.load(offsets + index + 1)
+    any_wide = tl.load(num_wide) > 0
+    if (start == stop) & (any_wide == 0):
+        tl.store(gradient + index * D + column, total, mask=inside)
+    else:
+        for number in range(start, stop):
+            entry = tl.load(order + number)
+            row = entry // K
+            g = tl.load(derivative + entry)
+            if g != 0:
+                g = g * tl.load(factor + row)
+                total += g * tl.load(unit + row * D + column, mask=inside, other=0.0)
+        inverse = tl.load(inverse_norms + index)
+        w = tl.load(prototypes + index * D + column, mask=inside, other=0.0)
+        direction = (w.to(tl.float64) * inverse).to(tl.float32)
+        if any_wide:
+            for row in range(0, batch):
+                if (tl.load(count + row) > K) & (tl.load(target + row) != index):
+                    x = tl.load(unit + row * D + column, mask=inside, other=0.0)
+                    cosine = tl.sum(direction * x, 0)
+                    cosine = tl.where(cosine > 1, 1.0, tl.where(cosine < -1, -1.0, cosine))
+                    top = tl.load(solution + row)
+                    height = tl.load(solution + batch + row)
+                    log_total = tl.load(solution + 2 * batch + row)
+                    gap = (top.to(tl.float32) - cosine * as_double(scale).to(tl.float32)) * as_double(a).to(tl.float32)
+                    unit_log = log_total if POWER == 0 else log_total * 0
+                    weight, _ = weights(gap, height, as_double(a), unit_log, POWER)
+                    mass = weight if POWER == 0 else weight * tl.exp(-log_total).to(tl.float32)
+                    total += mass * as_double(scale).to(tl.float32) * tl.load(factor + row) * x
+        own = tangent_over_norm(total[None, :], direction[None, :], tl.full((1,), inverse, tl.float64))
+        tl.store(gradient + index * D + column[None, :], own, mask=inside[None, :])

@@ -10,6 +10,25 @@ from wespeaker_qm.losses.kernels.newton import as_double
 
 
 @triton.jit
+def inverse_norm(square):
+    """1 / norm of squared norms, float64; a zero row has 0."""
+    norm = tl.sqrt(square)
+    return tl.where(norm == 0, 0.0, 1 / tl.where(norm == 0, 1.0, norm))
+
+
+@triton.jit
+def tangent_over_norm(towards, direction, size):
+    """From gradients (N, D) towards unit vectors those of the vectors: without the radial part, times (N,) 1 / norms.
+
+    Finite gradients stay so: at most the largest float32.
+    """
+    towards = towards - direction * tl.sum(towards * direction, 1)[:, None]
+    own = towards.to(tl.float64) * size[:, None]
+    largest = 3.4028234663852886e38
+    return tl.where(own > largest, largest, tl.where(own < -largest, -largest, own)).to(tl.float32)
+
+
+@triton.jit
 def unit_rows(rows, unit, inverse_norms, num_rows, D, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
     """Rows (N, D) over their norms, in the type of ``unit``, and 1 / norm (N,) float64; a zero row has 0 for both."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -17,30 +36,34 @@ def unit_rows(rows, unit, inverse_norms, num_rows, D, ROWS: tl.constexpr, BLOCK_
     place = row[:, None] * D + column[None, :]
     mask = (row[:, None] < num_rows) & (column[None, :] < D)
     value = tl.load(rows + place, mask=mask, other=0.0).to(tl.float64)
-    norm = tl.sqrt(tl.sum(value * value, 1))
-    inverse = tl.where(norm == 0, 0.0, 1 / tl.where(norm == 0, 1.0, norm))
+    inverse = inverse_norm(tl.sum(value * value, 1))
     tl.store(unit + place, (value * inverse[:, None]).to(tl.float32).to(unit.dtype.element_ty), mask=mask)
     tl.store(inverse_norms + row, inverse, mask=row < num_rows)
 
 
 @triton.jit
-def target_terms(
-    unit, prototypes, inverse_norms, target, cosine, logit, slope, log_q, n, D,
+def embedding_terms(
+    embedding, prototypes, target, unit, inverse_norms, cosine, logit, slope, log_q, n, D,
     scale: tl.float64, margin: tl.float64, cos_margin: tl.float64, sin_margin: tl.float64,
     MARGIN: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Of each row's target: cosine, and `losses.margins.target_logit` of it, (B,) float64 each; NaN if it is no class.
+    """Unit embeddings (B, D), 1 / norms (B,) float64, and of each row's target, (B,) float64 each, the cosine and
+    `losses.margins.target_logit` of it; NaN if it is no class. A program a row.
 
     MARGIN is 0 for reference, 1 for angular, 2 for easy_angular.
     """
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK_D)
+    x = tl.load(embedding + row * D + column, mask=column < D, other=0.0).to(tl.float64)
+    inverse = inverse_norm(tl.sum(x * x, 0))
+    direction = (x * inverse).to(tl.float32)
+    tl.store(unit + row * D + column, direction, mask=column < D)
+    tl.store(inverse_norms + row, inverse)
     index = tl.load(target + row)
     is_class = (index >= 0) & (index < n)
     index = tl.where(is_class, index, 0).to(tl.int64)
-    column = tl.arange(0, BLOCK_D)
-    x = tl.load(unit + row * D + column, mask=column < D, other=0.0).to(tl.float64)
     w = tl.load(prototypes + index * D + column, mask=column < D, other=0.0).to(tl.float64)
-    c = tl.sum(x * w * tl.load(inverse_norms + index), 0)
+    c = tl.sum(direction.to(tl.float64) * w * inverse_norm(tl.sum(w * w, 0)), 0)
     c = tl.where(c > 1, 1.0, tl.where(c < -1, -1.0, c))
     c = tl.where(is_class, c, float("nan"))
     tl.store(cosine + row, c)
@@ -62,29 +85,3 @@ def target_terms(
         tl.store(logit + row, s * tl.where(is_curved, c * cos_margin - sine * sin_margin, elsewhere))
         tl.store(slope + row, s * tl.where(is_curved, cos_margin + sin_margin * cotangent, 1.0))
         tl.store(log_q + row, s * 0)
-
-
-@triton.jit
-def tangential(
-    gradient, unit, inverse_norms, factor, num_rows, D,
-    HAS_FACTOR: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """In place, from gradients (N, D) towards unit vectors those of the vectors: no radial part, and over the norm.
-
-    Times a factor of each row, if there is one. Finite gradients stay so: at most the largest float32.
-    """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, BLOCK_D)
-    place = row[:, None] * D + column[None, :]
-    mask = (row[:, None] < num_rows) & (column[None, :] < D)
-    towards = tl.load(gradient + place, mask=mask, other=0.0)
-    direction = tl.load(unit + place, mask=mask, other=0.0)
-    radial = tl.sum(towards * direction, 1)
-    towards = towards - direction * radial[:, None]
-    size = tl.load(inverse_norms + row, mask=row < num_rows, other=0.0)
-    if HAS_FACTOR:
-        size = size * tl.load(factor + row, mask=row < num_rows, other=0.0).to(tl.float64)
-    own = towards.to(tl.float64) * size[:, None]
-    largest = 3.4028234663852886e38
-    own = tl.where(own > largest, largest, tl.where(own < -largest, -largest, own))
-    tl.store(gradient + place, own.to(tl.float32), mask=mask)
