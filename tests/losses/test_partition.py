@@ -14,13 +14,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wespeaker_qm.losses import dispatch
 from wespeaker_qm.losses.dispatch import Way
 from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
 from wespeaker_qm.losses.partition import ClassPartition
-from wespeaker_qm.losses.root import Sums
 
 WORLD_SIZES = (3, 2)
 BATCH, DIM = 5, 12  # of each process
@@ -28,7 +28,7 @@ BATCH, DIM = 5, 12  # of each process
 ROWS = torch.arange(14, dtype=torch.float64).view(7, 2) / 3
 
 Output = dict[str, Any]
-"""What one process got: loss, correct, sparsity, gradients, whether the weight's gradient was sparse."""
+"""What one process got: loss, correct, sparsity, gradients, whether the weight's gradient was sparse, collectives."""
 
 
 class Head(NamedTuple):
@@ -78,7 +78,7 @@ def cases() -> dict[str, Case]:
     for name in ("cosface", "q_margin_1.5", "sparsemax"):
         head = HEADS[name]
         for mode, ways in (("dense", (DENSE,)), ("sparse", (SPARSE,)), ("mixed", (DENSE, SPARSE))):
-            for variant in ("one_owner", "far_classes", "nan_prototype", "nan_embedding", "empty"):
+            for variant in ("one_owner", "far_classes", "crowded", "nan_prototype", "nan_embedding", "empty"):
                 found[f"{name}-{variant}-{mode}"] = Case(head, 300, ways, variant=variant)
             for variant in ("norms", "ties"):
                 found[f"{name}-{variant}-{mode}"] = Case(head, 300, ways, torch.float32, variant=variant)
@@ -101,7 +101,8 @@ class Batch(NamedTuple):
 def make_batch(case: Case, world_size: int) -> Batch:
     """The same in every process: embeddings between their prototype and noise, of many norms.
 
-    one_owner: all targets are classes of the last process. far_classes: so, and the other classes lie opposite.
+    one_owner: all targets are classes of the last process. far_classes: so, and the other classes lie opposite. crowded:
+    the classes of the first process lie where all embeddings do, all of them candidates, and the other classes opposite.
     nan_prototype: the last class has a NaN. nan_embedding: embedding 3 has one. empty: no embeddings. norms: one
     embedding is tiny and the last classes are huge. ties: every prototype is there twice, far apart.
     """
@@ -117,6 +118,11 @@ def make_batch(case: Case, world_size: int) -> Batch:
         embedding = embedding.abs() + 0.1
         prototypes[: last.start] = -prototypes[: last.start].abs() - 0.1
         prototypes[last.start :].abs_()
+    if case.variant == "crowded":
+        embedding = embedding.abs() + 3
+        prototypes = -prototypes.abs() - 0.1
+        prototypes[: ClassPartition(case.num_classes, 0, world_size).stop] *= -0.01
+        prototypes[: ClassPartition(case.num_classes, 0, world_size).stop] += 3
     if case.variant == "ties":
         half = case.num_classes // 2
         prototypes[half:] = prototypes[:half]
@@ -133,24 +139,39 @@ def make_batch(case: Case, world_size: int) -> Batch:
     return Batch(embedding.to(case.dtype), target, prototypes.to(case.dtype), upstream.to(case.dtype))
 
 
+class Collectives(TorchDispatchMode):
+    """A context that notes what processes do together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operation.namespace == "c10d":
+            self.names.append(operation.overloadpacket.__name__)
+        return operation(*args, **(kwargs or {}))
+
+
 def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
     """The call of one process, and its backward pass."""
     own = slice(partition.rank * BATCH, (partition.rank + 1) * BATCH) if partition.world_size > 1 else slice(None)
     embedding = batch.embedding[own].clone().requires_grad_()
     prototypes = batch.prototypes[partition.start : partition.stop].clone().requires_grad_()
     alpha, scale, margin, margin_type = case.head
-    output = alpha_margin_linear(
-        embedding,
-        prototypes,
-        batch.target[own],
-        alpha,
-        scale,
-        margin,
-        margin_type=margin_type,
-        sparse_gradient=case.sparse_gradient,
-        partition=partition,
-    )
-    gradients = torch.autograd.grad(output.loss, (embedding, prototypes), batch.upstream[own])
+    with Collectives() as forward:
+        output = alpha_margin_linear(
+            embedding,
+            prototypes,
+            batch.target[own],
+            alpha,
+            scale,
+            margin,
+            margin_type=margin_type,
+            sparse_gradient=case.sparse_gradient,
+            partition=partition,
+        )
+    with Collectives() as backward:
+        gradients = torch.autograd.grad(output.loss, (embedding, prototypes), batch.upstream[own])
     is_sparse = gradients[1].is_sparse and gradients[1].is_coalesced()
     sparsity = output.sparsity._asdict() if output.sparsity else {}
     return {
@@ -160,6 +181,7 @@ def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
         "embedding_gradient": gradients[0],
         "weight_gradient": gradients[1].to_dense(),
         "is_sparse": is_sparse,
+        "collectives": [forward.names, backward.names],
     }
 
 
@@ -184,6 +206,9 @@ def run_process(rank: int, folder: Path) -> None:
         results["largest"] = partition.max(
             torch.tensor([inf if rank == 0 else 0, -inf, nan if rank == 1 else inf, rank])
         )
+        rows = 100 * rank + torch.arange(2 * world_size)
+        results["exchanged"] = partition.exchange(rows)
+        results["summed"] = partition.sum_own_rows(rows)
         last_two = dist.new_group([1, 2]) if world_size == 3 else None
         if last_two is not None and rank > 0:
             case = CASES[GROUPED]
@@ -227,8 +252,10 @@ def together(name: str, found: list[dict[str, Any]]) -> Output:
     """The parts of all processes, one after the other."""
     parts = [results[name] for results in found]
     assert len({part["is_sparse"] for part in parts}) == 1
-    tensors = {key: torch.cat([part[key] for part in parts]) for key in parts[0] if key != "is_sparse"}
-    return tensors | {"is_sparse": parts[0]["is_sparse"]}
+    assert all(part["collectives"] == parts[0]["collectives"] for part in parts)
+    plain = ("is_sparse", "collectives")
+    tensors = {key: torch.cat([part[key] for part in parts]) for key in parts[0] if key not in plain}
+    return tensors | {key: parts[0][key] for key in plain}
 
 
 def assert_near(actual: Tensor, expected: Tensor) -> None:
@@ -278,6 +305,28 @@ def test_sparse_parts_are_sparse(world_size: int, outputs: dict[int, list[dict[s
         actual = together(name, outputs[world_size])
         assert actual["is_sparse"]
         assert (actual["candidates"] < 1000).all()
+
+
+@several
+@pytest.mark.parametrize("name", [name for name in CASES if name.endswith(("3001-float64-sparse", "3001-float32-sparse"))])
+def test_candidates_are_exchanged_in_six_collectives(
+    name: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
+) -> None:
+    """Embeddings, cosines of the targets, the largest number of candidates, candidates; gradients back and forth."""
+    forward, backward = together(name, outputs[world_size])["collectives"]
+    assert forward == ["_allgather_base_", "allreduce_", "allreduce_", "alltoall_base_"]
+    assert backward == ["alltoall_base_", "_reduce_scatter_base_"]
+
+
+@several
+@pytest.mark.parametrize("name", ["q_margin_1.5-crowded-sparse", "sparsemax-crowded-sparse", "sparsemax-ties-mixed"])
+def test_where_one_process_has_too_many_candidates_all_find_the_roots_together(
+    name: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
+) -> None:
+    """That the results are right is tested above."""
+    forward, backward = together(name, outputs[world_size])["collectives"]
+    assert "alltoall_base_" not in forward + backward
+    assert forward.count("allreduce_") > 2
 
 
 @several
@@ -334,6 +383,14 @@ def test_the_largest_may_be_infinite_and_a_nan_is_never_lost(
         torch.testing.assert_close(results["largest"], expected, rtol=0, atol=0, equal_nan=True)
 
 
+@several
+def test_rows_go_to_the_process_that_they_concern(world_size: int, outputs: dict[int, list[dict[str, Any]]]) -> None:
+    for rank, results in enumerate(outputs[world_size]):
+        expected = 100 * torch.arange(world_size)[:, None] + torch.tensor([2 * rank, 2 * rank + 1])
+        assert torch.equal(results["exchanged"], expected)
+        assert torch.equal(results["summed"], expected.sum(0))
+
+
 def test_some_of_the_processes_may_hold_the_classes(outputs: dict[int, list[dict[str, Any]]]) -> None:
     _, *found = outputs[3]
     actual, expected = together("grouped", found), alone(CASES[GROUPED], 2)
@@ -344,12 +401,14 @@ def test_some_of_the_processes_may_hold_the_classes(outputs: dict[int, list[dict
 
 
 def test_alone_every_operation_is_free() -> None:
-    partition, sums = ClassPartition(7), Sums(torch.zeros(2, 1), torch.ones(2, 1), torch.ones(2, 1))
+    partition = ClassPartition(7)
     assert (partition.start, partition.stop) == (0, 7)
-    free = (partition.gather_rows, partition.own_rows, partition.sum, partition.max, partition.gather_classes)
+    free = (
+        partition.gather_rows, partition.own_rows, partition.sum, partition.sum_own_rows, partition.max,
+        partition.gather_classes,
+    )  # fmt: skip
     assert all(operation(ROWS) is ROWS for operation in free)
     assert torch.equal(partition.own_classes(ROWS), ROWS)
-    assert partition.sum_sums(sums) is sums
 
 
 def test_parts_are_contiguous_and_differ_by_one_class_at_most() -> None:

@@ -53,6 +53,11 @@ class Candidates(NamedTuple):
     classes: Tensor
     number: Tensor
 
+    def padded(self, size: int) -> "Candidates":
+        """The same with (B, size) places."""
+        more = size - self.classes.shape[1]
+        return Candidates(F.pad(self.logits, (0, more), value=-torch.inf), F.pad(self.classes, (0, more)), self.number)
+
 
 class Bound:
     """A lower bound of tau, (B, 1), that rises with every class that is shown."""

@@ -33,7 +33,7 @@ from wespeaker_qm.losses.candidates import Problem
 from wespeaker_qm.losses.dispatch import Way, way_of
 from wespeaker_qm.losses.margins import MarginType, check_scale_and_margin, target_logit
 from wespeaker_qm.losses.partition import ClassPartition
-from wespeaker_qm.losses.solve import Sparsity, solve_divergence, solve_softmax
+from wespeaker_qm.losses.solve import Exchanged, Sparsity, solve_divergence, solve_softmax
 from wespeaker_qm.utils.precision import exact_float32
 
 
@@ -149,6 +149,15 @@ def _check_shapes(embedding: Tensor, prototypes: Tensor, target: Tensor, partiti
         raise ValueError(f"target has shape {tuple(target.shape)}, expected ({len(embedding)},), one an embedding")
 
 
+def _gathered(embedding: Tensor, target: Tensor, partition: ClassPartition) -> tuple[Tensor, Tensor]:
+    """The embeddings and targets of all processes. The targets travel with the embeddings, as numbers of the same bits."""
+    if partition.world_size == 1:
+        return embedding, target
+    rows = partition.gather_rows(torch.cat([embedding, target[:, None].view(embedding.dtype)], dim=1))
+    embedding, target = rows.split([embedding.shape[1], rows.shape[1] - embedding.shape[1]], dim=1)
+    return embedding.contiguous(), target.contiguous().view(torch.int64)[:, 0]
+
+
 class _AlphaMarginLinear(torch.autograd.Function):
     """The loss with its closed-form gradients: backward never sees the root finding."""
 
@@ -157,9 +166,10 @@ class _AlphaMarginLinear(torch.autograd.Function):
         ctx: Any, embedding: Tensor, prototypes: Tensor, target: Tensor, settings: _Settings
     ) -> tuple[Tensor, ...]:
         partition = settings.partition
-        embeddings, vectors = gradients.in_range(partition.gather_rows(embedding)), gradients.in_range(prototypes)
+        embedding, target = _gathered(embedding, target, partition)
+        embeddings, vectors = gradients.in_range(embedding), gradients.in_range(prototypes)
         unit = gradients.unit_rows(embeddings.rows)
-        local = partition.gather_rows(target) - partition.start
+        local = target - partition.start
         owned = (local >= 0) & (local < len(prototypes))
         index = torch.where(owned, local, 0)
         unit_targets = gradients.unit_rows(vectors.rows.index_select(0, index).double())
@@ -181,13 +191,13 @@ class _AlphaMarginLinear(torch.autograd.Function):
                 solved = solve_softmax(problem, marked, partition)
             else:
                 solved = solve_divergence(problem, marked, partition, settings.way)
-        ctx.settings, ctx.entries = settings, solved.entries is not None
-        kept = solved.entries if solved.entries is not None else solved.matrix
-        ctx.save_for_backward(unit, *embeddings[1:], *vectors, solved.row_factor.to(unit), *kept)
+        ctx.settings = settings
+        ctx.rebuild = solved.derivative._make if isinstance(solved.derivative, tuple) else list
+        ctx.save_for_backward(unit, *embeddings[1:], *vectors, solved.row_factor.to(unit), *solved.derivative)
         roundoff = (unit.shape[1] + 8) * torch.finfo(unit.dtype).eps / 2
+        is_nearest = settings.scale * (partition.own_rows(cosine) + roundoff) >= solved.best_other
         # The filter leaves nothing of a NaN but its loss.
-        correct = (settings.scale * (cosine + roundoff) >= solved.best_other) & ~solved.loss.isnan()
-        outputs = tuple(partition.own_rows(rows) for rows in (solved.loss.to(unit), correct, *(solved.sparsity or ())))
+        outputs = (solved.loss.to(unit), is_nearest & ~solved.loss.isnan(), *(solved.sparsity or ()))
         ctx.mark_non_differentiable(*outputs[1:])
         return outputs
 
@@ -195,19 +205,20 @@ class _AlphaMarginLinear(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         unit, inverse_norm, exponents, *vectors, row_factor = ctx.saved_tensors[:7]
-        kept = ctx.saved_tensors[7:]
+        derivative = ctx.rebuild(ctx.saved_tensors[7:])
         partition: ClassPartition = ctx.settings.partition
-        factor = partition.gather_rows(grad_loss) * row_factor
-        args = (factor, unit, gradients.Vectors(*vectors))
         with exact_float32():
-            if ctx.entries:
-                entries = gradients.Entries(*kept)
-                towards, grad = gradients.of_entries(entries, *args, sparse=ctx.settings.sparse_gradient)
+            if isinstance(derivative, Exchanged):
+                derivative, factor = derivative.entries(grad_loss, partition), row_factor
             else:
-                towards, grad = gradients.of_matrix(list(kept), *args)
-        towards, unit, inverse_norm = (
-            partition.own_rows(rows) for rows in (partition.sum(towards), unit, inverse_norm)
-        )
+                factor = partition.gather_rows(grad_loss) * row_factor
+            args = (factor, unit, gradients.Vectors(*vectors))
+            if isinstance(derivative, gradients.Entries):
+                towards, grad = gradients.of_entries(derivative, *args, sparse=ctx.settings.sparse_gradient)
+            else:
+                towards, grad = gradients.of_matrix(derivative, *args)
+        towards = partition.sum_own_rows(towards)
+        unit, inverse_norm = partition.own_rows(unit), partition.own_rows(inverse_norm)
         grad_embedding = (towards - unit * (unit * towards).sum(1, keepdim=True)) * inverse_norm[:, None]
         grad_embedding = gradients.at_own_norms(
             grad_embedding, None if exponents is None else partition.own_rows(exponents)

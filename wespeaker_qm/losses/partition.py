@@ -51,14 +51,31 @@ class ClassPartition:
         """The rows (B, ...) of all processes, (B * world_size, ...), in the order of the ranks."""
         if self.world_size == 1:
             return rows
-        rows = rows.contiguous()
-        parts = [torch.empty_like(rows) for _ in range(self.world_size)]
-        dist.all_gather(parts, rows, group=self.group)
-        return torch.cat(parts)
+        gathered = rows.new_empty(self.world_size * len(rows), *rows.shape[1:])
+        dist.all_gather_into_tensor(gathered, rows.contiguous(), group=self.group)
+        return gathered
 
     def own_rows(self, rows: Tensor) -> Tensor:
         """The part of gathered rows that came from this process."""
         return rows if self.world_size == 1 else rows.chunk(self.world_size)[self.rank]
+
+    def exchange(self, rows: Tensor) -> Tensor:
+        """From this process's part of what concerns gathered rows (B * world_size, ...), all parts of what concerns its own.
+
+        Returns:
+            (world_size, B, ...), in the order of the ranks. What goes the other way is exchanged by the same method.
+        """
+        parts = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        dist.all_to_all_single(parts, rows.contiguous(), group=self.group)
+        return parts.view(self.world_size, len(rows) // self.world_size, *rows.shape[1:])
+
+    def sum_own_rows(self, rows: Tensor) -> Tensor:
+        """`own_rows` of the sum over the processes, of which none gets more than its part."""
+        if self.world_size == 1:
+            return rows
+        own = torch.empty_like(self.own_rows(rows), memory_format=torch.contiguous_format)
+        dist.reduce_scatter_tensor(own, rows.contiguous(), group=self.group)
+        return own
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over the processes, in place."""
@@ -69,18 +86,18 @@ class ClassPartition:
     def max(self, tensor: Tensor) -> Tensor:
         """Maximum over the processes, in place; a NaN anywhere is NaN everywhere."""
         if self.world_size > 1:
-            # Backends differ on whether a maximum with NaN is NaN; a sum is one everywhere.
-            bad = self.sum(tensor.isnan().to(tensor.dtype))
-            tensor.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            bad = None
+            if tensor.is_floating_point():
+                # Backends differ on whether a maximum with NaN is NaN; a sum is one everywhere.
+                bad = self.sum(tensor.isnan().to(tensor.dtype)) > 0
+                tensor.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
             dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group)
-            tensor.masked_fill_(bad > 0, torch.nan)
+            if bad is not None:
+                tensor.masked_fill_(bad, torch.nan)
         return tensor
 
-    def sum_sums(self, sums: Sums) -> Sums:
-        """`add_sums` over the processes."""
-        if self.world_size == 1:
-            return sums
-        log_unit = self.max(sums.log_unit.clone())
+    def sum_sums(self, sums: Sums, log_unit: Tensor) -> Sums:
+        """`add_sums` over the processes, in a unit (B, 1) that all of them know: the largest weight, so that none overflows."""
         here = in_unit(sums, log_unit)
         total, slope = torch.split(self.sum(torch.cat([here.total, here.slope], dim=1)), 1, dim=1)
         return Sums(log_unit, total, slope)

@@ -1,5 +1,9 @@
 """From cosines, as a problem, to the loss, its sparsity and d loss / d cosine: on all classes or on the candidates.
 
+Where classes are divided over P processes, the candidates of a row are sent to the process that it came from, which
+solves it as if it were alone; if one of the processes has too many of them for that, all of them find the roots
+together, from sums over their classes.
+
 Legend: B rows (of all processes), n classes of this process, K candidates of a row at most, y target.
 """
 
@@ -10,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wespeaker_qm.losses import gradients
-from wespeaker_qm.losses.candidates import Problem, all_logits, find_candidates
+from wespeaker_qm.losses.candidates import Candidates, Problem, all_logits, find_candidates
 from wespeaker_qm.losses.dispatch import Way
 from wespeaker_qm.losses.margins import TargetLogit
 from wespeaker_qm.losses.partition import ClassPartition
@@ -27,6 +31,7 @@ from wespeaker_qm.losses.root import (
 )
 
 _BLOCK_GAPS = 2**17  # worked on together where they lie in a CPU's cache
+_NO_CANDIDATES = 2**62  # as a number of candidates, larger than any
 
 
 class Sparsity(NamedTuple):
@@ -43,18 +48,37 @@ class Sparsity(NamedTuple):
     target_posterior: Tensor
 
 
-class Solved(NamedTuple):
-    """Loss (B,), the largest logit of another class (B,), sparsity, and d loss / d cosine for the gradients.
+class Exchanged(NamedTuple):
+    """d loss / d cosine where each process has solved its own rows, of b = B / P rows and K candidates of each process.
 
-    The derivative is either in entries, or in a matrix (in chunks of classes); times row_factor (B,).
+    others (b, P, K) and target_value (b,): g of the own rows; classes (B, K) and target (B,): which classes of this
+    process they are, or those of other rows; -1 for the target where another process holds it.
+    """
+
+    others: Tensor
+    target_value: Tensor
+    classes: Tensor
+    target: Tensor
+
+    def entries(self, factor: Tensor, partition: ClassPartition) -> gradients.Entries:
+        """The g of this process's classes, those of each row times the factor (b,) that its own process knows."""
+        target_value = self.target_value[:, None, None].expand(-1, partition.world_size, 1)
+        values = torch.cat([target_value, self.others], dim=2) * factor[:, None, None]
+        values = partition.exchange(values.transpose(0, 1).flatten(0, 1)).flatten(0, 1)
+        return gradients.entries_of(values[:, 1:], self.classes, values[:, 0], self.target)
+
+
+class Solved(NamedTuple):
+    """Of this process's own rows loss (b,), the largest logit of another class (b,) and sparsity; and d loss / d cosine.
+
+    The derivative of all rows is in entries or in a matrix (in chunks of classes), times row_factor (B,), or exchanged.
     """
 
     loss: Tensor
     best_other: Tensor
     sparsity: Sparsity | None
     row_factor: Tensor
-    entries: gradients.Entries | None
-    matrix: list[Tensor]
+    derivative: gradients.Entries | Exchanged | list[Tensor]
 
 
 def solve_softmax(problem: Problem, marked: TargetLogit, partition: ClassPartition) -> Solved:
@@ -69,56 +93,117 @@ def solve_softmax(problem: Problem, marked: TargetLogit, partition: ClassPartiti
     own = (tilted - top).exp()
     loss = torch.where(own < 1 / 2, (others + own).log() - (tilted - top), (others / own).log1p())
     matrix = gradients.matrix_of(chunks, problem.scale, -others[:, 0] * marked.slope, problem.target)
-    return Solved(loss[:, 0], best_other[:, 0], None, 1 / (others + own)[:, 0], None, matrix)
+    loss, best_other = (partition.own_rows(rows[:, 0]) for rows in (loss, best_other))
+    return Solved(loss, best_other, None, 1 / (others + own)[:, 0], matrix)
 
 
 def solve_divergence(problem: Problem, marked: TargetLogit, partition: ClassPartition, way: Way) -> Solved:
     """The loss for alpha > 1, on the candidates, or on all classes if most are candidates or ``way`` says so."""
-    a, target_logit, log_q = problem.a, problem.target_logit, problem.log_q
-    candidates, tau = None, torch.full_like(target_logit, -torch.inf)
+    candidates, tau = None, torch.full_like(problem.target_logit, -torch.inf)
     if way is Way.FILTERED and len(problem.unit):
         candidates, tau = find_candidates(problem)
+    if partition.world_size > 1:
+        width = _NO_CANDIDATES if candidates is None else candidates.classes.shape[1]
+        width = int(partition.max(torch.tensor(width, device=problem.unit.device)))
+        if candidates is not None and width < _NO_CANDIDATES:
+            return _solve_own(problem, marked, partition, candidates.padded(width), tau)
     # Candidates are few: float64 costs nothing, and spares differences of logits their round-off.
     chunks = all_logits(problem) if candidates is None else [candidates.logits.double()]
+    # The candidates are without the target, which one process holds.
+    num_classes = len(problem.prototypes.rows)
+    count = num_classes if candidates is None else candidates.number + (problem.target >= 0)
+    solution = _solve(chunks, tau, marked, count, problem, partition)
+    loss, best_other = partition.own_rows(solution.loss), partition.own_rows(solution.best_other)
+    sparsity = Sparsity(*(partition.own_rows(part) for part in solution.sparsity))
+    target_value = -solution.off_target * marked.slope
+    derivative: gradients.Entries | list[Tensor]
+    if candidates is None:
+        derivative = gradients.matrix_of(chunks, problem.scale, target_value, problem.target)
+    else:
+        others = chunks[0] * problem.scale
+        derivative = gradients.entries_of(others, candidates.classes, target_value, problem.target)
+    return Solved(loss, best_other, sparsity, torch.ones_like(solution.loss), derivative)
+
+
+def _solve_own(
+    problem: Problem, marked: TargetLogit, partition: ClassPartition, candidates: Candidates, tau: Tensor
+) -> Solved:
+    """The loss of this process's own rows, from the candidates and bounds that all processes have found for them."""
+    found = partition.exchange(torch.cat([tau, candidates.logits], dim=1)).transpose(0, 1)  # (b, P, 1 + K)
+    tau, logits = found[:, :, 0].amax(1, keepdim=True), found[:, :, 1:].flatten(1).double()
+    marked = TargetLogit(*(partition.own_rows(part) for part in marked))
+    count = (logits > -torch.inf).sum(1) + 1
+    solution = _solve([logits], tau, marked, count, problem, ClassPartition(partition.num_classes))
+    others = (logits * problem.scale).to(problem.unit).view_as(found[:, :, 1:])
+    target_value = (-solution.off_target * marked.slope).to(problem.unit)
+    derivative = Exchanged(others, target_value, candidates.classes, problem.target)
+    row_factor = problem.unit.new_ones(len(problem.unit))
+    return Solved(solution.loss, solution.best_other, solution.sparsity, row_factor, derivative)
+
+
+class _Solution(NamedTuple):
+    """(B,) each, of the rows that were to be solved; off_target: posterior mass off the target."""
+
+    loss: Tensor
+    best_other: Tensor
+    sparsity: Sparsity
+    off_target: Tensor
+
+
+def _solve(
+    chunks: list[Tensor],
+    tau: Tensor,
+    marked: TargetLogit,
+    count: Tensor | int,
+    problem: Problem,
+    partition: ClassPartition,
+) -> _Solution:
+    """Find the roots, and turn logits into posteriors, in place.
+
+    Args:
+        chunks: (B, width) each, logits of classes other than the target.
+        tau: (B, 1) a lower bound.
+        marked: the target, (B,) each.
+        count: of the classes that were looked at, (B,) or one number.
+        problem: scale, a and the type of the results.
+        partition: who has further classes of these rows.
+    """
+    a, dtype = problem.a, problem.unit.dtype
+    target_logit, log_q = marked.logit[:, None], marked.log_q[:, None]
     best_other, tau = torch.split(partition.max(torch.cat([_row_max(chunks), tau], dim=1)), 1, dim=1)
 
-    top = torch.maximum(best_other, target_logit).to(problem.unit).double()  # exact in every chunk's type
-    target_gap = (top - target_logit) * a
+    top = torch.maximum(best_other, target_logit).to(dtype).double()  # exact in every chunk's type
+    target_gap, best_gap = (top - target_logit) * a, (top - best_other) * a
     gaps = [chunk.sub_(top.to(chunk)).mul_(-a) for chunk in chunks]
-    alone = torch.minimum(1 + (top - best_other) * a, target_gap + torch.exp(-a * log_q))
+    alone = torch.minimum(1 + best_gap, target_gap + torch.exp(-a * log_q))
     height = torch.minimum(alone, 1 + (top - tau) * a)
 
     def sums(height: Tensor) -> Sums:
-        others = reduce(add_sums, [_sums_by_rows(gap, a, height.to(gap)) for gap in gaps])
-        others = partition.sum_sums(Sums(*(part.double() for part in others)))
+        parts = reduce(add_sums, [_sums_by_rows(gap, a, height.to(gap)) for gap in gaps])
+        others = Sums(*(part.double() for part in parts))
+        if partition.world_size > 1:
+            others = partition.sum_sums(others, log_unit=class_sums(best_gap, a, height).log_unit)
         return with_class(others, target_gap, a, height, log_q)
 
-    root = newton_root(sums, a, height, torch.finfo(problem.unit.dtype).eps, at_most=alone)
-    off_target, energy, support, count = (torch.zeros_like(marked.logit) for _ in range(4))
+    root = newton_root(sums, a, height, torch.finfo(dtype).eps, at_most=alone)
+    off_target, energy, support, looked_at = (torch.zeros_like(marked.logit) for _ in range(4))
     for gap in gaps:
         posterior, share = posterior_of(gap, a, Root(*(part.to(gap) for part in root)))
         off_target += posterior.sum(1)
         energy += (posterior * share).sum(1)
         support += (share > 0).sum(1)  # the posterior, a power of it, may underflow
         gap.copy_(posterior)
-    # The candidates are without the target, which one process holds.
-    count += len(problem.prototypes.rows) if candidates is None else candidates.number + (problem.target >= 0)
-    off_target, energy, support, count = partition.sum(torch.stack([off_target, energy, support, count]))
+    looked_at += count
+    off_target, energy, support, looked_at = partition.sum(torch.stack([off_target, energy, support, looked_at]))
     loss = loss_value(root, TargetTerms(target_gap[:, 0], marked.log_q), off_target, energy, a)
     target_posterior, target_share = (part[:, 0] for part in posterior_of(target_gap, a, root, log_q))
     is_solved = (support == 0) & (off_target == 0)  # the latter for NaN
     sparsity = Sparsity(
-        (support + (target_share > 0)).to(problem.unit),
-        count.to(problem.unit),
-        _open_unit_interval(target_posterior.to(problem.unit), is_solved, target_share == 0),
+        (support + (target_share > 0)).to(dtype),
+        looked_at.to(dtype),
+        _open_unit_interval(target_posterior.to(dtype), is_solved, target_share == 0),
     )
-    target_weight = -off_target * marked.slope
-    row_factor = torch.ones_like(loss)
-    if candidates is None:
-        matrix = gradients.matrix_of(gaps, problem.scale, target_weight, problem.target)
-        return Solved(loss, best_other[:, 0], sparsity, row_factor, None, matrix)
-    entries = gradients.entries_of(gaps[0] * problem.scale, candidates.classes, target_weight, problem.target)
-    return Solved(loss, best_other[:, 0], sparsity, row_factor, entries, [])
+    return _Solution(loss, best_other[:, 0], sparsity, off_target)
 
 
 def _open_unit_interval(posterior: Tensor, is_one: Tensor, is_zero: Tensor) -> Tensor:
