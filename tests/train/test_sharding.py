@@ -37,6 +37,39 @@ with joined_processes("cpu") as processes:
     trainer.run()
 """
 
+OVERFLOWING = """
+import sys
+import torch
+from pathlib import Path
+from wespeaker_qm.config import load_config
+from wespeaker_qm.train import build
+from wespeaker_qm.train.distributed import joined_processes
+from wespeaker_qm.train.loop import Trainer
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
+
+config, data, exp_dir, *overrides = sys.argv[1:]
+build._FUSED = ("cpu",)
+with joined_processes("cpu") as processes:
+    parts = build.build_training(load_config([Path(config)], overrides), DataFolder(data), processes)
+    trainer = Trainer(parts=parts, config=load_config([Path(config)], overrides), folder=RunFolder(exp_dir))
+    weight, step, num_updates = parts.model.projection.weight, trainer._step, []
+    def overflow(gradient):
+        return gradient * torch.inf if processes.rank == 1 and trainer.step in (0, 3) else gradient
+    weight.register_hook(overflow)
+    def watched_step(index, batch):
+        before, scale = weight.detach().clone(), parts.scaler.get_scale()
+        step(index, batch)
+        skipped, lowered = bool((weight == before).all()), parts.scaler.get_scale() < scale
+        assert skipped == lowered and (lowered or index not in (0, 3)), (index, skipped, lowered)
+        assert len(set(processes.gather(skipped))) == 1
+        num_updates.append(not skipped)
+        assert all(parameter.isfinite().all() for parameter in parts.model.parameters())
+    trainer._step = watched_step
+    trainer.run()
+    assert 0 < sum(num_updates) < 5
+    assert all(group["fused"] for group in parts.optimizer.param_groups)
+"""
+
 
 def torchrun(num_processes: int, *arguments: str, code: int = 0) -> None:
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
@@ -96,6 +129,17 @@ def test_uneven_parts_and_reinitialisation(train) -> None:
     divided = train("divided", 3, *overrides, "projection_args=" + a3m % "true")
     assert divided["projection.weight"].shape == (4, 8)
     assert distance(together, divided) < 1e-3
+
+
+def test_a_fused_optimiser_skips_the_same_steps_on_all_processes(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """In fp16, where the gradient of one process's prototypes overflows; also in the first step, before any momentum."""
+    tiny_config.save(tmp_path / "conf.yaml")
+    script = tmp_path / "overflowing.py"
+    script.write_text(OVERFLOWING)
+    overrides = (*THREE_STEPS, "enable_amp=true", "projection_args.shard_classes=true", "num_epochs=2")
+    torchrun(2, str(script), str(tmp_path / "conf.yaml"), str(tiny_corpus), str(tmp_path / "exp"), *overrides)
 
 
 def test_fewer_classes_than_processes_are_refused(tiny_config: Config) -> None:

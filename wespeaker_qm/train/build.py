@@ -31,6 +31,8 @@ HEADS: Mapping[str, Callable[..., CosineHead]] = {
 }
 """Where a loss has its margin -> the head that puts it there."""
 
+_FUSED = ("cuda",)  # devices on which the optimiser is: on a CPU others are the digits, and not the time of a training
+
 
 @dataclass(kw_only=True)
 class TrainingParts:
@@ -194,15 +196,42 @@ def build_head(config: Config, partition: ClassPartition) -> CosineHead:
 
 
 def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser; its learning rate is set before every step."""
+    """The optimiser; its learning rate is set before every step. On a GPU one kernel does all of a step.
+
+    A GradScaler's ``unscale_`` is to be called before its ``step``: a fused optimiser asks only the gradients of its own
+    process whether they are finite, and processes with divided prototypes would skip different steps.
+    """
     args = config.optimizer_args
-    return torch.optim.SGD(
+    fused = True if parameters[0].device.type in _FUSED else None
+    optimizer = torch.optim.SGD(
         parameters,
         lr=config.scheduler_args.initial_lr,
         momentum=args.momentum,
         nesterov=args.nesterov,
         weight_decay=args.weight_decay,
+        fused=fused,
     )
+    # A state that a CPU saved says how that computed.
+    optimizer.register_load_state_dict_post_hook(functools.partial(_set_fused, fused=fused))
+    if fused:
+        optimizer.register_step_pre_hook(_mark_as_one)
+    if fused and args.momentum:
+        # The fused step would make them itself, and leave them as they come where fp16 skips the first update.
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _mark_as_one(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Where gradients of two processes are infinite, their sum marks it as 2, and the fused step skips at 1 alone."""
+    found = getattr(optimizer, "found_inf", None)
+    if found is not None:
+        found.clamp_(max=1)
+
+
+def _set_fused(optimizer: torch.optim.Optimizer, *, fused: bool | None) -> None:
+    for group in optimizer.param_groups:
+        group["fused"] = fused
 
 
 def amp_dtype(config: Config) -> torch.dtype | None:

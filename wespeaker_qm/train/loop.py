@@ -171,6 +171,7 @@ class Trainer:
         self._read(_Underway(step, batch, output.loss.detach(), figures))
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)  # and not in step, where a fused optimiser would not ask the other processes
         scaler.step(optimizer)
         scaler.update()
 
@@ -237,8 +238,10 @@ class Trainer:
         # Statistics of batch norm are each process's own; those of the first are saved, and gone on with by all.
         parts.processes.take_from_first(parts.model.encoder.buffers())
         reinitialise_head(parts.model, parts.data, parts.plan, parts.processes)
-        # Their momentum belongs to the old prototypes.
-        parts.optimizer.state[parts.model.projection.weight].clear()
+        # Their momentum belongs to the old prototypes. Zero and not none: a fused optimiser has all momenta or no one.
+        for value in parts.optimizer.state[parts.model.projection.weight].values():
+            if isinstance(value, torch.Tensor):
+                value.zero_()
 
     def _refuse_not_finite(self, epoch: int) -> None:
         """The last update of an epoch may have made weights that no loss was computed with yet."""
