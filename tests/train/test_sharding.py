@@ -134,7 +134,7 @@ def test_uneven_parts_and_reinitialisation(train) -> None:
 def test_a_fused_optimiser_skips_the_same_steps_on_all_processes(
     tiny_config: Config, tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    """In fp16, where the gradient of one process's prototypes overflows; also in the first step, before any momentum."""
+    """In fp16, where the gradient of one process's prototypes overflows; also in the first step, before any momenta."""
     tiny_config.save(tmp_path / "conf.yaml")
     script = tmp_path / "overflowing.py"
     script.write_text(OVERFLOWING)

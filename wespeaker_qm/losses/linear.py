@@ -149,15 +149,6 @@ def _check_shapes(embedding: Tensor, prototypes: Tensor, target: Tensor, partiti
         raise ValueError(f"target has shape {tuple(target.shape)}, expected ({len(embedding)},), one an embedding")
 
 
-def _gathered(embedding: Tensor, target: Tensor, partition: ClassPartition) -> tuple[Tensor, Tensor]:
-    """The embeddings and targets of all processes. The targets travel with the embeddings, as numbers of the same bits."""
-    if partition.world_size == 1:
-        return embedding, target
-    rows = partition.gather_rows(torch.cat([embedding, target[:, None].view(embedding.dtype)], dim=1))
-    embedding, target = rows.split([embedding.shape[1], rows.shape[1] - embedding.shape[1]], dim=1)
-    return embedding.contiguous(), target.contiguous().view(torch.int64)[:, 0]
-
-
 class _AlphaMarginLinear(torch.autograd.Function):
     """The loss with its closed-form gradients: backward never sees the root finding."""
 
@@ -166,7 +157,7 @@ class _AlphaMarginLinear(torch.autograd.Function):
         ctx: Any, embedding: Tensor, prototypes: Tensor, target: Tensor, settings: _Settings
     ) -> tuple[Tensor, ...]:
         partition = settings.partition
-        embedding, target = _gathered(embedding, target, partition)
+        embedding, target = partition.gather_batch(embedding, target)
         embeddings, vectors = gradients.in_range(embedding), gradients.in_range(prototypes)
         unit = gradients.unit_rows(embeddings.rows)
         local = target - partition.start

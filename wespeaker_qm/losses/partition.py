@@ -55,15 +55,24 @@ class ClassPartition:
         dist.all_gather_into_tensor(gathered, rows.contiguous(), group=self.group)
         return gathered
 
+    def gather_batch(self, embedding: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, D) and int64 targets (B,) of all processes; the targets travel as further columns."""
+        if self.world_size == 1:
+            return embedding, target
+        rows = self.gather_rows(torch.cat([embedding, target[:, None].view(embedding.dtype)], dim=1))
+        dim = embedding.shape[1]
+        return rows[:, :dim].contiguous(), rows[:, dim:].contiguous().view(torch.int64)[:, 0]
+
     def own_rows(self, rows: Tensor) -> Tensor:
         """The part of gathered rows that came from this process."""
         return rows if self.world_size == 1 else rows.chunk(self.world_size)[self.rank]
 
     def exchange(self, rows: Tensor) -> Tensor:
-        """From this process's part of what concerns gathered rows (B * world_size, ...), all parts of what concerns its own.
+        """Send what this process knows of gathered rows (B * world_size, ...) to the processes that they came from.
 
         Returns:
-            (world_size, B, ...), in the order of the ranks. What goes the other way is exchanged by the same method.
+            What the processes know of this one's rows, (world_size, B, ...), in the order of the ranks. That may be
+            changed, and sent back by the same method.
         """
         parts = torch.empty_like(rows, memory_format=torch.contiguous_format)
         dist.all_to_all_single(parts, rows.contiguous(), group=self.group)
@@ -97,7 +106,7 @@ class ClassPartition:
         return tensor
 
     def sum_sums(self, sums: Sums, log_unit: Tensor) -> Sums:
-        """`add_sums` over the processes, in a unit (B, 1) that all of them know: the largest weight, so that none overflows."""
+        """`add_sums` over the processes, in a unit (B, 1) that all of them know, the largest weight."""
         here = in_unit(sums, log_unit)
         total, slope = torch.split(self.sum(torch.cat([here.total, here.slope], dim=1)), 1, dim=1)
         return Sums(log_unit, total, slope)

@@ -69,7 +69,7 @@ class Exchanged(NamedTuple):
 
 
 class Solved(NamedTuple):
-    """Of this process's own rows loss (b,), the largest logit of another class (b,) and sparsity; and d loss / d cosine.
+    """Of this process's own rows loss (b,), the largest logit of another class (b,), sparsity; and d loss / d cosine.
 
     The derivative of all rows is in entries or in a matrix (in chunks of classes), times row_factor (B,), or exchanged.
     """

@@ -198,8 +198,8 @@ def build_head(config: Config, partition: ClassPartition) -> CosineHead:
 def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser; its learning rate is set before every step. On a GPU one kernel does all of a step.
 
-    A GradScaler's ``unscale_`` is to be called before its ``step``: a fused optimiser asks only the gradients of its own
-    process whether they are finite, and processes with divided prototypes would skip different steps.
+    A GradScaler's ``unscale_`` is to be called before its ``step``: a fused optimiser asks only the gradients of its
+    own process whether they are finite, and processes with divided prototypes would skip different steps.
     """
     args = config.optimizer_args
     fused = True if parameters[0].device.type in _FUSED else None
