@@ -9,6 +9,7 @@ from wespeaker_qm.bench.enrolment import identification_report
 from wespeaker_qm.bench.head import head_report
 from wespeaker_qm.bench.head_plans import FULL, FULL_CUDA, QUICK, QUICK_CUDA
 from wespeaker_qm.bench.loader import LoaderPlan, loader_report
+from wespeaker_qm.bench.table4 import table4_report
 from wespeaker_qm.config import load_config
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.layout import DataFolder
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 HELP = (
     "measure on this machine: head, the sparse losses beside dense ones; loader, training samples beside the network; "
-    "identify, the search among enrolled speakers"
+    "identify, the search among enrolled speakers; table4, the paper's Table 4 with the heads of a GPU here"
 )
 
 _HEAD_HELP = (
@@ -28,6 +29,10 @@ _HEAD_HELP = (
 _LOADER_HELP = (
     "time of a training sample by stage (read, change speed, augment, fbank), time that training waits for data, and "
     "how many samples a second the network consumes"
+)
+_TABLE4_HELP = (
+    "samples a second that the paper's training on two million classes would reach with heads measured on this GPU, "
+    "beside its Table 4; the rest of a step is the paper's"
 )
 _IDENTIFY_HELP = "time of finding one of many enrolled speakers, in a store of random embeddings"
 
@@ -85,6 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     identify_parser.set_defaults(report=_identify_report)
 
+    table4_parser = benchmarks.add_parser("table4", help=_TABLE4_HELP, description=_TABLE4_HELP)
+    table4_parser.add_argument("--rounds", type=COUNT, default=9, metavar="N", help="times each is timed (default: 9)")
+    table4_parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cuda", help="cuda; on a CPU there is nothing to compare"
+    )
+    table4_parser.set_defaults(report=_table4_report)
+
 
 def _head_report(args: argparse.Namespace) -> str:
     if args.device == "cuda":
@@ -94,6 +106,10 @@ def _head_report(args: argparse.Namespace) -> str:
 
 def _identify_report(args: argparse.Namespace) -> str:
     return identification_report(args.speakers, args.rounds)
+
+
+def _table4_report(args: argparse.Namespace) -> str:
+    return table4_report(args.device, args.rounds)
 
 
 def _loader_report(args: argparse.Namespace) -> str:
