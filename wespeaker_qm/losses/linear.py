@@ -17,10 +17,10 @@ Both ways compute the same, exactly; the table in `dispatch` and the number of c
 normalised prototypes are stored. With classes divided over processes (`partition`), sums over classes are sums over
 processes too.
 
-Products are as exact as IEEE float32 (float64 for float64 input), forward and backward, whatever autocast and the switches
-for TF32 say: they are IEEE's, or a kernel's, of parts of the factors that half precision holds (`kernels.dense`). The
-target's cosine, the root and the value are float64. Under autocast the filter alone works in its precision, with an
-allowance for the round-off.
+Products are as exact as IEEE float32 (float64 for float64 input), forward and backward, whatever autocast and the
+switches for TF32 say: they are IEEE's, or a kernel's, of parts of the factors that half precision holds
+(`kernels.dense`). The target's cosine, the root and the value are float64. Under autocast the filter alone works in its
+precision, with an allowance for the round-off.
 """
 
 from typing import Any, NamedTuple

@@ -45,6 +45,7 @@ def differentiable(loss: Operator, gradients: Operator, num_results: int, settin
         ctx.settings, ctx.num_inputs = inputs[settings], len(inputs)
         ctx.save_for_backward(inputs[1], *output[num_results:])
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # else each of these outputs, of whatever size, gets zeros in every backward
 
     def backward_by(function: Callable[..., Tensors]) -> Callable[..., tuple[Tensor | None, ...]]:
         @first_derivative_only

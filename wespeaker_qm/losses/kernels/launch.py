@@ -11,7 +11,7 @@ from wespeaker_qm.losses.kernels import dense, vectors
 
 _MARGINS = {"reference": 0, "angular": 1, "easy_angular": 2}
 _BLOCK_ELEMENTS = 4096  # of vectors that one program holds
-_ROWS, _CLASSES, _COLUMNS = 128, 64, 64  # of a tile of a product, which one program computes
+_ROWS, _CLASSES, _COLUMNS = 128, 64, 128  # of a tile of a product, which one program computes
 _TILE = 16384  # elements of such a tile
 _DEPTH = 32  # terms of it that are added up before they go to the sum
 _LEAST_PART, _MOST_PARTS = 256, 64  # of the classes, over which one program adds up
@@ -87,7 +87,7 @@ def embedding_gradient(
     sums = unit.new_empty(num_parts, batch, dim)
     dense.embedding_sums[(num_parts, triton.cdiv(batch, _ROWS), triton.cdiv(dim, columns))](
         derivative, prototypes, inverse_prototype_norms, sums, batch, num_classes, dim, part_size,
-        ROWS=_ROWS, COLUMNS=columns, DEPTH=_DEPTH, PRECISION=_precision(unit), num_warps=8, num_stages=1,
+        ROWS=_ROWS, COLUMNS=columns, DEPTH=_DEPTH, PRECISION=_precision(unit), num_warps=8,
     )  # fmt: skip
     gradient = torch.empty_like(unit)
     dense.embedding_gradient[(batch,)](
