@@ -31,7 +31,8 @@ _TYPES = {
     "target_logit": "*fp64", "target_slope": "*fp64", "target_log_q": "*fp64", "loss": "*fp32", "correct": "*i1",
     "support": "*fp32", "posterior": "*fp32", "maxima": "*fp32", "threshold": "*fp64", "live": "*i32",
     "classes": "*i32", "count": "*i32", "derivative": "*fp32", "towards": "*fp32", "solution": "*fp64",
-    "scratch": "*fp32", "low_cosine": "*fp16", "order": "*i64", "offsets": "*i64", "num_wide": "*i64",
+    "scratch": "*fp32", "scratch_classes": "*i32", "low_cosine": "*fp16", "order": "*i64", "offsets": "*i64",
+    "num_wide": "*i64",
     "scale": "fp64", "margin": "fp64", "cos_margin": "fp64", "sin_margin": "fp64", "roundoff": "fp64", "a": "fp64",
     "error": "fp64",
 }  # fmt: skip

@@ -104,7 +104,8 @@ def filter_loss(
     programs = min(_WIDE_PROGRAMS, batch)
     survivors.wide_rows[(programs,)](
         cosine, unit, prototypes, inverse_prototype_norms, threshold, count, classes, derivative,
-        unit.new_empty(programs, num_classes), towards, solution, target, *terms, *found,
+        unit.new_empty(programs, num_classes), count.new_empty(programs, num_classes),
+        towards, solution, target, *terms, *found,
         batch, num_classes, places, dim, roundoff, scale, a,
         POWER=power, BLOCK=min(_BLOCK_CLASSES, triton.next_power_of_2(num_classes)), CLASSES=_PAIRS, BLOCK_D=width,
         num_warps=8,

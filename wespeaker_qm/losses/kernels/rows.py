@@ -48,15 +48,15 @@ def largest_logits(line, n, target, scale, BLOCK: tl.constexpr):
 
 @triton.jit
 def divergence_row(
-    line, row, target, target_cosine, target_logit, target_slope, target_log_q,
+    line, row, index, target_cosine, target_logit, target_slope, target_log_q,
     loss, correct, support, posterior, n, roundoff, scale, a,
     POWER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Of one row: loss (5), whether the target is nearest, support and p_y; over its cosines, d loss / d cosine.
+    """Of one row: loss (5), whether the target is nearest, support, p_y; over the others' cosines, d loss / d cosine.
 
-    Returns the largest logit, the height, and log of the total weight.
+    ``index`` is the target's place in the line, if it has one. Returns d loss / d cosine of the target, the largest
+    logit, the height, and log of the total weight.
     """
-    index = tl.load(target + row)
     a = as_double(a)
     own_logit = tl.load(target_logit + row)
     log_q = tl.load(target_log_q + row)
@@ -125,9 +125,8 @@ def divergence_row(
     tl.store(correct + row, is_nearest & (value == value))
     tl.store(support + row, (others + is_member).to(tl.float32))
     tl.store(posterior + row, own + value.to(tl.float32) * 0)
-    is_class = (index >= 0) & (index < n)
-    tl.store(line + index, (-off_target * tl.load(target_slope + row)).to(tl.float32), mask=is_class)
-    return wide_top, height, log_total
+    own_derivative = (-off_target * tl.load(target_slope + row)).to(tl.float32)
+    return own_derivative, wide_top, height, log_total
 
 
 @triton.jit
@@ -138,10 +137,13 @@ def divergence_rows(
 ):  # fmt: skip
     """`divergence_row` of each row of cosine (B, n)."""
     row = tl.program_id(0)
-    divergence_row(
-        cosine + row.to(tl.int64) * n, row, target, target_cosine, target_logit, target_slope, target_log_q,
+    line = cosine + row.to(tl.int64) * n
+    index = tl.load(target + row)
+    own_derivative, _, _, _ = divergence_row(
+        line, row, index, target_cosine, target_logit, target_slope, target_log_q,
         loss, correct, support, posterior, n, roundoff, scale, a, POWER, BLOCK,
     )  # fmt: skip
+    tl.store(line + index, own_derivative, mask=(index >= 0) & (index < n))
 
 
 @triton.jit

@@ -94,13 +94,46 @@ def candidate_root(
 
 
 @triton.jit
+def classes_above(low_cosine, index, above, scale, classes, n, BLOCK: tl.constexpr):
+    """The classes of a row above the threshold, in their order, without the target ``index``; and their number."""
+    narrow_scale = as_double(scale).to(tl.float32)
+    found = 0
+    for start in range(0, n, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        value = tl.load(low_cosine + column, mask=column < n, other=float("-inf")).to(tl.float32)
+        is_hit = (((value * narrow_scale).to(tl.float64) > above) & (column != index)).to(tl.int32)
+        tl.store(classes + found + tl.cumsum(is_hit, 0) - 1, column, mask=is_hit > 0)
+        found += tl.sum(is_hit, 0)
+    return found
+
+
+@triton.jit
+def sum_of_prototypes(
+    derivative, classes, prototypes, inverse_norms, number, D, CLASSES: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Sum (BLOCK_D,) of the unit prototypes of a list of classes, times d loss / d cosine of each."""
+    column = tl.arange(0, BLOCK_D)
+    total = tl.zeros((BLOCK_D,), tl.float32)
+    for start in range(0, number, CLASSES):
+        place = start + tl.arange(0, CLASSES)
+        g = tl.load(derivative + place, mask=place < number, other=0.0)
+        mask = (place < number) & (g != 0)
+        index = tl.load(classes + place, mask=mask, other=0)
+        size = g * tl.load(inverse_norms + index, mask=mask, other=0.0)
+        source = index[:, None].to(tl.int64) * D + column[None, :]
+        w = tl.load(prototypes + source, mask=mask[:, None] & (column < D)[None, :], other=0.0)
+        total += tl.sum(w * size[:, None], 0).to(tl.float32)
+    return total
+
+
+@triton.jit
 def wide_rows(
-    low_cosine, unit, prototypes, inverse_norms, threshold, count, classes, derivative, scratch, towards, solution,
-    target, target_cosine, target_logit, target_slope, target_log_q,
+    low_cosine, unit, prototypes, inverse_norms, threshold, count, classes, derivative, scratch, scratch_classes,
+    towards, solution, target, target_cosine, target_logit, target_slope, target_log_q,
     loss, correct, support, posterior, batch, n, K, D, roundoff: tl.float64, scale: tl.float64, a: tl.float64,
     POWER: tl.constexpr, BLOCK: tl.constexpr, CLASSES: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The rows with more candidates than places, in a line (n,) of scratch for each program.
+    """The rows with more candidates than places, in two lines (n,) of scratch for each program.
 
     Writes what `candidate_root` does of others, sum_j g_j w-hat_j in towards (B, D), and (3, B) float64 in solution:
     the largest logit, height and log of the total weight. Of the candidates only the target stays.
@@ -110,43 +143,36 @@ def wide_rows(
     for start in range(0, batch, BLOCK):
         place = start + tl.arange(0, BLOCK)
         largest = tl.maximum(largest, tl.max(tl.load(count + place, mask=place < batch, other=0), 0))
+    line = scratch + tl.program_id(0).to(tl.int64) * n
+    line_classes = scratch_classes + tl.program_id(0).to(tl.int64) * n
     # Mostly there is none, and the rows need not be asked one after the other.
     for row in range(tl.where(largest > K, tl.program_id(0), batch), batch, tl.num_programs(0)):
-        number = tl.load(count + row)
-        if number > K:
-            line = scratch + tl.program_id(0).to(tl.int64) * n
-            above = tl.load(threshold + row)
-            narrow_scale = as_double(scale).to(tl.float32)
+        if tl.load(count + row) > K:
+            index = tl.load(target + row)
             x = tl.load(unit + row * D + column, mask=column < D, other=0.0)
-            for start in range(0, n, CLASSES):
-                index = start + tl.arange(0, CLASSES)
-                value = tl.load(low_cosine + row * n + index, mask=index < n, other=float("-inf")).to(tl.float32)
-                is_hit = (value * narrow_scale).to(tl.float64) > above
-                if tl.max(is_hit.to(tl.int32), 0) > 0:
-                    exact = exact_cosines(x, prototypes, inverse_norms, index, is_hit, D, BLOCK_D)
-                    value = tl.where(is_hit, exact, value)
-                tl.store(line + index, value, mask=index < n)
+            above = tl.load(threshold + row)
+            low_line = low_cosine + tl.full((), row, tl.int64) * n
+            number = classes_above(low_line, index, above, scale, line_classes, n, BLOCK)
             tl.debug_barrier()
-            top, height, log_total = divergence_row(
-                line, row, target, target_cosine, target_logit, target_slope, target_log_q,
-                loss, correct, support, posterior, n, roundoff, scale, a, POWER, BLOCK,
+            for start in range(0, number, CLASSES):
+                place = start + tl.arange(0, CLASSES)
+                chosen = tl.load(line_classes + place, mask=place < number, other=0)
+                exact = exact_cosines(x, prototypes, inverse_norms, chosen, place < number, D, BLOCK_D)
+                tl.store(line + place, exact, mask=place < number)
+            tl.debug_barrier()
+            own_derivative, top, height, log_total = divergence_row(
+                line, row, -1, target_cosine, target_logit, target_slope, target_log_q,
+                loss, correct, support, posterior, number, roundoff, scale, a, POWER, BLOCK,
             )  # fmt: skip
             tl.store(solution + row, top)
             tl.store(solution + batch + row, height)
             tl.store(solution + 2 * batch + row, log_total)
             tl.debug_barrier()
-            total = tl.zeros((BLOCK_D,), tl.float32)
-            for start in range(0, n, CLASSES):
-                index = start + tl.arange(0, CLASSES)
-                g = tl.load(line + index, mask=index < n, other=0.0)
-                if tl.max((g != 0).to(tl.int32), 0) > 0:
-                    mask = g != 0
-                    place = index[:, None].to(tl.int64) * D + column[None, :]
-                    w = tl.load(prototypes + place, mask=mask[:, None] & (column < D)[None, :], other=0.0)
-                    size = g * tl.load(inverse_norms + index, mask=mask, other=0.0)
-                    total += tl.sum(w * size[:, None], 0).to(tl.float32)
+            total = sum_of_prototypes(line, line_classes, prototypes, inverse_norms, number, D, CLASSES, BLOCK_D)
+            w = tl.load(prototypes + index * D + column, mask=column < D, other=0.0)
+            total += (w * (own_derivative * tl.load(inverse_norms + index))).to(tl.float32)
             tl.store(towards + row * D + column, total, mask=column < D)
-            tl.store(derivative + row * K, tl.load(line + tl.load(target + row)))
+            tl.store(derivative + row * K, own_derivative)
             for start in range(1, K, BLOCK):
                 place = start + tl.arange(0, BLOCK)
                 tl.store(classes + row * K + place, tl.full((BLOCK,), 0, tl.int32) + n, mask=place < K)
@@ -163,20 +189,12 @@ def embedding_gradient(
     number = tl.load(count + row)
     column = tl.arange(0, BLOCK_D)
     inside = column < D
-    total = tl.zeros((BLOCK_D,), tl.float32)
     if number > K:
         total = tl.load(towards + row * D + column, mask=inside, other=0.0)
     else:
-        for start in range(0, number, CLASSES):
-            place = start + tl.arange(0, CLASSES)
-            mask = place < number
-            index = tl.load(classes + row * K + place, mask=mask, other=0)
-            g = tl.load(derivative + row * K + place, mask=mask, other=0.0)
-            mask = mask & (g != 0)
-            size = g * tl.load(inverse_norms + index, mask=mask, other=0.0)
-            source = index[:, None].to(tl.int64) * D + column[None, :]
-            w = tl.load(prototypes + source, mask=mask[:, None] & inside[None, :], other=0.0)
-            total += tl.sum(w * size[:, None], 0).to(tl.float32)
+        total = sum_of_prototypes(
+            derivative + row * K, classes + row * K, prototypes, inverse_norms, number, D, CLASSES, BLOCK_D
+        )
     x = tl.load(unit + row * D + column, mask=inside, other=0.0)
     size = tl.load(inverse_embedding_norms + row) * tl.load(factor + row).to(tl.float64)
     own = tangent_over_norm(total[None, :], x[None, :], tl.full((1,), size, tl.float64))
