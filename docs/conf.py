@@ -17,6 +17,7 @@ project = "wespeaker_qm"
 author = "the wespeaker_qm developers"
 version = release = wespeaker_qm.__version__
 language = "en_GB"
+smartquotes_action = "qe"  # two dashes begin an option
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "config_table"]
 exclude_patterns = ["_build"]

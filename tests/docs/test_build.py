@@ -76,7 +76,7 @@ def test_formulas_are_drawn_by_the_browser_itself(built):
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 820, 1024, 1280, 1366])
 def test_no_page_is_wider_than_the_screen(built, width):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
