@@ -82,7 +82,7 @@ def test_dither_is_noise_of_one_unit_on_every_frame(kaldi):
     fbank = Fbank(dither=1.0)
     frames = 4096
     waveform = torch.zeros(1, fbank.num_samples(frames))
-    features = fbank(waveform, [0.0])[0]
+    features = fbank(waveform, torch.tensor([0.0]).double())[0]
     # The same normals, added before the mean is removed, in 16-bit units, through torchaudio.
     noise = torch.randn(frames, 400, generator=torch.Generator().manual_seed(0xD17))
     expected = torch.cat(
@@ -102,35 +102,37 @@ def test_dither_is_noise_of_one_unit_on_every_frame(kaldi):
 def test_dither_starts_where_it_is_told_and_goes_round():
     fbank = Fbank(dither=1.0)
     waveform = torch.zeros(3, 16000)
-    features = fbank(waveform, [0.25, 0.5, 0.999])
-    assert torch.equal(features, fbank(waveform, [0.25, 0.5, 0.999]))
+    starts = torch.tensor([0.25, 0.5, 0.999], dtype=torch.float64)
+    features = fbank(waveform, starts)
+    assert torch.equal(features, fbank(waveform, starts))
     assert len(torch.unique(features[:, 0, 0])) == 3
     start = int(0.999 * 4096)
-    beginning = fbank(waveform[:1], [0.0])[0]
+    beginning = fbank(waveform[:1], torch.zeros(1, dtype=torch.float64))[0]
     assert torch.equal(features[2, 4096 - start :], beginning[: 98 - 4096 + start])
     with pytest.raises(ValueError, match="dither needs a start"):
         fbank(waveform)
     with pytest.raises(ValueError, match="for each of 3 rows, found 2"):
-        fbank(waveform, [0.25, 0.5])
+        fbank(waveform, starts[:2])
 
 
 def test_dither_at_once_equals_dither_by_rows():
     bank = torch.randn(50, 7, generator=torch.Generator().manual_seed(5))
     by_rows, at_once = torch.ones(3, 120, 7), torch.ones(3, 120, 7)
-    _add_dither_by_rows(by_rows, bank, [0, 30, 49])
-    _add_dither_at_once(at_once, bank, [0, 30, 49])
+    first = torch.tensor([0, 30, 49])
+    _add_dither_by_rows(by_rows, bank, first)
+    _add_dither_at_once(at_once, bank, first)
     assert torch.equal(by_rows, at_once)
     assert torch.equal(by_rows[1, 20:70], 1 + bank)
 
 
 def test_dither_of_zero_ignores_the_start():
-    start = [0.5]
+    start = torch.tensor([0.5]).double()
     torch.testing.assert_close(Fbank()(oracle_waveform(), start), Fbank()(oracle_waveform()), atol=0, rtol=0)
 
 
 def test_many_rows_equal_few():
     waveform = torch.randn(11, 16000, generator=torch.Generator().manual_seed(4)) * 0.1
-    start = np.linspace(0, 0.9, 11).tolist()
+    start = torch.linspace(0, 0.9, 11, dtype=torch.float64)
     fbank = Fbank(dither=1.0)
     together = fbank(waveform, start)  # more than the frames that are worked on at a time
     alone = torch.cat([fbank(waveform[row : row + 1], start[row : row + 1]) for row in range(11)])
@@ -175,7 +177,7 @@ def test_mean_normalisation():
 def test_dither_is_looked_up_on_the_device_of_the_frames():
     """The device "meta" has shapes and no values, and refuses to meet a tensor of the CPU."""
     frames, bank = torch.zeros(2, 6, 400, device="meta"), torch.zeros(10, 400, device="meta")
-    _add_dither_at_once(frames, bank, [3, 9])
+    _add_dither_at_once(frames, bank, torch.tensor([3, 9], device="meta"))
     assert frames.device.type == "meta"
 
 

@@ -280,7 +280,11 @@ def test_a_stage_is_a_function_and_a_row(tmp_path, capsys):
     assert re.search(r"toy +write a text \(stage 8\)", capsys.readouterr().out)
 
 
-LEAVES = [(name,) for name in program.SUBCOMMANDS if name != "bench"] + [("bench", "head"), ("bench", "loader")]
+LEAVES = [(name,) for name in program.SUBCOMMANDS if name != "bench"] + [
+    ("bench", "head"),
+    ("bench", "loader"),
+    ("bench", "train"),
+]
 
 
 @pytest.mark.parametrize("command", LEAVES, ids=" ".join)
@@ -304,7 +308,7 @@ def test_an_unknown_option_is_told_by_its_own_subcommand_with_the_nearest_names(
         (["metrics", "x", "--far=0.1", "--sed=1"], r"metrics: error: unknown option '--sed'; the nearest are --seed"),
         (["metrics", "x", "-far", "0.1"], r"metrics: error: unknown option '-far'; the nearest are --far"),
         (["metrics", "x", "--by", "spaeker"], r"argument --by: found 'spaeker', expected one of speaker, trial \(see"),
-        (["bench", "haed"], r"BENCHMARK: found 'haed', expected one of head, loader, identify \(see"),
+        (["bench", "haed"], r"BENCHMARK: found 'haed', expected one of head, loader, train, identify, table4; the"),
         (["threshold", "x", "y", "--far", "0.1"], r"threshold: error: found 'y', which belongs to no option \(see"),
     ],
 )

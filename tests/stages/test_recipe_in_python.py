@@ -40,7 +40,7 @@ RECIPE = {
     "num_rooms": 2,
 }
 BASELINES = {"untrained": "exp/tiny/run/untrained", "ltas": "exp/tiny/ltas"}
-TIMES = {"provenance", "time", "minutes", "samples_per_s", "wait_s", "tar_times", "sha256"}
+TIMES = {"provenance", "time", "minutes", "samples_per_s", "wait_s", "speed", "tar_times", "sha256"}
 """In JSON, keys of what no two runs have in common."""
 PICTURES = (".png", ".pdf", ".html", ".md", ".crc32", ".zip", ".onnx")
 """And what else holds a time, or the checksum of such a file."""

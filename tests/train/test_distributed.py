@@ -135,11 +135,11 @@ import json, sys
 from pathlib import Path
 import torch
 from wespeaker_qm.bin import main
-from wespeaker_qm.train import loop
+from wespeaker_qm.train import loop, update
 from wespeaker_qm.train.distributed import Processes
 step = loop.Trainer._step
 add_step = loop.Journal.add_step
-figures = loop.batch_figures
+figures = update.batch_figures
 local = []
 
 def recording(output, *args):
@@ -155,7 +155,7 @@ def told(self, number, values, *args):
     print("STEP", json.dumps([local[number - 1], values["loss"]]))
     add_step(self, number, values, *args)
 
-loop.batch_figures = recording
+update.batch_figures = recording
 loop.Trainer._step = changed
 loop.Journal.add_step = told
 sys.exit(main.main(sys.argv[1:]))

@@ -3,7 +3,7 @@
 import torch
 
 from wespeaker_qm.losses.linear import LinearLoss, Sparsity
-from wespeaker_qm.train.figures import batch_figures
+from wespeaker_qm.train.figures import Means, Reading, batch_figures
 
 
 def test_figures_of_a_batch() -> None:
@@ -13,7 +13,7 @@ def test_figures_of_a_batch() -> None:
         target_posterior=torch.tensor([1.0, 0.0, 0.5, 0.0]),
     )
     output = LinearLoss(torch.tensor([0.0, 4.0, 1.0, 3.0]), torch.tensor([True, False, True, False]), sparsity)
-    assert batch_figures(output, num_classes=8).values() == {
+    assert Reading(batch_figures(output, num_classes=8)).values() == {
         "loss": 2.0,
         "accuracy": 0.5,
         "support": 2.0,
@@ -22,4 +22,16 @@ def test_figures_of_a_batch() -> None:
         "dropped": 0.5,
     }
     dense = batch_figures(output._replace(sparsity=None), num_classes=12)
-    assert dense.values() == {"loss": 2.0, "accuracy": 0.5}
+    assert Reading(dense).values() == {"loss": 2.0, "accuracy": 0.5}
+
+
+def test_means_leave_out_what_is_not_finite_and_go_on_from_their_state() -> None:
+    means = Means()
+    means.add({"loss": 1.0, "grad_norm": 3.0}, 8, 0.0)
+    means.add({"loss": 2.0, "grad_norm": torch.inf}, 8, 0.0)
+    means = Means.restored(means.state())
+    means.add({"loss": 3.0, "grad_norm": 5.0}, 8, 0.0)
+    values = means.values(world_size=1)
+    assert (values["loss"], values["grad_norm"]) == (2.0, 4.0)
+    earlier = {name: value for name, value in means.state().items() if name != "counts"}
+    assert Means.restored({**earlier, "sums": {"loss": 48.0}}).values(1)["loss"] == 2.0

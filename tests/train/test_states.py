@@ -29,7 +29,7 @@ from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.ownership import LEDGER
 
-TIMES = ("samples_per_s", "wait_s", "minutes")
+TIMES = ("samples_per_s", "wait_s", "minutes", "speed")
 A3M_I = AlphaArcMarginArgs(project_type="alpha_arc_margin", scale=5.0, alpha=2.0, reinit_epoch=2)
 
 
@@ -330,14 +330,16 @@ def test_a_signal_to_one_of_two_processes_saves_and_ends_both(
         stages.train(data=tiny_corpus, run=tmp_path / "exp", config=tmp_path / "conf.yaml")
 
     assert ranks(work) == [128 + number] * 2
-    assert state_paths(RunFolder(tmp_path / "exp"))[0].name == "step_5.pt"
+    assert state_paths(RunFolder(tmp_path / "exp"))[0].name == "step_6.pt"
 
 
-@pytest.mark.parametrize("num_steps", [4, 5, 8], ids=["within an epoch", "at its end", "at the last step"])
+@pytest.mark.parametrize(
+    "num_steps", [3, 4, 5, 8], ids=["within an epoch", "before its end", "at its end", "at the last step"]
+)
 def test_a_signal_saves_and_says_what_goes_on(
     train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_steps: int
 ) -> None:
-    """After the step that is being made; at the last step there is nothing to go on with."""
+    """After the step that follows, but at the end of an epoch at once; then there may be nothing to go on with."""
     monkeypatch.setenv(COMMAND, "./run.sh --stage 3")
     train(name="straight")
     run = RunFolder(tmp_path / "exp")
@@ -346,11 +348,12 @@ def test_a_signal_saves_and_says_what_goes_on(
         if num_steps == 8:
             train("save_step_interval=0")
         else:
-            message = rf"SIGTERM after step {num_steps + 1} of 9, .*step_{num_steps + 1}\.pt; to go on: \./run\.sh --s"
+            last = num_steps + 2 if (num_steps + 1) % 3 else num_steps + 1
+            message = rf"SIGTERM after step {last} of 9, .*step_{last}\.pt; to go on: \./run\.sh --s"
             with pytest.raises(Stopped, match=message) as stopped:
                 train("save_step_interval=0")
             assert stopped.value.number == signal.SIGTERM
-            assert state_paths(run)[0] == run.state(num_steps + 1)
+            assert state_paths(run)[0] == run.state(last)
     train()
     assert_same_run(run, RunFolder(tmp_path / "straight"))
 
@@ -376,7 +379,7 @@ def test_a_signal_to_the_whole_group_saves_too(tiny_config: Config, tiny_corpus:
         stages.train(data=tiny_corpus, run=tmp_path / "exp", config=tmp_path / "conf.yaml")
 
     assert in_child(work) == 128 + signal.SIGTERM
-    assert state_paths(RunFolder(tmp_path / "exp"))[0].name == "step_5.pt"
+    assert state_paths(RunFolder(tmp_path / "exp"))[0].name == "step_6.pt"
 
 
 def asked_at_step(num_steps: int, number: int, rank: str = "0", setattr: Callable[..., None] = setattr) -> None:

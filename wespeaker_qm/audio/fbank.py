@@ -6,8 +6,6 @@ computes the same.
 Shapes: B batch, S samples, T frames, N frame length in samples, K FFT size, F mel bins.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -83,13 +81,13 @@ class Fbank(nn.Module):
         return self.frames.num_samples(num_frames)
 
     @torch.no_grad()
-    def forward(self, waveform: Tensor, dither_start: Sequence[float] | None = None) -> Tensor:
+    def forward(self, waveform: Tensor, dither_start: Tensor | None = None) -> Tensor:
         """Features (B, T, F), float32, of ``waveform`` (B, S) in [-1, 1].
 
         Args:
             waveform: (B, S); at least one frame long.
-            dither_start: where each of the B rows' dither begins in the bank, as a fraction in [0, 1); needed, and
-                used, only where ``dither`` is not 0.
+            dither_start: (B,) float64, on the device of the waveform: where each row's dither begins in the bank, as a
+                fraction in [0, 1); needed, and used, only where ``dither`` is not 0.
 
         Raises:
             RecipeError: the waveform is shorter than a frame.
@@ -117,12 +115,11 @@ class Fbank(nn.Module):
                 features[rows] = self._log_energies(waveform[rows].float(), start)
         return features
 
-    def _log_energies(self, waveform: Tensor, dither_start: Sequence[float] | None) -> Tensor:
+    def _log_energies(self, waveform: Tensor, dither_start: Tensor | None) -> Tensor:
         frames = self._windowed(waveform)
         if dither_start is not None:
             add_dither = _add_dither_by_rows if frames.device.type == "cpu" else _add_dither_at_once
-            first = [int(start * _DITHER_FRAMES) for start in dither_start]
-            add_dither(frames[..., : self.frame_length], self.dither_bank, first)
+            add_dither(frames[..., : self.frame_length], self.dither_bank, (dither_start * _DITHER_FRAMES).long())
         spectrum = torch.fft.rfft(frames)  # (B, T, K / 2 + 1)
         power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
         energies = torch.cat(
@@ -157,9 +154,9 @@ class Fbank(nn.Module):
         return self.dither / INT16_SCALE * self._windowed(noise)[:, 0, : self.frame_length]
 
 
-def _add_dither_by_rows(frames: Tensor, bank: Tensor, first: Sequence[int]) -> None:
-    """Add frames of ``bank`` (K, N), from ``first`` on and going round, to each row of ``frames`` (B, T, N)."""
-    for row, start in zip(frames, first, strict=True):
+def _add_dither_by_rows(frames: Tensor, bank: Tensor, first: Tensor) -> None:
+    """Add frames of ``bank`` (K, N), from ``first`` (B,) on and going round, to each row of ``frames`` (B, T, N)."""
+    for row, start in zip(frames, first.tolist(), strict=True):
         begin, done = start, 0
         while done < len(row):
             piece = bank[begin : begin + len(row) - done]
@@ -167,10 +164,10 @@ def _add_dither_by_rows(frames: Tensor, bank: Tensor, first: Sequence[int]) -> N
             begin, done = 0, done + len(piece)
 
 
-def _add_dither_at_once(frames: Tensor, bank: Tensor, first: Sequence[int]) -> None:
+def _add_dither_at_once(frames: Tensor, bank: Tensor, first: Tensor) -> None:
     """The same by one look-up: a copy of all that is added, which costs a GPU less than many small sums."""
-    place = torch.tensor(first)[:, None] + torch.arange(frames.shape[1])
-    frames += bank[(place % len(bank)).to(frames.device)]
+    place = first[:, None] + torch.arange(frames.shape[1], device=frames.device)
+    frames += bank[place % len(bank)]
 
 
 def normalise_mean(features: Tensor) -> Tensor:

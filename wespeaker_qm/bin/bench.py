@@ -10,6 +10,7 @@ from wespeaker_qm.bench.head import head_report
 from wespeaker_qm.bench.head_plans import FULL, FULL_CUDA, QUICK, QUICK_CUDA
 from wespeaker_qm.bench.loader import LoaderPlan, loader_report
 from wespeaker_qm.bench.table4 import table4_report
+from wespeaker_qm.bench.train import TrainPlan, train_report
 from wespeaker_qm.config import load_config
 from wespeaker_qm.utils.arguments import COUNT, READERS
 from wespeaker_qm.utils.layout import DataFolder
@@ -20,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 HELP = (
     "measure on this machine: head, the sparse losses beside dense ones; loader, training samples beside the network; "
-    "identify, the search among enrolled speakers; table4, the paper's Table 4 with the heads of a GPU here"
+    "train, the parts of a training step; identify, the search among enrolled speakers; table4, the paper's Table 4 "
+    "with the heads of a GPU here"
 )
 
 _HEAD_HELP = (
@@ -33,6 +35,10 @@ _LOADER_HELP = (
 _TABLE4_HELP = (
     "samples a second that the paper's training on two million classes would reach with heads measured on this GPU, "
     "beside its Table 4; the rest of a step is the paper's"
+)
+_TRAIN_HELP = (
+    "time of a training step by part (data, front end, network, head, optimiser) under this loss and under CosFace, "
+    "samples a second, use of the device, and the first thing that limits it"
 )
 _IDENTIFY_HELP = "time of finding one of many enrolled speakers, in a store of random embeddings"
 
@@ -81,6 +87,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     loader_parser.set_defaults(report=_loader_report)
 
+    train_parser = benchmarks.add_parser("train", help=_TRAIN_HELP, description=_TRAIN_HELP)
+    train_parser.add_argument(
+        "--data", type=DataFolder, metavar="FOLDER", help="packed; without it, noise that is in no file"
+    )
+    train_parser.add_argument(
+        "--config", type=Path, nargs="+", default=[Path("conf/resnet34.yaml")], metavar="YAML",
+        help="network, loss, batch and front end (default: conf/resnet34.yaml, of VoxCeleb)",
+    )  # fmt: skip
+    train_parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="dotted overrides")
+    train_parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="(default: the configuration's)")
+    train_parser.add_argument(
+        "--classes", type=COUNT, default=17982, metavar="N", help="without --data (default: 17982, of VoxCeleb2)"
+    )
+    train_parser.add_argument("--rounds", type=COUNT, default=5, metavar="N", help="turns of each head (default: 5)")
+    train_parser.add_argument("--steps", type=COUNT, default=10, metavar="N", help="steps of a turn (default: 10)")
+    train_parser.set_defaults(report=_train_report)
+
     identify_parser = benchmarks.add_parser("identify", help=_IDENTIFY_HELP, description=_IDENTIFY_HELP)
     identify_parser.add_argument(
         "--speakers", type=COUNT, default=100_000, metavar="N", help="enrolled speakers (default: 100000)"
@@ -117,6 +140,16 @@ def _loader_report(args: argparse.Namespace) -> str:
     plan = LoaderPlan(config, args.data, args.batch_size, args.rounds, args.steps, args.num_workers)
     with reading(args.data):
         return loader_report(plan)
+
+
+def _train_report(args: argparse.Namespace) -> str:
+    overrides = [*args.set, *([] if args.device is None else [f"device={args.device}"])]
+    config = load_config(args.config, overrides)
+    plan = TrainPlan(config, args.data, args.classes, args.rounds, args.steps)
+    if args.data is None:
+        return train_report(plan)
+    with reading(args.data):
+        return train_report(plan)
 
 
 def run(args: argparse.Namespace) -> None:

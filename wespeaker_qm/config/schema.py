@@ -25,6 +25,9 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Minutes = Annotated[float, Field(ge=0, le=10**6)]
 """0 = never."""
 
+Steps = tuple[CountOrNone, Count]
+"""The first, and the one after the last."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LossArgs:
@@ -76,6 +79,9 @@ class Config:
     """Write such a state every so many minutes; 0 = off. Not in WeSpeaker."""
     log_batch_interval: Count = 100
     """Write a log line every so many batches."""
+    profile: Annotated[Steps | None, OWN] = None
+    """[start, stop]: trace these steps, counted from 0 over the training and without the last, into ``profile/`` of the
+    run's folder, with PyTorch's profiler; null = none. Not in WeSpeaker."""
     valid_epoch_interval: Annotated[CountOrNone, OWN] = 5
     """Held-out verification check (EER, TAR@FAR) every so many epochs; 0 = off. Not in WeSpeaker."""
 
@@ -125,6 +131,11 @@ class Config:
         if self.num_avg > self.num_epochs:
             raise InconsistentError(
                 ["num_avg", "num_epochs"], f"found {self.num_avg}, expected at most num_epochs ({self.num_epochs})"
+            )
+        if self.profile is not None and self.profile[0] >= self.profile[1]:
+            raise InconsistentError(
+                ["profile"],
+                f"found {list(self.profile)}, expected the first step and a larger one, before which it ends",
             )
         if not isinstance(self.model_args, MODELS[self.model]):
             raise InconsistentError(["model_args"], f"found {self.model_args}, expected the arguments of {self.model}")

@@ -53,15 +53,15 @@ class Batch(NamedTuple):
     high_pass_hz: torch.Tensor
     hiss_rows: torch.Tensor
     hiss_snr_db: torch.Tensor
-    hiss_start: tuple[float, ...]
-    """A fraction for each of the hiss rows."""
+    hiss_start: torch.Tensor
+    """float64, a fraction for each of the hiss rows."""
     mask_rows: torch.Tensor
     time_spans: torch.Tensor
     """(number of mask rows, num_t_mask, 2)."""
     frequency_spans: torch.Tensor
     """(number of mask rows, num_f_mask, 2)."""
-    dither_start: tuple[float, ...]
-    """B fractions."""
+    dither_start: torch.Tensor
+    """(B,) float64 fractions."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with every tensor on ``device``."""
@@ -170,11 +170,11 @@ class ChunkDataset(Dataset[Batch]):
             high_pass_hz=torch.from_numpy(draws.high_pass_hz[high_pass_rows]),
             hiss_rows=torch.from_numpy(hiss_rows),
             hiss_snr_db=torch.from_numpy(draws.hiss_snr_db[hiss_rows]),
-            hiss_start=tuple(draws.hiss_start[hiss_rows].tolist()),
+            hiss_start=torch.from_numpy(draws.hiss_start[hiss_rows]),
             mask_rows=torch.from_numpy(mask_rows),
             time_spans=torch.from_numpy(draws.time_spans[mask_rows]),
             frequency_spans=torch.from_numpy(draws.frequency_spans[mask_rows]),
-            dither_start=tuple(draws.dither_start.tolist()),
+            dither_start=torch.from_numpy(draws.dither_start.copy()),
         )
 
     def _chunks(self, utterances: np.ndarray, starts: np.ndarray, num_samples: int) -> torch.Tensor:

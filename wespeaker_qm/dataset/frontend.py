@@ -92,14 +92,10 @@ class TrainingFrontend(nn.Module):
             passed = high_pass(waveform[batch.high_pass_rows], batch.high_pass_hz, sample_rate)
             waveform[batch.high_pass_rows] = passed
         if len(batch.hiss_rows):
-            hiss = torch.stack([self._hiss(start) for start in batch.hiss_start])
+            places = self.hiss_bank.unfold(0, self.num_samples, 1)  # (places, S), a view
+            hiss = places[(batch.hiss_start * _HISS_PLACES).long()]
             waveform[batch.hiss_rows] = add_hiss(waveform[batch.hiss_rows], hiss, batch.hiss_snr_db)
         return waveform
-
-    def _hiss(self, start: float) -> Tensor:
-        """(S,) of the bank, from the fraction ``start`` of its places on."""
-        first = int(start * _HISS_PLACES)
-        return self.hiss_bank[first : first + self.num_samples]
 
     def features(self, waveform: Tensor, batch: Batch) -> Tensor:
         """Features (B, T, F) of ``waveform`` (B, S), mean-normalised and masked."""

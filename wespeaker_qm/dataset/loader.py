@@ -4,6 +4,8 @@
 
     on the device:   workers: BatchId -> read -> Batch -> | training process: to device -> front end -> TrainingBatch
     on the workers:  workers: BatchId -> read -> Batch -> front end -> | training process: to device -> TrainingBatch
+
+A GPU copies a batch, and computes its features, beside the step before: in a stream of its own.
 """
 
 import signal
@@ -19,6 +21,7 @@ from wespeaker_qm.dataset.chunks import Batch, ChunkDataset
 from wespeaker_qm.dataset.frontend import TrainingFrontend
 from wespeaker_qm.dataset.plan import BatchId, BatchPlan
 from wespeaker_qm.utils.allocator import keep_freed_pages
+from wespeaker_qm.utils.moments import Moment
 
 FrontendPlace = Literal["auto", "device", "worker"]
 
@@ -34,6 +37,8 @@ class TrainingBatch(NamedTuple):
     """(B, T, F)."""
     wait_s: float
     """How long the training process waited for it."""
+    frontend: tuple[Moment, Moment] | None = None
+    """When the device of the training began and ended to copy it and to compute its features; None: not known."""
 
 
 class _Featured(NamedTuple):
@@ -72,6 +77,14 @@ def _prepare_worker(number: int) -> None:
 def _unchanged(batch: Any) -> Any:
     """In the place of the loader's default, which looks through every array of a batch to make tensors of them."""
     return batch
+
+
+def _hand_over(batch: TrainingBatch, beside: torch.cuda.Stream) -> None:
+    """Let the current stream of a GPU use what another one makes: once it is made, and before its memory is reused."""
+    current = torch.cuda.current_stream(beside.device)
+    current.wait_stream(beside)
+    for tensor in (batch.label, batch.features):
+        tensor.record_stream(current)
 
 
 @contextmanager
@@ -141,10 +154,17 @@ class TrainingLoader:
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         """Yield the batches of the plan's epoch."""
+        beside = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        if beside is not None:
+            beside.wait_stream(torch.cuda.current_stream(self.device))  # for what the front end keeps on the device
         started = time.monotonic()
         for batch in self.loader:
             wait_s = time.monotonic() - started
-            yield self._on_device(batch, wait_s)
+            with torch.cuda.stream(beside):
+                made = self._on_device(batch, wait_s)
+            if beside is not None:
+                _hand_over(made, beside)
+            yield made
             started = time.monotonic()
 
     def worker_ids(self) -> list[int]:
@@ -153,10 +173,11 @@ class TrainingLoader:
         return [worker.pid for worker in getattr(iterator, "_workers", [])]
 
     def _on_device(self, batch: Batch | _Featured, wait_s: float) -> TrainingBatch:
+        began = Moment(self.device)
         label = batch.label.to(self.device, non_blocking=True)
         if isinstance(batch, _Featured):
             features = batch.features.to(self.device, non_blocking=True)
         else:
             with _one_thread(self.device):
                 features = self.frontend(batch.to(self.device))
-        return TrainingBatch(batch.utterance, label, features, wait_s)
+        return TrainingBatch(batch.utterance, label, features, wait_s, (began, Moment(self.device)))

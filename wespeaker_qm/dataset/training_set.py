@@ -70,7 +70,11 @@ def open_training_set(config: Config, data: DataFolder, fbank: Fbank) -> Trainin
         labels=labels,
         num_speakers=len(speakers),
         num_samples=num_samples,
-        settings=_draw_settings(config, noise, rirs),
+        settings=draw_settings(
+            config,
+            num_rirs=0 if rirs is None else len(rirs),
+            noise_categories=() if noise is None else tuple(noise.speakers),
+        ),
         noise=noise,
         rirs=rirs,
     )
@@ -154,15 +158,16 @@ def _fitting_num_frames(reader: ShardReader, fbank: Fbank) -> int:
     return fbank.num_frames(int(min(lengths)))
 
 
-def _draw_settings(config: Config, noise: ShardReader | None, rirs: ShardReader | None) -> DrawSettings:
+def draw_settings(config: Config, *, num_rirs: int, noise_categories: tuple[str, ...]) -> DrawSettings:
+    """What the training of a configuration draws, from so many impulse responses and noises of these categories."""
     args, mask = config.dataset_args, config.dataset_args.spec_aug_args
     return DrawSettings(
         seed=config.seed,
         speed_perturb=args.speed_perturb,
         aug_prob=args.aug_prob,
         channel_prob=args.channel_prob,
-        num_rirs=0 if rirs is None else len(rirs),
-        noise_categories=() if noise is None else tuple(noise.speakers),
+        num_rirs=num_rirs,
+        noise_categories=noise_categories,
         num_frames=args.num_frms,
         num_mel_bins=args.fbank_args.num_mel_bins,
         spec_aug_prob=mask.prob if args.spec_aug else 0.0,

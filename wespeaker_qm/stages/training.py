@@ -115,7 +115,7 @@ def _take(held: contextlib.ExitStack, run: RunFolder, config: Config, marker: Do
         RecipeError: another process is at work there, or files lie there that no stage made.
     """
     models = [run.model(epoch) for epoch in range(1, config.num_epochs + 1)]
-    written = [*models, run.config, run.provenance, run.training_log, run.states, *run.earlier_states]
+    written = [*models, run.config, run.provenance, run.training_log, run.states, *run.earlier_states, run.traces]
 
     def made_before() -> bool:
         # A state with our checksum beside it is of a training of ours, also of one that was called from Python.

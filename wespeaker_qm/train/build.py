@@ -88,7 +88,7 @@ def build_training(config: Config, data: DataFolder, processes: Processes) -> Tr
         loader=loader,
         model=model,
         optimizer=build_optimizer(config, list(model.parameters())),
-        scaler=build_scaler(config, model.projection.partition, processes),
+        scaler=build_scaler(config, processes.device),
         learning_rate=build_learning_rate(config, len(plan), processes.world_size),
         margin=build_margin(config, len(plan)),
         reinit_epoch=config.projection_args.definition.reinit_epoch,
@@ -138,8 +138,16 @@ def build_loader(config: Config, data: TrainingSet, plan: BatchPlan, device: tor
     )
 
 
-def build_model(config: Config, num_classes: int, processes: Processes) -> EncoderWithHead:
+def build_model(
+    config: Config, num_classes: int, processes: Processes, head: CosineHead | None = None
+) -> EncoderWithHead:
     """The network and its head on the device of the training, with random weights or those of ``model_init``.
+
+    Args:
+        config: of the run.
+        num_classes: of the training.
+        processes: this process among those that train.
+        head: another one than the configuration's.
 
     Raises:
         RecipeError: training chunks are too short for the network; or as :func:`build_encoder`, :func:`build_partition`
@@ -151,7 +159,7 @@ def build_model(config: Config, num_classes: int, processes: Processes) -> Encod
             f"dataset_args.num_frms: found {config.dataset_args.num_frms}, expected at least {encoder.min_frames}, the "
             f"fewest frames that {config.model} can embed"
         )
-    head = build_head(config, build_partition(config, num_classes, processes))
+    head = head or build_head(config, build_partition(config, num_classes, processes))
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     model = EncoderWithHead(encoder, head, amp_dtype(config)).to(processes.device).to(memory_format=memory_format)
     if config.compile:
@@ -196,10 +204,9 @@ def build_head(config: Config, partition: ClassPartition) -> CosineHead:
 
 
 def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser; its learning rate is set before every step. On a GPU one kernel does all of a step.
+    """The optimiser; its learning rate is set before every step.
 
-    A GradScaler's ``unscale_`` is to be called before its ``step``: a fused optimiser asks only the gradients of its
-    own process whether they are finite, and processes with divided prototypes would skip different steps.
+    On a GPU it is fused: one kernel does all of a step, or none of it where a flag on the device says so.
     """
     args = config.optimizer_args
     fused = True if parameters[0].device.type in _FUSED else None
@@ -213,20 +220,11 @@ def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.opt
     )
     # A state that a CPU saved says how that computed.
     optimizer.register_load_state_dict_post_hook(functools.partial(_set_fused, fused=fused))
-    if fused:
-        optimizer.register_step_pre_hook(_mark_as_one)
     if fused and args.momentum:
-        # The fused step would make them itself, and leave them as they come where fp16 skips the first update.
+        # The fused step would make them itself, and leave them as they come where the first update is not made.
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
-
-
-def _mark_as_one(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Where gradients of two processes are infinite, their sum marks it as 2, and the fused step skips at 1 alone."""
-    found = getattr(optimizer, "found_inf", None)
-    if found is not None:
-        found.clamp_(max=1)
 
 
 def _set_fused(optimizer: torch.optim.Optimizer, *, fused: bool | None) -> None:
@@ -239,17 +237,9 @@ def amp_dtype(config: Config) -> torch.dtype | None:
     return {"fp16": torch.float16, "bf16": torch.bfloat16}[config.amp_dtype] if config.enable_amp else None
 
 
-def build_scaler(config: Config, partition: ClassPartition, processes: Processes) -> torch.amp.GradScaler:
+def build_scaler(config: Config, device: torch.device) -> torch.amp.GradScaler:
     """The loss scaling of fp16; otherwise it does nothing."""
-    device = processes.device.type
-    enabled = config.enable_amp and config.amp_dtype == "fp16"
-    if partition.world_size == 1:
-        return torch.amp.GradScaler(device, enabled=enabled)
-    # All processes must skip the same steps. Averaged gradients are infinite on all of them or on none; gradients of
-    # divided prototypes are not, so the processes tell each other. Imported here because it takes a second.
-    from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
-
-    return ShardedGradScaler(device, enabled=enabled)
+    return torch.amp.GradScaler(device.type, enabled=config.enable_amp and config.amp_dtype == "fp16")
 
 
 def build_learning_rate(config: Config, steps_per_epoch: int, world_size: int) -> Schedule:

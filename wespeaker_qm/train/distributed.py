@@ -61,6 +61,14 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
+    def largest(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Of each named number the largest of all processes; of their names, those that any of them has."""
+        largest: dict[str, float] = {}
+        for held in self.gather(dict(values)):
+            for name, value in held.items():
+                largest[name] = max(value, largest.get(name, value))
+        return largest
+
     def together(self, work: Callable[[], Result]) -> Result:
         """Do ``work``, which must not communicate, on every process; where it fails on one, it fails on all.
 

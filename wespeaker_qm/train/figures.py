@@ -1,5 +1,6 @@
 """What a training step says of itself, and the means of that over many steps."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,17 +15,17 @@ class Reading:
     """Numbers that are on their way from the device to the host.
 
     Args:
-        names: of the numbers.
-        numbers: (K,), on any device.
+        numbers: name -> scalar, all on one device.
     """
 
-    def __init__(self, names: tuple[str, ...], numbers: torch.Tensor) -> None:
-        self._names = names
-        self._numbers = numbers
+    def __init__(self, numbers: Mapping[str, torch.Tensor]) -> None:
+        self._names = tuple(numbers)
+        together = torch.stack([number.double() for number in numbers.values()])
+        self._numbers = together
         self._arrived: torch.cuda.Event | None = None
-        if numbers.device.type == "cuda":
-            self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-            self._numbers.copy_(numbers, non_blocking=True)
+        if together.device.type == "cuda":
+            self._numbers = torch.empty(together.shape, dtype=together.dtype, pin_memory=True)
+            self._numbers.copy_(together, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record()
 
@@ -40,7 +41,7 @@ def batch_figures(
     num_classes: int,
     processes: Processes = ALONE,
     others: Mapping[str, torch.Tensor] | None = None,
-) -> Reading:
+) -> dict[str, torch.Tensor]:
     """Means over the batch of all processes; one that is not finite is so on all.
 
     loss; accuracy: share of samples whose own class is nearest. For alpha > 1 also support: classes with a posterior
@@ -60,7 +61,8 @@ def batch_figures(
         figures |= {"solved": target_posterior == 1, "dropped": target_posterior == 0}
     figures |= others or {}
     means = torch.stack([figure.detach().double().mean() for figure in figures.values()])
-    return Reading(tuple(figures), processes.sum(means) / processes.world_size)
+    means = processes.sum(means) / processes.world_size
+    return dict(zip(figures, means.unbind(), strict=True))
 
 
 class Means:
@@ -68,14 +70,20 @@ class Means:
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
         self.samples = 0
         self.wait_s = 0.0
         self.start = time.monotonic()
 
     def add(self, figures: dict[str, float], samples: int, wait_s: float) -> None:
-        """Count a batch: means over its ``samples``, and the seconds that the training waited for it."""
+        """Count a batch: means over its ``samples``, and the seconds that the training waited for it.
+
+        What is not finite is left out: of gradients that a scaled loss made too large, as it now and then does.
+        """
         for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value * samples
+            if math.isfinite(value):
+                self.sums[name] = self.sums.get(name, 0.0) + value * samples
+                self.counts[name] = self.counts.get(name, 0) + samples
         self.samples += samples
         self.wait_s += wait_s
 
@@ -83,7 +91,7 @@ class Means:
         """The means, samples a second over all processes, and seconds waited for data."""
         elapsed_s = max(time.monotonic() - self.start, 1e-9)
         return {
-            **{name: total / self.samples for name, total in self.sums.items()},
+            **{name: total / self.counts[name] for name, total in self.sums.items()},
             "samples_per_s": world_size * self.samples / elapsed_s,
             "wait_s": self.wait_s,
         }
@@ -91,12 +99,21 @@ class Means:
     def state(self) -> dict[str, Any]:
         """All of it as plain values, for :meth:`restored`."""
         elapsed_s = time.monotonic() - self.start
-        return {"sums": dict(self.sums), "samples": self.samples, "wait_s": self.wait_s, "elapsed_s": elapsed_s}
+        sums, counts = dict(self.sums), dict(self.counts)
+        return {
+            "sums": sums,
+            "counts": counts,
+            "samples": self.samples,
+            "wait_s": self.wait_s,
+            "elapsed_s": elapsed_s,
+        }
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> "Means":
         """As if the time between :meth:`state` and now had not been."""
         means = cls()
         means.sums, means.samples, means.wait_s = dict(state["sums"]), state["samples"], state["wait_s"]
+        # An earlier version counted all samples for each figure.
+        means.counts = dict(state.get("counts", dict.fromkeys(means.sums, means.samples)))
         means.start -= state["elapsed_s"]
         return means

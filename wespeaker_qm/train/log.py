@@ -8,6 +8,7 @@ from typing import Any
 from wespeaker_qm.config import Config
 from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.figures import Means
+from wespeaker_qm.train.speed import Arithmetic, PartTimes, peak_memory_mib
 from wespeaker_qm.utils.checksums import GrowingText, verify
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
@@ -51,13 +52,19 @@ class LogWriter:
         purge_step = kept[-1]["step"] + 1 if kept else 0
         self._board = SummaryWriter(str(run.tensorboard), purge_step=purge_step)
 
-    def write(self, kind: str, *, epoch: int, step: int, **values: float | None) -> None:
+    def write(self, kind: str, *, epoch: int, step: int, **values: float | Mapping[str, float] | None) -> None:
         """Append a record; ``None`` stands for a figure that cannot be measured."""
         record = {"type": kind, "epoch": epoch, "step": step, **values}
         self._file.add(json.dumps(record) + "\n")
         for name, value in values.items():
-            if value is not None:
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+            scalars = (
+                {f"{name}/{part}": each for part, each in value.items()}
+                if isinstance(value, Mapping)
+                else {name: value}
+            )
+            for part, each in scalars.items():
+                if each is not None:
+                    self._board.add_scalar(f"{kind}/{part}", each, step)
 
     def close(self) -> None:
         """Close both."""
@@ -70,10 +77,14 @@ class Journal:
 
     The other processes call it likewise, and nothing comes of it.
 
+    Records of steps and of epochs have ``speed``: the times of a step's parts, ``tflops`` (of the network, a second and
+    process), ``mfu`` (model FLOP utilisation) and ``peak_memory_mib``, each of the slowest or largest process.
+
     Args:
         run: where the log goes.
         config: of the run.
         processes: this process among those that train.
+        arithmetic: of the network on this process's device.
         steps_per_epoch: updates an epoch.
         step: updates so far; 0 for a new run.
         state: that :meth:`state` gave then; None where it was the end of an epoch.
@@ -87,13 +98,16 @@ class Journal:
         run: RunFolder,
         config: Config,
         processes: Processes,
+        arithmetic: Arithmetic,
         *,
         steps_per_epoch: int,
         step: int,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
+        self.processes = processes
         self.world_size = processes.world_size
+        self.arithmetic = arithmetic
         self.batch_size = config.dataloader_args.batch_size
         self.samples_per_epoch = steps_per_epoch * self.batch_size * self.world_size
         self._writer = LogWriter(run, step) if processes.is_first else None
@@ -117,18 +131,29 @@ class Journal:
         """Begin the means of an epoch."""
         self._epoch = epoch
         self._over_epoch, self._over_interval = Means(), Means()
+        self._epoch_times, self._interval_times = PartTimes(), PartTimes()
 
-    def add_step(self, step: int, figures: dict[str, float], wait_s: float, scheduled: dict[str, float]) -> None:
+    def add_step(
+        self,
+        step: int,
+        figures: dict[str, float],
+        wait_s: float,
+        times_ms: dict[str, float],
+        scheduled: dict[str, float],
+    ) -> None:
         """Tell of an update.
 
         Args:
             step: updates so far, this one counted in.
             figures: as :func:`batch_figures` says.
             wait_s: seconds that the training waited for the batch.
+            times_ms: part of the step -> milliseconds that it took.
             scheduled: its ``margin`` and ``learning_rate``.
         """
         for means in (self._over_epoch, self._over_interval):
             means.add(figures, self.batch_size, wait_s)
+        for times in (self._epoch_times, self._interval_times):
+            times.add(times_ms)
         shown = self._over_interval.values(self.world_size)
         postfix: dict[str, object] = {
             "epoch": self._epoch,
@@ -142,14 +167,14 @@ class Journal:
         self._bar.set_postfix(postfix, refresh=False)
         self._bar.update(self.batch_size * self.world_size)
         if step % self.config.log_batch_interval == 0:
-            self._write("step", step, **shown, **scheduled)
-            self._over_interval = Means()
+            self._write("step", step, **shown, **scheduled, speed=self._speed(self._interval_times, shown))
+            self._over_interval, self._interval_times = Means(), PartTimes()
 
     def end_epoch(self, step: int, scheduled: dict[str, float], elapsed_s: float) -> None:
         """Tell of the epoch: its last step and what was scheduled then, and the seconds of all training so far."""
         values = self._over_epoch.values(self.world_size)
         seen = {"samples": self._epoch * self.samples_per_epoch, "minutes": elapsed_s / 60}
-        self._write("epoch", step, **values, **scheduled, **seen)
+        self._write("epoch", step, **values, **scheduled, **seen, speed=self._speed(self._epoch_times, values))
         is_last = self._epoch == self.config.num_epochs
         if self._writer is not None and is_last and values.get("dropped", 0.0) > 1 / 2:
             logger.warning(
@@ -169,7 +194,19 @@ class Journal:
         )
         logger.info("epoch %d: held-out speakers: %s", self._epoch, shown)
 
-    def _write(self, kind: str, step: int, **values: float | None) -> None:
+    def _speed(self, times: PartTimes, means: Mapping[str, float]) -> dict[str, float]:
+        """All processes call it together."""
+        samples_per_s = means["samples_per_s"] / self.world_size
+        return self.processes.largest(
+            {
+                **times.values(),
+                "tflops": 1e-12 * self.arithmetic.per_sample * samples_per_s,
+                "mfu": self.arithmetic.utilisation(samples_per_s),
+                "peak_memory_mib": peak_memory_mib(self.processes.device),
+            }
+        )
+
+    def _write(self, kind: str, step: int, **values: float | Mapping[str, float] | None) -> None:
         if self._writer is not None:
             self._writer.write(kind, epoch=self._epoch, step=step, **values)
 

@@ -9,6 +9,7 @@ Everything random is a function of (seed, epoch, position), schedules are functi
 step is saved whole: a run that is killed at any moment and resumed ends with the weights of one that was not.
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -16,21 +17,22 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from wespeaker_qm.config import Config
 from wespeaker_qm.dataset.loader import TrainingBatch
-from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.train.build import TrainingParts
-from wespeaker_qm.train.figures import Reading, batch_figures
 from wespeaker_qm.train.log import Journal
 from wespeaker_qm.train.reinit import reinitialise_head
 from wespeaker_qm.train.resume import check_same_run
+from wespeaker_qm.train.speed import arithmetic_of
 from wespeaker_qm.train.states import State, StateWriter, host_copy, newest_state, read_state
+from wespeaker_qm.train.trace import StepTrace
+from wespeaker_qm.train.update import Underway, Updater
 from wespeaker_qm.utils.checksums import Checksum, checksum_of
 from wespeaker_qm.utils.ending import COMMAND, Stopped, StopRequest
 from wespeaker_qm.utils.errors import RecipeError
@@ -44,16 +46,6 @@ Validation = Callable[[SpeakerEncoder], dict[str, float | None]]
 
 class NonFiniteLossError(RecipeError):
     """The loss of a batch is NaN or infinite; nothing has been updated with it."""
-
-
-class _Underway(NamedTuple):
-    """An update whose figures have not been read yet."""
-
-    step: int
-    batch: TrainingBatch
-    loss: torch.Tensor
-    """(B,)."""
-    figures: Reading
 
 
 class Trainer:
@@ -87,6 +79,8 @@ class Trainer:
         """The last state that was saved."""
         self.steps_per_epoch = len(parts.plan)
         self.network: torch.nn.Module = parts.model
+        self._underway: Underway | None = None
+        self._read_before: Underway | None = None
         self._journal_state: dict[str, Any] | None = None
         self._saved_at = self._counted_at = time.monotonic()
         self._is_save_asked = self._is_stop_asked = False
@@ -116,17 +110,29 @@ class Trainer:
             parts.processes.world_size,
             config.dataloader_args.batch_size,
         )
+        args = config.dataset_args
+        arithmetic = arithmetic_of(
+            parts.model.encoder,
+            args.num_frms,
+            args.fbank_args.num_mel_bins,
+            parts.processes.device,
+            parts.model.amp_dtype,
+        )
         self.network = parts.model.across(parts.processes)
+        self._update = Updater(self.network, parts.model, parts.optimizer, parts.scaler, parts.processes)
+        self._underway = None
         self._journal = Journal(
             self.folder,
             config,
             parts.processes,
+            arithmetic,
             steps_per_epoch=self.steps_per_epoch,
             step=self.step,
             state=self._journal_state,
         )
         self._writer = StateWriter(self.folder, before=self.saved)
-        with self._journal, self._writer:
+        self._trace = StepTrace(self.folder, config.profile, parts.processes)
+        with self._journal, self._writer, contextlib.closing(self._trace):
             while self.last_epoch < config.num_epochs:
                 self._run_epoch(self.last_epoch + 1)
             parts.processes.together(self._writer.close)
@@ -142,12 +148,16 @@ class Trainer:
                 self._reinitialise_head()
             self._journal.start_epoch(epoch)
         self.network.train()
+        self._read_before = None
         for batch in self.parts.loader:
+            self._trace.begin(self.step)
             self._step(self.step, batch)
             self.step += 1
+            self._trace.end(self.step)
             if self.step % self.steps_per_epoch and self._is_save_due():
                 self._save()
                 self._end_if_asked()
+        self._catch_up()
         self._count_time()
         self._journal.end_epoch(self.step, self._scheduled(self.step - 1), self.elapsed_s)
         self.parts.processes.together(lambda: self._refuse_not_finite(epoch))
@@ -157,32 +167,32 @@ class Trainer:
             self._end_if_asked()
 
     def _step(self, step: int, batch: TrainingBatch) -> None:
-        """One update."""
-        optimizer, scaler = self.parts.optimizer, self.parts.scaler
-        for group in optimizer.param_groups:
-            group["lr"] = self.parts.learning_rate(step)
-        output: LinearLoss = self.network(batch.features, batch.label, self.parts.margin(step))
-        loss = output.loss.mean()
+        """Begin an update, and tell of the one before, whose figures arrive while the device works on this one."""
         asks = {
             "asks_to_save": self._yes if self._wants_to_save() else self._no,
             "asks_to_stop": self._no if self.stop.number is None else self._yes,
         }
-        figures = batch_figures(output, self.parts.data.num_classes, self.parts.processes, asks)
-        self._read(_Underway(step, batch, output.loss.detach(), figures))
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)  # and not in step, where a fused optimiser would not ask the other processes
-        scaler.step(optimizer)
-        scaler.update()
+        begun = self._update(step, batch, **self._scheduled(step), others=asks)
+        self._catch_up()
+        self._underway = begun
 
-    def _read(self, update: _Underway) -> None:
-        """Tell of an update."""
+    def _catch_up(self) -> None:
+        """Tell of the update that was begun last, if that has not been done."""
+        update, self._underway = self._underway, None
+        if update is None:
+            return
         figures = update.figures.values()
         self._is_save_asked |= figures.pop("asks_to_save") > 0
         self._is_stop_asked |= figures.pop("asks_to_stop") > 0
         if not math.isfinite(figures["loss"]):
-            self._refuse(update.step, update.batch, update.loss)
-        self._journal.add_step(update.step + 1, figures, update.batch.wait_s, self._scheduled(update.step))
+            self._refuse_loss(update)
+        if not math.isfinite(figures["grad_norm"]) and not self.parts.scaler.is_enabled():
+            self._refuse(update.step, "the gradients are not finite, though the loss of each utterance is")
+        times_ms = update.times_ms()
+        if self._read_before is not None:
+            times_ms["step"] = update.moments[0].ms_since(self._read_before.moments[0])
+        self._read_before = update
+        self._journal.add_step(update.step + 1, figures, update.wait_s, times_ms, self._scheduled(update.step))
 
     def _wants_to_save(self) -> bool:
         """Whether it is time, by the clock of the first process."""
@@ -216,18 +226,21 @@ class Trainer:
     def _scheduled(self, step: int) -> dict[str, float]:
         return {"margin": self.parts.margin(step), "learning_rate": self.parts.learning_rate(step)}
 
-    def _refuse(self, step: int, batch: TrainingBatch, loss: torch.Tensor) -> None:
+    def _refuse_loss(self, update: Underway) -> None:
         """Raise on every process, with the utterances of all."""
         processes = self.parts.processes
-        keys = [self.parts.data.chunks.key(utterance) for utterance in batch.utterance.tolist()]
+        keys = [self.parts.data.chunks.key(utterance) for utterance in update.utterance.tolist()]
         where = "" if processes.world_size == 1 else f" (process {processes.rank})"
-        own = [f"{key}{where}" for key, finite in zip(keys, loss.isfinite().tolist(), strict=True) if not finite]
+        own = [f"{key}{where}" for key, finite in zip(keys, update.loss.isfinite().tolist(), strict=True) if not finite]
         bad = [key for part in processes.gather(own) for key in part]
         num_utterances = len(keys) * processes.world_size
+        shown = f"{', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}"
+        self._refuse(update.step, f"the loss of {len(bad)} of {num_utterances} utterances is not finite: {shown}")
+
+    def _refuse(self, step: int, found: str) -> None:
         saved = "nothing has been saved yet" if self.saved is None else f"the last state is in {self.saved}"
         raise NonFiniteLossError(
-            f"step {step} (epoch {step // self.steps_per_epoch + 1}): the loss of {len(bad)} of {num_utterances} "
-            f"utterances is not finite: {', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}. No update was made; "
+            f"step {step} (epoch {step // self.steps_per_epoch + 1}): {found}. No update was made; "
             f"{saved}. Check that audio, or train with a lower scheduler_args.initial_lr "
             f"({self.config.scheduler_args.initial_lr}), or enable_amp=false, into another --exp_dir: a training goes "
             "on with its own settings only"
@@ -266,6 +279,8 @@ class Trainer:
         config = self.config
         if epoch is not None and epoch % config.save_epoch_interval and epoch <= config.num_epochs - config.num_avg:
             epoch = None
+        self._catch_up()
+        self._read_before = None
         self._count_time()
         state = self.state()
         is_last = self.last_epoch == config.num_epochs

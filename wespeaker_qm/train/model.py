@@ -89,7 +89,11 @@ class EncoderWithHead(nn.Module):
         """
         if processes.world_size == 1:
             return self
+        # Statistics of batch norm stay each process's own: those of the first are saved; training makes no use of them.
+        # (The option for that has another name in PyTorch 2.14 than before.)
+        ignored = [name for name, _ in self.named_buffers()]
         if self.projection.partition.world_size > 1:
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [_PROTOTYPES])
+            ignored.append(_PROTOTYPES)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, ignored)
         device_ids = [processes.device] if processes.device.type == "cuda" else None
-        return DistributedDataParallel(self, device_ids=device_ids)
+        return DistributedDataParallel(self, device_ids=device_ids, gradient_as_bucket_view=True)

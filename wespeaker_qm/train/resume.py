@@ -19,6 +19,7 @@ WITHOUT_EFFECT = frozenset(
         "gpus",
         "log_batch_interval",
         "model_init",
+        "profile",
         "save_epoch_interval",
         "save_minutes",
         "save_step_interval",

@@ -148,6 +148,15 @@ class RunFolder(Folder):
         return self.path / "tensorboard"
 
     @property
+    def traces(self) -> Path:
+        """Folder of traces of some steps, which ``profile`` asks for."""
+        return self.path / "profile"
+
+    def trace(self, rank: int) -> Path:
+        """The trace of one of the processes that train."""
+        return self.traces / f"process_{rank}.json.gz"
+
+    @property
     def models(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "models"

@@ -59,6 +59,17 @@ def exact_float32() -> Iterator[None]:
                 _put_back()
 
 
+@contextmanager
+def matmul_as_convolutions() -> Iterator[None]:
+    """Products of float32 matrices on a GPU round their factors as convolutions may; then as before."""
+    matmul, convolutions = _backends.cuda.matmul, _backends.cudnn.conv
+    found, matmul.fp32_precision = matmul.fp32_precision, convolutions.fp32_precision
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = found
+
+
 def _set_exact() -> None:
     for owner, name, exact in _SWITCHES:
         found = getattr(owner, name)
