@@ -121,7 +121,7 @@ def test_classes_close_to_the_threshold(spacing: float, num_classes: int) -> Non
 
 @pytest.mark.parametrize("alpha", [1.5, 1.6])
 def test_rows_with_more_candidates_than_places(alpha: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_filter, "_PLACES", 16)
+    monkeypatch.setattr(fused_filter, "PLACES", 16)
     embedding, prototypes, target = problem(16, 64, FILTER)
     embedding[::3] = prototypes[target[::3]]
     output = assert_as_in_float64((embedding, prototypes, target, alpha, 10.0, 0.1)).output

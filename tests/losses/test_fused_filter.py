@@ -54,7 +54,7 @@ def assert_same(inputs: tuple[Any, ...], tolerance: float, **options: Any) -> Li
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups, blocks and places of few, so that rows of few classes have several of each."""
-    for name, size in {"_GROUP": 8, "_PLACES": 64, "_BLOCK_CLASSES": 32, "_PAIRS": 8, "_WIDE_PROGRAMS": 2}.items():
+    for name, size in {"_GROUP": 8, "PLACES": 64, "_BLOCK_CLASSES": 32, "_PAIRS": 8, "_WIDE_PROGRAMS": 2}.items():
         monkeypatch.setattr(fused_filter, name, size)
 
 
@@ -87,7 +87,7 @@ def test_rows_with_more_candidates_than_places(
     alpha: float, scale: float, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three rows for two programs, each with a line of scratch, one of them with few candidates."""
-    monkeypatch.setattr(fused_filter, "_PLACES", 4)
+    monkeypatch.setattr(fused_filter, "PLACES", 4)
     embedding, prototypes, target = problem(device, 3, 16, 70)
     embedding[1] = prototypes[target[1]]
     output = assert_same((embedding, prototypes, target, alpha, scale, 0.1), 2e-6)
@@ -125,7 +125,7 @@ def test_few_operations_none_of_which_waits(noted: Any, device: torch.device) ->
     with noted() as backward:
         fused_filter.filter_loss_backward.plain(grad_loss, prototypes, *kept[5:], 1.5, 30.0)
     assert forward == [
-        "embedding_terms", "unit_rows", "_to_copy", "mm", "clamp", "group_max", "bound", "compact",
+        "embedding_terms", "clamp", "unit_rows", "_to_copy", "mm", "group_max", "bound", "compact",
         "candidate_cosines", "candidate_root", "wide_rows", "_to_copy",
     ]  # fmt: skip
     assert backward == ["embedding_gradient", "sort", "arange", "searchsorted", "gt", "sum", "prototype_gradient"]

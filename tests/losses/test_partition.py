@@ -1,12 +1,16 @@
-"""Classes divided over two and three processes against one process that holds them all.
+"""Classes divided over two and three processes against one process that holds them all, in PyTorch and by kernels.
 
 This file is also the program of the processes: they run every case once and save what they got; the tests compare.
 """
 
+import functools
+import itertools
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +18,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from wespeaker_qm.losses import dispatch
+from wespeaker_qm.losses import dispatch, fused_filter
 from wespeaker_qm.losses.dispatch import Way
 from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
@@ -51,7 +54,13 @@ HEADS = {
     "entmax_1.75": Head(1.75, 10.0, 0.1, "angular"),
     "sparsemax": Head(2.0, 10.0, 0.2, "angular"),
 }
-DENSE, SPARSE = Way.DENSE, Way.FILTERED
+DENSE, SPARSE, KERNELS = Way.DENSE, Way.FILTERED, Way.FUSED_FILTER
+COLLECTIVES = (
+    "all_gather", "all_gather_into_tensor", "all_gather_object", "all_reduce", "all_to_all", "all_to_all_single",
+    "barrier", "broadcast", "gather", "recv", "reduce", "reduce_scatter", "reduce_scatter_tensor", "scatter", "send",
+)  # fmt: skip
+SMALL = {"_GROUP": 8, "PLACES": 16, "_BLOCK_CLASSES": 32, "_PAIRS": 8, "_PROGRAMS": 1}
+"""Groups, places and blocks of kernels, so that few classes have several of each."""
 
 
 class Case(NamedTuple):
@@ -75,6 +84,11 @@ def cases() -> dict[str, Case]:
                 found[f"{key}-dense"] = Case(head, num_classes, (DENSE,), dtype)
                 if head.alpha > 1:
                     found[f"{key}-sparse"] = Case(head, num_classes, (SPARSE,), dtype, num_classes > 7)
+    for name in ("q_margin_1.25", "q_margin_1.5", "entmax_1.75", "sparsemax"):
+        found[f"{name}-kernels"] = Case(HEADS[name], 61, (KERNELS,), torch.float32)
+    for variant in ("one_owner", "far_classes", "crowded", "nan_prototype", "nan_embedding", "norms", "ties"):
+        case = Case(HEADS["q_margin_1.5"], 60, (KERNELS,), torch.float32, variant=variant)
+        found[f"q_margin_1.5-{variant}-kernels"] = case
     for name in ("cosface", "q_margin_1.5", "sparsemax"):
         head = HEADS[name]
         for mode, ways in (("dense", (DENSE,)), ("sparse", (SPARSE,)), ("mixed", (DENSE, SPARSE))):
@@ -139,17 +153,19 @@ def make_batch(case: Case, world_size: int) -> Batch:
     return Batch(embedding.to(case.dtype), target, prototypes.to(case.dtype), upstream.to(case.dtype))
 
 
-class Collectives(TorchDispatchMode):
-    """A context that notes what processes do together."""
+def _noted(names: list[str], name: str, run: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    names.append(name)
+    return run(*args, **options)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
 
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if operation.namespace == "c10d":
-            self.names.append(operation.overloadpacket.__name__)
-        return operation(*args, **(kwargs or {}))
+@contextmanager
+def collectives() -> Iterator[list[str]]:
+    """Gives the names of what the processes do together, in their order."""
+    names: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in COLLECTIVES:
+            patch.setattr(dist, name, functools.partial(_noted, names, name, getattr(dist, name)))
+        yield names
 
 
 def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
@@ -158,7 +174,7 @@ def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
     embedding = batch.embedding[own].clone().requires_grad_()
     prototypes = batch.prototypes[partition.start : partition.stop].clone().requires_grad_()
     alpha, scale, margin, margin_type = case.head
-    with Collectives() as forward:
+    with collectives() as forward:
         output = alpha_margin_linear(
             embedding,
             prototypes,
@@ -170,7 +186,7 @@ def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
             sparse_gradient=case.sparse_gradient,
             partition=partition,
         )
-    with Collectives() as backward:
+    with collectives() as backward:
         gradients = torch.autograd.grad(output.loss, (embedding, prototypes), batch.upstream[own])
     is_sparse = gradients[1].is_sparse and gradients[1].is_coalesced()
     sparsity = output.sparsity._asdict() if output.sparsity else {}
@@ -181,7 +197,7 @@ def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
         "embedding_gradient": gradients[0],
         "weight_gradient": gradients[1].to_dense(),
         "is_sparse": is_sparse,
-        "collectives": [forward.names, backward.names],
+        "collectives": [forward, backward],
     }
 
 
@@ -198,6 +214,8 @@ def run_process(rank: int, folder: Path) -> None:
         for name, case in CASES.items():
             way = case.ways[min(rank, len(case.ways) - 1)]
             dispatch.WAYS = {"cpu": ((math.inf, way),)}
+            for size, value in SMALL.items():
+                setattr(fused_filter, size, value)
             partition = ClassPartition(case.num_classes, rank, world_size)
             results[name] = compute(case, make_batch(case, world_size), partition)
         partition = ClassPartition(7, rank, world_size)
@@ -224,7 +242,7 @@ def run_process(rank: int, folder: Path) -> None:
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """World size -> what each process saved."""
     folder = tmp_path_factory.mktemp("processes")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}
     programs = [
         subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env=environment)
         for rank in range(max(WORLD_SIZES))
@@ -242,8 +260,14 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str
 
 
 def alone(case: Case, world_size: int) -> Output:
-    """One process with everything; its gradient of the prototypes is a sum, that of partition a mean over processes."""
-    output = compute(case, make_batch(case, world_size), ClassPartition(case.num_classes))
+    """One process with everything; its gradient of the prototypes is a sum, that of partition a mean over processes.
+
+    In the precision of the case, or where that is computed by kernels in float64.
+    """
+    batch = make_batch(case, world_size)
+    if case.ways == (KERNELS,):
+        batch = Batch(*(part.double() if part.is_floating_point() else part for part in batch))
+    output = compute(case, batch, ClassPartition(case.num_classes))
     output["weight_gradient"] /= world_size
     return output
 
@@ -260,12 +284,17 @@ def together(name: str, found: list[dict[str, Any]]) -> Output:
 
 def assert_near(actual: Tensor, expected: Tensor) -> None:
     """Equal up to round-off of the largest value, NaN where NaN is."""
-    tolerance = 1e-12 if expected.dtype == torch.float64 else 2e-6
+    tolerance = 1e-12 if actual.dtype == torch.float64 else 2e-6 if expected.dtype == torch.float32 else 4e-6
+    actual = actual.to(expected)
     largest = max(1.0, float(expected.nan_to_num().abs().max())) if expected.numel() else 1.0
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * largest, equal_nan=True)
 
 
 several = pytest.mark.parametrize("world_size", WORLD_SIZES)
+HEADS_AND_MODES = [
+    *itertools.product(("cosface", "q_margin_1.5", "sparsemax"), ("dense", "sparse", "mixed")),
+    ("q_margin_1.5", "kernels"),
+]
 
 
 @several
@@ -277,12 +306,13 @@ def test_parts_compute_what_one_process_does(
     actual, expected = together(name, outputs[world_size]), alone(case, world_size)
     for key in ("loss", "embedding_gradient", "weight_gradient"):
         assert_near(actual[key], expected[key])
-    assert torch.equal(actual["correct"], expected["correct"])
+    if (case.variant, *case.ways) != ("ties", KERNELS):  # ties of float32 are none in float64
+        assert torch.equal(actual["correct"], expected["correct"])
     if case.head.alpha == 1:
         assert "support" not in actual
         return
     assert_near(actual["target_posterior"], expected["target_posterior"])
-    assert torch.equal(actual["support"], expected["support"])
+    assert torch.equal(actual["support"], expected["support"].to(actual["support"]))
     assert (actual["candidates"] >= actual["support"]).all()
     assert (actual["candidates"] <= case.num_classes).all()
     if case.ways == (DENSE,):
@@ -290,8 +320,7 @@ def test_parts_compute_what_one_process_does(
 
 
 @several
-@pytest.mark.parametrize("mode", ["dense", "sparse", "mixed"])
-@pytest.mark.parametrize("head", ["cosface", "q_margin_1.5", "sparsemax"])
+@pytest.mark.parametrize(("head", "mode"), HEADS_AND_MODES)
 def test_ties_with_classes_of_other_processes_are_correct(
     head: str, mode: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
 ) -> None:
@@ -308,14 +337,18 @@ def test_sparse_parts_are_sparse(world_size: int, outputs: dict[int, list[dict[s
 
 
 @several
-@pytest.mark.parametrize("name", [name for name in CASES if name.endswith("sparse") and "-3001-" in name])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in CASES if name.endswith("sparse") and "-3001-" in name]
+    + [name for name in CASES if name.endswith("kernels") and "crowded" not in name],
+)
 def test_candidates_are_exchanged_in_six_collectives(
     name: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
 ) -> None:
     """Embeddings, cosines of the targets, the largest number of candidates, candidates; gradients back and forth."""
     forward, backward = together(name, outputs[world_size])["collectives"]
-    assert forward == ["_allgather_base_", "allreduce_", "allreduce_", "alltoall_base_"]
-    assert backward == ["alltoall_base_", "_reduce_scatter_base_"]
+    assert forward == ["all_gather", "all_reduce", "all_reduce", "all_to_all_single"]
+    assert backward == ["all_to_all_single", "reduce_scatter"]
 
 
 @several
@@ -325,8 +358,8 @@ def test_where_one_process_has_too_many_candidates_all_find_the_roots_together(
 ) -> None:
     """That the results are right is tested above."""
     forward, backward = together(name, outputs[world_size])["collectives"]
-    assert "alltoall_base_" not in forward + backward
-    assert forward.count("allreduce_") > 2
+    assert "all_to_all_single" not in backward
+    assert forward.count("all_reduce") > 4
 
 
 @several
@@ -342,8 +375,7 @@ def test_candidates_are_counted_once(head: str, world_size: int, outputs: dict[i
 
 
 @several
-@pytest.mark.parametrize("mode", ["dense", "sparse", "mixed"])
-@pytest.mark.parametrize("head", ["cosface", "q_margin_1.5", "sparsemax"])
+@pytest.mark.parametrize(("head", "mode"), HEADS_AND_MODES)
 def test_a_nan_prototype_of_one_process_spoils_all_losses(
     head: str, mode: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
 ) -> None:
@@ -352,8 +384,7 @@ def test_a_nan_prototype_of_one_process_spoils_all_losses(
 
 
 @several
-@pytest.mark.parametrize("mode", ["dense", "sparse", "mixed"])
-@pytest.mark.parametrize("head", ["cosface", "q_margin_1.5", "sparsemax"])
+@pytest.mark.parametrize(("head", "mode"), HEADS_AND_MODES)
 def test_a_nan_embedding_of_one_process_spoils_its_own_loss(
     head: str, mode: str, world_size: int, outputs: dict[int, list[dict[str, Any]]]
 ) -> None:

@@ -13,6 +13,8 @@ over all of its classes (`wide_rows`), as exactly. Nothing waits for the device 
 so that forward and backward can be captured in a CUDA graph; ``torch.compile`` takes each as one node.
 """
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -20,14 +22,130 @@ from wespeaker_qm.losses.operators import differentiable, operator
 from wespeaker_qm.losses.roundoff import cosine_error
 from wespeaker_qm.utils.precision import exact_float32
 
+if TYPE_CHECKING:
+    from wespeaker_qm.losses.kernels.launch import Target
+
+PLACES = 1024
+"""K, a power of two; at the sizes of the paper's Table 4 rows have 170 to 780 candidates."""
+
 _LOW = torch.float16  # of unit vectors, whose small components it may lose; bfloat16 leaves four times the candidates
-_PLACES = 1024  # K, a power of two; at the sizes of the paper's Table 4 rows have 170 to 780 candidates
 _GROUP = 64  # classes of which the maximum is compared with the threshold first, at least
 _MAX_GROUPS = 4096  # that one program holds
 _BLOCK_CLASSES = 4096  # of a wide row that a program works on together
 _PAIRS = 16  # of an embedding and a prototype that a program works on together
 _PROGRAMS = 8  # for the candidates of a row
 _WIDE_PROGRAMS = 32  # each with a line of scratch
+
+
+class Candidates(NamedTuple):
+    """Of each row the classes that may matter, and how they were found.
+
+    classes (B, K) int32 in their order, behind the target, filled up with n; number (B,) int32, how many they are, the
+    target among them, of which only K have a place; threshold (B,) float64, NaN where a cosine is; cosine (B, n) in
+    low precision; inverse_norms (n,) float64 of the prototypes.
+    """
+
+    classes: Tensor
+    number: Tensor
+    threshold: Tensor
+    cosine: Tensor
+    inverse_norms: Tensor
+
+
+def find_candidates(
+    unit: Tensor, prototypes: Tensor, target: Tensor, logit: Tensor, log_q: Tensor, alpha: float, scale: float
+) -> Candidates:
+    """The filter.
+
+    Args:
+        unit: (B, D) unit embeddings.
+        prototypes: (n, D).
+        target: (B,) the class of each row, or n where it is none of these.
+        logit: (B,) float64 of the target.
+        log_q: (B,) float64 of the target.
+        alpha: in (1, 2].
+        scale: s.
+    """
+    import triton
+
+    from wespeaker_qm.losses.kernels import filter as filters
+    from wespeaker_qm.losses.kernels import launch
+
+    (batch, dim), num_classes, places = unit.shape, len(prototypes), PLACES
+    low_prototypes, inverse_norms = launch.unit_vectors(prototypes, _LOW)
+    with exact_float32():
+        cosine = unit.to(_LOW) @ low_prototypes.T
+    del low_prototypes
+    group = max(_GROUP, triton.next_power_of_2(triton.cdiv(num_classes, _MAX_GROUPS)))
+    num_groups = triton.cdiv(num_classes, group)
+    block_groups = triton.next_power_of_2(num_groups)
+    maxima, live = unit.new_empty(batch, num_groups), target.new_empty(batch, num_groups, dtype=torch.int32)
+    side = max(1, 4096 // group)
+    filters.group_max[(batch, triton.cdiv(num_groups, side))](
+        cosine, target, maxima, num_classes, num_groups, GROUP=group, GROUPS=side
+    )
+    threshold = torch.empty_like(logit)
+    filters.bound[(batch,)](
+        maxima, logit, log_q, threshold, num_groups, cosine_error(_LOW, dim), scale, alpha - 1,
+        POWER=launch.power_of(alpha - 1), BLOCK=block_groups, num_warps=8,
+    )  # fmt: skip
+    classes = target.new_empty(batch, places, dtype=torch.int32)
+    count = target.new_empty(batch, dtype=torch.int32)
+    filters.compact[(batch,)](
+        cosine, maxima, target, threshold, live, classes, count, num_classes, num_groups, places, scale,
+        GROUP=group, GROUPS=max(1, 1024 // group), BLOCK=block_groups,
+    )  # fmt: skip
+    return Candidates(classes, count, threshold, cosine, inverse_norms)
+
+
+def fill_cosines(cosines: Tensor, unit: Tensor, prototypes: Tensor, candidates: Candidates) -> None:
+    """Write the exact cosines of the candidates to their places (B, K), and nothing elsewhere."""
+    import triton
+
+    from wespeaker_qm.losses.kernels import survivors
+
+    (batch, dim), places = unit.shape, cosines.shape[1]
+    survivors.candidate_cosines[(batch, _PROGRAMS)](
+        unit, prototypes, candidates.inverse_norms, candidates.classes, candidates.number, cosines, places, dim,
+        BLOCK=_PAIRS, BLOCK_D=triton.next_power_of_2(dim),
+    )  # fmt: skip
+
+
+def solve(
+    cosines: Tensor, count: Tensor, bound: Tensor, target: "Target", num_dims: int, alpha: float, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """From the candidates to the loss; d loss / d cosine takes the place of the cosines.
+
+    Args:
+        cosines: (B, K) exact ones of the classes but the target, whose place is the first; -inf is no class.
+        count: (B,) int32 places that are in use; rows with more than K are left alone.
+        bound: (B,) float64, NaN where the loss is to be.
+        target: of each row.
+        num_dims: D.
+        alpha: in (1, 2].
+        scale: s.
+
+    Returns:
+        (B,) each: loss, correct, support and target_posterior of `linear`.
+    """
+    import triton
+
+    from wespeaker_qm.losses.kernels import launch, survivors
+
+    batch, places = cosines.shape
+    loss, support, posterior = (cosines.new_empty(batch) for _ in range(3))
+    correct = torch.empty_like(count, dtype=torch.bool)
+    block = triton.next_power_of_2(places)
+    survivors.candidate_root[(batch,)](
+        cosines, count, bound, *target, loss, correct, support, posterior, places, _roundoff(num_dims), scale,
+        alpha - 1, POWER=launch.power_of(alpha - 1), BLOCK=block, num_warps=8 if block <= 2048 else 16,
+    )  # fmt: skip
+    return loss, correct, support, posterior
+
+
+def _roundoff(num_dims: int) -> float:
+    """That a cosine may be off, where it is asked which class is nearest."""
+    return (num_dims + 8) * torch.finfo(torch.float32).eps / 2
 
 
 @operator("filter_loss")
@@ -56,63 +174,32 @@ def filter_loss(
     """
     import triton
 
-    from wespeaker_qm.losses.kernels import filter as filters
     from wespeaker_qm.losses.kernels import launch, survivors
 
-    (batch, dim), num_classes, places = embedding.shape, len(prototypes), _PLACES
+    (batch, dim), num_classes, places = embedding.shape, len(prototypes), PLACES
     unit, inverse_norms, terms = launch.embedding_terms(embedding, prototypes, target, scale, margin, margin_type)
-    low_prototypes, inverse_prototype_norms = launch.unit_vectors(prototypes, _LOW)
-    with exact_float32():
-        cosine = unit.to(_LOW) @ low_prototypes.T
-    del low_prototypes
     target = target.clamp(0, num_classes - 1)
-
-    a, power = alpha - 1, launch.power_of(alpha - 1)
-    group = max(_GROUP, triton.next_power_of_2(triton.cdiv(num_classes, _MAX_GROUPS)))
-    num_groups = triton.cdiv(num_classes, group)
-    block_groups = triton.next_power_of_2(num_groups)
-    maxima, live = unit.new_empty(batch, num_groups), target.new_empty(batch, num_groups, dtype=torch.int32)
-    side = max(1, 4096 // group)
-    filters.group_max[(batch, triton.cdiv(num_groups, side))](
-        cosine, target, maxima, num_classes, num_groups, GROUP=group, GROUPS=side
-    )
-    threshold = torch.empty_like(terms.logit)
-    filters.bound[(batch,)](
-        maxima, terms.logit, terms.log_q, threshold, num_groups, cosine_error(_LOW, dim), scale, a,
-        POWER=power, BLOCK=block_groups, num_warps=8,
-    )  # fmt: skip
-    classes = target.new_empty(batch, places, dtype=torch.int32)
-    count = target.new_empty(batch, dtype=torch.int32)
-    filters.compact[(batch,)](
-        cosine, maxima, target, threshold, live, classes, count, num_classes, num_groups, places, scale,
-        GROUP=group, GROUPS=max(1, 1024 // group), BLOCK=block_groups,
-    )  # fmt: skip
-
+    candidates = find_candidates(unit, prototypes, target, terms.logit, terms.log_q, alpha, scale)
+    classes, count, threshold, cosine, inverse_prototype_norms = candidates
     derivative = unit.new_empty(batch, places)
-    width = triton.next_power_of_2(dim)
-    survivors.candidate_cosines[(batch, _PROGRAMS)](
-        unit, prototypes, inverse_prototype_norms, classes, count, derivative, places, dim, BLOCK=_PAIRS, BLOCK_D=width
-    )
-    loss, support, posterior = (unit.new_empty(batch) for _ in range(3))
-    correct = torch.empty_like(target, dtype=torch.bool)
-    found = (loss, correct, support, posterior)
-    roundoff = (dim + 8) * torch.finfo(torch.float32).eps / 2
-    survivors.candidate_root[(batch,)](
-        derivative, count, threshold, *terms, *found, places, roundoff, scale, a, POWER=power, BLOCK=places, num_warps=8
-    )
+    fill_cosines(derivative, unit, prototypes, candidates)
+
+    found = solve(derivative, count, threshold, terms, dim, alpha, scale)
+    a, width = alpha - 1, triton.next_power_of_2(dim)
     towards, solution = torch.empty_like(unit), unit.new_empty(3, batch, dtype=torch.float64)
     programs = min(_WIDE_PROGRAMS, batch)
     survivors.wide_rows[(programs,)](
         cosine, unit, prototypes, inverse_prototype_norms, threshold, count, classes, derivative,
         unit.new_empty(programs, num_classes), count.new_empty(programs, num_classes),
         towards, solution, target, *terms, *found,
-        batch, num_classes, places, dim, roundoff, scale, a,
-        POWER=power, BLOCK=min(_BLOCK_CLASSES, triton.next_power_of_2(num_classes)), CLASSES=_PAIRS, BLOCK_D=width,
-        num_warps=8,
+        batch, num_classes, places, dim, _roundoff(dim), scale, a,
+        POWER=launch.power_of(a), BLOCK=min(_BLOCK_CLASSES, triton.next_power_of_2(num_classes)), CLASSES=_PAIRS,
+        BLOCK_D=width, num_warps=8,
     )  # fmt: skip
-    candidates = count.to(torch.float32)
+    number = count.to(torch.float32)
     kept = (classes, derivative, count, unit, inverse_norms, inverse_prototype_norms, towards, solution, target)
-    return loss, correct, support, candidates, posterior, *kept
+    loss, correct, support, posterior = found
+    return loss, correct, support, number, posterior, *kept
 
 
 @filter_loss.node.register_fake
@@ -125,8 +212,8 @@ def _(
         rows[0],
         torch.empty_like(target, dtype=torch.bool),
         *rows[1:],
-        target.new_empty(batch, _PLACES, dtype=torch.int32),
-        embedding.new_empty(batch, _PLACES),
+        target.new_empty(batch, PLACES, dtype=torch.int32),
+        embedding.new_empty(batch, PLACES),
         target.new_empty(batch, dtype=torch.int32),
         torch.empty_like(embedding),
         embedding.new_empty(batch, dtype=torch.float64),

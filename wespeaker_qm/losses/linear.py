@@ -112,12 +112,17 @@ def alpha_margin_linear(
     _check_shapes(embedding, prototypes, target, partition)
     device = embedding.device.type
     dtype = torch.promote_types(torch.promote_types(embedding.dtype, prototypes.dtype), torch.float32)
-    kernels_apply = dtype == torch.float32 and partition.world_size == 1 and len(embedding) > 0 and not sparse_gradient
+    kernels_apply = dtype == torch.float32 and len(embedding) > 0 and not sparse_gradient
+    if partition.world_size > 1 and alpha == 1:
+        kernels_apply = False
     way = way_of(prototypes.device, len(prototypes), kernels_apply=kernels_apply)
     if way in (Way.FUSED_ROWS, Way.FUSED_FILTER):
         with torch.autocast(device, enabled=False):
             inputs = (embedding.to(dtype).contiguous(), prototypes.to(dtype).contiguous(), as_indices(target))
-            return _fused(way, *inputs, alpha, scale, margin, margin_type)
+            found = _fused(way, partition, *inputs, alpha, scale, margin, margin_type)
+        if found is not None:
+            return found
+        way = way_of(prototypes.device, len(prototypes), kernels_apply=False)
     target = class_indices(target, partition.num_classes)
     filter_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     settings = _Settings(alpha, scale, margin, margin_type, sparse_gradient, partition, filter_dtype, way)
@@ -126,8 +131,19 @@ def alpha_margin_linear(
     return LinearLoss(loss, correct, Sparsity(*sparsity) if sparsity else None)
 
 
-def _fused(way: Way, embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, *settings: Any) -> LinearLoss:
-    """The loss by kernels. They are imported here: Triton is not everywhere, and takes a second."""
+def _fused(
+    way: Way, partition: ClassPartition, embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float,
+    *settings: Any,
+) -> LinearLoss | None:  # fmt: skip
+    """The loss by kernels, or None where they cannot. They are imported here: Triton is not everywhere, and is slow."""
+    if partition.world_size > 1:
+        from wespeaker_qm.losses.fused_shards import shard_loss
+
+        parts = shard_loss(partition, embedding, prototypes, target, alpha, *settings)
+        if parts is None:
+            return None
+        loss, correct, *sparsity = parts
+        return LinearLoss(loss, correct, Sparsity(*sparsity))
     if way is Way.FUSED_FILTER and alpha > 1:
         from wespeaker_qm.losses.fused_filter import derived_filter_loss
 

@@ -52,7 +52,7 @@ class ClassPartition:
         if self.world_size == 1:
             return rows
         gathered = rows.new_empty(self.world_size * len(rows), *rows.shape[1:])
-        dist.all_gather_into_tensor(gathered, rows.contiguous(), group=self.group)
+        dist.all_gather(list(gathered.chunk(self.world_size)), rows.contiguous(), group=self.group)
         return gathered
 
     def gather_batch(self, embedding: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ class ClassPartition:
         if self.world_size == 1:
             return rows
         own = torch.empty_like(self.own_rows(rows), memory_format=torch.contiguous_format)
-        dist.reduce_scatter_tensor(own, rows.contiguous(), group=self.group)
+        dist.reduce_scatter(own, list(rows.contiguous().chunk(self.world_size)), group=self.group)
         return own
 
     def sum(self, tensor: Tensor) -> Tensor:
