@@ -66,8 +66,6 @@ def find_candidates(
         alpha: in (1, 2].
         scale: s.
     """
-    import triton
-
     from wespeaker_qm.losses.kernels import filter as filters
     from wespeaker_qm.losses.kernels import launch
 
@@ -76,12 +74,12 @@ def find_candidates(
     with exact_float32():
         cosine = unit.to(_LOW) @ low_prototypes.T
     del low_prototypes
-    group = max(_GROUP, triton.next_power_of_2(triton.cdiv(num_classes, _MAX_GROUPS)))
-    num_groups = triton.cdiv(num_classes, group)
-    block_groups = triton.next_power_of_2(num_groups)
+    group = max(_GROUP, launch.power_of_two(launch.whole(num_classes, _MAX_GROUPS)))
+    num_groups = launch.whole(num_classes, group)
+    block_groups = launch.power_of_two(num_groups)
     maxima, live = unit.new_empty(batch, num_groups), target.new_empty(batch, num_groups, dtype=torch.int32)
     side = max(1, 4096 // group)
-    filters.group_max[(batch, triton.cdiv(num_groups, side))](
+    filters.group_max[(batch, launch.whole(num_groups, side))](
         cosine, target, maxima, num_classes, num_groups, GROUP=group, GROUPS=side
     )
     threshold = torch.empty_like(logit)
@@ -100,14 +98,12 @@ def find_candidates(
 
 def fill_cosines(cosines: Tensor, unit: Tensor, prototypes: Tensor, candidates: Candidates) -> None:
     """Write the exact cosines of the candidates to their places (B, K), and nothing elsewhere."""
-    import triton
-
-    from wespeaker_qm.losses.kernels import survivors
+    from wespeaker_qm.losses.kernels import launch, survivors
 
     (batch, dim), places = unit.shape, cosines.shape[1]
     survivors.candidate_cosines[(batch, _PROGRAMS)](
         unit, prototypes, candidates.inverse_norms, candidates.classes, candidates.number, cosines, places, dim,
-        BLOCK=_PAIRS, BLOCK_D=triton.next_power_of_2(dim),
+        BLOCK=_PAIRS, BLOCK_D=launch.power_of_two(dim),
     )  # fmt: skip
 
 
@@ -128,14 +124,12 @@ def solve(
     Returns:
         (B,) each: loss, correct, support and target_posterior of `linear`.
     """
-    import triton
-
     from wespeaker_qm.losses.kernels import launch, survivors
 
     batch, places = cosines.shape
     loss, support, posterior = (cosines.new_empty(batch) for _ in range(3))
     correct = torch.empty_like(count, dtype=torch.bool)
-    block = triton.next_power_of_2(places)
+    block = launch.power_of_two(places)
     survivors.candidate_root[(batch,)](
         cosines, count, bound, *target, loss, correct, support, posterior, places, _roundoff(num_dims), scale,
         alpha - 1, POWER=launch.power_of(alpha - 1), BLOCK=block, num_warps=8 if block <= 2048 else 16,
@@ -172,8 +166,6 @@ def filter_loss(
         candidates; unit embeddings (B, D), 1 / norms (B,) and (n,) float64; and of rows with more than K, the sums of
         prototypes (B, D) and the solution (3, B); the target as indices that are classes.
     """
-    import triton
-
     from wespeaker_qm.losses.kernels import launch, survivors
 
     (batch, dim), num_classes, places = embedding.shape, len(prototypes), PLACES
@@ -185,7 +177,7 @@ def filter_loss(
     fill_cosines(derivative, unit, prototypes, candidates)
 
     found = solve(derivative, count, threshold, terms, dim, alpha, scale)
-    a, width = alpha - 1, triton.next_power_of_2(dim)
+    a, width = alpha - 1, launch.power_of_two(dim)
     towards, solution = torch.empty_like(unit), unit.new_empty(3, batch, dtype=torch.float64)
     programs = min(_WIDE_PROGRAMS, batch)
     survivors.wide_rows[(programs,)](
@@ -193,7 +185,7 @@ def filter_loss(
         unit.new_empty(programs, num_classes), count.new_empty(programs, num_classes),
         towards, solution, target, *terms, *found,
         batch, num_classes, places, dim, _roundoff(dim), scale, a,
-        POWER=launch.power_of(a), BLOCK=min(_BLOCK_CLASSES, triton.next_power_of_2(num_classes)), CLASSES=_PAIRS,
+        POWER=launch.power_of(a), BLOCK=min(_BLOCK_CLASSES, launch.power_of_two(num_classes)), CLASSES=_PAIRS,
         BLOCK_D=width, num_warps=8,
     )  # fmt: skip
     number = count.to(torch.float32)
@@ -231,13 +223,11 @@ def filter_loss_backward(
     inverse_prototype_norms: Tensor, towards: Tensor, solution: Tensor, target: Tensor, alpha: float, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of the embeddings (B, D) and the prototypes (n, D) from that of the loss (B,)."""
-    import triton
-
     from wespeaker_qm.losses.kernels import launch, survivors
 
     (batch, dim), (num_classes, places) = unit.shape, (len(prototypes), classes.shape[1])
     factor = grad_loss.contiguous()
-    width = triton.next_power_of_2(dim)
+    width = launch.power_of_two(dim)
     grad_embedding, grad_prototypes = torch.empty_like(unit), torch.empty_like(prototypes)
     survivors.embedding_gradient[(batch,)](
         unit, inverse_norms, prototypes, inverse_prototype_norms, classes, count, derivative, towards, factor,

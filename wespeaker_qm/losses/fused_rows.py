@@ -16,8 +16,8 @@ from torch import Tensor
 
 from wespeaker_qm.losses.operators import differentiable, operator
 
-_BLOCK_CLASSES = 4096  # of a row that a program works on together
-_WARPS = 16  # that do
+_BLOCK_CLASSES = 2048  # of a row that a program works on together
+_WARPS = 4  # of it, all of which compute what is once a row
 
 
 @operator("row_loss")
@@ -36,30 +36,28 @@ def row_loss(
         margin_type: where it goes.
 
     Returns:
-        (B,) each: loss, correct, support and target_posterior of `linear` (0 at alpha 1); d loss / d cosine (B, n);
-        unit embeddings (B, D), and 1 / norms (B,) and (n,) float64.
+        (B,) each: loss, correct, support and target_posterior of `linear` (0 at alpha 1); d loss / d cosine, of n
+        classes and a few that there are not; unit embeddings (B, D), and 1 / norms (B,) and (n,) float64.
     """
-    import triton
-
     from wespeaker_qm.losses.kernels import launch
     from wespeaker_qm.losses.kernels.rows import divergence_rows, softmax_rows
 
-    batch, num_classes = len(embedding), len(prototypes)
+    batch, num_classes = embedding.shape[0], prototypes.shape[0]
     unit, inverse_norms, terms = launch.embedding_terms(embedding, prototypes, target, scale, margin, margin_type)
     cosine, inverse_prototype_norms = launch.cosines(unit, prototypes)
     loss, support, posterior = (unit.new_empty(batch) for _ in range(3))
     correct = torch.empty_like(target, dtype=torch.bool)
-    block = min(_BLOCK_CLASSES, triton.next_power_of_2(num_classes))
+    block = min(_BLOCK_CLASSES, launch.power_of_two(num_classes))
     roundoff = (unit.shape[1] + 8) * torch.finfo(torch.float32).eps / 2
     if alpha == 1:
         softmax_rows[(batch,)](
-            cosine, target, *terms, loss, correct, support, posterior, num_classes, roundoff, scale,
+            cosine, target, *terms, loss, correct, support, posterior, num_classes, cosine.shape[1], roundoff, scale,
             BLOCK=block, num_warps=_WARPS,
         )  # fmt: skip
     else:
         divergence_rows[(batch,)](
-            cosine, target, *terms, loss, correct, support, posterior, num_classes, roundoff, scale, alpha - 1,
-            POWER=launch.power_of(alpha - 1), BLOCK=block, num_warps=_WARPS,
+            cosine, target, *terms, loss, correct, support, posterior, num_classes, cosine.shape[1],
+            roundoff, scale, alpha - 1, POWER=launch.power_of(alpha - 1), BLOCK=block, num_warps=_WARPS,
         )  # fmt: skip
     return loss, correct, support, posterior, cosine, unit, inverse_norms, inverse_prototype_norms
 
@@ -74,7 +72,7 @@ def _(
         rows[0],
         torch.empty_like(target, dtype=torch.bool),
         *rows[1:],
-        embedding.new_empty(batch, num_classes),
+        embedding.new_empty(batch, 16 * ((num_classes + 15) // 16)),
         torch.empty_like(embedding),
         embedding.new_empty(batch, dtype=torch.float64),
         embedding.new_empty(num_classes, dtype=torch.float64),

@@ -7,7 +7,7 @@ by at most an error that the caller knows. A cosine that is NaN makes the row's 
 import triton
 import triton.language as tl
 
-from wespeaker_qm.losses.kernels.newton import as_double, lone_height, vector_root
+from wespeaker_qm.losses.kernels.newton import as_double, lone_height, start_of
 
 
 @triton.jit
@@ -52,8 +52,8 @@ def bound(
     target_gap = (wide_top - own) * a
     alone = lone_height(best_gap, target_gap, log_q, a)
     gap = (top - logit) * a.to(tl.float32)
-    height, _ = vector_root(gap, alone, alone, best_gap, target_gap, log_q, a, as_double(6.42e-06), POWER)
-    lowest = wide_top - (tl.minimum(height * (1 + 1e-5), alone) - 1) / a - 1 / a
+    height = start_of(gap, alone, best_gap, target_gap, log_q, a, POWER)
+    lowest = wide_top - (height - 1) / a - 1 / a
     lowest = lowest - slack - 32 * 1.1920928955078125e-07 * (scale + tl.abs(lowest))
     tl.store(threshold + row, tl.where(is_bad, float("nan"), lowest + own * 0))
 

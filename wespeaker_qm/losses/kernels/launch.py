@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from wespeaker_qm.losses.kernels import dense, vectors
@@ -12,7 +11,8 @@ from wespeaker_qm.losses.kernels import dense, vectors
 _MARGINS = {"reference": 0, "angular": 1, "easy_angular": 2}
 _BLOCK_ELEMENTS = 4096  # of vectors that one program holds
 _ROWS, _CLASSES, _COLUMNS = 128, 64, 128  # of a tile of a product, which one program computes
-_TILE = 16384  # elements of such a tile
+_TILE = 8192  # elements of a tile of prototypes
+_GRADIENT_WARPS = 8
 _DEPTH = 32  # terms of it that are added up before they go to the sum
 _LEAST_PART, _MOST_PARTS = 256, 64  # of the classes, over which one program adds up
 _PARTS = 16  # that are added up together
@@ -31,6 +31,16 @@ def power_of(a: float) -> int:
     """1 / a where that is 1, 2, 3 or 4, of which products are exact; else 0."""
     nearest = round(1 / a)
     return nearest if nearest <= 4 and abs(1 / a - nearest) < 1e-12 else 0
+
+
+def whole(number: int, size: int) -> int:
+    """How many of a size hold a number. Triton's own such functions take as long to call as a kernel to start."""
+    return -(-number // size)
+
+
+def power_of_two(number: int) -> int:
+    """The smallest one that is not below a number of at least 1."""
+    return 1 << (number - 1).bit_length()
 
 
 def unit_vectors(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -53,19 +63,22 @@ def embedding_terms(
     vectors.embedding_terms[(batch,)](
         embedding, prototypes, target, unit, inverse_norms, *terms, len(prototypes), dim,
         scale, margin, math.cos(margin), math.sin(margin),
-        MARGIN=_MARGINS[kind], BLOCK_D=triton.next_power_of_2(dim),
+        MARGIN=_MARGINS[kind], BLOCK_D=power_of_two(dim),
     )  # fmt: skip
     return unit, inverse_norms, Target(*terms)
 
 
 def cosines(unit: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines (B, n) of unit vectors (B, D) and prototypes (n, D), and 1 / norms of these (n,) float64."""
-    (batch, dim), num_classes = unit.shape, len(prototypes)
-    cosine = unit.new_empty(batch, num_classes)
+    """Cosines (B, n and a few more) of unit vectors (B, D) and prototypes (n, D), and 1 / norms of these (n,) float64.
+
+    A line of cosines is a multiple of 16 long, so that several are loaded at once.
+    """
+    (batch, dim), num_classes = unit.shape, prototypes.shape[0]
+    cosine = unit.new_empty(batch, 16 * whole(num_classes, 16))
     inverse_norms = unit.new_empty(num_classes, dtype=torch.float64)
-    dense.cosines[(triton.cdiv(num_classes, _CLASSES), triton.cdiv(batch, _ROWS))](
-        unit, prototypes, cosine, inverse_norms, batch, num_classes, dim,
-        ROWS=_ROWS, CLASSES=_CLASSES, DEPTH=_DEPTH, PRECISION=_precision(unit), num_warps=8,
+    dense.cosines[(whole(num_classes, _CLASSES), whole(batch, _ROWS))](
+        unit, prototypes, cosine, inverse_norms, batch, num_classes, cosine.shape[1], dim,
+        ROWS=_ROWS, CLASSES=_CLASSES, DEPTH=_DEPTH, WIDTH=_CLASSES, num_warps=8,
     )  # fmt: skip
     return cosine, inverse_norms
 
@@ -79,15 +92,15 @@ def embedding_gradient(
     inverse_prototype_norms: Tensor,
 ) -> Tensor:
     """Gradients (B, D) of the embeddings from d loss / d cosine (B, n), times a factor (B,)."""
-    (batch, num_classes), dim = derivative.shape, unit.shape[1]
-    part_size = max(_LEAST_PART, _DEPTH * triton.cdiv(num_classes, _DEPTH * _MOST_PARTS))
-    num_parts = triton.cdiv(num_classes, part_size)
-    width = max(16, triton.next_power_of_2(dim))
+    (num_classes, dim), (batch, stride) = prototypes.shape, derivative.shape
+    part_size = max(_LEAST_PART, _DEPTH * whole(num_classes, _DEPTH * _MOST_PARTS))
+    num_parts = whole(num_classes, part_size)
+    width = max(16, power_of_two(dim))
     columns = min(_COLUMNS, width)
     sums = unit.new_empty(num_parts, batch, dim)
-    dense.embedding_sums[(num_parts, triton.cdiv(batch, _ROWS), triton.cdiv(dim, columns))](
-        derivative, prototypes, inverse_prototype_norms, sums, batch, num_classes, dim, part_size,
-        ROWS=_ROWS, COLUMNS=columns, DEPTH=_DEPTH, PRECISION=_precision(unit), num_warps=8,
+    dense.embedding_sums[(num_parts, whole(batch, _ROWS), whole(dim, columns))](
+        derivative, prototypes, inverse_prototype_norms, sums, batch, num_classes, stride, dim, part_size,
+        ROWS=_ROWS, COLUMNS=columns, DEPTH=_DEPTH, num_warps=8,
     )  # fmt: skip
     gradient = torch.empty_like(unit)
     dense.embedding_gradient[(batch,)](
@@ -100,23 +113,18 @@ def prototype_gradient(
     derivative: Tensor, factor: Tensor, unit: Tensor, prototypes: Tensor, inverse_norms: Tensor
 ) -> Tensor:
     """Gradients (n, D) of the prototypes from d loss / d cosine (B, n), times a factor (B,)."""
-    (batch, num_classes), dim = derivative.shape, unit.shape[1]
-    width = max(16, triton.next_power_of_2(dim))
+    (num_classes, dim), (batch, stride) = prototypes.shape, derivative.shape
+    width = max(16, power_of_two(dim))
     classes = min(_CLASSES, max(16, _TILE // width))
     gradient = torch.empty_like(prototypes)
-    dense.prototype_gradient[(triton.cdiv(num_classes, classes),)](
-        derivative, factor, unit, prototypes, inverse_norms, gradient, batch, num_classes, dim,
-        CLASSES=classes, DEPTH=_DEPTH, BLOCK_D=width, PRECISION=_precision(unit), num_warps=8, num_stages=1,
+    dense.prototype_gradient[(whole(num_classes, classes),)](
+        derivative, factor, unit, prototypes, inverse_norms, gradient, batch, num_classes, stride, dim,
+        CLASSES=classes, DEPTH=_DEPTH, BLOCK_D=width, num_warps=_GRADIENT_WARPS, num_stages=1,
     )  # fmt: skip
     return gradient
 
 
-def _precision(tensor: Tensor) -> str:
-    """Of products; the interpreter, which computes on the CPU, takes float32's own only."""
-    return "bf16x6" if tensor.is_cuda else "ieee"
-
-
 def _row_blocks(num_rows: int, dim: int) -> tuple[tuple[int], dict[str, int]]:
-    width = triton.next_power_of_2(dim)
+    width = power_of_two(dim)
     height = max(1, _BLOCK_ELEMENTS // width)
-    return (triton.cdiv(num_rows, height),), {"ROWS": height, "BLOCK_D": width}
+    return (whole(num_rows, height),), {"ROWS": height, "BLOCK_D": width}

@@ -27,7 +27,7 @@ def log1p(x):
 
 @triton.jit
 def expm1(x):
-    """Of a float64 scalar the exponential less 1, to the last digits where x is small (Kahan)."""
+    """Of a scalar the exponential less 1, to the last digits where x is small (Kahan)."""
     u = tl.exp(x)
     is_small = (u == 1) | (u - 1 == -1) | (u == float("inf"))
     corrected = (u - 1) * (x / tl.log(tl.where(is_small, 2.0, u)))
@@ -57,10 +57,10 @@ def weights(gap, height, a, unit, POWER: tl.constexpr):
 
 @triton.jit
 def log_weight(gap, log_q, height, a):
-    """Log w and share of one class, float64 scalars; a weight of 0 has a logarithm of -1e300."""
+    """Log w and share of one class, scalars; a weight of 0 has a logarithm of -1e37."""
     excess = tl.maximum(-gap / height, -1.0)
     inside = excess > -1
-    return tl.where(inside, log1p(tl.where(inside, excess, 0.0)) / a + log_q, -1e300), 1 + excess
+    return tl.where(inside, log1p(tl.where(inside, excess, 0.0)) / a + log_q, -1e37), 1 + excess
 
 
 @triton.jit
@@ -69,8 +69,8 @@ def unit_at(height, best_gap, target_gap, log_q, a, POWER: tl.constexpr):
     if POWER > 0:
         return height * 0
     own, _ = log_weight(target_gap, log_q, height, a)
-    best, _ = log_weight(best_gap, as_double(0.0), height, a)
-    return tl.maximum(tl.maximum(own, best), -1e290)
+    best, _ = log_weight(best_gap, height * 0, height, a)
+    return tl.maximum(tl.maximum(own, best), -1e36)
 
 
 @triton.jit
@@ -120,8 +120,8 @@ def vector_root(gap, height, alone, best_gap, target_gap, log_q, a, tolerance, P
         unit = unit_at(height, best_gap, target_gap, log_q, a, POWER)
         weight, share = weights(gap, height, a, unit, POWER)
         total, slope = with_target(
-            tl.sum(weight, 0).to(tl.float64),
-            tl.sum(slopes(weight, share, POWER), 0).to(tl.float64),
+            tl.sum(weight, 0).to(height.dtype),
+            tl.sum(slopes(weight, share, POWER), 0).to(height.dtype),
             unit,
             height,
             target_gap,
@@ -137,18 +137,32 @@ def vector_root(gap, height, alone, best_gap, target_gap, log_q, a, tolerance, P
 
 
 @triton.jit
+def start_of(gap, alone, best_gap, target_gap, log_q, a, POWER: tl.constexpr):
+    """A height a little above the root over a vector of others, float32, and the target; at most ``alone``.
+
+    In float32: a thread of a program is not faster than one alone with what is float64, which a GPU has little of.
+    """
+    narrow_best, narrow_target = best_gap.to(tl.float32), target_gap.to(tl.float32)
+    narrow_log_q, narrow_a = log_q.to(tl.float32), a.to(tl.float32)
+    first = lone_height(narrow_best, narrow_target, narrow_log_q, narrow_a)
+    tolerance = tl.full((), 6.42e-06, tl.float32)  # eps ** 0.75
+    height, _ = vector_root(gap, first, first, narrow_best, narrow_target, narrow_log_q, narrow_a, tolerance, POWER)
+    return tl.minimum(alone, height.to(tl.float64) * (1 + 1e-5))
+
+
+@triton.jit
 def loss_of(height, log_total, target_gap, log_q, off_target, energy, a):
     """`losses.root.loss_value`, float64 scalars."""
     deficit = target_gap / height
     inside = deficit < 1
-    log_share = tl.where(inside, log1p(tl.where(inside, -deficit, 0.0)), -1e300)
+    log_share = tl.where(inside, log1p(tl.where(inside, -deficit, 0.0)), -1e37)
     log_power = log_share + a * (log_q - log_total)
     closed = (-expm1(log_power) / a - off_target * tl.exp(log_power)) / (1 + a)
     binomial = as_double(1.0)
     power = as_double(1.0)
     series = as_double(0.5)
     for n in tl.static_range(1, _SERIES_TERMS):
-        binomial *= (n - a) / n
+        binomial *= 1 - a * (1 / n)
         power *= off_target
         series += binomial * power / (n + 2)
     term = tl.where(off_target < _SERIES_RADIUS, off_target * off_target * series, closed)

@@ -1,9 +1,9 @@
 """Kernels on whole rows of cosines: a row is walked over a few times, and its cosines become the loss's derivatives.
 
-Legend: B rows, n classes. A program computes one row, in blocks of classes, the last of which may be ragged; the target
-is left out of the walk, and everything of it is float64. The first walk finds the maxima of strided groups of classes;
-the root over these (a lower bound of tau) is where Newton begins on all, which then takes one to three walks; the last
-writes s p_j over cos_j.
+Legend: B rows, n classes, in lines that are ``stride`` apart, a multiple of 16 for the sake of wide loads. A program
+computes one row, in blocks of classes, the last of which may be ragged; the target is left out of the walk, and
+everything of it is float64. The first walk finds the maxima of strided groups of classes; the root over these (a lower
+bound of tau) is where Newton begins on all, which then takes one to three walks; the last writes s p_j over cos_j.
 """
 
 import triton
@@ -15,32 +15,32 @@ from wespeaker_qm.losses.kernels.newton import (
     lone_height,
     loss_of,
     slopes,
+    start_of,
     step_of,
     target_posterior,
     unit_at,
-    vector_root,
     weights,
     with_target,
 )
 
 
 @triton.jit
-def logits_at(line, start, n, target, scale, BLOCK: tl.constexpr):
+def logits_at(line, start, n, stride, target, scale, BLOCK: tl.constexpr):
     """Logits of a block of others, float32, -inf where there is none; cosines beyond 1 are 1."""
     column = start + tl.arange(0, BLOCK)
-    value = tl.load(line + column, mask=column < n, other=0.0)
+    value = tl.load(line + column, mask=column < stride, other=0.0)
     value = tl.where(value > 1, 1.0, tl.where(value < -1, -1.0, value))
     value = value * as_double(scale).to(tl.float32)
     return tl.where((column < n) & (column != target), value, float("-inf"))
 
 
 @triton.jit
-def largest_logits(line, n, target, scale, BLOCK: tl.constexpr):
+def largest_logits(line, n, stride, target, scale, BLOCK: tl.constexpr):
     """Maxima (BLOCK,) of the strided groups of others, and 0, or NaN where some cosine is NaN."""
     largest = tl.full((BLOCK,), float("-inf"), tl.float32)
     bad = tl.zeros((BLOCK,), tl.int32)
     for start in range(0, n, BLOCK):
-        value = logits_at(line, start, n, target, scale, BLOCK)
+        value = logits_at(line, start, n, stride, target, scale, BLOCK)
         bad = bad | (value != value).to(tl.int32)
         largest = tl.where(value > largest, value, largest)
     return largest, tl.where(tl.max(bad, 0) > 0, float("nan"), 0.0)
@@ -49,7 +49,7 @@ def largest_logits(line, n, target, scale, BLOCK: tl.constexpr):
 @triton.jit
 def divergence_row(
     line, row, index, target_cosine, target_logit, target_slope, target_log_q,
-    loss, correct, support, posterior, n, roundoff, scale, a,
+    loss, correct, support, posterior, n, stride, roundoff, scale, a,
     POWER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of one row: loss (5), whether the target is nearest, support, p_y; over the others' cosines, d loss / d cosine.
@@ -60,7 +60,7 @@ def divergence_row(
     a = as_double(a)
     own_logit = tl.load(target_logit + row)
     log_q = tl.load(target_log_q + row)
-    maxima, poison = largest_logits(line, n, index, scale, BLOCK)
+    maxima, poison = largest_logits(line, n, stride, index, scale, BLOCK)
     best_other = tl.max(maxima, 0)
     # Exact in both types: the gaps of float32 logits to it lose nothing.
     top = tl.maximum(best_other, own_logit.to(tl.float32))
@@ -70,12 +70,10 @@ def divergence_row(
     alone = lone_height(best_gap, target_gap, log_q, a)
     tolerance = as_double(6.42e-06)  # eps ** 0.75
     narrow_a = a.to(tl.float32)
-    height, log_total = vector_root(
-        (top - maxima) * narrow_a, alone, alone, best_gap, target_gap, log_q, a, tolerance, POWER
-    )
-    # The root over some of the classes is a lower bound of tau; a little above, whatever round-off has done.
-    height = tl.minimum(alone, height * (1 + 1e-5))
+    # The root over some of the classes is a lower bound of tau.
+    height = start_of((top - maxima) * narrow_a, alone, best_gap, target_gap, log_q, a, POWER)
 
+    log_total = height * 0
     go = True
     count = 0
     while go:
@@ -83,7 +81,7 @@ def divergence_row(
         totals = tl.zeros((BLOCK,), tl.float32)
         slants = tl.zeros((BLOCK,), tl.float32)
         for start in range(0, n, BLOCK):
-            gap = (top - logits_at(line, start, n, index, scale, BLOCK)) * narrow_a
+            gap = (top - logits_at(line, start, n, stride, index, scale, BLOCK)) * narrow_a
             weight, share = weights(gap, height, a, unit, POWER)
             totals += weight
             slants += slopes(weight, share, POWER)
@@ -108,13 +106,13 @@ def divergence_row(
     narrow_scale = as_double(scale).to(tl.float32)
     for start in range(0, n, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        gap = (top - logits_at(line, start, n, index, scale, BLOCK)) * narrow_a
+        gap = (top - logits_at(line, start, n, stride, index, scale, BLOCK)) * narrow_a
         weight, share = weights(gap, height, a, unit, POWER)
         mass = weight * factor + poison
         masses += mass
         energies += mass * share
         members += (share > 0).to(tl.int32)
-        tl.store(line + column, mass * narrow_scale, mask=(column < n) & (column != index))
+        tl.store(line + column, mass * narrow_scale, mask=(column < stride) & (column != index))
     off_target = tl.sum(masses, 0).to(tl.float64)
     energy = tl.sum(energies, 0).to(tl.float64)
     others = tl.sum(members, 0)
@@ -132,16 +130,16 @@ def divergence_row(
 @triton.jit
 def divergence_rows(
     cosine, target, target_cosine, target_logit, target_slope, target_log_q,
-    loss, correct, support, posterior, n, roundoff: tl.float64, scale: tl.float64, a: tl.float64,
+    loss, correct, support, posterior, n, stride, roundoff: tl.float64, scale: tl.float64, a: tl.float64,
     POWER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """`divergence_row` of each row of cosine (B, n)."""
+    """`divergence_row` of each row of cosine (B, n); beyond n, there are zeros then."""
     row = tl.program_id(0)
-    line = cosine + row.to(tl.int64) * n
+    line = cosine + row.to(tl.int64) * stride
     index = tl.load(target + row)
     own_derivative, _, _, _ = divergence_row(
         line, row, index, target_cosine, target_logit, target_slope, target_log_q,
-        loss, correct, support, posterior, n, roundoff, scale, a, POWER, BLOCK,
+        loss, correct, support, posterior, n, stride, roundoff, scale, a, POWER, BLOCK,
     )  # fmt: skip
     tl.store(line + index, own_derivative, mask=(index >= 0) & (index < n))
 
@@ -149,22 +147,22 @@ def divergence_rows(
 @triton.jit
 def softmax_rows(
     cosine, target, target_cosine, target_logit, target_slope, target_log_q,
-    loss, correct, support, posterior, n, roundoff: tl.float64, scale: tl.float64, BLOCK: tl.constexpr,
+    loss, correct, support, posterior, n, stride, roundoff: tl.float64, scale: tl.float64, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Cross-entropy of the logits tilted by log q, as `divergence_rows`: -log p_y = log(1 + sum exp(theta_j - y)).
 
     Of support and p_y it says nothing: both are 0.
     """
     row = tl.program_id(0)
-    line = cosine + row.to(tl.int64) * n
+    line = cosine + row.to(tl.int64) * stride
     index = tl.load(target + row)
     tilted = tl.load(target_logit + row) + tl.load(target_log_q + row)
-    maxima, poison = largest_logits(line, n, index, scale, BLOCK)
+    maxima, poison = largest_logits(line, n, stride, index, scale, BLOCK)
     best_other = tl.max(maxima, 0)
     top = tl.maximum(best_other, tilted.to(tl.float32))
     totals = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, n, BLOCK):
-        totals += tl.exp(logits_at(line, start, n, index, scale, BLOCK) - top)
+        totals += tl.exp(logits_at(line, start, n, stride, index, scale, BLOCK) - top)
     others = tl.sum(totals, 0).to(tl.float64) + poison
     lead = tilted - top.to(tl.float64)
     own = tl.exp(lead)
@@ -174,8 +172,8 @@ def softmax_rows(
     factor = (as_double(scale) / (others + own)).to(tl.float32)
     for start in range(0, n, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        mass = tl.exp(logits_at(line, start, n, index, scale, BLOCK) - top) * factor
-        tl.store(line + column, mass, mask=(column < n) & (column != index))
+        mass = tl.exp(logits_at(line, start, n, stride, index, scale, BLOCK) - top) * factor
+        tl.store(line + column, mass, mask=(column < stride) & (column != index))
     is_nearest = as_double(scale) * (tl.load(target_cosine + row) + roundoff) >= best_other.to(tl.float64)
     tl.store(loss + row, value.to(tl.float32))
     tl.store(correct + row, is_nearest & (value == value))

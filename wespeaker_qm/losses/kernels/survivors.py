@@ -11,6 +11,7 @@ from wespeaker_qm.losses.kernels.newton import (
     as_double,
     lone_height,
     loss_of,
+    start_of,
     target_posterior,
     vector_root,
     weights,
@@ -25,9 +26,15 @@ def exact_cosines(x, prototypes, inverse_norms, index, mask, D, BLOCK_D: tl.cons
     column = tl.arange(0, BLOCK_D)
     place = index[:, None].to(tl.int64) * D + column[None, :]
     inverse = tl.load(inverse_norms + index, mask=mask, other=0.0)
+    # The inverse is 2^exponent times a number of [1, 2): the power, in two steps, brings prototypes into range exactly.
+    exponent = ((inverse.to(tl.int64, bitcast=True) >> 52) & 0x7FF) - 1023
+    exponent = tl.where(inverse == 0, 0, tl.minimum(exponent, 250)).to(tl.int32)
+    half = exponent >> 1
+    first = ((half + 127) << 23).to(tl.float32, bitcast=True)
+    second = ((exponent - half + 127) << 23).to(tl.float32, bitcast=True)
     w = tl.load(prototypes + place, mask=mask[:, None] & (column < D)[None, :], other=0.0)
-    w = (w.to(tl.float64) * inverse[:, None]).to(tl.float32)
-    value = tl.sum(w * x[None, :], 1)
+    value = tl.sum(w * first[:, None] * second[:, None] * x[None, :], 1).to(tl.float64)
+    value = (value * (inverse / first.to(tl.float64) / second.to(tl.float64))).to(tl.float32)
     return tl.where(value > 1, 1.0, tl.where(value < -1, -1.0, value))
 
 
@@ -73,8 +80,9 @@ def candidate_root(
         best_gap = (top - best_other) * a
         target_gap = (top - own_logit) * a
         alone = lone_height(best_gap, target_gap, log_q, a)
+        height = start_of(gap.to(tl.float32), alone, best_gap, target_gap, log_q, a, POWER)
         tolerance = as_double(1e-12)
-        height, log_total = vector_root(gap, alone, alone, best_gap, target_gap, log_q, a, tolerance, POWER)
+        height, log_total = vector_root(gap, height, alone, best_gap, target_gap, log_q, a, tolerance, POWER)
         unit = log_total if POWER == 0 else log_total * 0
         weight, share = weights(gap, height, a, unit, POWER)
         mass = weight if POWER == 0 else weight * tl.exp(-log_total)
@@ -162,7 +170,7 @@ def wide_rows(
             tl.debug_barrier()
             own_derivative, top, height, log_total = divergence_row(
                 line, row, -1, target_cosine, target_logit, target_slope, target_log_q,
-                loss, correct, support, posterior, number, roundoff, scale, a, POWER, BLOCK,
+                loss, correct, support, posterior, number, number, roundoff, scale, a, POWER, BLOCK,
             )  # fmt: skip
             tl.store(solution + row, top)
             tl.store(solution + batch + row, height)
