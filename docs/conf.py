@@ -49,7 +49,14 @@ def displayed_math(self: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def without_field_numbers(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """A field of a named tuple that says nothing of itself has no text, instead of Python's own."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+
+
 def setup(app: Sphinx) -> None:
-    """Register what draws formulas."""
+    """Register what draws formulas, and what leaves texts out."""
+    app.connect("autodoc-process-docstring", without_field_numbers)
     app.add_html_math_renderer("mathml", (inline_math, None), (displayed_math, None))
     app.config.html_math_renderer = "mathml"  # type: ignore[attr-defined]
