@@ -22,6 +22,7 @@ ELSEWHERE = {
     "https://keepachangelog.com/en/1.1.0/",
     "https://mutmut.readthedocs.io",
     "https://semver.org",
+    "https://ui.perfetto.dev",
 }
 """Addresses that pages link to. No test can reach them: a release asks them (docs/releasing.md)."""
 
