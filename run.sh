@@ -14,6 +14,7 @@ exp_dir=
 exp_root=
 overrides=
 resume=true
+allow_world_size_change=false
 table5=false
 prepare_opts=
 vox_root=
@@ -34,8 +35,8 @@ max_restarts=0
 HOST_NODE_ADDR=localhost:29400
 job_id=2024
 
-options=(stage stop_stage corpus data config loss model exp_dir exp_root overrides resume table5 prepare_opts
-  vox_root download subset codec pack_opts extract_opts num_workers
+options=(stage stop_stage corpus data config loss model exp_dir exp_root overrides resume allow_world_size_change table5
+  prepare_opts vox_root download subset codec pack_opts extract_opts num_workers
   num_processes gpus score_norm_method top_n num_resamples num_nodes node_rank max_restarts HOST_NODE_ADDR job_id)
 
 help_message="Usage: ./run.sh [--name value | --name=value] ...
@@ -76,6 +77,7 @@ spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \
   --exp_dir DIR         results of this run [<exp_root>/<loss>, with --model <exp_root>/with_<name of its folder>]
   --exp_root DIR        results of this corpus, with the LTAS baseline [exp/<corpus>]
   --resume BOOL         go on after the last checkpoint of an interrupted training [${resume}]
+  --allow_world_size_change BOOL  go on with another number of processes, or another batch size [${allow_world_size_change}]
   --table5 BOOL         run stages 3 to 8 for each loss of the paper's Table 5, then print the table [${table5}]
   --num_workers N       processes that prepare and pack [the number of CPU cores: ${num_workers}]
   --num_processes N     training processes on this machine, one a GPU [${num_processes}, or the number of --gpus]
@@ -331,6 +333,7 @@ train_and_evaluate() { # stages 3 to 8 with loss overlay $1 (may be empty) into 
     fi
     "${is_first}" || await_first_machine
     "${launch}" "${dir}" train --data "${data}" --exp_dir "${dir}" --resume "${resume}" \
+      --allow_world_size_change "${allow_world_size_change}" \
       --config "${config_files[@]}" ${loss:+"${loss}"} --set ${override_list[@]+"${override_list[@]}"}
   fi
   if wants 4; then

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from wespeaker_qm.dataset.plan import BatchPlan, epoch_order
+from wespeaker_qm.dataset.plan import BatchPlan, Rest, epoch_order
 from wespeaker_qm.utils.errors import RecipeError
 
 LABELS = np.array([0] * 10 + [1] * 3 + [2] * 7)
@@ -143,3 +143,40 @@ def test_an_epoch_of_just_one_batch_is_enough() -> None:
 def test_an_epoch_smaller_than_the_number_of_speakers_visits_as_many_as_it_can() -> None:
     order = epoch_order(LABELS, sampler="speaker_balanced", num_samples=2, seed=1, epoch=1)
     assert len(set(LABELS[order].tolist())) == 2
+
+
+@pytest.mark.parametrize("done", range(5))
+def test_the_rest_of_an_epoch_is_what_the_whole_has_after_its_first_steps(done: int) -> None:
+    batches = plan()
+    batches.set_epoch(3)
+    whole = list(batches)
+    rest = batches.rest_after(done)
+    assert rest == Rest(4 * done, 20, 5 - done)
+    batches.set_epoch(3, rest)
+    for batch, expected in zip(batches, whole[done:], strict=True):
+        assert (batch.epoch, batch.position) == (expected.epoch, expected.position)
+        np.testing.assert_array_equal(batch.utterances, expected.utterances)
+    batches.set_epoch(4)
+    assert len(list(batches)) == 5
+
+
+@pytest.mark.parametrize("rest", [Rest(3, 20, 2), Rest(0, 19, 4), Rest(7, 13, 1), Rest(1, 20, 6)])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_rest_is_divided_evenly_however_often_it_is_interrupted(rest: Rest, world_size: int) -> None:
+    """Each position once, in order; sizes differ by one at most; a rest of the rest has the same steps."""
+    plans = [plan(batch_size=1, rank=rank, world_size=world_size) for rank in range(world_size)]
+
+    def steps(rest: Rest) -> list[list[list[int]]]:
+        for each in plans:
+            each.set_epoch(2, rest)
+        found = [[list(range(b.position, b.position + len(b.utterances))) for b in each] for each in plans]
+        return [list(step) for step in zip(*found, strict=True)]
+
+    whole = steps(rest)
+    assert [place for step in whole for part in step for place in part] == list(range(rest.position, rest.length))
+    sizes = {len(part) for step in whole for part in step}
+    assert max(sizes) - min(sizes) <= 1
+    assert len(whole) == rest.steps
+    for done in range(1, rest.steps):
+        steps(rest)
+        assert steps(plans[0].rest_after(done)) == whole[done:]

@@ -28,7 +28,9 @@ class Second(Processes):
 def train(config: Config, folder: Path, processes: Processes, dropped: tuple[float, ...]) -> list[dict[str, float]]:
     """The records of epochs of two steps, of which ``dropped`` says the share of dropped samples."""
     run = RunFolder(folder)
-    with Journal(run, config, processes, Arithmetic(2 * 10**9, 10.0**12), steps_per_epoch=2, step=0) as journal:
+    with Journal(
+        run, config, processes, Arithmetic(2 * 10**9, 10.0**12), steps_per_epoch=2, step=0, schedule_step=0
+    ) as journal:
         for epoch, share in enumerate(dropped, start=1):
             journal.start_epoch(epoch)
             for step in (2 * epoch - 1, 2 * epoch):

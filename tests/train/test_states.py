@@ -1,19 +1,15 @@
 """A training that is killed at any moment goes on from its last state to the same weights and the same log."""
 
 import dataclasses
-import itertools
-import json
 import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
@@ -22,76 +18,15 @@ from wespeaker_qm import stages
 from wespeaker_qm.config import AlphaArcMarginArgs, Config
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.train.loop import Trainer
-from wespeaker_qm.train.states import StateWriter, newest_state, read_state, state_paths
+from wespeaker_qm.train.states import StateWriter, read_state, state_paths
 from wespeaker_qm.utils.checksums import checksum_path
 from wespeaker_qm.utils.ending import COMMAND, STOPPING, Stopped
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.ownership import LEDGER
 
-TIMES = ("samples_per_s", "wait_s", "minutes", "speed")
-A3M_I = AlphaArcMarginArgs(project_type="alpha_arc_margin", scale=5.0, alpha=2.0, reinit_epoch=2)
-
-
-def records(run: RunFolder) -> list[dict[str, Any]]:
-    """The log without times."""
-    lines = run.training_log.read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
-
-
-def assert_same_run(run: RunFolder, other: RunFolder) -> None:
-    for epoch in (1, 2, 3):
-        assert run.model(epoch).read_bytes() == other.model(epoch).read_bytes(), epoch
-    state, expected = (read_state(newest_state(each)) for each in (run, other))
-    for name in ("epoch", "step", "scaler"):
-        assert state[name] == expected[name]
-    assert state["optimizer"]["state"].keys() == expected["optimizer"]["state"].keys()
-    for index, values in state["optimizer"]["state"].items():
-        assert torch.equal(values["momentum_buffer"], expected["optimizer"]["state"][index]["momentum_buffer"])
-    assert torch.equal(state["rng"], expected["rng"])
-    assert records(run) == records(other)
-
-
-def kill_at(event: int) -> None:
-    """Let this process be killed just before a file is flushed, renamed or removed, or a step is made: the event-th."""
-    counter, lock = itertools.count(1), threading.Lock()
-
-    def counted(owner: Any, name: str) -> None:
-        function = getattr(owner, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with lock:
-                if next(counter) == event:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        setattr(owner, name, call)
-
-    for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (Trainer, "_step")):
-        counted(owner, name)
-
-
 FAILED = 3
-
-
-def finish(work: Callable[[], None]) -> NoReturn:
-    """Do ``work`` in a child process, and end it."""
-    try:
-        work()
-    except Stopped as stopped:
-        os._exit(128 + stopped.number)
-    except BaseException:
-        logging.getLogger(__name__).exception("in the child:")
-        os._exit(FAILED)
-    os._exit(0)
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """Exit status of a child process that does ``work``, or minus the signal that killed it."""
-    child = os.fork()
-    if child == 0:
-        finish(work)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+A3M_I = AlphaArcMarginArgs(project_type="alpha_arc_margin", scale=5.0, alpha=2.0, reinit_epoch=2)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +34,15 @@ def in_child(work: Callable[[], None]) -> int:
     [{}, {"projection_args": A3M_I}, {"enable_amp": True}, {"enable_amp": True, "amp_dtype": "bf16"}],
     ids=["plain", "A3M-I", "fp16", "bf16"],
 )
-def test_killed_at_any_moment(tiny_config: Config, tiny_corpus: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_killed_at_any_moment(
+    tiny_config: Config,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    in_child: Any,
+    kill_at: Any,
+    assert_same_run: Any,
+) -> None:
     config = dataclasses.replace(tiny_config, save_step_interval=1, valid_epoch_interval=0, **settings)
     config.save(tmp_path / "conf.yaml")
 
@@ -179,7 +122,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_of_a_damaged_state_the_one_before_is_taken(
-    run: RunFolder, train, damage: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    run: RunFolder, train, damage: str, caplog: pytest.LogCaptureFixture, tmp_path: Path, assert_same_run: Any
 ) -> None:
     train(name="straight")
     DAMAGES[damage](run.state(5))
@@ -246,7 +189,7 @@ def test_a_state_is_what_it_was_when_it_was_handed_over(run: RunFolder) -> None:
 
 @pytest.mark.parametrize("place", range(len(RunFolder("exp").earlier_states)))
 def test_a_state_of_an_earlier_version_is_gone_on_from(
-    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, assert_same_run: Any
 ) -> None:
     """It knew epochs only, and had one file."""
     train(name="straight")
@@ -263,28 +206,17 @@ def test_a_state_of_an_earlier_version_is_gone_on_from(
     assert not earlier.exists()
 
 
-def ranks(work: Callable[[], None], num: int = 2) -> list[int]:
-    """Exit statuses of ``num`` processes that train together; children, so that they need not import all again."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(num):
-        child = os.fork()
-        if child == 0:
-            names = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": num, "RANK": rank}
-            os.environ.update({name: str(value) for name, value in names.items()})
-            finish(work)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
 SHARDED_A3M_I = dataclasses.replace(A3M_I, shard_classes=True)
 
 
 @pytest.mark.parametrize("projection", [None, A3M_I, SHARDED_A3M_I], ids=["plain", "A3M-I", "divided A3M-I"])
 def test_two_processes_of_which_one_is_killed(
-    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, projection: AlphaArcMarginArgs | None
+    tiny_config: Config,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    projection: AlphaArcMarginArgs | None,
+    ranks: Any,
+    assert_same_run: Any,
 ) -> None:
     config = dataclasses.replace(
         tiny_config,
@@ -320,7 +252,7 @@ def test_two_processes_of_which_one_is_killed(
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_to_one_of_two_processes_saves_and_ends_both(
-    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, number: int
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, number: int, ranks: Any
 ) -> None:
     batches = dataclasses.replace(tiny_config.dataloader_args, batch_size=4)
     dataclasses.replace(tiny_config, valid_epoch_interval=0, dataloader_args=batches).save(tmp_path / "conf.yaml")
@@ -337,7 +269,7 @@ def test_a_signal_to_one_of_two_processes_saves_and_ends_both(
     "num_steps", [3, 4, 5, 8], ids=["within an epoch", "before its end", "at its end", "at the last step"]
 )
 def test_a_signal_saves_and_says_what_goes_on(
-    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_steps: int
+    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_steps: int, assert_same_run: Any
 ) -> None:
     """After the step that follows, but at the end of an epoch at once; then there may be nothing to go on with."""
     monkeypatch.setenv(COMMAND, "./run.sh --stage 3")
@@ -358,7 +290,9 @@ def test_a_signal_saves_and_says_what_goes_on(
     assert_same_run(run, RunFolder(tmp_path / "straight"))
 
 
-def test_a_signal_to_the_whole_group_saves_too(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_a_signal_to_the_whole_group_saves_too(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, in_child: Any
+) -> None:
     """As timeout, a terminal and Slurm send it: workers must not end by it before the training has saved."""
     workers = dataclasses.replace(tiny_config.dataloader_args, num_workers=1)
     config = dataclasses.replace(tiny_config, valid_epoch_interval=0, save_step_interval=0, dataloader_args=workers)

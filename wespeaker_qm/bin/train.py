@@ -32,8 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="true|false",
         help="continue an interrupted run (default: true); false refuses a folder that holds one",
     )
+    parser.add_argument(
+        "--allow_world_size_change",
+        type=true_or_false,
+        default=False,
+        metavar="true|false",
+        help="continue with another number of processes, or another dataloader_args.batch_size: the rest of the epoch "
+        "is divided anew, schedules go on by samples (default: false, which refuses that)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, or continue, or find that nothing is left to do."""
-    train(data=args.data, run=args.exp_dir, config=args.config, overrides=args.set, may_resume=args.resume)
+    train(
+        data=args.data,
+        run=args.exp_dir,
+        config=args.config,
+        overrides=args.set,
+        may_resume=args.resume,
+        allow_world_size_change=args.allow_world_size_change,
+    )

@@ -22,6 +22,22 @@ class BatchId(NamedTuple):
     """(B,) which utterance stands at each position."""
 
 
+class Rest(NamedTuple):
+    """What is left of an epoch."""
+
+    position: int
+    """Samples of the epoch's order that are done."""
+    length: int
+    """Samples in that order: of the whole epoch, as it was begun."""
+    steps: int
+    """Over which the others are divided evenly, and over the processes in each."""
+
+    def start(self, part: int, num_parts: int) -> int:
+        """Where a part begins, of ``num_parts`` for all steps and processes: the first ones have at most one more."""
+        size, larger = divmod(self.length - self.position, num_parts)
+        return self.position + part * size + min(part, larger)
+
+
 def _repeated_permutations(num_items: int, length: int, rng: np.random.Generator) -> np.ndarray:
     """The first ``length`` items of one random permutation after another of 0 ... num_items - 1."""
     rounds = -(-length // num_items)
@@ -123,36 +139,48 @@ class BatchPlan(Sampler[BatchId]):
         self.rank = rank
         self.world_size = world_size
         num_samples = samples_per_epoch or len(labels)
-        global_batch = batch_size * world_size
-        self.steps = num_samples // global_batch
+        self.steps = num_samples // self.global_batch
         if self.steps == 0:
             raise RecipeError(
-                f"dataloader_args.batch_size {batch_size} on {world_size} process(es) needs {global_batch} samples, "
-                f"but an epoch has {num_samples}; lower the batch size or raise dataset_args.sample_num_per_epoch"
+                f"dataloader_args.batch_size {batch_size} on {world_size} process(es) needs {self.global_batch} "
+                f"samples, but an epoch has {num_samples}; lower the batch size or raise "
+                "dataset_args.sample_num_per_epoch"
             )
-        self.epoch = 1
-        self.first_step = 0
+        self.num_samples = num_samples
+        self.set_epoch(1)
 
-    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
-        """Choose the epoch (from 1) that the next iteration walks, and how many of its steps are done already."""
+    @property
+    def global_batch(self) -> int:
+        """Samples of a step on all ranks."""
+        return self.batch_size * self.world_size
+
+    def set_epoch(self, epoch: int, rest: Rest | None = None) -> None:
+        """Choose the epoch (from 1) that the next iteration walks, or what is left of it."""
         self.epoch = epoch
-        self.first_step = first_step
+        self.rest = rest or Rest(0, self.steps * self.global_batch, self.steps)
+
+    def rest_after(self, step: int) -> Rest:
+        """What will be left of the chosen epoch, or of its rest, after so many steps of it."""
+        position = self.rest.start(step * self.world_size, self.rest.steps * self.world_size)
+        return Rest(position, self.rest.length, self.rest.steps - step)
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Steps of a whole epoch."""
         return self.steps
 
     def __iter__(self) -> Iterator[BatchId]:
-        """Yield this rank's batch of every step that is not done already."""
+        """Yield this rank's batch of every step that is left."""
+        rest = self.rest
         order = epoch_order(
             self.labels,
             sampler=self.sampler,
-            num_samples=self.steps * self.batch_size * self.world_size,
+            num_samples=rest.length,
             seed=self.seed,
             epoch=self.epoch,
             shards=self.shards,
             shard_window=self.shard_window,
         )
-        for step in range(self.first_step, self.steps):
-            first = (step * self.world_size + self.rank) * self.batch_size
-            yield BatchId(self.epoch, first, order[first : first + self.batch_size])
+        num_parts = rest.steps * self.world_size
+        for part in range(self.rank, num_parts, self.world_size):
+            first, end = rest.start(part, num_parts), rest.start(part + 1, num_parts)
+            yield BatchId(self.epoch, first, order[first:end])

@@ -44,6 +44,7 @@ def train(
     config: AnyPath | Sequence[AnyPath],
     overrides: str | Sequence[str] = (),
     may_resume: bool = True,
+    allow_world_size_change: bool = False,
 ) -> None:
     """Train, or continue, or find that nothing is left to do; all processes of a joint training call it alike.
 
@@ -53,6 +54,7 @@ def train(
         config: configuration files, merged left to right.
         overrides: of single keys, e.g. ``dataset_args.num_frms=100``.
         may_resume: whether to continue an interrupted run; False refuses a folder that holds one.
+        allow_world_size_change: whether to continue with another number of processes, or of samples a batch.
 
     Raises:
         RecipeError: the configuration is wrong, the corpus is not packed, or the folder holds another run, files that
@@ -62,11 +64,17 @@ def train(
     files, settings = paths(config), listed(overrides)
     loaded = functools.cache(lambda: load_config(files, settings))
     with joined_processes(lambda: loaded().device) as processes, stop_requests() as stop:
-        _train(DataFolder(data), RunFolder(run), loaded(), processes, may_resume, stop)
+        _train(DataFolder(data), RunFolder(run), loaded(), processes, may_resume, stop, allow_world_size_change)
 
 
 def _train(
-    data: DataFolder, run: RunFolder, config: Config, processes: Processes, may_resume: bool, stop: StopRequest
+    data: DataFolder,
+    run: RunFolder,
+    config: Config,
+    processes: Processes,
+    may_resume: bool,
+    stop: StopRequest,
+    may_change_batch: bool,
 ) -> None:
     processes.together(lambda: refuse_missing_gpus(config.gpus, config.device))
     kept = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
@@ -89,7 +97,7 @@ def _train(
         validate = processes.together(lambda: _validation(data, config, processes))
         trainer = Trainer(config, parts, run, validate, stop)
         if continues:
-            trainer.resume()
+            trainer.resume(may_change_batch=may_change_batch)
             processes.together(lambda: _refuse_lost_models(trainer, run, marker))
         if processes.is_first:
             marker.clear()

@@ -76,7 +76,7 @@ class Means:
         self.start = time.monotonic()
 
     def add(self, figures: dict[str, float], samples: int, wait_s: float) -> None:
-        """Count a batch: means over its ``samples``, and the seconds that the training waited for it.
+        """Count a batch: means over its ``samples`` on all processes, and the seconds that were waited for it.
 
         What is not finite is left out: of gradients that a scaled loss made too large, as it now and then does.
         """
@@ -87,12 +87,12 @@ class Means:
         self.samples += samples
         self.wait_s += wait_s
 
-    def values(self, world_size: int) -> dict[str, float]:
-        """The means, samples a second over all processes, and seconds waited for data."""
+    def values(self) -> dict[str, float]:
+        """The means, samples a second, and seconds waited for data."""
         elapsed_s = max(time.monotonic() - self.start, 1e-9)
         return {
             **{name: total / self.counts[name] for name, total in self.sums.items()},
-            "samples_per_s": world_size * self.samples / elapsed_s,
+            "samples_per_s": self.samples / elapsed_s,
             "wait_s": self.wait_s,
         }
 

@@ -87,6 +87,7 @@ class Journal:
         arithmetic: of the network on this process's device.
         steps_per_epoch: updates an epoch.
         step: updates so far; 0 for a new run.
+        schedule_step: of the steps of all epochs, how many are done.
         state: that :meth:`state` gave then; None where it was the end of an epoch.
 
     Raises:
@@ -102,6 +103,7 @@ class Journal:
         *,
         steps_per_epoch: int,
         step: int,
+        schedule_step: int,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
@@ -113,13 +115,13 @@ class Journal:
         self._writer = LogWriter(run, step) if processes.is_first else None
         self._bar = Progress(
             total=config.num_epochs * self.samples_per_epoch,
-            initial=step * self.batch_size * self.world_size,
+            initial=schedule_step * self.batch_size * self.world_size,
             unit="sample",
             desc="training",
             show=processes.is_first,
             smoothing=0.05,
         )
-        self.start_epoch(step // steps_per_epoch + 1)
+        self.start_epoch(schedule_step // steps_per_epoch + 1)
         if state:
             self._over_epoch, self._over_interval = Means.restored(state["epoch"]), Means.restored(state["interval"])
 
@@ -151,10 +153,10 @@ class Journal:
             scheduled: its ``margin`` and ``learning_rate``.
         """
         for means in (self._over_epoch, self._over_interval):
-            means.add(figures, self.batch_size, wait_s)
+            means.add(figures, self.batch_size * self.world_size, wait_s)
         for times in (self._epoch_times, self._interval_times):
             times.add(times_ms)
-        shown = self._over_interval.values(self.world_size)
+        shown = self._over_interval.values()
         postfix: dict[str, object] = {
             "epoch": self._epoch,
             "loss": f"{shown['loss']:.3f}",
@@ -172,7 +174,7 @@ class Journal:
 
     def end_epoch(self, step: int, scheduled: dict[str, float], elapsed_s: float) -> None:
         """Tell of the epoch: its last step and what was scheduled then, and the seconds of all training so far."""
-        values = self._over_epoch.values(self.world_size)
+        values = self._over_epoch.values()
         seen = {"samples": self._epoch * self.samples_per_epoch, "minutes": elapsed_s / 60}
         self._write("epoch", step, **values, **scheduled, **seen, speed=self._speed(self._epoch_times, values))
         is_last = self._epoch == self.config.num_epochs

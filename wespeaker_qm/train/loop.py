@@ -23,12 +23,13 @@ import torch
 
 from wespeaker_qm.config import Config
 from wespeaker_qm.dataset.loader import TrainingBatch
+from wespeaker_qm.dataset.plan import Rest
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.train.build import TrainingParts
 from wespeaker_qm.train.log import Journal
 from wespeaker_qm.train.reinit import reinitialise_head
-from wespeaker_qm.train.resume import check_same_run
+from wespeaker_qm.train.resume import check_same_run, place_of
 from wespeaker_qm.train.speed import arithmetic_of
 from wespeaker_qm.train.states import State, StateWriter, host_copy, newest_state, read_state
 from wespeaker_qm.train.trace import StepTrace
@@ -74,6 +75,10 @@ class Trainer:
         self.stop = stop or StopRequest()
         self.step = 0
         """Updates so far."""
+        self.shift = 0
+        """Steps of epochs and schedules less updates: not 0 where batches were of another size."""
+        self.rest: Rest | None = None
+        """What is left of an epoch that another process had begun."""
         self.elapsed_s = 0.0
         self.saved: Path | None = None
         """The last state that was saved."""
@@ -88,9 +93,14 @@ class Trainer:
         self._no, self._yes = torch.tensor([0.0, 1.0], device=parts.processes.device)
 
     @property
+    def schedule_step(self) -> int:
+        """Steps of epochs and schedules so far."""
+        return self.step + self.shift
+
+    @property
     def last_epoch(self) -> int:
         """The last finished epoch, from 1; 0 is none."""
-        return self.step // self.steps_per_epoch
+        return self.schedule_step // self.steps_per_epoch
 
     def run(self) -> None:
         """Train the epochs that are left.
@@ -128,6 +138,7 @@ class Trainer:
             arithmetic,
             steps_per_epoch=self.steps_per_epoch,
             step=self.step,
+            schedule_step=self.schedule_step,
             state=self._journal_state,
         )
         self._writer = StateWriter(self.folder, before=self.saved)
@@ -140,13 +151,13 @@ class Trainer:
 
     def _run_epoch(self, epoch: int) -> None:
         """Train an epoch, or what is left of it."""
-        steps_done = self.step % self.steps_per_epoch
         self._saved_at = self._counted_at = time.monotonic()
-        self.parts.plan.set_epoch(epoch, steps_done)
-        if not steps_done:
+        self.parts.plan.set_epoch(epoch, self.rest)
+        if self.rest is None:
             if epoch == self.parts.reinit_epoch:
                 self._reinitialise_head()
             self._journal.start_epoch(epoch)
+        self.rest = None
         self.network.train()
         self._read_before = None
         for batch in self.parts.loader:
@@ -154,7 +165,7 @@ class Trainer:
             self._step(self.step, batch)
             self.step += 1
             self._trace.end(self.step)
-            if self.step % self.steps_per_epoch and self._is_save_due():
+            if self.schedule_step % self.steps_per_epoch and self._is_save_due():
                 self._save()
                 self._end_if_asked()
         self._catch_up()
@@ -211,10 +222,10 @@ class Trainer:
             processes = self.parts.processes
             processes.together(self._writer.close)
             number = max(processes.gather(self.stop.number or 0))
+            num_steps = self.config.num_epochs * self.steps_per_epoch - self.shift
             raise Stopped(
-                f"stopped by {signal.Signals(number).name} after step {self.step} of "
-                f"{self.config.num_epochs * self.steps_per_epoch}, which is saved in {self.saved}; to go on: "
-                f"{os.environ.get(COMMAND, 'the same command')}",
+                f"stopped by {signal.Signals(number).name} after step {self.step} of {num_steps}, which is saved in "
+                f"{self.saved}; to go on: {os.environ.get(COMMAND, 'the same command')}",
                 number,
             )
 
@@ -224,7 +235,9 @@ class Trainer:
         self._counted_at = now
 
     def _scheduled(self, step: int) -> dict[str, float]:
-        return {"margin": self.parts.margin(step), "learning_rate": self.parts.learning_rate(step)}
+        """What the schedules say of an update."""
+        at = step + self.shift
+        return {"margin": self.parts.margin(at), "learning_rate": self.parts.learning_rate(at)}
 
     def _refuse_loss(self, update: Underway) -> None:
         """Raise on every process, with the utterances of all."""
@@ -240,7 +253,7 @@ class Trainer:
     def _refuse(self, step: int, found: str) -> None:
         saved = "nothing has been saved yet" if self.saved is None else f"the last state is in {self.saved}"
         raise NonFiniteLossError(
-            f"step {step} (epoch {step // self.steps_per_epoch + 1}): {found}. No update was made; "
+            f"step {step} (epoch {(step + self.shift) // self.steps_per_epoch + 1}): {found}. No update was made; "
             f"{saved}. Check that audio, or train with a lower scheduler_args.initial_lr "
             f"({self.config.scheduler_args.initial_lr}), or enable_amp=false, into another --exp_dir: a training goes "
             "on with its own settings only"
@@ -302,6 +315,8 @@ class Trainer:
         return {
             "epoch": self.last_epoch,
             "step": self.step,
+            "schedule_step": self.schedule_step,
+            "rest": self._rest(),
             "journal": self._journal.state(),
             "elapsed_s": self.elapsed_s,
             "world_size": parts.processes.world_size,
@@ -315,8 +330,16 @@ class Trainer:
             "rng": torch.get_rng_state(),
         }
 
-    def resume(self) -> None:
+    def _rest(self) -> list[int] | None:
+        """What is left of the present epoch; None at its end."""
+        plan, within = self.parts.plan, self.schedule_step % self.steps_per_epoch
+        return list(plan.rest_after(plan.rest.steps - self.steps_per_epoch + within)) if within else None
+
+    def resume(self, *, may_change_batch: bool = False) -> None:
         """Continue from the newest state, which the first process chooses.
+
+        Args:
+            may_change_batch: as :func:`check_same_run`.
 
         Raises:
             RecipeError: it is of another configuration, other data or another number of processes, or the processes did
@@ -324,9 +347,10 @@ class Trainer:
         """
         parts, processes = self.parts, self.parts.processes
         path = processes.first_decides(lambda: newest_state(self.folder))
-        state, content = processes.together(lambda: self._read_state(path))
-        step = state.get("step", state["epoch"] * self.steps_per_epoch)  # an earlier version knew epochs only
-        processes.agree({"epoch": state["epoch"], "step": step, "content": content}, str(path))
+        state, content = processes.together(lambda: self._read_state(path, may_change_batch))
+        divides = parts.model.projection.partition.world_size > 1
+        place = processes.together(lambda: place_of(state, parts.plan, divides_classes=divides))
+        processes.agree({"epoch": state["epoch"], "step": place.step, "content": content}, str(path))
         if state.get("validation") != parts.validation_digest:
             logger.warning("the validation set has changed: the log's earlier checks are of another one")
         parts.model.change_class_rows(state["model"], state["optimizer"], parts.model.projection.partition.own_classes)
@@ -334,20 +358,20 @@ class Trainer:
         parts.optimizer.load_state_dict(host_copy(state["optimizer"]))  # it keeps what it is given
         parts.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
-        self.step = step
+        self.step, self.shift, self.rest = place.step, place.schedule_step - place.step, place.rest
         self.elapsed_s = state["elapsed_s"]
         self.saved = path
-        within = step % self.steps_per_epoch
-        self._journal_state = state["journal"] if within else None
+        self._journal_state = state["journal"] if self.rest else None
+        within = self.schedule_step % self.steps_per_epoch
         logger.info(
             "resumed after epoch %d of %d%s (%s)",
             self.last_epoch,
             self.config.num_epochs,
-            f" and {within} steps of {self.steps_per_epoch}" if within else "",
+            f" and {within} steps of {self.steps_per_epoch}" if self.rest else "",
             path,
         )
 
-    def _read_state(self, path: Path) -> tuple[State, Checksum]:
+    def _read_state(self, path: Path, may_change_batch: bool) -> tuple[State, Checksum]:
         state, parts = read_state(path), self.parts
         check_same_run(
             state,
@@ -357,5 +381,6 @@ class Trainer:
             world_size=parts.processes.world_size,
             path=path,
             run=self.folder.path,
+            may_change_batch=may_change_batch,
         )
         return state, checksum_of(path)
