@@ -27,7 +27,7 @@ PUBLIC = {
     "wespeaker_qm.models": "ResNet SpeakerEncoder TemporalStatisticsPooling",
     "wespeaker_qm.stages": """
         average calibrate collect_table5 compare evaluate evaluate_folder export export_onnx extract
-        find_thresholds fine_tune import_model measure normalise pack prepare report score score_files train
+        find_thresholds fine_tune import_model measure normalise pack prepare report score score_files train verify_data
     """,
     "wespeaker_qm.trials": """
         ScoredTrials Trial TrialSpeakers TrialTable make_trials read_scores read_systems read_trial_table

@@ -18,3 +18,4 @@ from .scoring_files import score_files as score_files
 from .table5 import collect_table5 as collect_table5
 from .thresholds import find_thresholds as find_thresholds
 from .training import train as train
+from .verifying import verify_data as verify_data

@@ -1,0 +1,338 @@
+"""verify-data: each kind of damage is one finding, with the file, and what is whole has none."""
+
+import json
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wespeaker_qm import stages
+from wespeaker_qm.bin.main import main
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.packing.format import INDEX_COLUMNS, index_path, write_list
+from wespeaker_qm.packing.index_files import facts_path, records_path
+from wespeaker_qm.stages import verifying
+from wespeaker_qm.utils.checksums import write_checked_text
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.lock import lock_for_writing
+
+
+@pytest.fixture
+def corpus(tiny_corpus: Path, tmp_path: Path) -> DataFolder:
+    """A copy of the tiny corpus, whose lists name the tars of the copy."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_corpus, folder)
+    for name in ("train", "eval", "noise", "rirs"):
+        shutil.rmtree(folder / name / "shards")
+        (folder / name / "shard.list").unlink()
+    stages.pack(data=folder, utterances_per_shard=10)
+    return DataFolder(folder)
+
+
+def tar_of(data: DataFolder) -> Path:
+    """The second tar of the training set."""
+    return data.set("train").shards / "shards_000001.tar"
+
+
+def silently(path: Path, change: Callable[[bytearray], object]) -> None:
+    """Change a file as a failing disk does: its time stays."""
+    content, times = bytearray(path.read_bytes()), path.stat()
+    change(content)
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def flip(place: int) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        silently(path, lambda content: content.__setitem__(place, content[place] ^ 1))
+
+    return damage
+
+
+def header_of_second_audio(path: Path) -> None:
+    with tarfile.open(path) as tar:
+        member = [each for each in tar if each.name.endswith(".wav")][1]
+    flip(member.offset_data - 512 + 150)(path)  # its own checksum
+
+
+def other_speaker(path: Path) -> None:
+    with tarfile.open(path) as tar:
+        member = next(each for each in tar if each.name.endswith(".spk"))
+    flip(member.offset_data)(path)
+
+
+def replaced(old: str, new: str, count: int = 1) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, count))
+
+    return damage
+
+
+def of_another_speaker(path: Path) -> None:
+    replaced(" noise", " music")(path)
+    path.with_name("spk2utt").unlink()  # which would contradict it
+
+
+def without_first_line(path: Path) -> None:
+    path.write_text(path.read_text().partition("\n")[2])
+
+
+DATA_DAMAGES: dict[str, tuple[Callable[[DataFolder], Path], Callable[[Path], object], str]] = {
+    "audio": (tar_of, flip(6000), r"_000001\.tar: \S+: the CRC-32 of its audio is \w+, expected \w+: damaged; remove"),
+    "header": (tar_of, header_of_second_audio, r"_000001\.tar: \S+: no member of the tar at byte \d+, and so of 9 "),
+    "speaker in the tar": (tar_of, other_speaker, r"shards_000001\.tar: \S+: its speaker is 'u\d', expected 't\d'"),
+    "tar gone": (tar_of, Path.unlink, r"shards_000001\.tar: no such file, expected a tar that "),
+    "list of a tar": (lambda data: index_path(tar_of(data)), flip(200), r"index\.tsv: damaged, its last line"),
+    "table of the index": (lambda data: records_path(data.set("train").shard_list), flip(300), r"index\.npy: damaged"),
+    "facts of the index": (lambda data: facts_path(data.set("train").shard_list), flip(40), r"shard\.index\.json: "),
+    "shard.list gone": (lambda data: data.set("train").shard_list, Path.unlink, r"shard\.list: no such file; pack"),
+    "another speaker": (
+        lambda data: data.set("noise").utt2spk,
+        of_another_speaker,
+        r"noise/shard\.list: 1 packed recordings are of another speaker .*: of 'noise', expected 'music'; pack again",
+    ),
+    "a table": (lambda data: data.set("eval").utt2spk, without_first_line, r"wav\.scp and .*utt2spk differ in 1 key"),
+    "a label": (lambda data: data.trials("all"), replaced(" nontarget", " target"), r"trials/all: 1 labels disagree"),
+    "a name": (lambda data: data.trials("all"), replaced("e0-0 ", "e9-9 "), r"trials/all: 1 utterances are not in"),
+    "list gone": (lambda data: data.trials("all"), Path.unlink, r"trials/all: "),
+    "corpus.yaml": (lambda data: data.info, replaced("headline:", "headlin:"), r"corpus\.yaml: unknown key 'headlin'"),
+}  # fmt: skip
+
+
+def test_a_whole_corpus_has_no_findings(corpus: DataFolder) -> None:
+    assert stages.verify_data(folders=corpus) == []
+
+
+@pytest.mark.parametrize("kind", DATA_DAMAGES)
+def test_damage_of_a_corpus_is_found_and_named(corpus: DataFolder, kind: str) -> None:
+    choose, damage, message = DATA_DAMAGES[kind]
+    damage(choose(corpus))
+    findings = stages.verify_data(folders=corpus)
+    about = [finding for finding in findings if re.search(message, finding)]
+    assert len(about) == 1, findings
+    assert all("\n" not in finding for finding in findings)
+    assert len(findings) <= (2 if kind in ("tar gone", "facts of the index") else 1), findings
+
+
+def test_the_remedy_for_damaged_audio_works(corpus: DataFolder) -> None:
+    """Its time says nothing: stage 2 alone would take it for done."""
+    flip(6000)(tar_of(corpus))
+    stages.pack(data=corpus, utterances_per_shard=10)
+    (finding,) = stages.verify_data(folders=corpus)
+    (marker,) = re.findall(r"remove (\S+) and pack again", finding)
+    Path(marker).unlink()
+    stages.pack(data=corpus, utterances_per_shard=10)
+    assert stages.verify_data(folders=corpus) == []
+
+
+def test_every_damaged_recording_is_told_and_a_cut_tar(corpus: DataFolder) -> None:
+    tar = tar_of(corpus)
+    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
+    findings = stages.verify_data(folders=corpus)
+    assert sum("the CRC-32 of its audio" in finding for finding in findings) >= 4
+    assert sum("bytes when it was packed" in finding or "but" in finding for finding in findings) >= 1
+
+
+def test_packed_by_an_earlier_version_without_checksums(corpus: DataFolder) -> None:
+    tar = tar_of(corpus)
+    rows = [line.split("\t")[:-1] for line in index_path(tar).read_text().splitlines()[1:-1]]
+    index_path(tar).write_text("".join("\t".join(row) + "\n" for row in [INDEX_COLUMNS[:-1], *rows]))
+    facts_path(corpus.set("train").shard_list).unlink()  # its index was another, too
+    (finding,) = stages.verify_data(folders=corpus)
+    assert "no checksums stored, in 1 of 3 lists, by an earlier version" in finding
+    assert "run stage 2" in finding
+    stages.pack(data=corpus, utterances_per_shard=10)
+    assert stages.verify_data(folders=corpus) == [], "as the message says"
+
+
+def test_an_index_of_another_packing(corpus: DataFolder) -> None:
+    """Whole, like the list beside the tar, but not made from it."""
+    tar = tar_of(corpus)
+    rows = [line.split("\t") for line in index_path(tar).read_text().splitlines()[1:-1]]
+    rows[2][0] = "t9-9"
+    write_list(index_path(tar), [INDEX_COLUMNS, *rows])
+    (finding,) = stages.verify_data(folders=corpus)
+    assert re.search(r"shard\.index\.npy: .*key='t\d-\d'.*expected .*key='t9-9'", finding)
+
+
+def test_shards_of_another_program_are_compared_with_what_they_were(corpus: DataFolder) -> None:
+    """WeSpeaker writes no lists."""
+    for path in (*corpus.set("train").shards.glob("*.tsv"), records_path(corpus.set("train").shard_list)):
+        path.unlink()
+    facts_path(corpus.set("train").shard_list).unlink()
+    assert stages.verify_data(folders=corpus) == []
+    flip(6000)(tar_of(corpus))
+    (finding,) = stages.verify_data(folders=corpus)
+    assert re.search(r"the CRC-32 of its audio .*; make the tar again$", finding)
+
+
+def test_what_is_trained_on_and_tested(tmp_path: Path, write_set: Any, voice: Any) -> None:
+    rng = np.random.default_rng(1)
+    waves = {f"{speaker}-{take}": voice(100.0, 0.5, rng) for speaker in "abc" for take in range(2)}
+    write_set(tmp_path, "train", {key: (key[0], waves[key]) for key in ("a-0", "a-1", "b-0", "b-1")})
+    tested = {key: (key[0], waves[key]) for key in ("c-0", "c-1")}
+    write_set(tmp_path, "eval", {**tested, "b-2": ("b", voice(110.0, 0.5, rng)), "d-0": ("d", waves["a-1"])})
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "all").write_text("c-0 c-1 target\nc-0 b-2 nontarget\nc-1 d-0 nontarget\n")
+    CorpusInfo(name="tiny", trials={"all": "eval"}, headline="all").save(tmp_path / "corpus.yaml")
+    known, heard = stages.verify_data(folders=tmp_path)
+    assert re.search(r"eval/utt2spk: 1 of its 3 speakers are trained on .*, e\.g\. 'b', expected none", known)
+    assert re.search(r"eval/shard\.list: 1 of its recordings .*, e\.g\. 'd-0', which is 'a-1' of .*train/shard", heard)
+
+
+def test_trials_of_what_was_left_out(corpus: DataFolder, tmp_path: Path) -> None:
+    name = corpus.set("eval").wav_scp.read_text().split()[0]
+    wav = corpus.set("eval").wav_scp.read_text().split()[1]
+    other = tmp_path / "other.wav"
+    other.write_bytes(b"no audio")
+    replaced(wav, str(other))(corpus.set("eval").wav_scp)
+    stages.pack(data=corpus, utterances_per_shard=10, max_bad_fraction=0.5)
+    findings = stages.verify_data(folders=corpus)
+    assert len(findings) == 2, "two lists"
+    assert all(f"1 of its 18 utterances are not packed, e.g. '{name}'" in finding for finding in findings), findings
+
+
+RUN_FILES = (
+    *("config.yaml", "models/avg_model.pt", "embeddings/eval/xvector.ark", "embeddings/eval/xvector.scp"),
+    *("embeddings/mean_vec.npy", "scores/eval.score", "scores/eval.score.npz", "scores/eval.asnorm.score"),
+    *("scores/calibration.json", "metrics.json", "model/weights.safetensors", "model.zip"),
+)
+
+
+@pytest.fixture
+def run(own_model_run: Any) -> RunFolder:
+    return own_model_run.run
+
+
+def test_a_whole_run_has_no_findings(own_model_run: Any) -> None:
+    data, run = own_model_run
+    for _ in range(2):
+        assert stages.verify_data(folders=[data, run]) == []
+        assert stages.verify_data(folders=run.path.parent) == [], "the folder of its runs"
+    assert not (run.path / ".lock").exists() or (run.path / ".lock").read_text() == ""
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_damage_of_a_run_is_found_and_named(own_model_run: Any, name: str, damage: str) -> None:
+    data, run = own_model_run
+    path = run.path / name
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        flip(path.stat().st_size // 2)(path)
+    findings = stages.verify_data(folders=[data, run])
+    if damage == "gone" and name == "model.zip":
+        assert findings == [], "it may be moved elsewhere"
+        return
+    assert len(findings) == 1, findings
+    folder = name.rpartition("/")[0] if name.startswith("model/") else name
+    assert str(run.path / folder) in findings[0]
+
+
+def test_scores_are_compared_with_the_trials(own_model_run: Any, tmp_path: Path) -> None:
+    data, run = own_model_run
+    other = tmp_path / "data"
+    shutil.copytree(data.path, other)
+    path = DataFolder(other).trials("eval")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[1:]))
+    findings = stages.verify_data(folders=[other, run])
+    assert len(findings) == 3, "cosines, normalised, calibrated"
+    assert all("1 trials are not in" in finding for finding in findings)
+    assert stages.verify_data(folders=run) == [], "without the corpus nobody can know"
+
+
+def test_states_and_logs(tiny_corpus: Path, tiny_yaml: Path, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "exp")
+    stages.train(data=tiny_corpus, run=run, config=tiny_yaml)
+    assert stages.verify_data(folders=run) == []
+    lines = run.training_log.read_text().splitlines(keepends=True)
+    second = [number for number, line in enumerate(lines) if '"type": "epoch"' in line][1]
+    step = next(number for number, line in enumerate(lines) if '"type": "step"' in line)
+    for name, kept in (
+        ("missing", [*lines[:second], *lines[second + 1 :]]),
+        ("double", [*lines[: step + 1], *lines[step:]]),
+        ("out of order", [lines[second], *lines[:second]]),
+    ):
+        write_checked_text(run.training_log, "".join(kept))
+        (finding,) = stages.verify_data(folders=run)
+        assert re.search(r"train_log\.jsonl:\d+: a record of type .*, expected the next", finding), name
+    write_checked_text(run.training_log, "".join(lines) + '{"type": "ste')
+    assert stages.verify_data(folders=run) == [], "half a line is what a killed training leaves"
+    write_checked_text(run.training_log, json.dumps({"type": "step"}) + "\n")
+    (finding,) = stages.verify_data(folders=run)
+    assert "a record without type, epoch or step" in finding
+    write_checked_text(run.training_log, "".join(lines))
+    (state,) = run.states.glob("step_*.pt")
+    flip(5000)(state)
+    (finding,) = stages.verify_data(folders=run)
+    assert str(state) in finding
+
+
+def test_several_processes_find_the_same(corpus: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    flip(6000)(tar_of(corpus))
+    alone = stages.verify_data(folders=corpus)
+    monkeypatch.setattr(verifying, "_FEW_BYTES", 0)
+    assert stages.verify_data(folders=corpus, num_workers=2) == alone
+    assert len(alone) == 1
+
+
+def test_nobody_may_be_writing(corpus: DataFolder, run: RunFolder, in_other_process: Any) -> None:
+    for folder in (corpus.path, run.path):
+        taken = in_other_process(lambda folder=folder: lock_for_writing(folder))
+        with taken, pytest.raises(RecipeError, match="in use by process"):
+            stages.verify_data(folders=[corpus, run])
+    assert stages.verify_data(folders=[corpus]) == []
+
+
+@pytest.fixture
+def in_other_process():
+    """Function: a context in which another process has done something, such as to take a lock."""
+    import contextlib
+
+    @contextlib.contextmanager
+    def context(work: Callable[[], object]):
+        ready, done = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            work()
+            os.write(ready[1], b".")
+            os.read(done[0], 1)
+            os._exit(0)
+        os.read(ready[0], 1)
+        yield
+        os.write(done[1], b".")
+        os.waitpid(child, 0)
+        for descriptor in (*ready, *done):
+            os.close(descriptor)
+
+    return context
+
+
+@pytest.mark.usefixtures("logging_as_it_was")
+def test_the_program_prints_a_line_for_each_finding_and_exits_with_1(corpus: DataFolder, capsys: Any) -> None:
+    command = ["verify-data", str(corpus.path), "--num_workers", "1"]
+    assert main(command) == 0
+    flip(6000)(tar_of(corpus))
+    capsys.readouterr()
+    assert main(command) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("1 findings")
+    assert len(lines) == 2
+    assert "the CRC-32 of its audio" in lines[1]
+    assert main(["verify-data", str(corpus.path / "train")]) == 2
+    assert "expected a prepared corpus (corpus.yaml), a run" in capsys.readouterr().err
+    assert main(["verify-data", str(corpus.path / "none")]) == 2
+    assert "none: found no such folder" in capsys.readouterr().err

@@ -1,0 +1,141 @@
+"""Is a prepared corpus whole? Tables, packed audio and trial lists, each by itself and against the others."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.packing.verification import PackedSet, PackedTar, packed_set, packed_tars
+from wespeaker_qm.trials.lists import read_trial_table
+from wespeaker_qm.trials.speakers import trial_speakers
+from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.layout import DataFolder, SetFolder
+
+_PREPARE = "prepare the data again (run.sh --stage 1)"
+_PACK = "pack again (run.sh --stage 2)"
+
+
+class _Set(NamedTuple):
+    """A set as far as it can be read."""
+
+    folder: SetFolder
+    tables: DataDir | None
+    packed: PackedSet | None
+
+
+def trial_lists(data: DataFolder) -> dict[str, Path]:
+    """Name -> file of the trial lists of a corpus, that of the validation among them; none where it cannot be read."""
+    try:
+        corpus = CorpusInfo.load(data.info)
+    except RecipeError:
+        return {}
+    names = [*corpus.trials, *([corpus.validation] if corpus.validation is not None else [])]
+    return {name: data.trials(name) for name in names}
+
+
+def data_findings(data: DataFolder) -> tuple[list[PackedTar], list[str]]:
+    """The tars of a corpus, whose audio is to be verified, and what is wrong with all that says something of it."""
+    findings: list[str] = []
+    try:
+        corpus = CorpusInfo.load(data.info)
+    except RecipeError as error:
+        return [], [str(error)]
+    tars: list[PackedTar] = []
+    sets = {name: _read_set(data.set(name), tars, findings) for name in corpus.sets()}
+    for each in sets.values():
+        findings += _contradictions(each)
+    lists = {**corpus.trials, **({corpus.validation: corpus.validation} if corpus.validation is not None else {})}
+    for name, set_name in lists.items():
+        findings += _list_findings(data.trials(name), sets[set_name])
+    if corpus.train is not None:
+        tested = {name: sets[name] for name in dict.fromkeys(lists.values()) if name != corpus.train}
+        findings += _overlap(sets[corpus.train], tested)
+    return tars, findings
+
+
+def _read_set(folder: SetFolder, tars: list[PackedTar], findings: list[str]) -> _Set:
+    """Read a set; its tars and faults go to the lists."""
+    tables = packed = None
+    try:
+        tables = DataDir.read(folder.path)
+    except RecipeError as error:
+        findings.append(str(error))
+    try:
+        own, faults = packed_tars(folder.shard_list)
+        tars += own
+        findings += faults
+        packed = packed_set(own)
+    except RecipeError as error:
+        findings.append(str(error))
+    return _Set(folder, tables, packed)
+
+
+def _contradictions(each: _Set) -> list[str]:
+    """Where the tables and the packed audio of a set disagree."""
+    if each.tables is None or each.packed is None:
+        return []
+    expected, found = each.tables.speaker, each.packed.speaker
+    lacking = [key for key in expected if key not in found and key not in each.packed.left_out]
+    extra = [key for key in found if key not in expected]
+    other = [key for key in found if expected.get(key, found[key]) != found[key]]
+    path, table = each.folder.shard_list, each.folder.utt2spk
+    lines = []
+    if lacking:
+        lines.append(
+            f"{path}: {len(lacking)} of the {len(expected)} recordings of {table} are neither packed nor among those "
+            f"that were left out, e.g. {shown(lacking[0])}; {_PACK}"
+        )
+    if extra:
+        lines.append(f"{path}: {len(extra)} packed recordings are not in {table}, e.g. {shown(extra[0])}; {_PACK}")
+    if other:
+        key = other[0]
+        lines.append(
+            f"{path}: {len(other)} packed recordings are of another speaker than in {table}, e.g. {shown(key)}: of "
+            f"{shown(found[key])}, expected {shown(expected[key])}; {_PACK}"
+        )
+    return lines
+
+
+def _list_findings(path: Path, drawn_from: _Set) -> list[str]:
+    """What is wrong with a trial list, by itself and beside the set that it draws from."""
+    try:
+        trials = read_trial_table(path)
+        if drawn_from.tables is not None:
+            trial_speakers(trials, drawn_from.tables.speaker)
+    except RecipeError as error:
+        return [str(error)]
+    if drawn_from.packed is None:
+        return []
+    lacking = [name for name in trials.utterances if name not in drawn_from.packed.speaker]
+    if not lacking:
+        return []
+    return [
+        f"{path}: {len(lacking)} of its {len(trials.utterances)} utterances are not packed, e.g. {shown(lacking[0])}, "
+        f"expected all of them in {drawn_from.folder.shard_list}; {_PACK}, or {_PREPARE}"
+    ]
+
+
+def _overlap(train: _Set, tested: Mapping[str, _Set]) -> list[str]:
+    """Speakers, and recordings under whatever names, that are trained on and tested."""
+    lines = []
+    for each in tested.values():
+        if train.tables is not None and each.tables is not None:
+            speakers = set(each.tables.speakers)
+            known = sorted(speakers & set(train.tables.speakers))
+            if known:
+                lines.append(
+                    f"{each.folder.utt2spk}: {len(known)} of its {len(speakers)} speakers are trained on "
+                    f"({train.folder.utt2spk}), e.g. {shown(known[0])}, expected none: figures would be too good; "
+                    f"leave them out of one of the two, or {_PREPARE}"
+                )
+        if train.packed is not None and each.packed is not None:
+            both = sorted(each.packed.audio.keys() & train.packed.audio.keys())
+            if both:
+                key = both[0]
+                lines.append(
+                    f"{each.folder.shard_list}: {len(both)} of its recordings are trained on under whatever name, e.g. "
+                    f"{shown(each.packed.audio[key])}, which is {shown(train.packed.audio[key])} of "
+                    f"{train.folder.shard_list}; expected none: leave them out of one of the two, or {_PREPARE}"
+                )
+    return lines

@@ -1,0 +1,139 @@
+"""Is a run whole? Each of its files is compared with its checksum, and read as the stages read it."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wespeaker_qm.config import load_config
+from wespeaker_qm.export.folder import ModelFolder
+from wespeaker_qm.network import checkpoint
+from wespeaker_qm.score.calibration_file import load_calibration
+from wespeaker_qm.score.cosine import load_mean
+from wespeaker_qm.train.states import read_state
+from wespeaker_qm.trials.lists import read_trial_table
+from wespeaker_qm.trials.score_files import read_scores
+from wespeaker_qm.trials.variants import VARIANTS
+from wespeaker_qm.utils.checksums import checksum_path, refuse_changed, verify
+from wespeaker_qm.utils.errors import RecipeError, found_at
+from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.remedies import made_again, mended
+from wespeaker_qm.utils.text import lines_of, parse_json, read_text
+from wespeaker_qm.utils.vectors import VectorTable
+
+_LOG_REMEDY = "put back a copy of it, or train again into another --exp_dir"
+_SUFFIX = checksum_path("x").suffix
+
+
+def _read_model(path: Path) -> None:
+    checkpoint.refuse_not_finite(checkpoint.load(path), path, mended(path))
+
+
+def _read_vectors(path: Path) -> None:
+    table = VectorTable(path)
+    table.load(table.names)
+
+
+def _read_log(path: Path) -> None:
+    """Each step once, one after another; half a line at the end is what a killed training leaves.
+
+    Raises:
+        RecipeError: a line is no record, or a step or epoch is missing, stands twice or is out of order.
+    """
+    last: dict[str, tuple[int, int]] = {}
+    lines = list(lines_of(read_text(path, _LOG_REMEDY)))
+    for number, text in lines:
+        if number == lines[-1][0] and not text.endswith("}"):
+            break
+        where = f"{path}:{number}"
+        record = parse_json(text, where, _LOG_REMEDY)
+        try:
+            kind, place = record["type"], (int(record["epoch"]), int(record["step"]))
+        except (KeyError, TypeError, ValueError):
+            raise RecipeError(f"{where}: found a record without type, epoch or step; {_LOG_REMEDY}") from None
+        before = last.get(kind, (place[0] - 1, place[1] - 1))  # a log that was deleted begins where training went on
+        is_next = place[0] == before[0] + 1 if kind == "epoch" else place[0] >= before[0]
+        if not is_next or place[1] <= before[1]:
+            raise RecipeError(
+                f"{where}: a record of type {kind} of epoch {place[0]}, step {place[1]} after one of epoch "
+                f"{before[0]}, step {before[1]}, expected the next; {_LOG_REMEDY}"
+            )
+        last[kind] = place
+
+
+_READERS: Mapping[str, Callable[[Path], object]] = {
+    "config.yaml": lambda path: load_config([path]),
+    "models/*.pt": _read_model,
+    "resume/step_*.pt": read_state,
+    "train_log.jsonl": _read_log,
+    "*xvector.scp": _read_vectors,
+    "mean_vec.npy": load_mean,
+    "scores/calibration.json": load_calibration,
+    "scores/*.score": read_scores,
+    "model/model.json": lambda path: ModelFolder.read(path.parent),
+    "model.zip": ModelFolder.read,
+}
+"""Pattern of the end of a path -> what reads such a file as a stage does."""
+_GROWS = "train_log.jsonl"
+
+
+class RunFile(NamedTuple):
+    """A file of a run, to be verified."""
+
+    path: Path
+    trials: Path | None
+    """The trial list of a score file, where it is known."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the file; 0 where it is gone."""
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+
+def run_files(run: RunFolder, lists: Mapping[str, Path]) -> Iterator[RunFile]:
+    """The files of a run, and of the systems in it (baselines), that can be verified.
+
+    Args:
+        run: a folder of results.
+        lists: name -> trial list of its corpus; empty where it is not known.
+    """
+    paths = [Path(place, name) for place, _, names in os.walk(run) for name in names]
+    with_checksum = {path.with_suffix("") for path in paths if path.suffix == _SUFFIX}
+    for path in sorted({*paths, *with_checksum}):
+        if path in with_checksum or _reader(path) is not None:
+            yield RunFile(path, lists.get(_trial_list(path)))
+
+
+def file_findings(file: RunFile) -> list[str]:
+    """What is wrong with a file."""
+    path = file.path
+    reader = _reader(path)
+    try:
+        if not path.is_file():
+            return [f"{path}: {found_at(path)}, expected what {checksum_path(path).name} is of; {made_again(path)}"]
+        for name, expected in verify(path, mended(path), grows=path.name == _GROWS).items():
+            other = path.parent / name  # the ark of an scp, which may name another, where this is a copy
+            if not other.is_file():
+                return [
+                    f"{other}: {found_at(other)}, expected what {checksum_path(path).name} is of; {made_again(path)}"
+                ]
+            if other != path:
+                refuse_changed(other, expected, checksum_path(path), mended(path))
+        if file.trials is not None and path.suffix == ".score":
+            read_scores(path, read_trial_table(file.trials))
+        elif reader is not None:
+            reader(path)
+    except RecipeError as error:
+        return [str(error)]
+    return []
+
+
+def _reader(path: Path) -> Callable[[Path], Any] | None:
+    return next((reader for pattern, reader in _READERS.items() if path.match(pattern)), None)
+
+
+def _trial_list(path: Path) -> str:
+    """The list that a score file is of, by its name."""
+    name = path.name.removesuffix(".score")
+    plain, _, variant = name.rpartition(".")
+    return plain if variant in VARIANTS else name
