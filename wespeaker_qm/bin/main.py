@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from wespeaker_qm.utils.ending import PARENT, Stopped, end_with
+from wespeaker_qm.utils.ending import PARENT, LostProcessError, Stopped, end_with, is_told_by_launcher
 from wespeaker_qm.utils.errors import RecipeError, nearest, shown
 from wespeaker_qm.utils.extras import installation
 from wespeaker_qm.utils.lock import unlock_all
@@ -63,6 +63,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "identify": Subcommand("wespeaker_qm.bin.identify", failure=2),
     "forget": Subcommand("wespeaker_qm.bin.forget"),
     "speakers": Subcommand("wespeaker_qm.bin.speakers"),
+    "verify-data": Subcommand("wespeaker_qm.bin.verify_data", failure=2),
     "demo": Subcommand("wespeaker_qm.bin.demo"),
     "bench": Subcommand("wespeaker_qm.bin.bench"),
     "doctor": Subcommand("wespeaker_qm.bin.doctor"),
@@ -166,25 +167,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log = _open_log(args.log, arguments)
         status: int | None = module.run(args)
     except RecipeError as error:
-        logger.error("error: %s", error)
+        _tell(str(error), log, lost=isinstance(error, LostProcessError))
         if log is not None:
             log.remove_if_nothing_was_done()
         return failure
     except Stopped as stopped:
-        logger.warning("%s", stopped)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            logger.warning("%s", stopped)
         return 128 + stopped.number
     except KeyboardInterrupt:
         logger.error("interrupted; the same command goes on where it stopped")
         return 130
     except Exception as error:
         if (message := trouble(error)) is not None:
-            logger.error("error: %s", message)
+            _tell(message, log)
             return failure
         logger.exception("this is a bug in wespeaker-qm, please report it:")
+        is_told_by_launcher(f"a bug in wespeaker-qm, whose traceback stands above: {error!r}", lost=False)
         return 2
     finally:
         unlock_all()
     return status or 0
+
+
+def _tell(message: str, log: "_LogFile | None", *, lost: bool = False) -> None:
+    """Say what ended the command; of several training processes, the program that started them says it."""
+    if not is_told_by_launcher(message, lost=lost):
+        logger.error("error: %s", message)
+    elif log is not None:
+        log.note("error: %s", message, level=logging.ERROR)
 
 
 def _failure(arguments: Sequence[str]) -> int:
@@ -265,6 +276,10 @@ class _LogFile(logging.FileHandler):
             _refuse_other_files(log)
         super().__init__(log, encoding="utf-8", errors="backslashreplace")
 
+    def note(self, text: str, *values: str, level: int = logging.INFO) -> None:
+        """Write a line that the console does not show."""
+        self.handle(logger.makeRecord(logger.name, level, __file__, 0, text, values, None))
+
     def emit(self, record: logging.LogRecord) -> None:
         self._num_lines += 1
         super().emit(record)
@@ -304,8 +319,7 @@ def _open_log(log: Path, arguments: Sequence[str]) -> _LogFile:
         ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s:%(lineno)d %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
-    command = ("$ wespeaker-qm %s", (shlex.join(arguments),))
-    handler.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, *command, None))
+    handler.note("$ wespeaker-qm %s", shlex.join(arguments))
     return handler
 
 

@@ -5,12 +5,15 @@ Processes that train together must do the same: what depends on a disk, a machin
 (:meth:`Processes.together`). A process that raised alone would leave the others waiting for it.
 """
 
+import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +21,18 @@ import torch
 import torch.distributed as dist
 
 from wespeaker_qm.network.device import choose_device
-from wespeaker_qm.utils.ending import Stopped
+from wespeaker_qm.utils.ending import LostProcessError, Stopped
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import temporary_path, write_text
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for another one whose connection is not broken: a machine without power or network, a disk
+that does not answer. Longer than what the first process does while the others wait: the held-out check, and comparing
+tars that were copied."""
 
 _SECONDS_TO_SEE_A_FILE = 5.0
 """Longer than a shared file system takes to show a new file to another machine."""
@@ -166,13 +176,16 @@ def joined_processes(device_name: str | Callable[[], str]) -> Iterator[Processes
             raises on one of them, they all raise.
 
     Raises:
-        RecipeError: as :func:`choose_device`, on all processes; or another process has ended before its time.
+        RecipeError: as :func:`choose_device`, on all processes.
+        LostProcessError: another process has ended before its time, or does nothing for longer than :data:`TIMEOUT`.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if world_size > 1:  # plain values go over gloo, also where tensors go over NCCL
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
+        _tell_of_restart(rank)
     try:
         joined = Processes(rank=rank, world_size=world_size, device=torch.device("cpu"))
         device = joined.together(
@@ -181,7 +194,9 @@ def joined_processes(device_name: str | Callable[[], str]) -> Iterator[Processes
         joined.agree({"device": device.type}, "the device")
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        yield Processes(rank=rank, world_size=world_size, device=device)
+        processes = Processes(rank=rank, world_size=world_size, device=device)
+        processes.sum(torch.zeros(1, device=device))  # NCCL connects now, and not within the first step
+        yield processes
         if world_size > 1:
             dist.barrier()  # a process that leaves while another still sends to it can be aborted by gloo
     except Stopped:  # on all of them
@@ -189,11 +204,24 @@ def joined_processes(device_name: str | Callable[[], str]) -> Iterator[Processes
             dist.barrier()
         raise
     except RuntimeError as error:
-        if world_size == 1 or not (isinstance(error, dist.DistError) or "Connection" in str(error)):
+        if world_size == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
             raise
-        raise RecipeError(
-            f"process {rank} of {world_size} has lost another one, which ended too early: see its message ({error})"
+        raise LostProcessError(
+            f"process {rank} of {world_size} on {socket.gethostname()} has lost another one, which ended too early or "
+            f"did nothing for {TIMEOUT.total_seconds() / 60:g} minutes: see its message; the same command goes on from "
+            f"the last state that was saved ({error})"
         ) from error
     finally:
         if world_size > 1:
             dist.destroy_process_group()
+
+
+_LOST = re.compile("Connection|connection|[Tt]imed out|Broken pipe")
+"""In what gloo says, whose errors have no kind of their own."""
+
+
+def _tell_of_restart(rank: int) -> None:
+    """Under ``run.sh --max_restarts``."""
+    number, most = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    if rank == 0 and number != "0":
+        logger.warning("all processes are started again (%s of %s times), because one of them had ended", number, most)

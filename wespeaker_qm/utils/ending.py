@@ -7,6 +7,7 @@
 """
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -14,10 +15,15 @@ import threading
 import time
 from collections.abc import Iterator
 
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import write_text
+
 PARENT = "WESPEAKER_QM_PARENT"
 """Environment variable: number of the process that a program ends with."""
 COMMAND = "WESPEAKER_QM_COMMAND"
 """Environment variable: the command that a user repeats to go on."""
+LAUNCHED = "WESPEAKER_QM_LAUNCHED"
+"""Environment variable: set where a launcher tells, after all, why the processes that it started have failed."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """What schedulers, terminals and Slurm's ``--signal=USR1@120`` send."""
@@ -39,6 +45,30 @@ class Stopped(Exception):  # noqa: N818 (no error: what was asked for has been d
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.number = number
+
+
+class LostProcessError(RecipeError):
+    """Another one of the processes that train together has ended before its time; it knows why, not this one."""
+
+
+def is_told_by_launcher(message: str, *, lost: bool) -> bool:
+    """Leave the message of an error to the program that started this process, if it asked for that.
+
+    A process that is going to be started once more tells by itself: the launcher hears of the last time only.
+
+    Args:
+        message: to be told.
+        lost: whether the fault is another process's (:class:`LostProcessError`).
+    """
+    number, most = (int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    if LAUNCHED not in os.environ or "TORCHELASTIC_ERROR_FILE" not in os.environ or number < most:
+        return False
+    said = {"message": message, "lost": lost, "extraInfo": {"timestamp": int(time.time())}}
+    try:
+        write_text(os.environ["TORCHELASTIC_ERROR_FILE"], json.dumps({"message": said}))
+    except OSError:  # a full disk may be the very message
+        return False
+    return True
 
 
 class StopRequest:
