@@ -182,11 +182,11 @@ def joined_processes(device_name: str | Callable[[], str]) -> Iterator[Processes
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if world_size > 1:  # plain values go over gloo, also where tensors go over NCCL
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
-        _tell_of_restart(rank)
     try:
+        if world_size > 1:  # plain values go over gloo, also where tensors go over NCCL
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, timeout=TIMEOUT)
+            _tell_of_restart(rank)
         joined = Processes(rank=rank, world_size=world_size, device=torch.device("cpu"))
         device = joined.together(
             lambda: choose_device(device_name if isinstance(device_name, str) else device_name(), local_rank)
@@ -209,10 +209,10 @@ def joined_processes(device_name: str | Callable[[], str]) -> Iterator[Processes
         raise LostProcessError(
             f"process {rank} of {world_size} on {socket.gethostname()} has lost another one, which ended too early or "
             f"did nothing for {TIMEOUT.total_seconds() / 60:g} minutes: see its message; the same command goes on from "
-            f"the last state that was saved ({error})"
+            f"the last state that was saved ({str(error).partition('. ')[0]})"
         ) from error
     finally:
-        if world_size > 1:
+        if world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 

@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "LOGLEVEL" not in os.environ:  # by which torchrun's users ask for its log
         logging.disable(logging.ERROR)
     os.environ[LAUNCHED] = "true"
+    # With one store for all times processes find each other by the addresses of those that were there before.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     try:
         with scratch_folder("wespeaker_qm.launch") as reports:  # otherwise torchrun leaves a folder behind each time
             parsed = parse_args(["--log_dir", str(reports), *(sys.argv[1:] if arguments is None else arguments)])
