@@ -64,7 +64,8 @@ def interrupt(exp: Path) -> None:
     (exp / ".done" / "train").unlink()
     path = newest_state(RunFolder(exp))
     state = checkpoint.load(path)
-    checkpoint.save({**state, "epoch": 1, "step": state["step"] // 3}, path)
+    step = state["step"] // 3
+    checkpoint.save({**state, "epoch": 1, "step": step, "schedule_step": step}, path)
     for epoch in (2, 3):
         RunFolder(exp).model(epoch).unlink()
 
