@@ -11,7 +11,7 @@ import sys
 from itertools import zip_longest
 from pathlib import Path
 
-CLOCK = ("samples_per_s", "wait_s", "minutes")
+CLOCK = ("samples_per_s", "wait_s", "minutes", "speed")
 """Fields that measure the machine."""
 
 

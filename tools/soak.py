@@ -27,6 +27,7 @@ import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -50,7 +51,14 @@ SIGNALS = {"term": signal.SIGTERM, "int": signal.SIGINT, "usr1": signal.SIGUSR1}
 KINDS = ("tree", "script", "one", "rank", *SIGNALS)
 FAULTS = re.compile(r'this is a bug|File "[^"]*/wespeaker_qm/')
 """What must never be said. Python's own tracker of semaphores, killed, prints tracebacks that mean nothing."""
-CLOCK = ("samples_per_s", "wait_s", "minutes")
+CLOCK = ("samples_per_s", "wait_s", "minutes", "speed")
+
+
+_TIMES = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00)?"
+    r"|CRC-32 [0-9a-f]{8} of \d+ bytes"
+    r"|\b[\d.]+ (min|minutes)\b|\"minutes\": [\d.e-]+"
+)
 
 
 def without(*names: str) -> Callable[[Path], Any]:
@@ -77,17 +85,46 @@ def state_of(path: Path) -> str:
     return repr({name: value for name, value in state.items() if name not in ("elapsed_s", "journal")})
 
 
+def masked(path: Path) -> str:
+    """A text without times, and without checksums of files in which times stand."""
+    return re.sub(r"[ \-]+", " ", _TIMES.sub("*", read_text(path)))
+
+
+def members_of(path: Path) -> dict[str, int]:
+    """Name -> CRC-32 of the files in a zip that hold no times."""
+    with zipfile.ZipFile(path) as archive:
+        return {each.filename: each.CRC for each in archive.infolist() if not each.filename.endswith((".json", ".md"))}
+
+
+def graph_of(path: Path) -> bytes:
+    """A network in ONNX without the description of it."""
+    import onnx
+
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    graph: bytes = model.SerializeToString(deterministic=True)
+    return graph
+
+
 EXCEPTIONS: Mapping[str, tuple[str, Callable[[Path], Any] | None]] = {
     "log/*": ("lines with times, of every attempt", None),
     ".lock": ("who was there last", None),
     "tensorboard/*": ("times, and a file for each start", None),
     "train_log.jsonl.crc32": ("covers times", None),
+    "metrics.json.crc32": ("covers times", None),
     "resume/*.crc32": ("covers times", None),
     "train_log.jsonl": ("times", log_lines),
     "resume/step_*.pt": ("times", state_of),
-    "provenance.json": ("time, command", without("time", "command")),
+    "provenance.json": ("time", without("time")),
+    "metrics.json": ("time, minutes of the training", without("time", "minutes")),
+    "report.*": ("time, minutes of the training", masked),
+    "model/README.md": ("time", masked),
+    "model/model.json": ("times, and a checksum over them", without("time", "sha256")),
+    "model/model.onnx": ("holds model.json", graph_of),
+    "model.zip": ("holds model.json", members_of),
     "shard.index.json": ("times of the tars, and a checksum over them", without("tar_times", "sha256")),
     "shards/.done/*": ("times of the recordings", None),
+    ".done/*": ("checksums of files in which times stand", masked),
 }
 """Pattern of the end of a path -> why such files may differ, and what of them must still be the same."""
 
@@ -223,12 +260,12 @@ class Soak:
         self.save()
         sys.exit(f"soak: {fault}; {self.now} is as it was found, and what was said is in {self.work / 'output.txt'}")
 
-    def disturb(self, stage: int) -> bool:
+    def disturb(self, stage: int, attempt: int) -> bool:
         """Run a stage, and kill it; whether it was at work then."""
-        rng = random.Random(f"{self.seed} {self.kills}")
+        rng = random.Random(f"{self.seed} {stage} {self.kills} {attempt} kind and moment")
         kinds = [kind for kind in KINDS if kind != "rank" or (stage == 3 and self.num_ranks > 1)]
         kind = rng.choice(kinds)
-        at = rng.uniform(0, 1.05) * self.seconds[f"{stage} {self.num_ranks}"]
+        at = rng.uniform(0, 0.9) * self.seconds[f"{stage} {self.num_ranks}"]
         tag = uuid.uuid4().hex
         said_before = (self.work / "output.txt").stat().st_size
         process = self.start(stage, tag, max_restarts=rng.choice((0, 2)) if kind == "rank" else 0)
@@ -292,11 +329,14 @@ class Soak:
     def round(self, num_kills: int) -> None:
         """Disturb each stage in turn; then compare all."""
         expected = self.reference()
-        if self.stage == 1 and not self.tally_of_round():
-            shutil.rmtree(self.now, ignore_errors=True)
         while self.stage <= NUM_STAGES:
-            while self.kills < num_kills and random.Random(f"goes on {self.seed} {self.kills}").random() < 0.7:
-                if not self.disturb(self.stage):
+            attempts = 0
+            while (
+                self.kills < num_kills
+                and random.Random(f"{self.seed} {self.stage} {self.kills} {attempts}").random() < 0.9
+            ):
+                attempts += 1
+                if not self.disturb(self.stage, attempts):
                     break
             self.finish(self.stage)
             self.stage += 1
@@ -308,16 +348,13 @@ class Soak:
         self.save()
         print(f"soak: round {self.rounds}: {self.kills} kills survived, all files as undisturbed", flush=True)
 
-    def tally_of_round(self) -> bool:
-        """Whether this round has begun."""
-        return self.now.is_dir()
-
     def compare(self, expected: Path) -> None:
         """End the program where something is different."""
         lines = differences(expected, self.now)
         if lines:
             self.fail(f"after {self.kills} kills {len(lines)} files differ from {expected}:\n" + "\n".join(lines[:20]))
-        command = [sys.executable, "-m", "wespeaker_qm.bin.main", "verify-data", self.now / "data", self.now / "exp"]
+        folders = [str(self.now / "data"), str(self.now / "exp")]
+        command = [sys.executable, "-m", "wespeaker_qm.bin.main", "verify-data", *folders]
         verified = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if verified.returncode != 0:
             self.fail(f"after {self.kills} kills verify-data says:\n{verified.stdout}{verified.stderr}")

@@ -31,7 +31,7 @@ def test_means_leave_out_what_is_not_finite_and_go_on_from_their_state() -> None
     means.add({"loss": 2.0, "grad_norm": torch.inf}, 8, 0.0)
     means = Means.restored(means.state())
     means.add({"loss": 3.0, "grad_norm": 5.0}, 8, 0.0)
-    values = means.values(world_size=1)
+    values = means.values()
     assert (values["loss"], values["grad_norm"]) == (2.0, 4.0)
     earlier = {name: value for name, value in means.state().items() if name != "counts"}
     assert Means.restored({**earlier, "sums": {"loss": 48.0}}).values()["loss"] == 2.0
