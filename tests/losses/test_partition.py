@@ -86,7 +86,7 @@ def cases() -> dict[str, Case]:
                     found[f"{key}-sparse"] = Case(head, num_classes, (SPARSE,), dtype, num_classes > 7)
     for name in ("q_margin_1.25", "q_margin_1.5", "entmax_1.75", "sparsemax"):
         found[f"{name}-kernels"] = Case(HEADS[name], 61, (KERNELS,), torch.float32)
-    for variant in ("one_owner", "far_classes", "crowded", "nan_prototype", "nan_embedding", "norms", "ties"):
+    for variant in ("far_classes", "crowded", "nan_prototype", "nan_embedding", "norms", "ties"):
         case = Case(HEADS["q_margin_1.5"], 60, (KERNELS,), torch.float32, variant=variant)
         found[f"q_margin_1.5-{variant}-kernels"] = case
     for name in ("cosface", "q_margin_1.5", "sparsemax"):
@@ -169,7 +169,9 @@ def collectives() -> Iterator[list[str]]:
 
 
 def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
-    """The call of one process, and its backward pass."""
+    """The call of one process, and its backward pass. Kernels of several processes share a GPU, if there is one."""
+    is_on_gpu = case.ways == (KERNELS,) and partition.world_size > 1 and torch.cuda.is_available()
+    batch = Batch(*(part.to("cuda" if is_on_gpu else "cpu") for part in batch))
     own = slice(partition.rank * BATCH, (partition.rank + 1) * BATCH) if partition.world_size > 1 else slice(None)
     embedding = batch.embedding[own].clone().requires_grad_()
     prototypes = batch.prototypes[partition.start : partition.stop].clone().requires_grad_()
@@ -189,13 +191,15 @@ def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
     with collectives() as backward:
         gradients = torch.autograd.grad(output.loss, (embedding, prototypes), batch.upstream[own])
     is_sparse = gradients[1].is_sparse and gradients[1].is_coalesced()
-    sparsity = output.sparsity._asdict() if output.sparsity else {}
-    return {
+    tensors = {
         "loss": output.loss.detach(),
         "correct": output.correct,
-        **sparsity,
+        **(output.sparsity._asdict() if output.sparsity else {}),
         "embedding_gradient": gradients[0],
         "weight_gradient": gradients[1].to_dense(),
+    }
+    return {
+        **{name: tensor.cpu() for name, tensor in tensors.items()},
         "is_sparse": is_sparse,
         "collectives": [forward, backward],
     }
@@ -213,7 +217,7 @@ def run_process(rank: int, folder: Path) -> None:
         results: dict[str, Any] = {}
         for name, case in CASES.items():
             way = case.ways[min(rank, len(case.ways) - 1)]
-            dispatch.WAYS = {"cpu": ((math.inf, way),)}
+            dispatch.WAYS = dict.fromkeys(("cpu", "cuda"), ((math.inf, way),))
             for size, value in SMALL.items():
                 setattr(fused_filter, size, value)
             partition = ClassPartition(case.num_classes, rank, world_size)
@@ -242,7 +246,9 @@ def run_process(rank: int, folder: Path) -> None:
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """World size -> what each process saved."""
     folder = tmp_path_factory.mktemp("processes")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if not torch.cuda.is_available():
+        environment["TRITON_INTERPRET"] = "1"
     programs = [
         subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env=environment)
         for rank in range(max(WORLD_SIZES))
