@@ -3,7 +3,8 @@
 import torch
 
 from wespeaker_qm.losses.linear import LinearLoss, Sparsity
-from wespeaker_qm.train.figures import Means, Reading, batch_figures
+from wespeaker_qm.train.figures import Means, batch_figures
+from wespeaker_qm.utils.reading import Reading
 
 
 def test_figures_of_a_batch() -> None:

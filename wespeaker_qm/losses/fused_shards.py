@@ -23,6 +23,7 @@ from wespeaker_qm.losses import fused_filter
 from wespeaker_qm.losses.alpha import first_derivative_only
 from wespeaker_qm.losses.margins import MarginType, target_logit
 from wespeaker_qm.losses.partition import ClassPartition
+from wespeaker_qm.utils.reading import Reading
 
 
 class _Settings(NamedTuple):
@@ -31,23 +32,6 @@ class _Settings(NamedTuple):
     margin: float
     margin_type: MarginType
     partition: ClassPartition
-
-
-class _Number:
-    """A number of the device on its way to the host."""
-
-    def __init__(self, number: Tensor) -> None:
-        self._copy, self._event = number, None
-        if number.is_cuda:
-            self._copy = torch.empty_like(number, device="cpu", pin_memory=True).copy_(number, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
-
-    def value(self) -> int:
-        """Wait for it, but not for what was started after it."""
-        if self._event is not None:
-            self._event.synchronize()
-        return int(self._copy)
 
 
 def shard_loss(
@@ -76,10 +60,10 @@ def shard_loss(
         (b,) each: loss, correct, support, candidates and target_posterior of `linear`; or None, on all processes, where
         a row has more candidates than there are places for.
     """
-    most: list[_Number] = []
+    most: list[Reading] = []
     settings = _Settings(alpha, scale, margin, margin_type, partition)
     found: tuple[Tensor, ...] = _ShardLoss.apply(embedding, prototypes, target, settings, most)
-    return found if most[0].value() <= fused_filter.PLACES else None
+    return found if most[0].values()["candidates"] <= fused_filter.PLACES else None
 
 
 class _ShardLoss(torch.autograd.Function):
@@ -87,7 +71,7 @@ class _ShardLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, embedding: Tensor, prototypes: Tensor, target: Tensor, settings: _Settings, most: list[_Number]
+        ctx: Any, embedding: Tensor, prototypes: Tensor, target: Tensor, settings: _Settings, most: list[Reading]
     ) -> tuple[Tensor, ...]:
         from wespeaker_qm.losses.kernels import launch
 
@@ -102,7 +86,7 @@ class _ShardLoss(torch.autograd.Function):
         marked = target_logit(cosine, scale, margin, margin_type)
         nearby = torch.where(is_owned, local, num_classes)
         candidates = fused_filter.find_candidates(unit, prototypes, nearby, marked.logit, marked.log_q, alpha, scale)
-        most.append(_Number(partition.max(candidates.number.amax())))
+        most.append(Reading({"candidates": partition.max(candidates.number.amax())}))
 
         candidates.classes[:, 0] = torch.where(is_owned, local, 0)
         cosines = unit.new_full((len(unit), places), -torch.inf)

@@ -19,9 +19,10 @@ import torch
 from wespeaker_qm.dataset.loader import TrainingBatch
 from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.train.distributed import Processes
-from wespeaker_qm.train.figures import Reading, batch_figures
+from wespeaker_qm.train.figures import batch_figures
 from wespeaker_qm.train.model import EncoderWithHead
 from wespeaker_qm.utils.moments import Moment
+from wespeaker_qm.utils.reading import Reading
 
 
 class Underway(NamedTuple):
