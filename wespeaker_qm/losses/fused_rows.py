@@ -17,7 +17,7 @@ from torch import Tensor
 from wespeaker_qm.losses.operators import differentiable, operator
 
 _BLOCK_CLASSES = 2048  # of a row that a program works on together
-_WARPS = 4  # of it, all of which compute what is once a row
+_WARPS = 8  # of it; more of them have less to do each, but all compute what is once a row
 
 
 @operator("row_loss")

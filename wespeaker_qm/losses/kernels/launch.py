@@ -11,8 +11,7 @@ from wespeaker_qm.losses.kernels import dense, vectors
 _MARGINS = {"reference": 0, "angular": 1, "easy_angular": 2}
 _BLOCK_ELEMENTS = 4096  # of vectors that one program holds
 _ROWS, _CLASSES, _COLUMNS = 128, 64, 128  # of a tile of a product, which one program computes
-_TILE = 8192  # elements of a tile of prototypes
-_GRADIENT_WARPS = 8
+_WARP_ELEMENTS = 2048  # of a tile of the prototypes' gradient, that a warp of a program holds
 _DEPTH = 32  # terms of it that are added up before they go to the sum
 _LEAST_PART, _MOST_PARTS = 256, 64  # of the classes, over which one program adds up
 _PARTS = 16  # that are added up together
@@ -115,11 +114,12 @@ def prototype_gradient(
     """Gradients (n, D) of the prototypes from d loss / d cosine (B, n), times a factor (B,)."""
     (num_classes, dim), (batch, stride) = prototypes.shape, derivative.shape
     width = max(16, power_of_two(dim))
-    classes = min(_CLASSES, max(16, _TILE // width))
+    warps = 4 if width <= 256 else 8  # of fewer threads, more programs are there at a time
+    classes = min(_CLASSES, max(16, _WARP_ELEMENTS * warps // width))
     gradient = torch.empty_like(prototypes)
     dense.prototype_gradient[(whole(num_classes, classes),)](
         derivative, factor, unit, prototypes, inverse_norms, gradient, batch, num_classes, stride, dim,
-        CLASSES=classes, DEPTH=_DEPTH, BLOCK_D=width, num_warps=_GRADIENT_WARPS, num_stages=1,
+        CLASSES=classes, DEPTH=_DEPTH, BLOCK_D=width, num_warps=warps, num_stages=1,
     )  # fmt: skip
     return gradient
 
