@@ -48,7 +48,7 @@ from wespeaker_qm.train.loop import Trainer
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
 config, data, exp_dir, *overrides = sys.argv[1:]
-build._FUSED = ("cpu",)
+build._FUSED_FROM = {"cpu": 0}
 with joined_processes("cpu") as processes:
     parts = build.build_training(load_config([Path(config)], overrides), DataFolder(data), processes)
     trainer = Trainer(parts=parts, config=load_config([Path(config)], overrides), folder=RunFolder(exp_dir))

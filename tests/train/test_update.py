@@ -50,7 +50,7 @@ class Operations(TorchDispatchMode):
 def fused(config: Config, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser of a GPU, which the CPU has, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_FUSED", ("cpu",))
+        patch.setattr(build, "_FUSED_FROM", {"cpu": 0})
         return build_optimizer(config, list(parameters))
 
 
