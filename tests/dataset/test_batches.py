@@ -1,6 +1,7 @@
 """From shards to features: what is read, how it is batched and augmented."""
 
 import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from wespeaker_qm.audio.speed import change_speed, speed_input_length
 from wespeaker_qm.bench.memory import MIB, status_bytes
 from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo
-from wespeaker_qm.dataset.chunks import Batch, read_tiled
+from wespeaker_qm.dataset.chunks import Batch, PackedBatch, read_tiled
 from wespeaker_qm.dataset.draws import KEEP, NOISE, REVERB, SPEEDS, Draws, DrawSource
 from wespeaker_qm.dataset.frontend import RIR_CACHE_BYTES, TrainingFrontend
 from wespeaker_qm.dataset.loader import FrontendPlace, TrainingBatch, TrainingLoader
@@ -93,6 +94,30 @@ def test_only_the_needed_samples_are_read(training_set: TrainingSet) -> None:
     assert batch.rir_index == tuple(draws.choice[batch.rir_rows])
     for rir, index in zip(batch.rir, batch.rir_index, strict=True):
         np.testing.assert_array_equal(rir.numpy() / np.float32(32768), chunks.rirs.read(index))
+
+
+def leaves(value: Any) -> list[Any]:
+    """What is in a batch, in its order."""
+    return [leaf for item in value for leaf in leaves(item)] if isinstance(value, tuple) else [value]
+
+
+def test_a_packed_batch_is_what_was_packed(training_set: TrainingSet) -> None:
+    """Also one of which some arrays are empty; a process that gets it, and a GPU, gets one array."""
+    for batch in (*batches(training_set), training_set.chunks[BatchId(1, 0, np.arange(1))]):
+        packed = pickle.loads(pickle.dumps(PackedBatch(batch)))
+        found = packed.on(torch.device("cpu"))
+        assert isinstance(found.speed_rows, tuple) and isinstance(found.waveform, tuple)
+        for one, other in zip(leaves(found), leaves(batch), strict=True):
+            if isinstance(other, torch.Tensor):
+                assert one.dtype == other.dtype and torch.equal(one, other)
+                assert one.data_ptr() % 64 == 0 or not one.numel()
+            else:
+                assert one == other
+        moved = packed.on(torch.device("meta"))
+        devices = {leaf.device.type for leaf in leaves(moved._replace(utterance=())) if isinstance(leaf, torch.Tensor)}
+        assert devices == {"meta"}
+        assert moved.utterance.device.type == "cpu"
+        assert sum(isinstance(value, torch.Tensor) for value in vars(packed).values()) == 1
 
 
 def test_every_chunk_of_an_utterance_is_equally_likely(training_set: TrainingSet) -> None:

@@ -9,7 +9,8 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "compare_runs.py"
 def write(folder, *losses):
     folder.mkdir()
     speed = len(folder.name)  # differs between the runs, as the clock does
-    records = [{"type": "step", "step": step, "loss": loss, "samples_per_s": speed} for step, loss in enumerate(losses)]
+    clock = {"samples_per_s": speed, "speed": {"step_ms": speed}}
+    records = [{"type": "step", "step": step, "loss": loss, **clock} for step, loss in enumerate(losses)]
     (folder / "train_log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
 

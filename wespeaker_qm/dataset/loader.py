@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wespeaker_qm.dataset.chunks import Batch, ChunkDataset
+from wespeaker_qm.dataset.chunks import ChunkDataset, PackedBatch
 from wespeaker_qm.dataset.frontend import TrainingFrontend
 from wespeaker_qm.dataset.plan import BatchId, BatchPlan
 from wespeaker_qm.utils.allocator import keep_freed_pages
@@ -59,6 +59,16 @@ class _FeaturedDataset(Dataset[_Featured]):
     def __getitem__(self, batch_id: BatchId) -> _Featured:
         batch = self.chunks[batch_id]
         return _Featured(batch.utterance, batch.label, self.frontend(batch))
+
+
+class _PackedDataset(Dataset[PackedBatch]):
+    """Reads a batch, and makes one array of it."""
+
+    def __init__(self, chunks: ChunkDataset) -> None:
+        self.chunks = chunks
+
+    def __getitem__(self, batch_id: BatchId) -> PackedBatch:
+        return PackedBatch(self.chunks[batch_id])
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
@@ -137,7 +147,7 @@ class TrainingLoader:
         self.frontend = frontend
         if not self.on_workers:
             self.frontend = frontend.to(device)
-        dataset: Dataset[Any] = _FeaturedDataset(chunks, frontend) if self.on_workers else chunks
+        dataset: Dataset[Any] = _FeaturedDataset(chunks, frontend) if self.on_workers else _PackedDataset(chunks)
         self.loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_size=None,
@@ -172,12 +182,14 @@ class TrainingLoader:
         iterator = getattr(self.loader, "_iterator", None)
         return [worker.pid for worker in getattr(iterator, "_workers", [])]
 
-    def _on_device(self, batch: Batch | _Featured, wait_s: float) -> TrainingBatch:
+    def _on_device(self, batch: PackedBatch | _Featured, wait_s: float) -> TrainingBatch:
         began = Moment(self.device)
-        label = batch.label.to(self.device, non_blocking=True)
         if isinstance(batch, _Featured):
-            features = batch.features.to(self.device, non_blocking=True)
+            utterance, label, features = batch
+            label, features = (each.to(self.device, non_blocking=True) for each in (label, features))
         else:
+            read = batch.on(self.device)
+            utterance, label = read.utterance, read.label
             with _one_thread(self.device):
-                features = self.frontend(batch.to(self.device))
-        return TrainingBatch(batch.utterance, label, features, wait_s, (began, Moment(self.device)))
+                features = self.frontend(read)
+        return TrainingBatch(utterance, label, features, wait_s, (began, Moment(self.device)))
