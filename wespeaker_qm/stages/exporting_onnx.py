@@ -59,7 +59,12 @@ def export_onnx(
     data, run = DataFolder(data), RunFolder(run)
     lacking = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if lacking and if_possible:
-        logger.info("stage export onnx: %s is not installed, so no %s is written", lacking[0], run.onnx())
+        logger.info(
+            "stage export onnx: %s is not installed, so no %s is written (to have it: %s, then stage 8 again)",
+            lacking[0],
+            run.onnx(),
+            installation("onnx"),
+        )
         return
     if lacking:
         raise RecipeError(f"{run.onnx()}: needs the package {lacking[0]}: {installation('onnx')}")
