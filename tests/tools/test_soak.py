@@ -131,6 +131,24 @@ def test_a_bug_that_was_told_is_found(soaking: Any) -> None:
         soaking("tree", said="echo 'this is a bug in wespeaker-qm, please report it:'")
 
 
+FRAMES = 'Traceback (most recent call last):\n  File "/x/%s/bin/main.py", line 1, in main\n    call()\n%s\n'
+
+
+@pytest.mark.parametrize(
+    ("said", "is_bug"),
+    [
+        ("this is a bug in wespeaker-qm, please report it:\n", True),
+        (FRAMES % ("wespeaker_qm", "KeyError: 1"), True),
+        (FRAMES % ("wespeaker_qm", "KeyboardInterrupt"), False),
+        (FRAMES % ("multiprocessing", "KeyError: 1"), False),
+        (FRAMES % ("wespeaker_qm", "KeyboardInterrupt") + FRAMES % ("wespeaker_qm", "OSError: 5"), True),
+        ("error: exp: found nothing\n", False),
+    ],
+)
+def test_what_counts_as_a_bug(soak: ModuleType, said: str, is_bug: bool) -> None:
+    assert soak.is_told_as_bug(said) == is_bug
+
+
 def test_another_exit_status_than_that_of_the_signal_is_found(soaking: Any) -> None:
     with pytest.raises(FaultError, match=r"exit status [07]$"):
         soaking("int", said="trap 'kill $child; exit 7' INT")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -199,7 +200,20 @@ def test_a_process_that_dies_does_not_leave_the_other_waiting(train, tmp_path: P
     first, second = start(command, command)
     assert second.code == 9
     assert first.code == 1
-    assert "process 0 of 2 has lost another one" in first.err
+    assert re.search(r"process 0 of 2 on \S+ has lost another one", first.err)
+
+
+def test_a_process_that_does_nothing_is_not_waited_for_for_ever(train, tmp_path: Path) -> None:
+    """As one on a machine whose disk does not answer: its connection is not broken."""
+    command = with_fault(tmp_path, "import time; time.sleep(25)", train("run"))
+    script = Path(command[0])
+    patience = "import datetime; from wespeaker_qm.train import distributed\ndistributed.TIMEOUT = datetime.timedelta"
+    script.write_text(f"{patience}(seconds=8)\n{script.read_text()}")
+    first, second = start(command, command)
+    assert (first.code, second.code) == (1, 1)
+    assert "process 0 of 2 on " in first.err
+    assert "has lost another one, which ended too early or did nothing for 0.133333 minutes" in first.err
+    assert "Traceback" not in first.err
 
 
 def test_alone_a_process_decides_and_fails_by_itself() -> None:
