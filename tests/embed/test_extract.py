@@ -75,6 +75,26 @@ def test_batches_equal_one_at_a_time(
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_a_batch_is_analysed_at_once(encoder: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And padding counts in no row's mean; a loud utterance is behind the end of a faint one."""
+    fbank = Fbank(num_mel_bins=16)
+    rng = np.random.default_rng(0)
+    waveforms = [(s * rng.standard_normal(n)).astype(np.float32) for s, n in ((1e-3, 8000), (0.5, 16000), (0.1, 9111))]
+    alone = NetworkEmbedder(encoder, fbank, torch.device("cpu"))
+    expected = np.concatenate([alone([waveform]) for waveform in waveforms])
+    calls: list[torch.Size] = []
+    forward = fbank.forward
+
+    def counted(waveform: torch.Tensor, *rest: Any) -> torch.Tensor:
+        calls.append(waveform.shape)
+        return forward(waveform, *rest)
+
+    monkeypatch.setattr(fbank, "forward", counted)
+    batched = NetworkEmbedder(encoder, fbank, torch.device("cpu"), batched=True)
+    np.testing.assert_allclose(batched(waveforms), expected, atol=1e-5)
+    assert calls == [(3, 15920)]
+
+
 def test_a_network_that_does_not_mask_gets_one_length_at_a_time() -> None:
     embedder = NetworkEmbedder(MeanEncoder(), Fbank(num_mel_bins=16), torch.device("cpu"), batched=True)
     rng = np.random.default_rng(0)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from wespeaker_qm.audio.bandwidth import bandwidth_hz
@@ -71,15 +70,14 @@ class NetworkEmbedder:
         """
         with exact_float32(), torch.autocast(self.device.type, enabled=False):
             embedding = torch.empty(len(waveforms), self.encoder.embed_dim, device=self.device)
-            together, features = [], []
+            together = []
             for row, waveform in enumerate(waveforms):
                 if self._num_frames(waveform) > FRAMES_PER_PIECE:
                     embedding[row] = self._embed_long(waveform)
                 else:
                     together.append(row)
-                    features.append(self._features(waveform))
             if together:
-                embedding[together] = self._embed_together(features).float()
+                embedding[together] = self._embed_together([waveforms[row] for row in together]).float()
         return embedding.cpu().numpy()
 
     def _num_frames(self, waveform: Waveform) -> int:
@@ -109,27 +107,45 @@ class NetworkEmbedder:
             FRAMES_PER_PIECE,
         )
 
-    def _embed_together(self, features: list[torch.Tensor]) -> torch.Tensor:
+    def _embed_together(self, waveforms: Sequence[Waveform]) -> torch.Tensor:
         """Embeddings (N, D) of utterances of up to a piece."""
         if not self.batched:
-            return torch.cat([self.encoder(each.unsqueeze(0)) for each in features])
-        return self._padded(features) if self.encoder.masks_padding else self._by_length(features)
-
-    def _padded(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """Embeddings (N, D) of utterances of any lengths, in one batch."""
-        lengths = torch.tensor([len(row) for row in features], device=self.device)
-        is_padded = len(set(lengths.tolist())) > 1
-        embedding: torch.Tensor = self.encoder(pad_sequence(features, batch_first=True), lengths if is_padded else None)
+            return torch.cat([self.encoder(self._features(each).unsqueeze(0)) for each in waveforms])
+        num_frames = [self._num_frames(each) for each in waveforms]
+        features, lengths = self._padded_features(waveforms, num_frames)
+        if not self.encoder.masks_padding:
+            return self._by_length(features, num_frames)
+        is_padded = len(set(num_frames)) > 1
+        embedding: torch.Tensor = self.encoder(features, lengths if is_padded else None)
         return embedding
 
-    def _by_length(self, features: list[torch.Tensor]) -> torch.Tensor:
+    def _padded_features(
+        self, waveforms: Sequence[Waveform], num_frames: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (N, T, F), each row's less their mean, and 0 behind its end; and ``num_frames`` on the device.
+
+        Samples go to the device at once, and are analysed at once: one utterance at a time would leave a GPU idle.
+        """
+        is_pinned = self.device.type == "cuda"
+        samples = torch.zeros(len(waveforms), self.fbank.num_samples(max(num_frames)), pin_memory=is_pinned)
+        for row, waveform, count in zip(samples, waveforms, num_frames, strict=True):
+            whole = self.fbank.num_samples(count)
+            row[:whole] = torch.from_numpy(waveform[:whole])
+        lengths = torch.tensor(num_frames, pin_memory=is_pinned).to(self.device, non_blocking=True)
+        features = self.fbank(samples.to(self.device, non_blocking=True))
+        is_behind = (torch.arange(features.shape[1], device=self.device) >= lengths[:, None]).unsqueeze(-1)
+        features.masked_fill_(is_behind, 0.0)
+        features -= features.sum(dim=1, keepdim=True) / lengths.view(-1, 1, 1)
+        return features.masked_fill_(is_behind, 0.0), lengths
+
+    def _by_length(self, features: torch.Tensor, num_frames: Sequence[int]) -> torch.Tensor:
         """Embeddings (N, D) of utterances of any lengths, those of one length in a batch."""
         rows_of: dict[int, list[int]] = {}
-        for row, each in enumerate(features):
-            rows_of.setdefault(len(each), []).append(row)
+        for row, count in enumerate(num_frames):
+            rows_of.setdefault(count, []).append(row)
         embedding = torch.empty(len(features), self.encoder.embed_dim, device=self.device)
-        for rows in rows_of.values():
-            embedding[rows] = self.encoder(torch.stack([features[row] for row in rows])).float()
+        for count, rows in rows_of.items():
+            embedding[rows] = self.encoder(features[rows, :count]).float()
         return embedding
 
 
