@@ -38,6 +38,9 @@ _TYPES = {
 }  # fmt: skip
 """Type of an argument by its name; sizes, which have none here, are i32."""
 
+_ALIGNED = {"D", "stride"}
+"""Sizes that are multiples of 16, which, as those of memory's addresses, lets a kernel load several values at once."""
+
 _LOW = {"cosine": "*fp16"}
 _KERNELS: list[tuple[Any, dict[str, int], int, dict[str, str]]] = [
     (vectors.unit_rows, {"ROWS": 8, "BLOCK_D": 512}, 4, {}),
@@ -60,6 +63,9 @@ _KERNELS: list[tuple[Any, dict[str, int], int, dict[str, str]]] = [
 ]
 """Kernel, sizes, warps of a program, types that differ."""
 
+_STAGES = {"prototype_gradient": 1}
+"""Kernel -> blocks that are loaded ahead, where they are not 3."""
+
 
 def resources(kernel: Any, sizes: dict[str, int], warps: int, types: dict[str, str], arch: int) -> str:
     """Compile one kernel and say what it takes.
@@ -70,8 +76,11 @@ def resources(kernel: Any, sizes: dict[str, int], warps: int, types: dict[str, s
     names = kernel.arg_names
     signature = {name: "constexpr" if name in sizes else {**_TYPES, **types}.get(name, "i32") for name in names}
     constants = {(names.index(name),): value for name, value in sizes.items()}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
+    aligned = [place for place, name in enumerate(names) if signature[name].startswith("*") or name in _ALIGNED]
+    attributes = {(place,): [["tt.divisibility", 16]] for place in aligned}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    options = {"num_warps": warps, "num_stages": _STAGES.get(kernel.fn.__name__, 3)}
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     suffix = "a" if arch >= 90 else ""
     with tempfile.TemporaryDirectory() as folder:
         ptx = Path(folder) / "kernel.ptx"
