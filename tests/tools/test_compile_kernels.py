@@ -16,4 +16,4 @@ def test_every_kernel_compiles_and_hardly_spills():
     programs = [text for file in kernels for text in file.read_text(encoding="utf-8").split("@triton.jit\n")[1:]]
     # A kernel is what begins with its number among the programs; the rest are functions that kernels call.
     assert names == {text.split("(")[0].removeprefix("def ") for text in programs if "tl.program_id(0)" in text}
-    assert all(int(line.split(" bytes spilt")[0].split()[-1]) < 100 for line in result.stdout.splitlines())
+    assert all(int(line.split(" bytes spilt")[0].split()[-1]) <= 128 for line in result.stdout.splitlines())
