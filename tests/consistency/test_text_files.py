@@ -163,6 +163,6 @@ def test_no_other_module_decodes_text() -> None:
         if re.search(r"\.read_text\(|\bopen\(encoding|DictReader", path.read_text(encoding="utf-8"))
     }
     assert others == {
-        "utils/checksums.py", "utils/files.py", "utils/lock.py", "bench/machine.py", "bench/memory.py",
-        "corpora/debian/apt.py", "utils/doctor.py", "utils/ownership.py",
+        "utils/files.py", "utils/lock.py", "bench/machine.py", "bench/memory.py",
+        "corpora/debian/apt.py", "utils/doctor.py",
     }  # fmt: skip

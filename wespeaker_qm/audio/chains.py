@@ -33,6 +33,8 @@ _ONE_AFTER_OTHER = (
 """How files begin of which decoders read the first alone, or take the header of the second for samples of the first."""
 _SEARCHED_BYTES, _LONGEST_BEGINNING = 2**20, 32
 _OGG_HEADER_BYTES = 27
+_MOST_PADDING_BYTES = 2**24
+"""Zeros that fill up a block of a disk or a tape; more of them is not looked through."""
 
 
 def mp3_starts(content: bytes) -> list[int]:
@@ -84,7 +86,7 @@ def _refuse_more(handle: BinaryIO, name: str) -> None:
         kind, size = struct.unpack("<4sI", handle.read(8))
         if data and (kind == b"RIFF" or not _CHUNK.fullmatch(kind) or at + 8 + size > end):
             rest = end - at
-            if 2 * rest >= bytes_per_s > 0 and handle.read().strip(b"\0"):
+            if 2 * rest >= bytes_per_s > 0 and (rest > _MOST_PADDING_BYTES or handle.read().strip(b"\0")):
                 raise PartlyDecodedError(
                     f"{name}: its header counts {data / bytes_per_s:.2f} s of audio, but {rest:,} bytes follow that "
                     "are no part of it: another recording, or the header is wrong; write it again"

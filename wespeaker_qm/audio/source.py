@@ -25,6 +25,7 @@ BLOCK_SAMPLES = 2**19
 RATES_HZ = (1_000, 768_000)
 """Lowest and highest sample rate that can be that of a voice; beyond them lie headers that are wrong."""
 _LEAST_POWER_LEFT = 1e-3
+_MOST_BYTES_AT_ONCE = 2**31
 MAX_CHANNELS = 64
 """As many as FFmpeg's resampler takes."""
 
@@ -122,7 +123,16 @@ def check_format(name: str, sample_rate: int, num_channels: int) -> None:
 
 
 def content_of(source: Source) -> bytes:
-    """All bytes, also of a file object that was read before, whose position stays."""
+    """All bytes, also of a file object that was read before, whose position stays.
+
+    Raises:
+        AudioError: there are more than any recording has that must be looked through as a whole.
+    """
+    if (num_bytes := size_of(source)) > _MOST_BYTES_AT_ONCE:
+        raise AudioError(
+            f"{check_source(source)}: {num_bytes:,} bytes, expected at most {_MOST_BYTES_AT_ONCE:,} where all must be "
+            "looked through (Ogg, MP3, joined FLAC); cut it into parts"
+        )
     if isinstance(source, Path | str):
         return Path(source).read_bytes()
     at = source.tell()

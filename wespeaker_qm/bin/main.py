@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from wespeaker_qm.utils.ending import PARENT, LostProcessError, Stopped, end_with, is_told_by_launcher
-from wespeaker_qm.utils.errors import RecipeError, nearest, shown
+from wespeaker_qm.utils.errors import RecipeError, nearest, printable, shown
 from wespeaker_qm.utils.extras import installation
 from wespeaker_qm.utils.lock import unlock_all
 from wespeaker_qm.utils.trouble import trouble
@@ -99,7 +99,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(self.failure, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(self.failure, printable(f"{self.prog}: error: {message} (see {self.prog} --help)\n"))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # First, because a missing argument would be told instead: in `metrics --scroes FILE` the file is one.
@@ -128,6 +128,13 @@ class _Parser(argparse.ArgumentParser):
             names = [str(name) for name in action.choices]
             near = f"; the nearest are {nearest(value, names)}" if len(names) > 3 else ""
             raise argparse.ArgumentError(action, f"found {shown(value)}, expected one of {', '.join(names)}{near}")
+
+
+class _Formatter(logging.Formatter):
+    """Lines of which a terminal shows every character and obeys none, whatever names they hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _ConsoleHandler(logging.Handler):
@@ -258,7 +265,7 @@ def _set_up_logging(is_first: bool) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show stops nothing
     console = _ConsoleHandler()
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setFormatter(_Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[console], force=True)
     logging.getLogger("wespeaker_qm").setLevel(logging.INFO if is_first else logging.WARNING)
     logging.captureWarnings(True)
@@ -317,7 +324,7 @@ def _open_log(log: Path, arguments: Sequence[str]) -> _LogFile:
         raise RecipeError(
             f"--log {log}: cannot be written ({error.strerror}), expected a log of wespeaker-qm, or a new file"
         ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s:%(lineno)d %(levelname)s %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(name)s:%(lineno)d %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
     handler.note("$ wespeaker-qm %s", shlex.join(arguments))
     return handler

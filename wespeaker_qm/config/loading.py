@@ -21,6 +21,8 @@ from wespeaker_qm.utils.yaml_files import parse_yaml, read_yaml_mapping
 logger = logging.getLogger(__name__)
 
 COMMAND_LINE = "command line"
+_MAX_NAMES = 20
+"""Sections within sections, in an override; the schema has three."""
 
 
 def load_config(files: Sequence[Path | str], overrides: Sequence[str] = (), *, for_training: bool = True) -> Config:
@@ -86,7 +88,7 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         key, equals, text = override.partition("=")
         names = key.strip().split(".")
-        if not equals or not all(names):
+        if not equals or not all(names) or len(names) > _MAX_NAMES:
             raise RecipeError(
                 f"{COMMAND_LINE}: found override {shown(override)}, expected key=value, e.g. dataset_args.num_frms=100"
             )

@@ -22,14 +22,15 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.segments import split_segment
 from wespeaker_qm.utils.done import file_stamp
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, first_few, printable, refuse_no_file, shown
 from wespeaker_qm.utils.text import decode
 
 _LOCATOR = re.compile(
@@ -64,7 +65,7 @@ def archive_files(archive: Path) -> list[Path]:
     """
     if archive.is_file():
         return [archive]
-    parts = sorted(archive.parent.glob(f"{archive.stem}_part[a-z][a-z]"))
+    parts = sorted(part for part in archive.parent.glob(f"{archive.stem}_part[a-z][a-z]") if part.is_file())
     for number, part in enumerate(parts):
         expected = f"{archive.stem}_part{chr(97 + number // 26)}{chr(97 + number % 26)}"
         if part.name != expected:
@@ -77,7 +78,7 @@ def list_zip(archive: Path) -> Iterator[Member]:
 
     Raises:
         RecipeError: not there, damaged, truncated (a part is missing at the end), or with members that are encrypted
-            or compressed otherwise than by deflation.
+            or compressed otherwise than by deflation, have one name, or none that can be written into a list.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_listing(archive, "zip", ": truncated, or its last part is missing"))
@@ -89,18 +90,28 @@ def list_zip(archive: Path) -> Iterator[Member]:
                 f"{archive}: {entry.filename} is encrypted or compressed with method {entry.compress_type}, expected "
                 "0 (stored) or 8 (deflated); unpack the archive and name the tree instead"
             )
+    _refuse_names(archive, [entry.filename for entry in members])
+    for entry in members:
         place = f"{entry.header_offset}:{entry.compress_size}:{entry.compress_type}:{entry.CRC:08x}"
         yield Member(entry.filename, f"zip:{place}:{archive}!/{entry.filename}")
 
 
 def list_tar(archive: Path) -> Iterator[Member]:
-    """Files of an uncompressed tar archive, in its order.
+    """Files of an uncompressed tar archive, in its order; links and whatever else is no file are passed over.
 
     Raises:
-        RecipeError: not there, or damaged.
+        RecipeError: not there, or damaged, or with members that are sparse, have one name, or none that can be written
+            into a list.
     """
     with _listing(archive, "tar"), tarfile.open(_existing(archive)[0], "r:") as contents:
         members = [entry for entry in contents if entry.isreg()]
+    for entry in members:
+        if entry.issparse():
+            raise RecipeError(
+                f"{archive}: {entry.name} is sparse (its zeros were left out), expected files as they are; unpack the "
+                "archive and name the tree instead"
+            )
+    _refuse_names(archive, [entry.name for entry in members])
     for entry in members:
         yield Member(entry.name, f"tar:{entry.offset_data}:{entry.size}:{archive}!/{entry.name}")
 
@@ -112,10 +123,12 @@ def list_lmdb(folder: Path) -> Iterator[Member]:
         RecipeError: not there, or no LMDB.
     """
     with _open_lmdb(str(folder)).begin() as transaction:
-        for key in transaction.cursor().iternext(keys=True, values=False):
-            name = decode(bytes(key), folder, "write the keys of the LMDB in UTF-8")
-            if name != "__keys__":  # WeSpeaker's pickled list of the keys
-                yield Member(name, f"lmdb:{folder}!/{name}")
+        keys = [bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)]
+    names = [decode(key, folder, "write the keys of the LMDB in UTF-8") for key in keys]
+    _refuse_names(folder, names)
+    for name in names:
+        if name != "__keys__":  # WeSpeaker's pickled list of the keys
+            yield Member(name, f"lmdb:{folder}!/{name}")
 
 
 def open_recording(path: str) -> str | BinaryIO:
@@ -235,6 +248,22 @@ def _existing(archive: Path) -> list[Path]:
     return files
 
 
+def _refuse_names(archive: Path, names: Sequence[str]) -> None:
+    """Refuse members of which two have one name, so that one would hide the other, and names that no list can hold.
+
+    Raises:
+        RecipeError: there are some; the first few are named.
+    """
+    twice = [shown(name) for name, count in Counter(names).items() if count > 1]
+    unseen = [shown(name) for name in names if printable(name) != name or set(name) & {"\n", "\t"}]
+    for found, fault in ((twice, "stand twice"), (unseen, "hold characters that cannot be seen")):
+        if found:
+            raise RecipeError(
+                f"{archive}: {len(found)} names of members {fault}; unpack the archive, see what they are, and name "
+                f"the tree instead:{first_few(found)}"
+            )
+
+
 @contextlib.contextmanager
 def _listing(archive: Path, kind: str, likely: str = "") -> Iterator[None]:
     """Whatever is raised at an archive's table of contents (by zipfile also UnicodeDecodeError, IndexError, ...)."""
@@ -256,10 +285,17 @@ def _open_joined(archive: str) -> JoinedFile:
 def _open_lmdb(folder: str) -> Any:
     import lmdb
 
+    data = Path(folder, "data.mdb")
+    refuse_no_file(data)
     try:
-        return lmdb.open(folder, readonly=True, lock=False, readahead=False, create=False)
+        database = lmdb.open(folder, readonly=True, lock=False, readahead=False, create=False)
     except lmdb.Error as error:
         raise RecipeError(f"{folder}: not an LMDB ({error}); expected a folder with data.mdb") from error
+    expected = database.stat()["psize"] * (database.info()["last_pgno"] + 1)
+    if (found := data.stat().st_size) < expected:  # LMDB would look behind the end, which kills the process
+        database.close()
+        raise RecipeError(f"{data}: {found:,} bytes, expected at least {expected:,}: truncated; copy it again")
+    return database
 
 
 def _archive_stamp(archive: Path) -> str:

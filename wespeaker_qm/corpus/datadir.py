@@ -7,6 +7,7 @@ audio (``feats.scp``, ``cmvn.scp``, ``vad.scp``, ``utt2num_frames``, ``reco2dur`
 (``text``, ``utt2lang``) is left alone.
 """
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,17 +57,17 @@ class DataDir:
             )
 
         def optional(name: str) -> dict[str, str]:
-            return read_map(path / name) if (path / name).is_file() else {}
+            return read_map(path / name) if os.path.lexists(path / name) else {}
 
         wav = read_map(path / "wav.scp")
         refuse_commands(path / "wav.scp", wav)
         table = "wav.scp"
-        if (path / "segments").is_file():
+        if os.path.lexists(path / "segments"):
             table, wav = "segments", read_segments(path / "segments", wav)
         directory = cls(
             wav=wav,
             speaker=read_map(path / "utt2spk"),
-            duration_s=read_numbers(path / "utt2dur", "seconds") if (path / "utt2dur").is_file() else {},
+            duration_s=read_numbers(path / "utt2dur", "seconds") if os.path.lexists(path / "utt2dur") else {},
             gender=optional("spk2gender"),
             session=optional("utt2session"),
         )
@@ -163,7 +164,7 @@ def _refuse_unapplied(path: Path, data: DataDir) -> None:
         RecipeError: there is one; it is named.
     """
     for name in ("spk2warp", "utt2warp"):
-        if (path / name).is_file():
+        if os.path.lexists(path / name):
             raise RecipeError(
                 f"{path / name}: warped frequencies (VTLN) are not applied, expected no such file; remove it to train "
                 "on the audio as it is"
@@ -175,7 +176,7 @@ def _refuse_unapplied(path: Path, data: DataDir) -> None:
                 f"{path / 'utt2dur'}: {shown(key)} lasts {duration_s:g} s, but {expected_s:g} s in segments; correct "
                 "one, or remove utt2dur"
             )
-    if (path / "reco2file_and_channel").is_file():
+    if os.path.lexists(path / "reco2file_and_channel"):
         files = set()
         for recording, file, channel in read_rows(path / "reco2file_and_channel", 3):
             if channel not in ("A", "1") or file in files:
@@ -184,7 +185,7 @@ def _refuse_unapplied(path: Path, data: DataDir) -> None:
                     "channels of a file are averaged; write each channel into a file of its own, and remove this table"
                 )
             files.add(file)
-    if (path / "spk2utt").is_file():
+    if os.path.lexists(path / "spk2utt"):
         for name, keys in read_rows(path / "spk2utt", 2):
             for key in fields_of(keys):
                 if data.speaker.get(key, name) != name:

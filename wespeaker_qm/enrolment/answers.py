@@ -8,19 +8,20 @@ from wespeaker_qm.enrolment.identification import Identification
 from wespeaker_qm.enrolment.records import EnrolledSpeaker
 from wespeaker_qm.enrolment.store import Enrolment, SpeakerStore
 from wespeaker_qm.export.cohort import SCORE_DECIMALS
+from wespeaker_qm.utils.errors import printable
 
 
 def print_enrolment(enrolment: Enrolment) -> None:
     """Who was enrolled, and what is wrong with the recordings."""
     speaker, count = enrolment.speaker, len(enrolment.speaker.utterances)
-    print(f"{speaker.name}: {enrolment.added} added, now {_recordings(count)} of {speaker.duration_s:.1f} s")
+    _print(f"{speaker.name}: {enrolment.added} added, now {_recordings(count)} of {speaker.duration_s:.1f} s")
     for text in enrolment.warnings:
-        print(f"mind: {text}")
+        _print(f"mind: {text}")
 
 
 def print_forgotten(speaker: EnrolledSpeaker) -> None:
     """Who is no longer there."""
-    print(f"{speaker.name}: forgotten, with {_recordings(len(speaker.utterances))}")
+    _print(f"{speaker.name}: forgotten, with {_recordings(len(speaker.utterances))}")
 
 
 def print_speakers(store: SpeakerStore, *, as_json: bool) -> None:
@@ -33,9 +34,9 @@ def print_speakers(store: SpeakerStore, *, as_json: bool) -> None:
             continue
         times = sorted(each.enrolled[:10] for each in speaker.utterances)
         span = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
-        print(f"{speaker.name}: {_recordings(len(speaker.utterances))} of {speaker.duration_s:.1f} s, {span}")
+        _print(f"{speaker.name}: {_recordings(len(speaker.utterances))} of {speaker.duration_s:.1f} s, {span}")
     if not as_json:
-        print(f"{len(speakers):,} enrolled in {store.path}")
+        _print(f"{len(speakers):,} enrolled in {store.path}")
 
 
 def print_identification(identification: Identification, *, as_json: bool) -> None:
@@ -43,7 +44,7 @@ def print_identification(identification: Identification, *, as_json: bool) -> No
     if as_json:
         print(json.dumps(identification_json(identification), allow_nan=False))
         return
-    print("\n".join(identification_lines(identification)))
+    _print("\n".join(identification_lines(identification)))
 
 
 def identification_json(identification: Identification) -> dict[str, Any]:
@@ -69,6 +70,10 @@ def identification_lines(identification: Identification) -> list[str]:
     said.append(f"speech: {identification.seconds_of_speech:.1f} s")
     said.append(f"the threshold rests on {identification.rests_on}")
     return [*said, *(f"mind: {text}" for text in identification.warnings)]
+
+
+def _print(text: str) -> None:
+    print(printable(text))  # names may be anybody's
 
 
 def _score(value: float) -> str:

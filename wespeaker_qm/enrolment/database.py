@@ -16,12 +16,13 @@ is killed has either done its transaction or not.
 """
 
 import contextlib
+import functools
 import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from wespeaker_qm.utils.errors import RecipeError, found_at
+from wespeaker_qm.utils.errors import RecipeError, found_at, shown
 
 APPLICATION_ID = 0x57514D53
 """``WQMS``, by which ``file`` and this program know such a store."""
@@ -63,8 +64,16 @@ CREATE TABLE voice (
 """
 BACKUP = "put back a copy of it, or rescue what is left with `sqlite3 FILE .recover`"
 """What to do with a damaged store."""
+_ONE_ROW = """
+SELECT 1 FROM store WHERE id = 1 AND typeof(token) = 'blob'
+AND typeof(fingerprint) IN ('text', 'null') AND typeof(model) IN ('text', 'null')
+AND typeof(scoring) IN ('text', 'null')
+"""
+_LIST_TABLES = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 _RIGHT = "give yourself the right to read and write this file and its folder (chmod, chown), or name another place"
 _REMEDIES = {
+    sqlite3.SQLITE_OK: BACKUP,  # what Python finds: a text that is not UTF-8
+    sqlite3.SQLITE_ERROR: BACKUP,
     sqlite3.SQLITE_BUSY: f"another program has kept it for more than {BUSY_S:g} s: end that, or try again",
     sqlite3.SQLITE_CANTOPEN: _RIGHT,
     sqlite3.SQLITE_CORRUPT: BACKUP,
@@ -75,6 +84,14 @@ _REMEDIES = {
     sqlite3.SQLITE_READONLY: _RIGHT,
 }
 """By SQLite's primary result code; any other error is a bug."""
+
+
+@functools.cache
+def _tables() -> frozenset[tuple[str, ...]]:
+    """What a store says of its own tables and indices."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return frozenset(connection.execute(_LIST_TABLES))
 
 
 class NoStoreError(RecipeError):
@@ -176,12 +193,16 @@ class Database:
             with contextlib.closing(
                 sqlite3.connect(address, uri=True, timeout=BUSY_S, isolation_level=None)
             ) as connection:
-                for setting in ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL"):
+                # A store that somebody else has made runs nothing of its own, and its pages are looked at first.
+                for setting in (
+                    "foreign_keys = ON", "secure_delete = ON", "synchronous = FULL",
+                    "trusted_schema = OFF", "cell_size_check = ON",
+                ):  # fmt: skip
                     connection.execute(f"PRAGMA {setting}")
                 yield connection
         except sqlite3.Error as error:
             remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-            if remedy is None:
+            if remedy is None or isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
                 raise
             raise RecipeError(f"{self.path}: {error}; {remedy}") from error
 
@@ -202,6 +223,15 @@ class Database:
                 f"{self.path}: found version {version} of a store, this program knows {SCHEMA_VERSION}; update "
                 "wespeaker_qm"
             )
+        tables = set(connection.execute(_LIST_TABLES))
+        if lacking := _tables() - tables:
+            raise RecipeError(f"{self.path}: its {' '.join(min(lacking)[:2])} is not that of a store; {BACKUP}")
+        if alive := [f"{kind} {shown(name)}" for kind, name, *_ in sorted(tables) if kind in ("trigger", "view")]:
+            raise RecipeError(
+                f"{self.path}: holds the {', '.join(alive)}, expected tables alone: a store runs nothing; {BACKUP}"
+            )
+        if connection.execute(_ONE_ROW).fetchone() is None:
+            raise RecipeError(f"{self.path}: does not say of which model it is; {BACKUP}")
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

@@ -53,7 +53,7 @@ class Voice(NamedTuple):
     """(D,) raw."""
 
 
-def enrolled(connection: sqlite3.Connection, name: str | None = None) -> list[EnrolledSpeaker]:
+def enrolled(connection: sqlite3.Connection, path: Path, name: str | None = None) -> list[EnrolledSpeaker]:
     """All speakers, or the one of a name, and their recordings."""
     rows = connection.execute(
         "SELECT name, file, duration_s, enrolled FROM speaker JOIN utterance ON utterance.speaker = speaker.id "
@@ -61,9 +61,18 @@ def enrolled(connection: sqlite3.Connection, name: str | None = None) -> list[En
         (name,),
     )
     utterances: dict[str, list[EnrolledUtterance]] = {}
-    for speaker, *utterance in rows:
-        utterances.setdefault(speaker, []).append(EnrolledUtterance(*utterance))
+    for speaker, file, duration_s, when in rows:
+        if not all(isinstance(text, str) for text in (speaker, file, when)) or not _is_finite(duration_s):
+            raise RecipeError(
+                f"{path}: a recording of {shown(speaker)} is {shown(file)} of {shown(duration_s)} s, expected a name "
+                f"and a number; {BACKUP}"
+            )
+        utterances.setdefault(speaker, []).append(EnrolledUtterance(file, duration_s, when))
     return [EnrolledSpeaker(speaker, tuple(theirs)) for speaker, theirs in utterances.items()]
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def refuse_bad_voices(name: str, voices: Sequence[Voice], model: Speaker) -> None:
@@ -100,9 +109,9 @@ def refuse_other_model(connection: sqlite3.Connection, model: Speaker, path: Pat
     count = count_speakers(connection)
     if count and fingerprint != model.fingerprint:
         raise RecipeError(
-            f"{path}: holds {count:,} speakers as the model {fingerprint[:12]} ({place}) hears them, found the model "
-            f"{model.fingerprint[:12]} ({model.info.path}), whose embeddings cannot be compared with them; name that "
-            "model (--model), or enrol everybody anew in a store for this one (--store)"
+            f"{path}: holds {count:,} speakers as the model {str(fingerprint)[:12]} ({place}) hears them, found the "
+            f"model {model.fingerprint[:12]} ({model.info.path}), whose embeddings cannot be compared with them; name "
+            "that model (--model), or enrol everybody anew in a store for this one (--store)"
         )
 
 
@@ -116,7 +125,7 @@ def claim(connection: sqlite3.Connection, model: Speaker, path: Path) -> None:
     )
     if scoring != model.scorer.fingerprint:
         numbers = [number for (number,) in connection.execute("SELECT id FROM speaker ORDER BY id")]
-        describe(connection, numbers, model)
+        describe(connection, numbers, model, path)
 
 
 def insert(
@@ -139,18 +148,25 @@ def insert(
     return number, len(rows)
 
 
-def describe(connection: sqlite3.Connection, numbers: Sequence[int], model: Speaker) -> None:
+def describe(connection: sqlite3.Connection, numbers: Sequence[int], model: Speaker, path: Path) -> None:
     """Work out the voices of speakers from their recordings; ``numbers`` rise."""
     for first in range(0, len(numbers), _BLOCK_SPEAKERS):
-        _describe_block(connection, numbers[first : first + _BLOCK_SPEAKERS], model)
+        _describe_block(connection, numbers[first : first + _BLOCK_SPEAKERS], model, path)
 
 
-def _describe_block(connection: sqlite3.Connection, numbers: Sequence[int], model: Speaker) -> None:
+def _describe_block(connection: sqlite3.Connection, numbers: Sequence[int], model: Speaker, path: Path) -> None:
     rows = connection.execute(
         "SELECT speaker, duration_s, embedding FROM utterance "
         f"WHERE speaker IN ({','.join(map(str, numbers))}) ORDER BY speaker, id"
     ).fetchall()
     owner = np.searchsorted(np.array(numbers), [row[0] for row in rows])
+    for speaker, duration_s, blob in rows:
+        embedding = np.frombuffer(blob, "<f4") if len(blob) == 4 * model.embed_dim else np.full(1, np.nan)
+        if not (_is_finite(duration_s) and np.isfinite(embedding).all()):
+            raise RecipeError(
+                f"{path}: a recording of speaker {speaker} is no {model.embed_dim} finite values with a duration; "
+                f"{BACKUP}"
+            )
     embeddings = np.frombuffer(b"".join(row[2] for row in rows), "<f4").reshape(len(rows), model.embed_dim)
     sides = model.scorer.speakers(embeddings, owner)
     duration_s = np.bincount(owner, [row[1] for row in rows])
@@ -176,6 +192,10 @@ def load_gallery(connection: sqlite3.Connection, embed_dim: int, path: Path) -> 
         for row, (blob, *values) in zip(range(len(names)), rows, strict=True):
             unit[row] = np.frombuffer(blob, "<f4").reshape(embed_dim)  # one value would be repeated
             numbers[row] = values
-    except ValueError as error:
+        if not (
+            np.isfinite(unit).all() and np.isfinite(numbers).all() and all(isinstance(name, str) for name in names)
+        ):
+            raise ValueError("a name that is no text, or a value that is not finite")
+    except (ValueError, TypeError) as error:
         raise RecipeError(f"{path}: a voice is missing or not {embed_dim} values ({error}); {BACKUP}") from error
     return Gallery(names, unit, *numbers.T)

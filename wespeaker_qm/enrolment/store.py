@@ -86,7 +86,7 @@ class SpeakerStore:
         """
         try:
             with self._database.reading() as connection:
-                return records.enrolled(connection)
+                return records.enrolled(connection, self.path)
         except NoStoreError:
             return []
 
@@ -136,8 +136,8 @@ class SpeakerStore:
         with self._database.writing() as connection:
             records.claim(connection, model, self.path)
             number, added = records.insert(connection, name, voices, replace=replace)
-            records.describe(connection, [number], model)
-            (speaker,) = records.enrolled(connection, name)
+            records.describe(connection, [number], model, self.path)
+            (speaker,) = records.enrolled(connection, self.path, name)
         if replace:
             self._erase_traces()
         return speaker, added
@@ -154,7 +154,7 @@ class SpeakerStore:
             for name, voices in speakers:
                 records.refuse_bad_voices(name, voices, model)
                 numbers.add(records.insert(connection, speaker_name(name), voices)[0])
-            records.describe(connection, sorted(numbers), model)
+            records.describe(connection, sorted(numbers), model, self.path)
 
     def forget(self, name: str) -> EnrolledSpeaker:
         """Delete a speaker for good: in the file no byte of name and voice is left.
@@ -170,7 +170,7 @@ class SpeakerStore:
             records.refuse_unknown(connection, name, self.path)
         with self._database.writing() as connection:
             records.refuse_unknown(connection, name, self.path)
-            (speaker,) = records.enrolled(connection, name)
+            (speaker,) = records.enrolled(connection, self.path, name)
             connection.execute("DELETE FROM speaker WHERE name = ?", (name,))
         self._erase_traces()
         return speaker

@@ -38,6 +38,14 @@ class FeatureCard:
     trim_silence: bool
     """Whether the digital silence in a recording is left out (:mod:`wespeaker_qm.audio.silence`)."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no filter bank has, and what would fill the memory."""
+        frames = (self.frame_length_ms, self.frame_shift_ms)
+        if not (1_000 <= self.sample_rate <= 768_000 and 1 <= self.num_mel_bins <= 10_000):
+            raise ValueError(f"{self.sample_rate} Hz and {self.num_mel_bins} mel bins")
+        if not all(0.1 <= each <= 10_000 for each in frames):
+            raise ValueError(f"frames of {self.frame_length_ms} ms every {self.frame_shift_ms} ms")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoringCard:
@@ -77,6 +85,11 @@ class Curve:
     frr: list[float]
     """(K,) miss rate."""
 
+    def __post_init__(self) -> None:
+        """Refuse lists of different lengths."""
+        if not 0 < len(self.threshold) == len(self.far) == len(self.frr):
+            raise ValueError("a curve of unequal lists")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Histogram:
@@ -88,6 +101,11 @@ class Histogram:
     """(B,) trials of one speaker."""
     nontarget: list[int]
     """(B,) trials of two."""
+
+    def __post_init__(self) -> None:
+        """Refuse lists of different lengths."""
+        if not len(self.edges) - 1 == len(self.target) == len(self.nontarget):
+            raise ValueError("a histogram of unequal lists")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, refuse_no_file, shown
+from wespeaker_qm.utils.files import is_zip
 from wespeaker_qm.utils.text import parse_json
 
 FORMAT = "wespeaker_qm model"
 FORMAT_VERSION = 1
 DESCRIPTION, WEIGHTS, COHORT, CARD = "model.json", "weights.safetensors", "cohort.safetensors", "README.md"
-_MOST_BYTES = 1 << 28
+_MOST_BYTES = 1 << 24
 """Of the description, which says how long the other files are."""
+_MAX_INFLATION = 100
+"""Times that a file may grow when it is unpacked; weights hardly shrink, and texts to a tenth."""
 _NUMBERS = re.compile(r"\[\s+[^\[\]{}\"]+\]")
 """A list that is written in one line."""
 _REMEDY = "copy the model again, or export it again (run.sh --stage 8)"
@@ -64,14 +66,15 @@ def reader(path: Path) -> Read:
         return lambda name, most: _first_bytes(path / name, most) if (path / name).is_file() else None
     if not path.exists():
         raise RecipeError(f"{path}: no such model folder; run.sh --stage 8 makes one (exp/<corpus>/<loss>/model)")
-    if not zipfile.is_zipfile(path):
+    refuse_no_file(path)
+    if not is_zip(path):
         raise RecipeError(f"{path}: neither a model folder nor a zip of one; name the folder that holds {DESCRIPTION}")
     return lambda name, most: _from_zip(path, name, most)
 
 
 def _first_bytes(path: Path, most: int) -> bytes:
     with path.open("rb") as handle:
-        return handle.read(most + 1)
+        return handle.read(min(most, path.stat().st_size) + 1)
 
 
 def _from_zip(path: Path, name: str, most: int) -> bytes | None:
@@ -81,9 +84,12 @@ def _from_zip(path: Path, name: str, most: int) -> bytes | None:
             outermost = min(inside, key=lambda entry: entry.count("/"), default=None)
             if outermost is None:
                 return None
+            entry = archive.getinfo(outermost)
+            if min(entry.file_size, most) > _MAX_INFLATION * max(entry.compress_size, 100):
+                raise ValueError(f"{entry.compress_size:,} bytes would become {entry.file_size:,}")
             with archive.open(outermost) as handle:
-                return handle.read(most + 1)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+                return handle.read(min(most, entry.file_size) + 1)
+    except Exception as error:  # zipfile raises whatever happens of what is damaged
         raise damaged(path, name, str(error)) from error
 
 
@@ -135,7 +141,7 @@ def read_files(path: Path, entries: Any, read: Read) -> dict[str, bytes]:
     for name, entry in entries.items():
         try:
             num_bytes, sha256 = int(entry["num_bytes"]), str(entry["sha256"])
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise damaged(path, DESCRIPTION, f"says nothing of the size of {name}") from error
         if Path(name).name != name:
             raise damaged(path, DESCRIPTION, f"lists {shown(name)}, expected the name of a file in the folder")

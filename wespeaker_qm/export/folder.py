@@ -61,7 +61,10 @@ from wespeaker_qm.export.files import (
     reader,
     safetensors,
 )
+from wespeaker_qm.score.calibration import Calibration
+from wespeaker_qm.utils.kinds import check_kinds
 
+_MOST = 10**6
 _ENTRIES = ("fingerprint", "network", "features", "scoring", "calibration", "evidence", "training", "figures")
 """Of the description, beside those that tell of it and of the files."""
 
@@ -172,12 +175,32 @@ class ModelFolder:
                 mean=cohort.get("mean"),
                 cohort=cohort["speakers"].astype(np.float32) if "speakers" in cohort else None,
             )
+            folder._check()
             expected = fingerprint(folder.network, folder.features, weights) if has_weights else folder.fingerprint
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
             raise damaged(path, DESCRIPTION, f"not what a model's description holds ({error!r})") from error
         if folder.fingerprint != expected:
             raise damaged(path, DESCRIPTION, "the fingerprint is not that of network, features and weights")
         return folder
+
+    def _check(self) -> None:
+        """Refuse what no exporter writes.
+
+        Raises:
+            ValueError: values of another kind, or tensors of another size, than everything else says.
+        """
+        parts = [self.network, self.features, self.scoring, *([] if self.evidence is None else [self.evidence])]
+        for part in [*parts, *([] if self.calibration is None else [Calibration(**self.calibration)])]:
+            check_kinds(part)
+        if not (type(self.fingerprint) is str and 1 <= self.network.embed_dim < _MOST >= self.network.min_frames >= 1):
+            raise ValueError("a fingerprint that is no text, or sizes that no network has")
+        dim = (self.network.embed_dim,)
+        if self.mean is not None and (self.mean.shape != dim or self.mean.dtype.kind != "f"):
+            raise ValueError(f"a mean of shape {self.mean.shape}, expected {dim}")
+        if self.cohort is not None and (self.cohort.shape[1:] != dim or len(self.cohort) < 2):
+            raise ValueError(f"a cohort of shape {self.cohort.shape}, expected (speakers, {dim[0]})")
+        if self.scoring.top_n is not None and self.scoring.top_n < 2:
+            raise ValueError(f"top_n of {self.scoring.top_n}")
 
 
 def fingerprint(network: NetworkCard, features: FeatureCard, weights: Mapping[str, NDArray[Any]]) -> str:

@@ -17,7 +17,8 @@ import torch
 
 from wespeaker_qm.network.foreign import is_safetensors, kind_of
 from wespeaker_qm.utils.checksums import checked_path, verify
-from wespeaker_qm.utils.errors import RecipeError, found_at
+from wespeaker_qm.utils.errors import RecipeError, found_at, shown
+from wespeaker_qm.utils.files import is_zip
 from wespeaker_qm.utils.remedies import mended
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ def load(path: Path, *, is_given: bool = False, mapped: bool = False) -> Any:
             return safetensors.torch.load_file(path)
         if not is_known:
             _check_zip(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        _refuse_repeated(value)
+        return value
     except Exception as error:
         found, why = _OBJECT.search(str(error)), _UNPICKLER.search(str(error))
         reason = f"it holds an object of {found[1]}" if found else why[1] if why else str(error).partition("\n")[0]
@@ -90,13 +93,26 @@ def _check_zip(path: Path) -> None:
     Raises:
         zipfile.BadZipFile: they differ, or are compressed.
     """
-    if zipfile.is_zipfile(path):
+    if is_zip(path):
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise zipfile.BadZipFile("compressed, which torch.save does not: a small file could fill the memory")
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"the CRC of {damaged} does not match")
+
+
+def _refuse_repeated(value: Any) -> None:
+    """Refuse tensors of more values than the file holds, the same ones again and again, which would fill the memory.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name, each in _tensors(value if isinstance(value, Mapping) else {"": value}):
+        if each.layout == torch.strided and not each.is_meta:
+            num_bytes = each.numel() * each.element_size()
+            if num_bytes > each.untyped_storage().nbytes():
+                raise ValueError(f"{name} has {each.numel():,} values, of which the file holds but some")
 
 
 def _state_dict(value: Any, source: Path) -> State:
@@ -115,7 +131,7 @@ def _state_dict(value: Any, source: Path) -> State:
     else:
         for name, each in value.items():
             if not isinstance(name, str) or not isinstance(each, torch.Tensor):
-                found = f"a dict whose entry {name!r} is a {type(each).__name__}"
+                found = f"a dict whose entry {shown(name)} is a {type(each).__name__}"
                 break
     if found is not None:
         raise RecipeError(
@@ -199,19 +215,28 @@ def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
     own = encoder.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith(_COUNTER)}
     state = counters | {name: value for name, value in state.items() if not name.startswith(HEAD)}
+    refuse_other_shapes(own, state, source)
+    state = {name: value.to(own[name].dtype) for name, value in state.items()}  # where a large weight may be infinite
+    refuse_not_finite(state, source)
+    encoder.load_state_dict(state)
+
+
+def refuse_other_shapes(own: State, state: State, source: Path) -> None:
+    """Refuse entries of other names and shapes than the network's own, which may be on PyTorch's ``meta`` device.
+
+    Raises:
+        RecipeError: there are some; the first few are named.
+    """
     expected = {name: value.shape for name, value in own.items()}
     found = {name: value.shape for name, value in state.items()}
     if found != expected:
         names = [name for name in expected | found if found.get(name) != expected.get(name)]
-        shown = ", ".join(
+        first = ", ".join(
             f"{name} ({_size(found.get(name))}, expected {_size(expected.get(name))})" for name in names[:3]
         )
         raise RecipeError(
-            f"{source}: {len(names)} entries do not fit the network: {shown}; check model and model_args (config.yaml)"
+            f"{source}: {len(names)} entries do not fit the network: {first}; check model and model_args (config.yaml)"
         )
-    state = {name: value.to(own[name].dtype) for name, value in state.items()}  # where a large weight may be infinite
-    refuse_not_finite(state, source)
-    encoder.load_state_dict(state)
 
 
 def _size(shape: torch.Size | None) -> str:

@@ -4,6 +4,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from wespeaker_qm.utils.files import is_zip
+
 _START_BYTES = 512
 _MOST_HEADER_BYTES = 100_000_000
 """Of safetensors, by its own rules."""
@@ -39,7 +41,7 @@ def kind_of(path: Path) -> Kind | None:
         start = handle.read(_START_BYTES)
     if not start:
         return Kind("an empty file", "copy or download it again")
-    if zipfile.is_zipfile(path) and start.startswith(b"PK"):
+    if is_zip(path) and start.startswith(b"PK"):
         return _kind_of_zip(path)
     if start[257:262] == _LEGACY_TAR:
         return Kind("an archive (tar)", "unpack it, and name the file of weights in it")
@@ -57,7 +59,7 @@ def _kind_of_zip(path: Path) -> Kind | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except Exception:  # what is wrong with it, whoever reads it says
         return None
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):

@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from wespeaker_qm.packing.index_files import (
     compared_facts,
     facts_path,
     index_paths,
+    mapped_table,
     one_process,
     read_facts,
     records_path,
@@ -44,7 +46,7 @@ from wespeaker_qm.packing.index_files import (
     tar_times,
 )
 from wespeaker_qm.packing.scan import Coding, IndexRow, scan_tar
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, found_at, shown
 from wespeaker_qm.utils.layout import SetFolder
 from wespeaker_qm.utils.ownership import claim
 from wespeaker_qm.utils.progress import Progress
@@ -57,6 +59,8 @@ _ROW_COLUMNS = (
     *(("coding", "u1"), ("header_bytes", "<u4"), ("offset", "<i8"), ("num_bytes", "<i8")),
     *(("num_samples", "<i8"), ("crc32", "<u4")),
 )
+
+_MOST_KEY_BYTES = 1000
 
 # Indices of tars beside which nothing can be written.
 _in_memory: dict[tuple[Path, str], tuple[dict[str, Any], bytes]] = {}
@@ -99,12 +103,13 @@ class ShardIndex:
         facts, content = _facts(shard_list)
         path = records_path(shard_list)
         if content is not None:
-            records = np.load(io.BytesIO(content))
+            records = np.load(io.BytesIO(content), allow_pickle=False)
         else:
             if verify:
                 check_table(shard_list, facts)
-            # As a plain array: every access to a memmap makes a new one, which takes longer than the access.
-            records = np.load(path, mmap_mode="r").view(np.ndarray)
+            records = mapped_table(path)
+            if verify:
+                _check_records(path, records, facts)
         shard_start = np.cumsum([0, *facts["tar_recordings"]])
         tars = [Path(tar) for tar in facts["tars"]]
         return cls(tars, facts["sample_rate"], facts["speakers"], records, shard_start, is_mapped=content is None)
@@ -112,7 +117,39 @@ class ShardIndex:
     def key(self, i: int) -> str:
         """The key of recording ``i``."""
         key: bytes = self.records["key"][i]
-        return key.decode()
+        return key.decode(errors="replace")
+
+
+def _check_records(path: Path, records: np.ndarray, facts: dict[str, Any]) -> None:
+    """Refuse a table of other columns, or with numbers that lie beyond the tars and lists of the facts.
+
+    Raises:
+        RecipeError: it is one.
+    """
+    columns = [("speaker", "<i4"), ("shard", "<i4"), *_ROW_COLUMNS]
+    is_right = (
+        records.shape == (facts["num_recordings"],)
+        and records.dtype.names == ("key", *(name for name, _ in columns))
+        and records.dtype["key"].kind == "S"
+        and all(records.dtype[name] == kind for name, kind in columns)
+    )
+    if is_right and len(records):
+        shard, num_bytes = records["shard"], records["num_bytes"]
+        is_right = (
+            bool((np.diff(shard) >= 0).all())
+            and 0 <= shard[0] <= shard[-1] < len(facts["tars"])
+            and np.bincount(shard, minlength=len(facts["tars"])).tolist() == facts["tar_recordings"]
+            and 0 <= records["speaker"].min() <= records["speaker"].max() < len(facts["speakers"])
+            and min(records[name].min() for name in ("offset", "num_bytes", "num_samples")) >= 0
+            and bool((records["offset"] <= np.array(facts["tar_bytes"])[shard] - num_bytes).all())
+            and bool((records["header_bytes"] <= num_bytes).all())
+        )
+    if not is_right:
+        raise RecipeError(
+            f"{path}: its columns or numbers are not those of {path.with_suffix('.json').name} beside it: damaged or "
+            "edited; it is made from the lists beside the tars, without packing the audio again: run stage 2 again "
+            "(run.sh --stage 2)"
+        )
 
 
 def packed_digest(set_dir: Path) -> str:
@@ -166,6 +203,11 @@ def _build(shard_list: Path, shards: Iterable[tuple[Path, Iterator[IndexRow]]]) 
         raise RecipeError(f"{shard_list}: sample rates {found}, expected exactly one; pack its audio at one rate")
     if len(set(keys)) != len(keys):
         raise RecipeError(f"{shard_list}: some keys stand twice; keys must be unique; pack again")
+    if (longest := max(keys, key=len)) and len(longest) > _MOST_KEY_BYTES:
+        raise RecipeError(
+            f"{shard_list}: the key {shown(longest)} has {len(longest):,} bytes, expected at most {_MOST_KEY_BYTES:,}, "
+            "which each recording takes in the index; rename it"
+        )
     names = sorted(speakers)
     sorted_position = np.empty(len(names), dtype=np.int32)
     sorted_position[[speakers[name] for name in names]] = np.arange(len(names))
@@ -204,7 +246,7 @@ def _facts(shard_list: Path) -> tuple[dict[str, Any], bytes | None]:
     with one_process(shard_list):
         with contextlib.suppress(RecipeError):
             facts = checked_facts(shard_list)
-            if facts[_TAR_STAMPS] == stamps:
+            if facts.get(_TAR_STAMPS) == stamps:
                 check_table(shard_list, facts)
                 return facts, None
         key = (shard_list.resolve(), str(stamps))
@@ -226,7 +268,7 @@ def _scan(shard_list: Path, tars: Sequence[Path], stamps: list[list[int]]) -> tu
     logger.info("%s: packed by another program; its %d tars are read once to index them", shard_list, len(tars))
     bar = Progress(tars, desc=f"index {shard_list.parent.name}", unit="tar")
     facts, content = _build(shard_list, ((tar, scan_tar(tar)) for tar in bar))
-    slow = int((np.load(io.BytesIO(content))["coding"] == Coding.WHOLE).sum())
+    slow = int((np.load(io.BytesIO(content), allow_pickle=False)["coding"] == Coding.WHOLE).sum())
     if slow:
         logger.warning(
             "%s: %d of %d recordings are neither 16-bit mono WAV nor 16-bit mono FLAC: all of such a recording is "
@@ -239,11 +281,11 @@ def _scan(shard_list: Path, tars: Sequence[Path], stamps: list[list[int]]) -> tu
 
 
 def _stamp(shard_list: Path, tar: Path) -> list[int]:
-    try:
-        status = tar.stat()
-    except OSError:
+    if not tar.is_file():
+        found = found_at(tar) if os.path.lexists(tar) else "which does not exist"
         raise RecipeError(
-            f"{shard_list}: names {tar}, which does not exist (current directory {Path.cwd()}); start from the folder "
+            f"{shard_list}: names {tar}, {found} (current directory {Path.cwd()}); start from the folder "
             "where the audio was packed, or write the list again"
-        ) from None
+        )
+    status = tar.stat()
     return [status.st_size, status.st_mtime_ns]

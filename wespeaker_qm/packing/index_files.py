@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 VERSION = 3
 _SEAL = "sha256"
+_VALUES = {"sample_rate": int, "num_recordings": int, "records_sha256": str}
+_LISTS = {"tars": str, "tar_recordings": int, "tar_bytes": int, "speakers": str}
+_MOST = 2**31
+"""Of recordings, and of samples a second."""
 TAR_TIMES = "tar_times"
 # Lists whose tars, of these times, this process has compared, in folders where that cannot be written down.
 _compared: set[tuple[Path, tuple[int, ...]]] = set()
@@ -89,7 +93,7 @@ def damaged_tars(shard_list: Path) -> dict[Path, str]:
     known = facts.get(TAR_TIMES) or []
     tars = [Path(tar) for tar in facts["tars"]]
     touched = [shard for shard, time in enumerate(tar_times(tars)) if known[shard : shard + 1] != [time]]
-    records = np.load(records_path(shard_list), mmap_mode="r").view(np.ndarray)
+    records = mapped_table(records_path(shard_list))
     shard_start = np.cumsum([0, *facts["tar_recordings"]])
     damaged = {}
     for shard in Progress(touched, desc=f"compare {shard_list.parent.name}", unit="tar", show=bool(touched)):
@@ -146,6 +150,8 @@ def checked_facts(shard_list: Path) -> dict[str, Any]:
         )
     if facts.pop(_SEAL, None) != hashlib.sha256(canonical(facts)).hexdigest():
         raise _damaged(path, "it has another SHA-256 than when it was written")
+    if not _is_complete(facts):
+        raise _damaged(path, "entries are missing, or are not what packing writes")
     for tar, name, num_bytes in zip(tars, facts["tars"], facts["tar_bytes"], strict=False):
         if str(tar) != name:
             break
@@ -164,6 +170,25 @@ def checked_facts(shard_list: Path) -> dict[str, Any]:
     return facts
 
 
+def _is_complete(facts: dict[str, Any]) -> bool:
+    """Whether all entries are there that readers rely on, each of its kind."""
+    lists = [facts.get(name) for name in _LISTS]
+    if not all(type(facts.get(name)) is kind for name, kind in _VALUES.items()):
+        return False
+    if not all(
+        isinstance(each, list) and all(type(item) is kind for item in each)
+        for each, kind in zip(lists, _LISTS.values(), strict=True)
+    ):
+        return False
+    counts = facts["tar_recordings"]
+    return (
+        len(facts["tars"]) == len(counts) == len(facts["tar_bytes"])
+        and all(0 <= count < _MOST for count in counts)
+        and sum(counts) == facts["num_recordings"]
+        and 0 < facts["sample_rate"] < _MOST
+    )
+
+
 def read_facts(path: Path) -> dict[str, Any]:
     """What the file holds; nothing where that is no index."""
     facts = json_or_none(path)
@@ -173,6 +198,18 @@ def read_facts(path: Path) -> dict[str, Any]:
 def canonical(facts: dict[str, Any]) -> bytes:
     """The facts as the bytes whose SHA-256 is taken."""
     return json.dumps(facts, sort_keys=True).encode()
+
+
+def mapped_table(path: Path) -> np.ndarray:
+    """The table, mapped: as a plain array, since every access to a memmap makes a new one, which takes longer.
+
+    Raises:
+        RecipeError: it is no such table.
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode="r").view(np.ndarray)
+    except Exception as error:  # also of an array of objects, which would have to be unpickled
+        raise _damaged(path, str(error)) from error
 
 
 def check_table(shard_list: Path, facts: dict[str, Any]) -> None:

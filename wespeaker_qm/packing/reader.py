@@ -99,7 +99,7 @@ class ShardReader:
     @property
     def keys(self) -> list[str]:
         """Key of each recording, made anew at every call: for the small sets that are evaluated."""
-        return [key.decode() for key in self.index.records["key"].tolist()]
+        return [key.decode(errors="replace") for key in self.index.records["key"].tolist()]
 
     @property
     def speakers(self) -> list[str]:

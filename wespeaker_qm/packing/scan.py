@@ -18,8 +18,8 @@ import soundfile
 
 from wespeaker_qm.audio.io import read_audio
 from wespeaker_qm.audio.libsndfile import soundfile_info
-from wespeaker_qm.audio.source import AudioError, RefusedError
-from wespeaker_qm.utils.errors import RecipeError, found_at, shown
+from wespeaker_qm.audio.source import AudioError, RefusedError, check_format
+from wespeaker_qm.utils.errors import RecipeError, found_at, printable, shown
 from wespeaker_qm.utils.text import BYTE_ORDER_MARK, is_field
 
 AUDIO_SUFFIXES = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "wma")
@@ -75,12 +75,19 @@ def scan_tar(tar: Path) -> Iterator[IndexRow]:
     """
     speakers: dict[str, str] = {}
     audio: dict[str, tuple[AudioFacts, tarfile.TarInfo, int]] = {}
+    if not tar.is_file():
+        raise RecipeError(f"{tar}: {found_at(tar)} (current directory {Path.cwd()}); start from where it was packed")
     try:
         with tarfile.open(tar, "r:") as contents:
             for member in contents:
                 key, _, suffix = member.name.rpartition(".")
                 if not member.isreg() or suffix not in ("spk", *AUDIO_SUFFIXES):
                     continue
+                if member.issparse() or printable(key) != key or {"\n", "\t"} & set(key):
+                    raise RecipeError(
+                        f"{tar}: found {shown(member.name)}{' (sparse)' if member.issparse() else ''}, expected whole "
+                        "files under names without control characters; make the tar again"
+                    )
                 content = _content(contents, member)
                 if key in (speakers if suffix == "spk" else audio):
                     raise RecipeError(f"{tar}: {key} has two members {suffix}; make the tar again")
@@ -101,11 +108,7 @@ def scan_tar(tar: Path) -> Iterator[IndexRow]:
                         facts.num_samples,
                         crc32,
                     )
-    except FileNotFoundError as error:
-        raise RecipeError(
-            f"{tar}: {found_at(tar)} (current directory {Path.cwd()}); start from where it was packed"
-        ) from error
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError, ArithmeticError, MemoryError) as error:
         raise RecipeError(
             f"{tar}: not a complete tar without compression ({error}); expected members <key>.spk and <key>.wav; "
             "make it again"
@@ -121,13 +124,12 @@ def audio_facts(content: bytes) -> AudioFacts:
     Raises:
         AudioError: it cannot be decoded.
     """
-    pcm = _pcm_facts(content)
-    if pcm is not None:
-        return pcm
-    if content.startswith(b"fLaC"):
-        flac = _flac_facts(content)
-        if flac is not None:
-            return flac
+    facts = _pcm_facts(content)
+    if facts is None and content.startswith(b"fLaC"):
+        facts = _flac_facts(content)
+    if facts is not None:
+        check_format("audio in memory", facts.sample_rate, 1)
+        return facts
     waveform, sample_rate = read_audio(io.BytesIO(content))
     return AudioFacts(Coding.WHOLE, 0, sample_rate, len(waveform))
 

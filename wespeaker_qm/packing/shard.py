@@ -31,7 +31,7 @@ from wespeaker_qm.packing.format import (
 )
 from wespeaker_qm.packing.scan import Coding, IndexRow, scan_tar
 from wespeaker_qm.utils.done import DoneMarker
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.layout import SetFolder
 from wespeaker_qm.utils.progress import Progress
@@ -216,19 +216,16 @@ def bad_audio(shards: Sequence[Shard]) -> list[BadAudio]:
 
 def index_rows(shard: Shard) -> Iterator[IndexRow]:
     """A row for each recording in a complete shard."""
-    for key, speaker, codec, offset, num_bytes, rate, num_samples, crc32 in read_list(shard.index_path, INDEX_COLUMNS):
+    for row in read_list(shard.index_path, INDEX_COLUMNS):
+        key, speaker, codec, offset, num_bytes, rate, num_samples, crc32 = row
         coding, header_bytes = (Coding.FLAC, 0) if codec == "flac" else (Coding.PCM, WAV_HEADER_BYTES)
-        yield IndexRow(
-            key,
-            speaker,
-            coding,
-            int(offset),
-            int(num_bytes),
-            header_bytes,
-            int(rate),
-            int(num_samples),
-            int(crc32, 16),
-        )
+        try:
+            numbers = int(offset), int(num_bytes), header_bytes, int(rate), int(num_samples), int(crc32, 16)
+            if not 0 <= min(numbers) <= max(numbers) < 2**62:
+                raise ValueError(f"found {shown(numbers)}, expected sizes of a tar")
+        except ValueError as error:
+            raise RecipeError(f"{shard.index_path}: {error}; pack again (run.sh --stage 2)") from error
+        yield IndexRow(key, speaker, coding, *numbers)
 
 
 def add_checksums(shards: Sequence[Shard]) -> None:

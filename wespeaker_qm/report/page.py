@@ -25,7 +25,7 @@ from wespeaker_qm.report.table5 import read_written
 from wespeaker_qm.report.tables import comparison_rows
 from wespeaker_qm.report.text import NO_INTERVAL, list_notes_line, report_title, show_figure
 from wespeaker_qm.score.upstream import stale
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, printable
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.tables import read_map, read_numbers
@@ -253,7 +253,7 @@ def _render(content: dict[str, Any]) -> str:
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("wespeaker_qm.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
     plots = json.dumps(content.pop("plots"), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     environment.filters["marks"] = no_interval_marks

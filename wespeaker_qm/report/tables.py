@@ -8,6 +8,7 @@ from wespeaker_qm.evaluate.figure import Compared, Quantity
 from wespeaker_qm.evaluate.results import SystemResult
 from wespeaker_qm.report.figure_table import figure_table
 from wespeaker_qm.report.text import show_figure, show_p_value
+from wespeaker_qm.utils.errors import printable
 
 _MARKUP = re.compile(
     r"[\\`*\[\]|~]"  # wherever it stands
@@ -79,7 +80,7 @@ def markdown_text(text: str) -> str:
     def escaped(match: re.Match[str]) -> str:
         return f"{match[0]}\\" if match[0].isdigit() else f"\\{match[0]}"
 
-    return _MARKUP.sub(escaped, " ".join(text.split()))
+    return _MARKUP.sub(escaped, printable(" ".join(text.split())))
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -92,6 +92,12 @@ class Calibration:
     full: tuple[float, float]
     """c and d; a and b again where the score alone is used."""
 
+    def __post_init__(self) -> None:
+        """Refuse measures that there are not, and lists that do not go with them."""
+        lists = (self.low, self.high, self.centre, self.target_slope, self.nontarget_slope)
+        if any(len(each) != len(self.measures) for each in lists) or len(self.measures) > len(MEASURES):
+            raise ValueError(f"lists of {[len(each) for each in lists]} values for the measures {self.measures}")
+
     def apply(self, scores: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N,) natural log-likelihood ratios.
 

@@ -10,6 +10,7 @@ from wespeaker_qm.score.calibration import Calibration
 from wespeaker_qm.score.calibration_check import EerCheck
 from wespeaker_qm.utils.checksums import read_checked_json, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError, found_at
+from wespeaker_qm.utils.kinds import check_kinds
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
 
@@ -44,6 +45,8 @@ def load_calibration(path: Path | str) -> tuple[Calibration, dict[str, EerCheck]
         fields: dict[str, Any] = {
             key: tuple(value) if key in ("base", "full") else value for key, value in content["model"].items()
         }
-        return Calibration(**fields), {name: EerCheck(**check) for name, check in content["lists"].items()}
-    except (TypeError, KeyError, AttributeError) as error:
+        model = Calibration(**fields)
+        check_kinds(model)
+        return model, {name: EerCheck(**check) for name, check in content["lists"].items()}
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise RecipeError(f"{path}: not a calibration ({error!r}); delete it and {remedy}") from None

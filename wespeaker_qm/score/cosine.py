@@ -128,6 +128,6 @@ def load_mean(path: Path | str) -> NDArray[np.float32]:
             mean: NDArray[np.float32] = np.lib.format.read_array(handle, allow_pickle=False)
         if mean.dtype.kind not in "fiu":
             raise ValueError(f"holds {mean.dtype}")
-    except (OSError, ValueError, MemoryError) as error:
+    except Exception as error:  # numpy reads the header as Python reads a program, and raises as it does
         raise RecipeError(f"{path}: not an array of numbers ({error}); {mended(path)}") from error
     return mean

@@ -5,6 +5,7 @@ import json
 
 from wespeaker_qm.export.cohort import SCORE_DECIMALS
 from wespeaker_qm.speaker.decision import Decision
+from wespeaker_qm.utils.errors import printable
 
 _VERDICTS = {True: "same speaker", False: "different speakers", None: "no decision"}
 
@@ -14,7 +15,7 @@ def print_decision(decision: Decision, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(dataclasses.asdict(decision), allow_nan=False))
         return
-    print("\n".join(lines(decision)))
+    print(printable("\n".join(lines(decision))))
 
 
 def lines(decision: Decision) -> list[str]:

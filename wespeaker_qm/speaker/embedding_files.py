@@ -16,6 +16,7 @@ from wespeaker_qm.utils.files import atomic_path, write_text
 from wespeaker_qm.utils.vectors import write_vectors
 
 _ARK = "ark,scp:"
+_MOST_LINE_BYTES = 1 << 20
 
 
 class _Row(NamedTuple):
@@ -105,14 +106,16 @@ def _refuse_foreign(out: str) -> None:
 
 
 def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
     try:
         if path.suffix == ".npz":
-            with np.load(path) as content:
+            with np.load(path, allow_pickle=False) as content:
                 return {"names", "embeddings"} <= {*content.files}
         if path.suffix == ".jsonl":
             with path.open("rb") as handle:
-                return {"file", "embedding"} <= {*json.loads(handle.readline())}
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile):
+                return {"file", "embedding"} <= {*json.loads(handle.readline(_MOST_LINE_BYTES))}
+    except (OSError, EOFError, ValueError, TypeError, RecursionError, AttributeError, zipfile.BadZipFile):
         return False
     return checksum_path(path.with_suffix(path.suffix.replace("ark", "scp"))).is_file()
 

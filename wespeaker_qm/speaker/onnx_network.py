@@ -18,6 +18,8 @@ from wespeaker_qm.utils.errors import RecipeError, shown
 from wespeaker_qm.utils.extras import installation
 
 _FACTS = ("sample_rate", "num_mel_bins", "frame_length", "frame_shift", "min_frames", "output_dim")
+_MOST = dict.fromkeys((*_FACTS, "window"), 1_000_000) | {"num_mel_bins": 10_000}
+"""Of a fact: more would fill the memory."""
 _MAX_FRAMES = 10 * FRAMES_PER_PIECE
 
 
@@ -42,7 +44,7 @@ class OnnxNetwork:
     def __init__(self, path: Path | str, device: str = "auto", num_threads: int | None = None) -> None:
         self.path = Path(path)
         self._session = _session(self.path, device, num_threads)
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.metadata = self._metadata()
         """What is written in the file, key -> text."""
         facts = self._facts()
         self.sample_rate, self.embed_dim, self.min_frames = (
@@ -88,7 +90,15 @@ class OnnxNetwork:
 
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Embeddings (N, D)."""
-        embeddings: NDArray[np.float32] = self._session.run(["embs"], inputs)[0]
+        try:
+            embeddings: NDArray[np.float32] = self._session.run(["embs"], inputs)[0]
+        except Exception as error:  # onnxruntime's own have no base class but this
+            raise RecipeError(f"{self.path}: its graph cannot be run ({error}); export the model again") from error
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.embed_dim:
+            raise RecipeError(
+                f"{self.path}: its graph gives {embeddings.shape}, expected embeddings of {self.embed_dim} values; "
+                "export the model again"
+            )
         return embeddings
 
     def _feed_windows(self, waveform: Waveform, starts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
@@ -106,7 +116,14 @@ class OnnxNetwork:
         if self.metadata["features"] == "outside":
             return {"feats": normalise_mean(self._fbank(waveform))[np.newaxis]}
         inputs = {"waveforms": waveform[np.newaxis], "num_samples": np.array([len(waveform)])}
-        return {name: inputs[name] for name in self._inputs}
+        return {name: value for name, value in inputs.items() if name in self._inputs}
+
+    def _metadata(self) -> dict[str, str]:
+        try:
+            metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{self.path}: its metadata are damaged ({error}); export the model again") from error
+        return metadata
 
     def _facts(self) -> dict[str, int]:
         lacking = [name for name in (*_FACTS, "features") if name not in self.metadata]
@@ -116,7 +133,11 @@ class OnnxNetwork:
                 "which says what features its network takes; export the model again (run.sh --stage 8)"
             )
         try:
-            return {name: int(self.metadata[name]) for name in (*_FACTS, "window") if name in self.metadata}
+            facts = {name: int(self.metadata[name]) for name in (*_FACTS, "window") if name in self.metadata}
+            for name, value in facts.items():
+                if not 1 <= value <= _MOST[name]:
+                    raise ValueError(f"{name}: found {value}, expected 1 to {_MOST[name]:,}")
+            return facts
         except ValueError as error:
             raise RecipeError(f"{self.path}: its metadata are damaged ({error}); export the model again") from error
 

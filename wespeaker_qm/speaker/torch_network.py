@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.embed.extract import NetworkEmbedder
-from wespeaker_qm.export.files import WEIGHTS
+from wespeaker_qm.export.files import DESCRIPTION, WEIGHTS, damaged
 from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.network import checkpoint
@@ -52,9 +52,14 @@ def build_network(folder: ModelFolder) -> tuple[SpeakerEncoder, Fbank]:
         RecipeError: the weights do not fit the network that it names.
     """
     network, features = folder.network, folder.features
-    encoder = encoder_named(network.encoder, network.arguments, folder.path)
+    with torch.device("meta"):  # sizes that nobody has would fill the memory
+        sizes = encoder_named(network.encoder, network.arguments, folder.path)
     state = {name: torch.from_numpy(value) for name, value in folder.weights.items()}
+    checkpoint.refuse_other_shapes(sizes.state_dict(), state, folder.path / WEIGHTS)
+    encoder = encoder_named(network.encoder, network.arguments, folder.path)
     checkpoint.load_encoder(encoder, state, folder.path / WEIGHTS)
+    if (encoder.embed_dim, encoder.min_frames) != (network.embed_dim, network.min_frames):
+        raise damaged(folder.path, DESCRIPTION, "embed_dim and min_frames are not those of its network")
     return encoder, Fbank(
         features.sample_rate, features.num_mel_bins, features.frame_length_ms, features.frame_shift_ms, dither=0.0
     )

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from wespeaker_qm.trials.variants import CALIBRATED
 from wespeaker_qm.utils.checksums import checked_path, remove_checked, write_checked_text
 from wespeaker_qm.utils.done import DoneMarker, file_digest, recorded_inputs
 from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError
-from wespeaker_qm.utils.files import scratch_folder
+from wespeaker_qm.utils.files import is_zip, scratch_folder
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
@@ -62,7 +61,7 @@ def adopt(model: RunFolder, run: RunFolder) -> None:
 
 def is_model_folder(path: Path) -> bool:
     """Whether that is a model folder, as stage 8 writes it, or a zip of one."""
-    return (path / DESCRIPTION).is_file() or (path.is_file() and zipfile.is_zipfile(path))
+    return (path / DESCRIPTION).is_file() or (path.is_file() and is_zip(path))
 
 
 def _unpack(folder: ModelFolder, model: RunFolder) -> None:

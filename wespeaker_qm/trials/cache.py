@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.utils.checksums import ChecksumError, checked_path, checksum_of, verify
+from wespeaker_qm.utils.checksums import checked_path, checksum_of, verify
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.remedies import mended
 
@@ -63,19 +63,44 @@ def read_cache(path: Path) -> ScoreCache | None:
         with np.load(cache, allow_pickle=False) as arrays:
             if path.is_file() and not np.array_equal(arrays["text"], _stamp(path)):
                 return None
-            utterances = arrays["utterances"].tobytes().decode().split("\n")
-            return ScoreCache(
-                utterances=utterances,
+            content = ScoreCache(
+                utterances=arrays["utterances"].tobytes().decode().split("\n"),
                 enrolment=arrays["enrolment"],
                 test=arrays["test"],
                 is_target=arrays["is_target"],
                 scores=arrays["scores"],
                 measures=arrays.get("measures", None),
             )
-    except (ChecksumError, OSError, ValueError, KeyError, TypeError, MemoryError, zipfile.BadZipFile) as error:
+            _check(content)
+            return content
+    except Exception as error:  # numpy's and zipfile's of a damaged file are of many kinds
         if path.is_file():
             return None
         raise RecipeError(f"{cache}: cannot be read ({error}); {mended(cache)}") from error
+
+
+def _check(content: ScoreCache) -> None:
+    """Refuse what no score file has: another program wrote it, or somebody who wants to deceive.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    num_trials = np.shape(content.scores)[:1]
+    kinds = {"enrolment": np.int32, "test": np.int32, "is_target": np.bool_, "scores": np.float64}
+    for name, kind in kinds.items():
+        array = getattr(content, name)
+        if array.dtype != kind or array.shape != num_trials or not len(array):
+            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected {np.dtype(kind)} (trials,)")
+    measures = content.measures
+    if measures is not None and (measures.dtype.kind != "f" or measures.ndim != 2 or measures.shape[:1] != num_trials):
+        raise ValueError(
+            f"measures are {measures.dtype} of shape {measures.shape}, expected (trials, columns) of floats"
+        )
+    sides = np.concatenate([content.enrolment, content.test])
+    if sides.min() < 0 or sides.max() >= len(content.utterances) or not np.isfinite(content.scores).all():
+        raise ValueError("trials of utterances that are not there, or scores that are not finite")
+    if len(set(content.utterances)) != len(content.utterances):
+        raise ValueError("an utterance stands twice")
 
 
 def _refuse_compressed(cache: Path) -> None:

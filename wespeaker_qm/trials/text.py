@@ -84,14 +84,23 @@ class _Numbering(dict[bytes, int]):
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The content as :func:`wespeaker_qm.utils.text.read_text` has it, in blocks of whole lines, not decoded yet."""
+    """The content as :func:`wespeaker_qm.utils.text.read_text` has it, in blocks of whole lines, not decoded yet.
+
+    Raises:
+        RecipeError: it holds NUL, or a line that is longer than a block.
+    """
     with path.open("rb") as handle:
         mark = BYTE_ORDER_MARK
         while block := handle.read(BLOCK_BYTES):
-            block = (block + handle.readline()).removeprefix(mark)
+            block = (block + handle.readline(BLOCK_BYTES)).removeprefix(mark)
             mark = b""
             if b"\0" in block:
                 read_text(path)  # which refuses it
+            if len(block) >= 2 * BLOCK_BYTES - len(BYTE_ORDER_MARK) and not block.endswith(b"\n"):
+                raise RecipeError(
+                    f"{path}: found a line of more than {BLOCK_BYTES:,} bytes, expected one trial a line; is it "
+                    f"another kind of file? Name the one that is meant, or {mended(path)}"
+                )
             yield block.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in block else block
 
 

@@ -25,12 +25,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, refuse_no_file
 from wespeaker_qm.utils.files import atomic_path, write_text
 from wespeaker_qm.utils.text import parse_json, read_text
 from wespeaker_qm.utils.trouble import writing
 
-_LINE = re.compile(r"(?P<crc32>[0-9a-f]{8}) (?P<num_bytes>[0-9]+) (?P<name>[^/\n]+)")
+_LINE = re.compile(r"(?P<crc32>[0-9a-f]{8}) (?P<num_bytes>[0-9]{1,20}) (?P<name>[^/\n]+)")
 _BLOCK_BYTES = 1 << 20
 
 
@@ -49,7 +49,12 @@ class Checksum(NamedTuple):
 
 
 def checksum_of(path: Path | str, limit: int | None = None) -> Checksum:
-    """Read a file, or its first ``limit`` bytes, a block at a time."""
+    """Read a file, or its first ``limit`` bytes, a block at a time.
+
+    Raises:
+        RecipeError: it is a pipe or a device.
+    """
+    refuse_no_file(path)
     checksum = Checksum(0, 0)
     with Path(path).open("rb") as handle:
         while block := handle.read(_BLOCK_BYTES if limit is None else min(_BLOCK_BYTES, limit - checksum.num_bytes)):
@@ -213,11 +218,11 @@ def _write(path: Path, checksums: dict[str, Checksum]) -> None:
 
 def _read(path: Path) -> dict[str, Checksum]:
     source = checksum_path(path)
-    try:
-        lines = source.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except FileNotFoundError:
+    if not os.path.lexists(source):
         return {}
-    except UnicodeDecodeError:
+    try:
+        lines = read_text(source).removesuffix("\n").split("\n")
+    except RecipeError:
         lines = [""]
     matches = [_LINE.fullmatch(line) for line in lines]
     recorded = {

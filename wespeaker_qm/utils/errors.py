@@ -1,6 +1,7 @@
 """The one exception that a user is meant to read, and how it lists and shortens what is wrong."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -10,6 +11,8 @@ _LINE_CHARACTERS = 120
 _MESSAGE_CHARACTERS = 1500
 _MESSAGE_LINES = 100
 _LONG = 1000
+_UNSEEN = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+"""Control characters but tab and line feed, what turns the direction of text, other ends of lines, half characters."""
 
 
 class RecipeError(Exception):
@@ -19,11 +22,11 @@ class RecipeError(Exception):
     it without a traceback and exits with 1; anything else that is raised is a bug and keeps its traceback.
 
     Whatever a message quotes, it has at most 100 lines, and none with more than 1,500 characters: of a longer one the
-    middle is left out.
+    middle is left out. What a terminal would obey is spelt out (:func:`printable`).
     """
 
     def __init__(self, message: str) -> None:
-        lines = message.split("\n")
+        lines = printable(message).split("\n")
         if len(lines) > _MESSAGE_LINES:
             lines[_MESSAGE_LINES - 1 :] = [f"... and {len(lines) - _MESSAGE_LINES + 1:,} more lines"]
         super().__init__("\n".join(_shortened(line, _MESSAGE_CHARACTERS) for line in lines))
@@ -41,10 +44,33 @@ def shown(value: object, most: int = _VALUE_CHARACTERS) -> str:
         text = repr(value.decode() if isinstance(value, bytes) else value)
     except UnicodeDecodeError:
         text = repr(value)[1:]
+    except (ValueError, RecursionError):  # a number of more digits, or deeper brackets, than Python writes
+        text = f"{type(value).__name__} too large to be shown"
     if len(text) <= most:
         return text
     size = f" ({len(value):,} characters)" if isinstance(value, str | bytes) and len(value) > _LONG else ""
     return _shortened(text, most - len(size)) + size
+
+
+def printable(text: str) -> str:
+    r"""``text`` as it may be shown: spelt out is what clears or colours a terminal, or turns the direction of a line.
+
+    Names of files, of members of archives and of speakers may be anybody's. Tabs and line feeds stay.
+
+    >>> print(printable("a\x1b[2Jb\u202e.wav"))
+    a\x1b[2Jb\u202e.wav
+    """
+    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def refuse_no_file(path: str | os.PathLike[str]) -> None:
+    """Refuse a pipe, a socket or a device where a file is to be read: it may have no end, or nobody writes into it.
+
+    Raises:
+        RecipeError: so it is.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise RecipeError(f"{path}: {found_at(path)}, or write what it gives into a file and name that")
 
 
 def first_few(items: Sequence[str]) -> str:

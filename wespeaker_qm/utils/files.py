@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +146,14 @@ def write_text(path: Path | str, text: str) -> None:
         ) from None
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip archive, maybe a damaged one."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # of the end of one that is in parts
+        return True
 
 
 def sha256_of(path: Path) -> str:

@@ -5,6 +5,7 @@ or began to make. It is written before they are, so a killed run goes on, and it
 force a stage. A file of such a name that is not listed is somebody else's and is refused before anything is touched.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -123,8 +124,12 @@ def _ledgers(path: Path) -> Iterator[tuple[Path, set[str] | None]]:
     """The folders above, up to that of a corpus or run, and what each ledger lists; None where there is none."""
     for folder in path.parents[:_DEPTH]:
         ledger = folder / LEDGER
-        text = ledger.read_text(encoding="utf-8", errors="replace") if ledger.is_file() else None
-        yield folder, None if text is None else set(text.split("\n")[1:])
+        listed: set[str] | None = None
+        if ledger.is_file():
+            with contextlib.suppress(RecipeError):  # damaged, it lists nothing
+                listed = set()
+                listed = set(read_text(ledger).split("\n")[1:])
+        yield folder, listed
 
 
 def _and_above(path: Path, folder: Path) -> set[str]:

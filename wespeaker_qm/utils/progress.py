@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from wespeaker_qm.utils.errors import printable
+
 SECONDS_BETWEEN_LINES = 60.0
 
 
@@ -34,6 +36,8 @@ class Progress(tqdm):  # type: ignore[type-arg]
         if not self._is_drawn:
             interval_s = SECONDS_BETWEEN_LINES
             options |= {"mininterval": interval_s, "maxinterval": interval_s, "delay": 0.0, "leave": False}
+        if options.get("desc") is not None:
+            options["desc"] = printable(options["desc"])
         super().__init__(iterable, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wespeaker_qm.utils.errors import RecipeError, shown, shown_line
+from wespeaker_qm.utils.errors import RecipeError, refuse_no_file, shown, shown_line
 from wespeaker_qm.utils.trouble import remedy_of
 
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 _SPACE = " \t\r\f\v"
 _SPACES = re.compile(f"[{_SPACE}]+")
+_BLOCK_BYTES = 1 << 20
 _OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -39,13 +40,25 @@ def read_text(path: Path | str, remedy: str = "") -> str:
         remedy: how it is made again, for the message.
 
     Raises:
-        RecipeError: the file cannot be read, or is not UTF-8.
+        RecipeError: the file cannot be read, is a pipe or a device, or is not UTF-8.
     """
+    refuse_no_file(path)
     try:
-        content = Path(path).read_bytes()
+        content = _content(Path(path))
     except OSError as error:
         raise RecipeError(f"{path}: cannot read this file: {error.strerror}; {remedy or remedy_of(error)}") from error
     return decode(content, path, remedy).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _content(path: Path) -> bytes:
+    """All bytes of a text; of what is none, with NUL in it, not much more than what :func:`decode` refuses it by."""
+    blocks = []
+    with path.open("rb") as handle:
+        while block := handle.read(_BLOCK_BYTES):
+            blocks.append(block)
+            if b"\0" in block:
+                break
+    return b"".join(blocks)
 
 
 def decode(content: bytes, path: Path | str, remedy: str = "") -> str:

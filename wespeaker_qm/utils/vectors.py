@@ -1,12 +1,12 @@
 """Embeddings in Kaldi's ark and scp: vectors by name, as one matrix.
 
-Vectors of floats, which is what extractors write, are taken straight from the ark's bytes. Any other entry
-(doubles, text, a range) is read by kaldiio, but for what would run a program: commands in the scp, pickles in the ark.
+Vectors of floats, which is what extractors write, are taken a window of the ark at a time; doubles, text and ranges one
+by one. What would run a program, commands in the scp and pickles in the ark, is refused.
 What :func:`write_vectors` wrote is read only if it is still that: the checksum of the scp covers scp and ark.
 """
 
+import os
 import re
-import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from io import FileIO
@@ -21,15 +21,17 @@ from wespeaker_qm.utils.errors import RecipeError, first_few, found_at
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.tables import read_map, refuse_commands
-from wespeaker_qm.utils.text import fields_of, lines_of, read_text
+from wespeaker_qm.utils.text import as_number, fields_of, lines_of, read_text
 
 _FLOAT_VECTOR = np.frombuffer(b"\0BFV \4", np.uint8)
 """First bytes of a binary vector of floats; a four-byte length and the values follow."""
-_VECTORS = (_FLOAT_VECTOR.tobytes(), b"\0BDV \4")
+_BINARY_KINDS = {_FLOAT_VECTOR.tobytes(): "<f4", b"\0BDV \4": "<f8"}
+_BINARY_MATRICES = (b"\0BFM", b"\0BDM")
+_MOST_DIM = 1 << 24
+_MOST_TEXT_BYTES = 1 << 24
 _HEADER_BYTES = len(_FLOAT_VECTOR) + 4
 _WINDOW_BYTES = 1 << 22
 _PLACE = re.compile(r"(?P<ark>.+?)(:(?P<offset>[0-9]+))?(\[(?P<first>[0-9]+):(?P<last>[0-9]+)\])?")
-_TEXT_STARTS = b"[+-.0123456789"
 
 
 class VectorTable:
@@ -232,32 +234,40 @@ def _refuse_no_file(ark: str, place: str) -> None:
 
 
 def _read_place(place: str) -> NDArray[np.generic]:
-    """One entry of any kind that Kaldi writes.
+    """One vector of any kind that Kaldi writes: of floats or doubles, or in text; or a range of it.
 
-    Opened here, because ``kaldiio.load_mat`` runs commands, and looked at first, because kaldiio unpickles what is
-    marked as a pickle.
+    Read here because kaldiio would run what stands there as a command, unpickle what is marked as a pickle, and take
+    the memory that a header asks for.
 
     Raises:
         OSError: the ark cannot be read.
-        ValueError: it does not hold an entry of Kaldi's there.
+        ValueError: it does not hold a vector of Kaldi's there.
     """
-    from kaldiio.matio import read_kaldi
-
     match = _PLACE.fullmatch(place)
     if match is None:
         raise FileNotFoundError(f"{place}: no file and place in it (current directory {Path.cwd()})")
     _refuse_no_file(match["ark"], place)
     with Path(match["ark"]).open("rb") as handle:
         handle.seek(int(match["offset"] or 0))
-        start = handle.peek(16)[:16]
-        if not (start.startswith(b"\0B") or start.lstrip()[:1] in _TEXT_STARTS):
+        start = handle.read(_HEADER_BYTES)
+        length = int.from_bytes(start[-4:], "little")
+        if (kind := _BINARY_KINDS.get(start[:-4])) is not None:
+            entry: NDArray[np.generic] = np.fromfile(handle, kind, min(length, _MOST_DIM))
+            if len(entry) != length:
+                raise ValueError(f"{place}: cut off, {len(entry)} of {length} values")
+        elif start[:4] in _BINARY_MATRICES:
+            columns = int.from_bytes(handle.read(5)[1:], "little")
+            raise ValueError(
+                f"{place}: found an embedding of shape ({length}, {columns}), expected vectors of one length"
+            )
+        elif start.lstrip().startswith(b"["):
+            handle.seek(-len(start), os.SEEK_CUR)
+            text = handle.readline(_MOST_TEXT_BYTES).strip()
+            if text.count(b"[") != 1 or text.find(b"]") != len(text) - 1:
+                raise ValueError(f"{place}: cut off, or a matrix, expected a vector `[ 1 2 3 ]` in a line")
+            entry = np.array([as_number(each) for each in text[1:-1].split()], np.float64)
+        else:
             raise ValueError(f"{place}: neither a binary entry of Kaldi's nor one in text")
-        try:
-            entry: NDArray[np.generic] = read_kaldi(handle)
-        except (AssertionError, RuntimeError, struct.error) as error:
-            raise ValueError(f"{place}: damaged or cut off ({error})") from error
-    if start.startswith(_VECTORS) and len(entry) != (length := int.from_bytes(start[6:10], "little")):
-        raise ValueError(f"{place}: cut off, {len(entry)} of {length} values")  # which kaldiio takes for all of them
     return entry if match["first"] is None else entry[int(match["first"]) : int(match["last"]) + 1]
 
 

@@ -22,6 +22,14 @@ _MAX_VALUES = 100_000
 """In one file, aliases written out: a hundred times what any configuration or corpus needs."""
 _MAX_CHARACTERS = 2_000_000
 """In one file: a second or two of reading."""
+_MAX_DIGITS = 400
+"""Of a whole number. One in base 60 (``1:1:1``, which YAML 1.1 has) takes a time that grows with their square."""
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+_TOO_LONG = (
+    f"found {{}}, expected YAML of at most {_MAX_CHARACTERS:,}; is it another kind of file? Name the one that is meant"
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,11 +39,23 @@ class _Loader(yaml.SafeLoader):
         _count_values(node, {})
         return super().construct_document(node)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > _MAX_DIGITS:
+            raise ValueError(f"Exceeds the limit of {_MAX_DIGITS} digits: line {node.start_mark.line + 1}")
+        number: int = super().construct_yaml_int(node)
+        return number
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):
+                if not isinstance(key, str | int | float | None):
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {shown(key)} is no text; put it between quotes", key_node.start_mark
+                    )
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"key {shown(key)} stands twice", key_node.start_mark
@@ -46,6 +66,9 @@ class _Loader(yaml.SafeLoader):
 
 class _Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper, which quotes a text that the loader would take for a number."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 # PyYAML follows YAML 1.1, where 5e-5 (no dot, unsigned exponent) is text.
@@ -96,10 +119,7 @@ def parse_yaml(text: str, source: str) -> Any:
             is written out; the message names source and line.
     """
     if len(text) > _MAX_CHARACTERS:
-        raise RecipeError(
-            f"{source}: found {len(text):,} characters, expected YAML of at most {_MAX_CHARACTERS:,}; is it another "
-            "kind of file? Name the one that is meant"
-        )
+        raise RecipeError(f"{source}: {_TOO_LONG.format(f'{len(text):,} characters')}")
     try:
         return yaml.load(text, _Loader)  # a subclass of SafeLoader: builds no objects
     except yaml.YAMLError as error:
@@ -108,7 +128,8 @@ def parse_yaml(text: str, source: str) -> Any:
         raise RecipeError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     except RecursionError:
         raise RecipeError(f"{source}: not valid YAML: values are nested too deeply; write fewer brackets") from None
-    except (ValueError, AttributeError, KeyError) as error:  # a date of month 13, a number of 5000 digits, !!bool of 7
+    except (ValueError, AttributeError, LookupError, TypeError, ArithmeticError) as error:
+        # A date of month 13, !!bool of 7, !!int of nothing, !!set of lists, a number in base 60 beyond all floats.
         raise RecipeError(
             f"{source}: not valid YAML: a value is not of its kind ({error}); put what is meant as text between quotes"
         ) from None
@@ -121,6 +142,8 @@ def read_yaml_mapping(path: Path | str) -> dict[str, Any]:
         RecipeError: the file cannot be read, is not what was written, is not YAML, or holds something else.
     """
     try:
+        if (num_bytes := Path(path).stat().st_size) > 4 * _MAX_CHARACTERS:  # a character has four bytes at most
+            raise RecipeError(f"{path}: {_TOO_LONG.format(f'{num_bytes:,} bytes')}")
         verify(path, _REMEDY)
     except OSError as error:
         raise RecipeError(f"{path}: cannot read this file: {error.strerror}; name another, or {_REMEDY}") from None

@@ -1,20 +1,24 @@
 """The audio files in a ``.deb``, unpacked without root."""
 
 import contextlib
+import lzma
 import shutil
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from wespeaker_qm.corpora.debian.packages import REMEDY
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.files import sha256_of, temporary_path, write_text
 
 AUDIO_SUFFIXES = frozenset({".wav", ".ogg", ".opus", ".gsm", ".au"})
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER_BYTES = 60
+_MAX_INFLATION = 100
+"""Times that a package may grow when it is unpacked; recordings grow by a tenth."""
 
 
 def unpack_audio(deb: Path, folder: Path) -> None:
@@ -24,6 +28,8 @@ def unpack_audio(deb: Path, folder: Path) -> None:
         RecipeError: not a Debian package, or damaged.
     """
     marker = folder / ".unpacked"
+    if not deb.is_file():
+        raise RecipeError(f"{deb}: {found_at(deb)}; run again, which fetches the package")
     digest = sha256_of(deb)
     if marker.is_file() and marker.read_bytes().strip() == digest.encode():
         return
@@ -32,20 +38,26 @@ def unpack_audio(deb: Path, folder: Path) -> None:
         raise RecipeError(f"{folder}: holds files of another origin than {deb.name}; move it away, or remove it")
     write_text(begun, digest + "\n")
     marker.unlink(missing_ok=True)
+    left = _MAX_INFLATION * deb.stat().st_size
     try:
         with _open_data_tar(deb) as archive:
             for member in archive:
                 name = PurePosixPath(member.name)
-                content = archive.extractfile(member) if member.isreg() else None
-                if content is None or name.suffix.lower() not in AUDIO_SUFFIXES or ".." in name.parts:
+                if not member.isreg() or name.suffix.lower() not in AUDIO_SUFFIXES or ".." in name.parts:
                     continue
+                left -= member.size
+                if left < 0:
+                    raise OSError(
+                        f"more than {_MAX_INFLATION} times its size, expected recordings, which hardly shrink"
+                    )
                 target = folder.joinpath(*[part for part in name.parts if part != "/"])
                 target.parent.mkdir(parents=True, exist_ok=True)
                 # Whole or absent: another process may unpack the same package, and this one read it already.
                 temporary = temporary_path(target)
-                temporary.write_bytes(content.read())
+                with cast(IO[bytes], archive.extractfile(member)) as content, temporary.open("wb") as output:
+                    shutil.copyfileobj(content, output)
                 temporary.replace(target)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"{deb}: cannot be unpacked ({error}); delete the file and run again") from error
     write_text(marker, digest + "\n")
     begun.unlink()
@@ -77,10 +89,12 @@ def _seek_data_tar(deb: Path, handle: BinaryIO) -> None:
     if handle.read(len(_AR_MAGIC)) != _AR_MAGIC:
         raise RecipeError(f"{deb}: not a Debian package; delete the file and run again")
     while header := handle.read(_AR_HEADER_BYTES):
-        name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), int(header[48:58])
+        name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), header[48:58].strip()
+        if not size.isdigit():
+            break
         if name == "data.tar.zst":
             raise RecipeError(f"{deb}: compressed with zstd, which needs dpkg-deb (not found) to unpack. {REMEDY}")
         if name.startswith("data.tar"):
             return
-        handle.seek(size + size % 2, 1)
+        handle.seek(int(size) + int(size) % 2, 1)
     raise RecipeError(f"{deb}: holds no data.tar; delete the file and run again")

@@ -12,7 +12,7 @@ from typing import IO, NamedTuple, cast
 from wespeaker_qm.corpora.voxceleb.download import RemoteFile, download_files
 from wespeaker_qm.corpus.archives import Member, is_locator, list_lmdb, list_tar, list_zip
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, refuse_no_file
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.progress import Progress
@@ -210,6 +210,7 @@ def _decompressed(archive: Path, target: Path) -> Path:
 
 
 def _decompress(archive: Path, target: Path) -> None:
+    refuse_no_file(archive)
     try:
         with (
             archive.open("rb") as compressed,
