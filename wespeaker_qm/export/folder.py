@@ -201,6 +201,8 @@ class ModelFolder:
             raise ValueError(f"a cohort of shape {self.cohort.shape}, expected (speakers, {dim[0]})")
         if self.scoring.top_n is not None and self.scoring.top_n < 2:
             raise ValueError(f"top_n of {self.scoring.top_n}")
+        if self.evidence is not None and min(self.evidence.num_targets, self.evidence.num_nontargets) < 1:
+            raise ValueError("a list without targets, or without non-targets")
 
 
 def fingerprint(network: NetworkCard, features: FeatureCard, weights: Mapping[str, NDArray[Any]]) -> str:
