@@ -254,7 +254,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str
         for rank in range(max(WORLD_SIZES))
     ]
     try:
-        assert [program.wait(timeout=300) for program in programs] == [0] * len(programs)
+        assert [program.wait(timeout=900) for program in programs] == [0] * len(programs)
     finally:
         for program in programs:
             program.kill()

@@ -9,9 +9,9 @@
 Legend: P processes, b rows of each, B = P b, n classes of this process, K places for its candidates of a row, of which
 the first is kept for the target.
 
-Two more collectives are of a number a row, the cosine of its target, and of one number, the most candidates that a row
-has anywhere. That one the host reads: where it is more than K, all processes compute in PyTorch instead, as exactly.
-The host asks when the whole forward has been started, so that the device has work meanwhile and does not wait for it.
+Two more collectives are of four numbers a row, which tell of its target, and of one number, the most candidates that a
+row has anywhere. The host reads that one: where it is more than K, all processes compute in PyTorch, as exactly. It
+asks when the whole forward has been started, so that the device has work meanwhile and does not wait for it.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wespeaker_qm.losses import fused_filter
 from wespeaker_qm.losses.alpha import first_derivative_only
-from wespeaker_qm.losses.margins import MarginType, target_logit
+from wespeaker_qm.losses.margins import MarginType
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.utils.reading import Reading
 
@@ -81,21 +81,20 @@ class _ShardLoss(torch.autograd.Function):
         local = target - partition.start
         is_owned = (local >= 0) & (local < num_classes)
         unit, inverse_norms, terms = launch.embedding_terms(embedding, prototypes, local, scale, margin, margin_type)
-        cosine = partition.sum(torch.where(is_owned, terms.cosine, 0.0))
-        cosine.masked_fill_((target < 0) | (target >= partition.num_classes), torch.nan)
-        marked = target_logit(cosine, scale, margin, margin_type)
-        nearby = torch.where(is_owned, local, num_classes)
-        candidates = fused_filter.find_candidates(unit, prototypes, nearby, marked.logit, marked.log_q, alpha, scale)
+        terms = launch.Target(*partition.sum(torch.stack(terms).masked_fill_(~is_owned, 0)))
+        terms.logit.masked_fill_((target < 0) | (target >= partition.num_classes), torch.nan)
+        nearby = local.masked_fill(~is_owned, num_classes)
+        candidates = fused_filter.find_candidates(unit, prototypes, nearby, terms.logit, terms.log_q, alpha, scale)
         most.append(Reading({"candidates": partition.max(candidates.number.amax())}))
 
-        candidates.classes[:, 0] = torch.where(is_owned, local, 0)
+        candidates.classes[:, 0] = local * is_owned
         cosines = unit.new_full((len(unit), places), -torch.inf)
         fused_filter.fill_cosines(cosines, unit, prototypes, candidates)
         # The place of the target, which the own process of the row knows, tells of a number that is none.
         cosines[:, 0] = torch.where(candidates.threshold.isnan(), torch.nan, -torch.inf)
         found = partition.exchange(cosines).transpose(0, 1).contiguous()  # (b, P, K)
         number = (found > -torch.inf).sum((1, 2)) + 1
-        own = launch.Target(*(partition.own_rows(part) for part in (cosine, *marked)))
+        own = launch.Target(*(partition.own_rows(part) for part in terms))
         bound = torch.where(found[:, :, 0].isnan().any(1), torch.nan, 0.0).double()
         in_use = candidates.number.new_full((len(found),), found[0].numel())
         loss, correct, support, posterior = fused_filter.solve(
@@ -120,7 +119,7 @@ class _ShardLoss(torch.autograd.Function):
         derivative = found * grad_loss[:, None, None]
         derivative[:, :, 0] = derivative[:, :1, 0]
         derivative = partition.exchange(derivative.transpose(0, 1).flatten(0, 1)).flatten(0, 1)  # (B, K)
-        derivative[:, 0] = torch.where(is_owned, derivative[:, 0], 0.0)
+        derivative[:, 0].masked_fill_(~is_owned, 0)
         ones, sizes = torch.ones_like(unit[:, 0]), torch.ones_like(inverse_norms)
         # No row has more candidates than places: what is known of such rows only is not read.
         kept = (classes, derivative, count, unit, sizes, inverse_prototype_norms, unit, sizes, target)

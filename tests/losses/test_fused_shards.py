@@ -1,0 +1,75 @@
+"""Kernels on divided classes: what they start, and that nothing of it waits. `test_partition` has the results."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from wespeaker_qm.losses import fused_filter
+from wespeaker_qm.losses.fused_shards import _Settings, _ShardLoss, shard_loss
+from wespeaker_qm.losses.partition import ClassPartition
+
+pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|divide by zero|overflow|underflow):RuntimeWarning")
+
+WAITS = {"_local_scalar_dense", "_unique2", "bincount", "equal", "is_nonzero", "item", "masked_select", "nonzero"}
+
+
+class Twins(ClassPartition):
+    """Two processes that hold and see the same, one of which is here; the other's part of a sum is nothing."""
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        return torch.cat([rows, rows])
+
+    def exchange(self, rows: Tensor) -> Tensor:
+        return rows.clone().view(2, len(rows) // 2, *rows.shape[1:])
+
+    def sum_own_rows(self, rows: Tensor) -> Tensor:
+        return self.own_rows(rows)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    max = sum
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in {"_GROUP": 8, "PLACES": 16, "_PAIRS": 8, "_PROGRAMS": 1}.items():
+        monkeypatch.setattr(fused_filter, name, size)
+
+
+def problem(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    prototypes = torch.randn(20, 8, generator=generator).to(device)
+    target = torch.tensor([3, 19], device=device)
+    noise = torch.randn(2, 8, generator=generator).to(device)
+    return (prototypes[target] + noise).requires_grad_(), prototypes.requires_grad_(), target
+
+
+def test_few_operations_none_of_which_waits(noted: Any, device: torch.device) -> None:
+    inputs, partition = problem(device), Twins(40, 0, 2)
+    with noted() as forward:
+        found = _ShardLoss.apply(*inputs, _Settings(1.5, 30.0, 0.1, "angular", partition), [])
+    with noted() as backward:
+        torch.autograd.grad(found[0].sum(), inputs[:2])
+    assert not WAITS & {*forward, *backward}
+    kernels = ["embedding_terms", "unit_rows", "group_max", "bound", "compact", "candidate_cosines", "candidate_root"]
+    assert [name for name in forward if name in kernels] == kernels
+    assert [name for name in backward if name.endswith("_gradient")] == ["embedding_gradient", "prototype_gradient"]
+    assert len(forward) <= 50 and len(backward) <= 25
+
+
+def test_where_places_do_not_suffice_there_is_no_result(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    inputs, partition = problem(device), Twins(40, 0, 2)
+    assert shard_loss(partition, *inputs, 1.5, 2.0, 0.1, "reference") is not None
+    monkeypatch.setattr(fused_filter, "PLACES", 4)
+    assert shard_loss(partition, *inputs, 1.5, 2.0, 0.1, "reference") is None
+
+
+def test_what_is_no_class_of_anybody_has_no_loss(device: torch.device) -> None:
+    embedding, prototypes, target = problem(device)
+    target[1] = 40
+    found = shard_loss(Twins(40, 0, 2), embedding, prototypes, target, 1.5, 30.0, 0.1, "reference")
+    assert found is not None and found[0].isnan().tolist() == [False, True]
+    assert found[1].tolist()[1] is False
