@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wespeaker_qm.losses import fused_filter
+from wespeaker_qm.losses.alpha import alpha_divergence_loss
 from wespeaker_qm.losses.fused_shards import _Settings, _ShardLoss, shard_loss
+from wespeaker_qm.losses.margins import angular_margin
 from wespeaker_qm.losses.partition import ClassPartition
 
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|divide by zero|overflow|underflow):RuntimeWarning")
@@ -58,6 +61,21 @@ def test_few_operations_none_of_which_waits(noted: Any, device: torch.device) ->
     assert [name for name in forward if name in kernels] == kernels
     assert [name for name in backward if name.endswith("_gradient")] == ["embedding_gradient", "prototype_gradient"]
     assert len(forward) <= 50 and len(backward) <= 25
+
+
+def test_a_row_is_solved_among_what_all_have_found_for_it(device: torch.device) -> None:
+    """Each other class twice, once of each process."""
+    embedding, prototypes, target = problem(device)
+    found = shard_loss(Twins(40, 0, 2), embedding, prototypes, target, 1.5, 30.0, 0.1, "angular")
+    assert found is not None
+    cosine = F.normalize(embedding.double()) @ F.normalize(prototypes.double()).T
+    own = cosine.gather(1, target[:, None])
+    others = cosine.masked_fill(F.one_hot(target, 20).bool(), -torch.inf)
+    logits = 30 * torch.cat([angular_margin(own, 0.1), others, others], dim=1)
+    expected = alpha_divergence_loss(logits, torch.zeros_like(target), 1.5)
+    torch.testing.assert_close(found[0].double(), expected.loss, rtol=3e-6, atol=3e-6)
+    assert torch.equal(found[2], (expected.posterior > 0).sum(1).to(found[2]))
+    assert torch.equal(found[1], own[:, 0] >= others.amax(1))
 
 
 def test_where_places_do_not_suffice_there_is_no_result(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
