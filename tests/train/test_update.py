@@ -1,6 +1,7 @@
 """An update: decided on the device, read one step late, and not made where anything is not finite."""
 
 import dataclasses
+import itertools
 import multiprocessing
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -259,6 +260,13 @@ def on_two_processes(work: Callable[[Processes], Any]) -> list[Any]:
     return [found[rank] for rank in range(2)]
 
 
+def test_of_processes_the_slowest_is_told() -> None:
+    """Also of what one of them alone has."""
+    values = [{"step_ms": 3.0, "mfu": 0.5}, {"step_ms": 7.0, "frontend_ms": 1.0}]
+    found = on_two_processes(lambda processes: processes.largest(values[processes.rank]))
+    assert found == [{"step_ms": 7.0, "mfu": 0.5, "frontend_ms": 1.0}] * 2
+
+
 class Divided(nn.Module):
     """Prototypes of which each process has its own; those of the second have a steep gradient, or a loss of NaN."""
 
@@ -277,19 +285,16 @@ class Divided(nn.Module):
         return LinearLoss(loss * (torch.nan if self.trouble == "loss" else 1), loss.detach() < 0, None)
 
 
-@pytest.mark.parametrize("trouble", ["gradient", "loss", "none"])
-@pytest.mark.parametrize("is_scaled", [False, True], ids=["float32", "fp16"])
-@pytest.mark.parametrize("is_fused", [False, True], ids=["plain", "fused"])
-def test_processes_with_prototypes_of_their_own_make_the_same_steps(
-    tiny_config: Config, is_fused: bool, is_scaled: bool, trouble: str
-) -> None:
-    """A fused optimiser makes a step unless it is told exactly 1: a sum over two processes would be 2."""
-    config = load_fp16(tiny_config) if is_scaled else tiny_config
+CASES = list(itertools.product([False, True], [False, True], ["gradient", "loss", "none"]))
 
-    def work(processes: Processes) -> tuple[bool, float, float]:
+
+def test_processes_with_prototypes_of_their_own_make_the_same_steps(tiny_config: Config) -> None:
+    """A fused optimiser makes a step unless it is told exactly 1: a sum over two processes would be 2."""
+
+    def update(processes: Processes, is_fused: bool, is_scaled: bool, trouble: str) -> tuple[bool, float, float]:
         model = Divided(processes, trouble)
-        optimizer = fused(config, model.parameters()) if is_fused else torch.optim.SGD(model.parameters(), lr=0.1)
-        scaler = build_scaler(config, processes.device)
+        optimizer = fused(tiny_config, model.parameters()) if is_fused else torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = build_scaler(load_fp16(tiny_config) if is_scaled else tiny_config, processes.device)
         updater = Updater(model, model, optimizer, scaler, processes)  # type: ignore[arg-type]
         batch = TrainingBatch(torch.arange(3), torch.arange(3), torch.ones(3, 4), 0.0)
         before = [each.detach().clone() for each in model.parameters()]
@@ -297,8 +302,10 @@ def test_processes_with_prototypes_of_their_own_make_the_same_steps(
         is_same = all(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
         return is_same, figures["grad_norm"], scaler.get_scale()
 
-    first, second = on_two_processes(work)
-    assert first == pytest.approx(second, nan_ok=True)
-    assert first[0] is (trouble != "none")
-    if is_scaled:
-        assert first[2] == (65536 if trouble == "none" else 32768)
+    found = on_two_processes(lambda processes: [update(processes, *case) for case in CASES])
+    for case, first, second in zip(CASES, *found, strict=True):
+        _, is_scaled, trouble = case
+        assert first == pytest.approx(second, nan_ok=True), case
+        assert first[0] is (trouble != "none"), case
+        if is_scaled:
+            assert first[2] == (65536 if trouble == "none" else 32768), case
