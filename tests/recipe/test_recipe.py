@@ -168,12 +168,15 @@ def test_two_processes_train_together(mini, first_output):
     assert (run / "models" / "model_1.pt").is_file(), output
 
 
-def test_a_typo_trains_nothing(mini, first_output):
+@pytest.mark.parametrize("num_processes", ["1", "2"])
+def test_a_typo_trains_nothing(mini, first_output, num_processes):
     run = mini.exp / "typo"
-    process = mini.start("--exp_dir", str(run), "--stage", "3", "--overrides", "projection_args.sclae=32")
+    options = ["--exp_dir", str(run), "--num_processes", num_processes, "--overrides", "projection_args.sclae=32"]
+    process = mini.start("--stage", "3", *options)
     output, _ = process.communicate()
     assert process.returncode == 1
-    assert "command line: projection_args.sclae: unknown key" in output
+    told = [line for line in output.splitlines() if "command line: projection_args.sclae: unknown key" in line]
+    assert told == output.splitlines()[-1:], "once, and last"
     assert "Stage 4" not in output
     assert not (run / "models").exists()
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from wespeaker_qm.config import AlphaArcMarginArgs, Config
+from wespeaker_qm.train import launch
 from wespeaker_qm.utils.layout import RunFolder
 
 KILLED = Path(__file__).with_name("killed.py")
@@ -132,6 +134,32 @@ def test_an_error_of_a_training_is_in_its_log_too(train: Any, tmp_path: Path) ->
     (told,) = launched.told()
     assert "seed: was 42, now 1" in told
     assert f"ERROR {told}" in (tmp_path / "exp" / "log" / "train.log").read_text().splitlines()[-1]
+
+
+def failure(status: int, timestamp: int, message: str = "", lost: bool = False) -> types.SimpleNamespace:
+    """As torchrun knows it: of a process that left a message, that is a dictionary."""
+    said = {"message": message, "lost": lost} if message else "Signal 9"
+    return types.SimpleNamespace(exitcode=status, timestamp=timestamp, message=said)
+
+
+@pytest.mark.parametrize(
+    ("failures", "status", "told"),
+    [
+        # Who lost another one, or was ended by torchrun, is not to blame, even if torchrun saw it first.
+        ([failure(1, 5, "lost", lost=True), failure(-9, 6)], 137, "process 1 was killed by SIGKILL (out of memory?); "),
+        ([failure(-15, 5), failure(-6, 5)], 134, "process 1 was killed by SIGABRT (a library gave up"),
+        ([failure(-11, 5), failure(-15, 5)], 139, "process 0 was killed by SIGSEGV; the same command"),
+        ([failure(1, 6, "later"), failure(2, 5, "first"), failure(-9, 4)], 2, "first"),
+        ([failure(1, 5, "lost", lost=True), failure(1, 6, "wrong")], 1, "wrong"),
+        ([failure(1, 5, "lost", lost=True), failure(-15, 5)], 143, "process 1 was killed by SIGTERM; "),
+        ([failure(1, 5, "lost", lost=True)], 1, "lost"),
+        ([failure(143, 5), failure(143, 5)], 143, ""),
+    ],
+)
+def test_the_process_to_blame_is_told(failures: list[Any], status: int, told: str, capsys: Any) -> None:
+    assert launch._told(dict(enumerate(failures))) == status
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {told}") if told else not said
 
 
 BUG = """

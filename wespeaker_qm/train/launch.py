@@ -19,6 +19,7 @@ from wespeaker_qm.utils.files import scratch_folder
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+_LIKELY = {signal.SIGKILL: " (out of memory?)", signal.SIGABRT: " (a library gave up, such as NCCL: see above)"}
 _GOES_ON = "the same command goes on from the last state that was saved"
 
 
@@ -71,8 +72,8 @@ def _told(failures: "Mapping[int, ProcessFailure]") -> int:
     if isinstance(said, dict):
         sys.stderr.write(f"error: {said['message']}\n")
     elif status < 0:
-        name = signal.Signals(-status).name
-        sys.stderr.write(f"error: process {rank} was killed by {name} (out of memory?); {_GOES_ON}\n")
+        number = signal.Signals(-status)
+        sys.stderr.write(f"error: process {rank} was killed by {number.name}{_LIKELY.get(number, '')}; {_GOES_ON}\n")
     return status if status > 0 else 128 - status
 
 
