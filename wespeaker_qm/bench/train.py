@@ -9,6 +9,7 @@ The parts are those of a training (:mod:`wespeaker_qm.train.build`, :mod:`wespea
 makes a step by itself. Times are the device's own, taken without making it wait.
 """
 
+import dataclasses
 import itertools
 import time
 import warnings
@@ -188,7 +189,9 @@ def train_report(plan: TrainPlan) -> str:
     arithmetic = arithmetic_of(
         first.encoder, args.num_frms, args.fbank_args.num_mel_bins, processes.device, first.amp_dtype
     )
-    batches = _endless(config, data, processes)
+    # One turn more than counts, one step more for its end, and those whose waits and operations are counted.
+    num_steps = 3 * (plan.rounds + 1) * (_SETTLING + plan.steps + 1) + 3 * 2
+    batches = _batches(config, data, processes, num_steps)
     seen = _measure(plan, models, batches, processes)
     return "\n\n".join([_facts(plan, data, processes.device, arithmetic), *_tables(plan, seen, arithmetic)])
 
@@ -197,13 +200,12 @@ def _open(config: Config, data: DataFolder) -> TrainingSet:
     return open_training_set(config, data, build_fbank(config, dither=config.dataset_args.fbank_args.dither))
 
 
-def _endless(config: Config, data: TrainingSet, processes: Processes) -> Iterator[TrainingBatch]:
-    """Batches of one epoch after another."""
-    plan = build.build_plan(config, data, processes)
-    loader = build.build_loader(config, data, plan, processes.device)
-    for epoch in itertools.count(1):
-        plan.set_epoch(epoch)
-        yield from loader
+def _batches(config: Config, data: TrainingSet, processes: Processes, num_steps: int) -> Iterator[TrainingBatch]:
+    """As many batches, of one epoch: at the beginning of one, a training waits for the loader."""
+    num_samples = num_steps * config.dataloader_args.batch_size
+    args = dataclasses.replace(config.dataset_args, sample_num_per_epoch=num_samples)
+    plan = build.build_plan(dataclasses.replace(config, dataset_args=args), data, processes)
+    return iter(build.build_loader(config, data, plan, processes.device))
 
 
 def _measure(
