@@ -28,6 +28,8 @@ import torch
 from fuzz import Place
 from fuzz_parsers import PARSERS
 
+from wespeaker_qm.packing.index import write_index
+from wespeaker_qm.packing.scan import Coding, IndexRow
 from wespeaker_qm.utils.errors import RecipeError
 
 ROOT = Path(__file__).parents[2]
@@ -636,3 +638,38 @@ def test_headers_of_audio_that_claim_what_is_not_there_do_no_harm(tmp_path: Path
     refusal = Place(PARSERS[name], tmp_path).refusal(_riff(**WAVES[kind]))
     harmless = {"nothing", "less than one block", "blocks of nothing", "four gigabytes", "blocks of a tenth of all"}
     assert refusal is not None or kind in harmless
+
+
+def test_tensors_that_repeat_one_value_a_billion_times_are_refused(tmp_path: Path) -> None:
+    """PyTorch writes the one value, and how often it stands there."""
+    for name in ("checkpoint", "checkpoint of PyTorch 1.5"):
+        place = Place(PARSERS[name], tmp_path / name)
+        for value in ({"a": torch.zeros(1).expand(10**9)}, {"model": {"a": torch.zeros(2, 1).expand(2, 10**9)}}):
+            options = {} if name == "checkpoint" else {"_use_new_zipfile_serialization": False}
+            assert "of which the file holds but some" in (place.refusal(_torch(value, **options)) or "")
+
+
+@pytest.mark.parametrize("location", ["../../../../../../etc/passwd", "/etc/passwd", "../x.bin", "/dev/zero"])
+def test_an_onnx_file_reads_no_other(tmp_path: Path, location: str) -> None:
+    import onnx
+
+    place = Place(PARSERS["model.onnx"], tmp_path / "place")
+    (place.folder.parent / "x.bin").write_bytes(bytes(1 << 20))
+    model = onnx.load_model_from_string(place.valid)
+    tensor = next(each for each in model.graph.initializer if each.raw_data)
+    length = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(length))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    assert "no ONNX graph that onnxruntime reads" in (place.refusal(model.SerializeToString()) or "")
+
+
+def test_a_key_of_a_megabyte_does_not_become_the_width_of_a_table(tmp_path: Path) -> None:
+    """Each recording takes as many bytes in the index as the longest key has."""
+    keys = {"a" * 10**6: "anna", "b": "ben"}
+    rows = (IndexRow(key, name, Coding.PCM, 0, 9, 0, 8000, 4, 0) for key, name in keys.items())
+    (tmp_path / "x.tar").write_bytes(bytes(1024))
+    with pytest.raises(RecipeError, match=r"x\.list: the key 'aaa.* has 1,000,000 bytes, expected at most 1,000"):
+        write_index(tmp_path / "x.list", [(tmp_path / "x.tar", rows)])

@@ -43,7 +43,7 @@ FAULTS = {
     "writes beside it": lambda path: path.with_name("y").write_text("x"),
     "unpickles": lambda path: pickle.loads(pickle.dumps(Path)),
     "starts a program": lambda path: os.system("true"),
-    "takes memory": lambda path: len(b"x" * (3 << 29)),
+    "takes memory": lambda path: len(b"x" * (100 << 20)),
     "does not end": lambda path: _forever(),
     "names no file": lambda path: _raise(RecipeError("no")),
     "obeys a terminal": lambda path: _raise(_RawError(f"{path}: \x1b[2J")),
@@ -73,6 +73,7 @@ def test_it_would_notice(
 
     monkeypatch.setenv("ELSEWHERE", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(fuzz, "MOST_SECONDS", 2)
+    monkeypatch.setattr(fuzz, "MOST_BYTES", 1 << 26)
     monkeypatch.setitem(PARSERS, "wrong", Parser("x", lambda path: path.write_bytes(b"valid"), read))
     assert fuzz.main(["--parser", "wrong", "--inputs", "8"]) == 1
     found = capfd.readouterr().out

@@ -1,8 +1,10 @@
 """How messages list what is wrong."""
 
+import os
+
 import pytest
 
-from wespeaker_qm.utils.errors import RecipeError, first_few, nearest, shown, shown_line
+from wespeaker_qm.utils.errors import RecipeError, first_few, nearest, printable, refuse_no_file, shown, shown_line
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,43 @@ def test_no_message_has_more_lines_than_anybody_reads():
     lines = str(RecipeError("\n".join(f"{number}: unknown key" for number in range(1000)))).split("\n")
     assert lines[98:] == ["98: unknown key", "... and 901 more lines"]
     assert str(RecipeError("\n" * 99)) == "\n" * 99
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Zoë Müller\t1\n", "Zoë Müller\t1\n"),
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("a\rb\x08\x7f\x9b2J", r"a\rb\x08\x7f\x9b2J"),
+        ("\u202egnp.exe\u2066\u200f\u2028", r"\u202egnp.exe\u2066\u200f\u2028"),
+        ("a\udcffb\ufeff", r"a\udcffb\ufeff"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_spelt_out(text, expected):
+    assert printable(text) == expected
+    assert printable(expected) == expected
+    assert str(RecipeError(f"x: {text}")) == f"x: {expected}"
+
+
+def test_numbers_and_brackets_beyond_what_python_writes_are_shown_by_their_kind():
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert shown(16**10_000) == "int too large to be shown"
+    assert shown([16**10_000]) == "list too large to be shown"
+    assert shown(deep) == "list too large to be shown"
+    while deep:  # Python frees it a level at a time, else all at once
+        deep = deep[0]
+
+
+def test_pipes_and_devices_are_refused_files_and_folders_are_not(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(
+            RecipeError, match=r"is a pipe, a socket or a device, expected a file: move it away, or write"
+        ):
+            refuse_no_file(name)
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file", tmp_path / "none"):
+        refuse_no_file(path)

@@ -219,3 +219,25 @@ def test_an_ark_is_found_from_any_folder_and_where_the_experiment_was_moved(tmp_
     ark.write_bytes(ark.read_bytes()[:-1] + b"\x00")
     with pytest.raises(RecipeError, match=r"moved/x\.ark"):
         VectorTable("../moved/x.scp").load(["b"])
+
+
+@pytest.mark.parametrize(
+    "offset", ["9223372036854775807", "9223372036854775000", "18446744073709551615", "9" * 30, "52"]
+)
+def test_a_place_behind_the_end_of_the_ark_is_refused(tmp_path, offset):
+    """Also one from which a window would end beyond all numbers of 64 bits."""
+    write_vectors(tmp_path, "x", ["a", "b"], np.ones((2, 3), np.float32))
+    (tmp_path / "y.scp").write_text(f"a {tmp_path / 'x.ark'}:2\nb {tmp_path / 'x.ark'}:{offset}\n")
+    for names in (["a", "b"], ["b"]):
+        with pytest.raises(RecipeError, match=r"y\.scp: cannot be read \("):
+            VectorTable(tmp_path / "y.scp").load(names)
+
+
+def test_a_text_of_kaldi_is_one_vector_in_a_line(tmp_path):
+    (tmp_path / "x.ark").write_text("a  [ 1 2.5 -3e-1 ]\nb [ 1 2\n 3 4 ]\nc [ 1 2\n")
+    places = zip("abc", (2, 21, 36), strict=True)
+    (tmp_path / "x.scp").write_text("".join(f"{name} {tmp_path / 'x.ark'}:{at}\n" for name, at in places))
+    np.testing.assert_array_equal(VectorTable(tmp_path / "x.scp").load(["a"]), np.array([[1, 2.5, -0.3]], np.float32))
+    for name in "bc":
+        with pytest.raises(RecipeError, match=r"cut off, or a matrix, expected a vector `\[ 1 2 3 \]` in a line"):
+            VectorTable(tmp_path / "x.scp").load([name])

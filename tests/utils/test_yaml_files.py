@@ -110,3 +110,38 @@ def test_no_python_objects_are_built():
 def test_text_is_written_so_that_it_is_read_back_as_text(name):
     """A corpus or a run may have any name."""
     assert parse_yaml(dump_yaml({name: name, "list": [name]}), "x") == {name: name, "list": [name]}
+
+
+def test_merged_keys_are_taken_and_those_beside_them_win():
+    text = "base: &base {x: 1, y: 2}\nown: {<<: *base, y: 3}\nboth: {<<: [*base, {z: 4}]}\n"
+    assert parse_yaml(text, "here") == {
+        "base": {"x": 1, "y": 2},
+        "own": {"x": 1, "y": 3},
+        "both": {"x": 1, "y": 2, "z": 4},
+    }
+    with pytest.raises(RecipeError, match="here:1: not valid YAML: key 'y' stands twice"):
+        parse_yaml("{<<: {x: 1}, y: 2, y: 3}", "here")
+
+
+@pytest.mark.parametrize(
+    "text", ["a: !!int ''", "a: !!float ''", "a: !!set {[1]: }", "a: 1" + ":59" * 400, "a: 1" + ":59" * 400 + ".5"]
+)
+def test_what_pyyaml_stumbles_over_is_told(text):
+    with pytest.raises(RecipeError, match=r"^here(:1)?: not valid YAML: "):
+        parse_yaml(text, "here")
+
+
+@pytest.mark.parametrize("key", ["2024-01-01", "!!binary aGVsbG8=", "? 2024-01-01 00:00:00\n"])
+def test_a_key_that_is_no_text_is_told_with_what_to_do(key):
+    with pytest.raises(RecipeError, match=r"here:1: not valid YAML: key .* is no text; put it between quotes"):
+        parse_yaml(f"{key}: 1", "here")
+    assert parse_yaml("'2024-01-01': 1", "here") == {"2024-01-01": 1}
+
+
+def test_a_large_file_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: 1\n" * 2_000_000)
+    with pytest.raises(
+        RecipeError, match=r"x\.yaml: found 10,000,000 bytes, expected YAML of at most 2,000,000; is it"
+    ):
+        read_yaml_mapping(path)

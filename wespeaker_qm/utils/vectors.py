@@ -91,6 +91,9 @@ class VectorTable:
             self._verify(str(ark))
             rows = unsorted[np.argsort(offsets[unsorted], kind="stable")]
             with ark.open("rb", buffering=0) as handle:
+                size = handle.seek(0, os.SEEK_END)
+                if int(offsets[rows[-1]]) >= size:
+                    raise ValueError(f"{ark}: a vector at byte {offsets[rows[-1]]}, but the file has {size:,} bytes")
                 if matrix is None:
                     matrix = _matrix_for(handle, int(offsets[rows[0]]), len(places))
                 if matrix is None:
@@ -147,7 +150,7 @@ def _split(places: list[str]) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.
     prefix = f"{ark}:"
     tails = [place[len(prefix) :] for place in places if place.startswith(prefix)]
     if ark and len(tails) == len(places) and "".join(tails).isdigit() and "" not in tails:  # one ark, as a rule
-        return {ark: np.arange(len(places))}, np.array(list(map(int, tails)))
+        return {ark: np.arange(len(places))}, np.array(list(map(int, tails)), np.int64)
     rows_of: defaultdict[str, list[int]] = defaultdict(list)
     offsets = np.zeros(len(places), np.int64)
     for row, place in enumerate(places):
