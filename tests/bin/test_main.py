@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import io
 import logging
@@ -349,3 +350,15 @@ def test_without_any_package_the_one_that_is_lacking_is_named(arguments):
     assert "Traceback" not in result.stderr
     said = result.stdout if arguments == ["--help"] else result.stderr
     assert "install -e " in " ".join(said.split())
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\x9b1mb", "\u202egnp", "a\rb"])
+def test_no_name_reaches_the_terminal_or_the_log_as_what_it_obeys(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("x\n")
+    for command in (["metrics", f"{name}.none"], ["metrics", name], ["metrics", "x", f"--{name}"], ["doctor", name]):
+        with contextlib.suppress(SystemExit):
+            program.main([*command, "--log", "log"])
+        shown = "".join(capsys.readouterr()) + ((tmp_path / "log").read_text() if (tmp_path / "log").exists() else "")
+        assert name not in shown
+        assert repr(name)[1:-1] in shown
