@@ -60,7 +60,7 @@ def test_few_operations_none_of_which_waits(noted: Any, device: torch.device) ->
     kernels = ["embedding_terms", "unit_rows", "group_max", "bound", "compact", "candidate_cosines", "candidate_root"]
     assert [name for name in forward if name in kernels] == kernels
     assert [name for name in backward if name.endswith("_gradient")] == ["embedding_gradient", "prototype_gradient"]
-    assert len(forward) <= 50 and len(backward) <= 25
+    assert len(forward) <= 60 and len(backward) <= 25
 
 
 def test_a_row_is_solved_among_what_all_have_found_for_it(device: torch.device) -> None:

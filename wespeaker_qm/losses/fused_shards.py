@@ -101,6 +101,7 @@ class _ShardLoss(torch.autograd.Function):
             found.flatten(1), in_use, bound, own, unit.shape[1], alpha, scale
         )
         ctx.settings = settings
+        ctx.set_materialize_grads(False)  # what cannot be derived needs no zeros
         ctx.save_for_backward(
             prototypes, unit, inverse_norms, candidates.inverse_norms, candidates.classes, candidates.number, is_owned,
             target, found,
