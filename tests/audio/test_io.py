@@ -449,3 +449,22 @@ def test_the_beginning_of_a_damaged_recording_is_refused(tmp_path: Path) -> None
     soundfile.write(tmp_path / "c.wav", tone(16000), 191_999)
     with pytest.raises(AudioError, match=r"c\.wav: sample rate 191999 Hz"):
         read_audio_at(tmp_path / "c.wav", 16000)
+
+
+@pytest.mark.parametrize("suffix", ["au", "snd", "gsm", "vox", "raw"])
+def test_what_has_no_header_is_not_taken_for_audio_by_its_name(tmp_path, suffix):
+    """libsndfile does: a text becomes a second of noise."""
+    path = tmp_path / f"x.{suffix}"
+    path.write_text("No audio at all. " * 500)
+    for read in (read_audio, audio_info):
+        with pytest.raises(AudioError, match=rf"x\.{suffix}: "):
+            read(path)
+
+
+@pytest.mark.parametrize("num_bytes", range(12, 36))
+def test_a_wav_that_ends_in_its_header_is_refused(tmp_path, num_bytes):
+    path = tmp_path / "x.wav"
+    write_wav(path, np.linspace(-0.5, 0.5, 900), 8000)
+    path.write_bytes(path.read_bytes()[:num_bytes])
+    with pytest.raises(AudioError, match=r"x\.wav: "):
+        read_audio(path)

@@ -96,7 +96,7 @@ def _refuse_more(handle: BinaryIO, name: str) -> None:
             data = size
             if not 0 < data < UNKNOWN_BYTES:
                 return
-        elif kind == b"fmt " and size >= 16:
+        elif kind == b"fmt " and size >= 16 and at + 20 <= end:
             (bytes_per_s,) = struct.unpack("<8xI", handle.read(12))
         at += 8 + size + size % 2
 

@@ -91,6 +91,7 @@ def soundfile_blocks(
     with _refusals():
         num_bytes = size_of(source)
         file = _Sequential(source, **_raw_arguments(raw_format))
+        _refuse_guess(file, raw_format)
     with file:
         with _refusals():
             _check_declared(file, num_bytes)
@@ -132,6 +133,7 @@ def soundfile_info(source: Source, raw_format: RawFormat | None) -> AudioInfo:
     with _refusals():
         num_bytes = size_of(source)
     with _refusals(), soundfile.SoundFile(source, **_raw_arguments(raw_format)) as file:
+        _refuse_guess(file, raw_format)
         _check_declared(file, num_bytes)
         info = AudioInfo(file.frames, file.samplerate, file.channels)
         if _links(source, file):
@@ -258,6 +260,16 @@ def _read_links(source: Source, starts: list[int]) -> Iterator[Block]:
             raise RefusedError(str(error), decoded_s + (error.duration_s or 0.0)) from error
         if is_empty:
             raise RefusedError("no samples in one of several recordings")
+
+
+def _refuse_guess(file: soundfile.SoundFile, raw_format: RawFormat | None) -> None:
+    """Refuse a file without a header of which libsndfile takes the encoding from its name, be it a text.
+
+    Raises:
+        RefusedError: so it is.
+    """
+    if raw_format is None and file.format == "RAW":
+        raise RefusedError("no header of any format of audio")
 
 
 def _raw_arguments(raw_format: RawFormat | None) -> dict[str, Any]:

@@ -119,11 +119,18 @@ def list_tar(archive: Path) -> Iterator[Member]:
 def list_lmdb(folder: Path) -> Iterator[Member]:
     """Entries of an LMDB in WeSpeaker's layout (key -> bytes of an audio file), sorted by key.
 
+    LMDB maps its file and trusts it: one that was changed on purpose may end the process.
+
     Raises:
         RecipeError: not there, or no LMDB.
     """
-    with _open_lmdb(str(folder)).begin() as transaction:
-        keys = [bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)]
+    import lmdb
+
+    try:
+        with _open_lmdb(str(folder)).begin() as transaction:
+            keys = [bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)]
+    except lmdb.Error as error:
+        raise RecipeError(f"{folder}: a damaged LMDB ({error}); copy it again") from error
     names = [decode(key, folder, "write the keys of the LMDB in UTF-8") for key in keys]
     _refuse_names(folder, names)
     for name in names:

@@ -216,7 +216,8 @@ def _refusal(request: Request, hosts: Collection[str]) -> Response | None:
 
 async def _body(request: Request) -> bytes | None:
     """What was sent; None where that is too much, of which the rest is not read."""
-    if int(request.headers.get("content-length", "0")) > MAX_UPLOAD_BYTES:
+    length = request.headers.get("content-length", "0")
+    if not re.fullmatch(r"[0-9]{1,18}", length) or int(length) > MAX_UPLOAD_BYTES:
         return None
     parts, size = [], 0
     async for part in request.stream():

@@ -200,6 +200,8 @@ class Database:
                 ):  # fmt: skip
                     connection.execute(f"PRAGMA {setting}")
                 yield connection
+        except UnicodeDecodeError as error:  # what SQLite says of a damaged file quotes it
+            raise RecipeError(f"{self.path}: damaged; {BACKUP}") from error
         except sqlite3.Error as error:
             remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
             if remedy is None or isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
