@@ -362,7 +362,7 @@ class Soak:
     def _goes_on(self, attempts: int) -> bool:
         """Whether the stage is killed once more: the training more often, of which there is most to lose."""
         rng = random.Random(f"{self.seed} {self.stage} {self.kills} {attempts}")
-        return rng.random() < (0.95 if self.stage == TRAINING else 0.85)
+        return rng.random() < (0.97 if self.stage == TRAINING else 0.85)
 
     def compare(self, expected: Path) -> None:
         """End the program where something is different."""
