@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import wave
 from collections.abc import Callable
 from functools import partial
@@ -12,9 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from wespeaker_qm.audio.ffmpeg import ffmpeg_blocks
 from wespeaker_qm.audio.io import audio_info, read_audio, read_audio_at, stream_audio, write_wav
 from wespeaker_qm.audio.resample import resample_audio
-from wespeaker_qm.audio.source import AudioError, AudioInfo, PartlyDecodedError, RawFormat, check_source
+from wespeaker_qm.audio.source import AudioError, AudioInfo, PartlyDecodedError, RawFormat, RefusedError, check_source
 from wespeaker_qm.corpus.bad_audio import check_audio
 
 
@@ -468,3 +471,28 @@ def test_a_wav_that_ends_in_its_header_is_refused(tmp_path, num_bytes):
     path.write_bytes(path.read_bytes()[:num_bytes])
     with pytest.raises(AudioError, match=r"x\.wav: "):
         read_audio(path)
+
+
+@pytest.mark.parametrize("num_channels", [9, 24, 64])
+def test_many_channels_do_not_end_the_process(tmp_path, num_channels):
+    """Cut, so that FFmpeg decodes it; in a process of its own, since PyAV killed it."""
+    path = tmp_path / "x.au"
+    header = struct.pack(">4sIIIII", b".snd", 24, 64000, 3, 8000, num_channels)
+    path.write_bytes(header + np.random.default_rng(0).bytes(36 * num_channels))
+    code = (
+        "from wespeaker_qm.audio.io import read_audio\n"
+        "from wespeaker_qm.audio.source import PartlyDecodedError\n"
+        f"try:\n    read_audio({str(path)!r})\n"
+        "except PartlyDecodedError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"18 of {round(32000 / num_channels)} samples can be decoded" in done.stdout
+
+
+def test_channels_that_ffmpeg_decodes_are_those_that_soundfile_decodes(tmp_path):
+    """To the bit, of 24 and of two channels."""
+    for num_channels in (2, 24):
+        samples = np.random.default_rng(1).integers(-9999, 9999, (4000, num_channels)).astype(np.int16)
+        soundfile.write(tmp_path / "x.wav", samples, 8000)
+        by_ffmpeg = [block.samples for block in ffmpeg_blocks(tmp_path / "x.wav", "x", RefusedError("asked for"))]
+        np.testing.assert_array_equal(np.concatenate(by_ffmpeg), read_audio(tmp_path / "x.wav")[0])

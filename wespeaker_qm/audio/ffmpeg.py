@@ -202,7 +202,9 @@ def _frames(container: "av.container.InputContainer") -> Iterator[tuple[int, np.
 
     frames = container.decode(container.streams.audio[0])
     for _, alike in groupby(frames, key=lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)):
-        planar_float = av.AudioResampler(format="fltp")  # of the kind of frame that it gets first
+        # Of the kind of frame that it gets first. Interleaved: of planes, PyAV looks behind the eighth for more.
+        floats = av.AudioResampler(format="flt")
         for frame in chain(alike, [None]):  # None flushes it
-            for converted in planar_float.resample(frame):
-                yield converted.sample_rate, converted.to_ndarray().T
+            for converted in floats.resample(frame):
+                channels = converted.to_ndarray().reshape(-1, converted.layout.nb_channels).T
+                yield converted.sample_rate, np.ascontiguousarray(channels).T
