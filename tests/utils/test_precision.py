@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from wespeaker_qm.utils.precision import exact_float32
+from wespeaker_qm.utils.precision import exact_float32, matmul_as_convolutions
 
 OPERATIONS = {
     "cuda.matmul": torch.backends.cuda.matmul,
@@ -126,4 +126,15 @@ def test_contexts_of_several_threads_overlap() -> None:
     assert_exact()
     leave.set()
     thread.join()
+    assert state() == before
+
+
+@pytest.mark.parametrize("convolutions", ["tf32", "ieee"])
+@pytest.mark.parametrize("products", ["tf32", "ieee"])
+def test_products_as_convolutions_for_a_while(convolutions: str, products: str) -> None:
+    OPERATIONS["cudnn.conv"].fp32_precision = convolutions
+    OPERATIONS["cuda.matmul"].fp32_precision = products
+    before = state()
+    with matmul_as_convolutions():
+        assert OPERATIONS["cuda.matmul"].fp32_precision == convolutions
     assert state() == before
