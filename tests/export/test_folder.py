@@ -136,7 +136,17 @@ def test_a_description_of_something_else_is_refused(copy, change, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", '{"format": "other"}', "no JSON", '{"format": "wespeaker_qm model"}', "\xff"]
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"format": "other"}',
+        "no JSON",
+        '{"format": "wespeaker_qm model"}',
+        '{"format": "wespeaker_qm model", "version": 1, "x": NaN}',
+        '{"format": "wespeaker_qm model", "version": 1, "x": [1e999]}',
+        "\xff",
+    ],
 )
 def test_another_json_is_refused(copy, text):
     (copy / "model.json").write_bytes(text.encode("latin-1"))

@@ -119,7 +119,11 @@ def read_description(path: Path, read: Read) -> dict[str, Any]:
         )
     stated = content.pop("sha256", None)
     rest = {name: value for name, value in content.items() if name not in ("format", "version")}
-    if stated != _sha256(canonical({"format": FORMAT, "version": version, **rest})):
+    try:
+        found = _sha256(canonical({"format": FORMAT, "version": version, **rest}))
+    except (ValueError, RecursionError) as error:  # NaN, which JSON has not
+        raise damaged(path, DESCRIPTION, str(error)) from error
+    if stated != found:
         raise damaged(path, DESCRIPTION, "its content is not that of its sha256")
     return rest
 
