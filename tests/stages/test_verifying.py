@@ -281,6 +281,15 @@ def test_states_and_logs(tiny_corpus: Path, tiny_yaml: Path, tmp_path: Path) -> 
     assert str(state) in finding
 
 
+@pytest.mark.parametrize("values", ['"step", "epoch": 1e400', '[], "epoch": "one"', '{"a": 1}, "epoch": 1e400'])
+def test_a_log_of_records_that_nobody_wrote(tmp_path: Path, values: str) -> None:
+    run = RunFolder(tmp_path / "exp")
+    run.models.mkdir(parents=True)
+    run.training_log.write_text(f'{{"type": {values}, "step": 1}}\n')
+    (finding,) = stages.verify_data(folders=run)
+    assert "train_log.jsonl:1: found a record without type, epoch or step" in finding
+
+
 def test_several_processes_find_the_same(corpus: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     flip(6000)(tar_of(corpus))
     alone = stages.verify_data(folders=corpus)

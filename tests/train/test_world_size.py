@@ -90,6 +90,11 @@ def test_of_divided_classes_batches_are_of_one_size() -> None:
     assert place_of(saved, plan(5, 3), divides_classes=False).rest == Rest(30, 100, 5)
 
 
+def test_no_process_is_without_a_sample_in_any_step() -> None:
+    saved = state(2, 1, 1, step=97, rest=[94, 100, 3])
+    assert place_of(saved, plan(1, 4), divides_classes=False).rest == Rest(94, 100, 1), "6 samples are not 2 steps of 4"
+
+
 def test_more_processes_than_samples_left_are_refused() -> None:
     saved = state(1, 4, 1, step=49, rest=[96, 100, 1])
     with pytest.raises(RecipeError, match="processes: found 5, expected at most 4, as many as there are samples left"):

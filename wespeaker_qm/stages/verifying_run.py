@@ -48,8 +48,8 @@ def _read_log(path: Path) -> None:
         where = f"{path}:{number}"
         record = parse_json(text, where, _LOG_REMEDY)
         try:
-            kind, place = record["type"], (int(record["epoch"]), int(record["step"]))
-        except (KeyError, TypeError, ValueError):
+            kind, place = str(record["type"]), (int(record["epoch"]), int(record["step"]))
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise RecipeError(f"{where}: found a record without type, epoch or step; {_LOG_REMEDY}") from None
         before = last.get(kind, (place[0] - 1, place[1] - 1))  # a log that was deleted begins where training went on
         is_next = place[0] == before[0] + 1 if kind == "epoch" else place[0] >= before[0]

@@ -216,6 +216,7 @@ def place_of(state: dict[str, Any], plan: BatchPlan, *, divides_classes: bool) -
         "learning rate is that of the new size",
         *(plan.batch_size, plan.world_size, batch_size, state["world_size"], num_left),
     )
-    steps = min(math.ceil(num_left / plan.global_batch), len(plan))
+    # In none of them is a process without a sample.
+    steps = min(math.ceil(num_left / plan.global_batch), len(plan), num_left // plan.world_size)
     end = (scheduled // steps_per_epoch + 1) * len(plan)
     return Place(step, end - steps, Rest(rest.position, rest.position + num_left, steps))
