@@ -18,6 +18,7 @@ from wespeaker_qm.losses.margins import MarginType, angular_margin
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.train.figures import batch_figures
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.reading import Reading
 
 MARGIN_TYPES: list[MarginType] = ["reference", "angular", "easy_angular"]
 
@@ -465,7 +466,7 @@ def test_solved_and_dropped_are_what_the_threshold_says(
     assert (sparsity.support != support).float().mean() < 0.02
     assert torch.equal((sparsity.support == 1) & (sparsity.target_posterior > 0), is_solved)
     assert (output.loss[is_solved] == 0).all()
-    figures = batch_figures(output, 400).values()
+    figures = Reading(batch_figures(output, 400)).values()
     assert figures["solved"] == is_solved.double().mean()
     assert figures["dropped"] == (sparsity.target_posterior == 0).double().mean()
 

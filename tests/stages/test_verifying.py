@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from wespeaker_qm import stages
 from wespeaker_qm.bin.main import main
@@ -281,13 +282,45 @@ def test_states_and_logs(tiny_corpus: Path, tiny_yaml: Path, tmp_path: Path) -> 
     assert str(state) in finding
 
 
-@pytest.mark.parametrize("values", ['"step", "epoch": 1e400', '[], "epoch": "one"', '{"a": 1}, "epoch": 1e400'])
-def test_a_log_of_records_that_nobody_wrote(tmp_path: Path, values: str) -> None:
+@pytest.mark.parametrize(
+    ("values", "is_found"),
+    [('"step", "epoch": 1e400', True), ('{"a": 1}, "epoch": 1', False)],
+    ids=["infinite", "mapping"],
+)
+def test_a_log_of_records_that_nobody_wrote(tmp_path: Path, values: str, is_found: bool) -> None:
     run = RunFolder(tmp_path / "exp")
     run.models.mkdir(parents=True)
     run.training_log.write_text(f'{{"type": {values}, "step": 1}}\n')
+    findings = stages.verify_data(folders=run)
+    assert [": found a record without type, epoch or step" in finding for finding in findings] == [True] * is_found
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ([torch.zeros(2)], "a list"),
+        (None, "a NoneType"),
+        (torch.zeros(2), "a Tensor"),
+        ({}, "an empty dict"),
+        ({"a": 1}, "a dict whose entry 'a' is a int"),
+    ],
+    ids=["list", "none", "tensor", "empty", "number"],
+)
+def test_a_model_that_is_no_state_dict(tmp_path: Path, content: object, found: str) -> None:
+    run = RunFolder(tmp_path / "exp")
+    run.models.mkdir(parents=True)
+    torch.save(content, run.model(1))
     (finding,) = stages.verify_data(folders=run)
-    assert "train_log.jsonl:1: found a record without type, epoch or step" in finding
+    assert f"{run.model(1)}: found {found}, expected a state_dict" in finding
+
+
+def test_a_run_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "exp")
+    run.models.mkdir(parents=True)
+    run.model(1).write_bytes(b"nothing")
+    assert len(stages.verify_data(folders=[run.path, tmp_path, run.path])) == 1
+    with pytest.raises(RecipeError, match="folders: found none"):
+        stages.verify_data(folders=[])
 
 
 def test_several_processes_find_the_same(corpus: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from wespeaker_qm.packing.verification import PackedTar, tar_findings
 from wespeaker_qm.stages.verifying_data import data_findings, trial_lists
@@ -18,6 +19,8 @@ from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.stage import reading
 
 logger = logging.getLogger(__name__)
+
+_Folder = TypeVar("_Folder", DataFolder, RunFolder)
 
 _FEW_BYTES = 1 << 28
 """Read by one process before others have started."""
@@ -70,7 +73,10 @@ def verify_data(*, folders: AnyPath | Sequence[AnyPath], num_workers: int = 1) -
 
 
 def _sorted(folders: list[Path]) -> tuple[list[DataFolder], list[RunFolder]]:
-    data, runs = [], []
+    data: list[DataFolder] = []
+    runs: list[RunFolder] = []
+    if not folders:
+        raise RecipeError("folders: found none, expected corpora (data/mini) or runs (exp/mini/qmargin_a1.5)")
     for folder in folders:
         if DataFolder(folder).info.is_file():
             data.append(DataFolder(folder))
@@ -84,7 +90,12 @@ def _sorted(folders: list[Path]) -> tuple[list[DataFolder], list[RunFolder]]:
                 "embeddings or scores) or a folder of runs; name one, e.g. data/mini exp/mini"
             )
         runs += [RunFolder(each) for each in found]
-    return data, runs
+    return _without_doubles(data), _without_doubles(runs)
+
+
+def _without_doubles(folders: list[_Folder]) -> list[_Folder]:
+    """A run may be named by itself and by the folder that it is in."""
+    return list({os.path.realpath(folder): folder for folder in folders}.values())
 
 
 def _is_run(folder: Path) -> bool:
