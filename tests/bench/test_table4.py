@@ -46,8 +46,9 @@ def test_one_device_has_an_eighth_of_the_classes_and_all_embeddings() -> None:
     assert CASE[:3] == (1024, 512, 257_488)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_without_a_gpu_it_is_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RecipeError, match=rf"--device: found {device}.*expected cuda and a GPU"):
-        table4_report(device, rounds=1)
+    with pytest.raises(
+        RecipeError, match=r"this machine shows no GPU to PyTorch, expected one.*wespeaker-qm bench head"
+    ):
+        table4_report(rounds=1)

@@ -26,7 +26,9 @@ def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert choose_device("auto", 5) == torch.device("cpu")
-    with pytest.raises(RecipeError, match="device: process 0 wants a GPU of its own, but 0 are visible"):
+    with pytest.raises(
+        RecipeError, match="device: found cuda, but this machine shows no GPU to PyTorch; set device=cpu"
+    ):
         choose_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

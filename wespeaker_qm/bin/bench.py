@@ -115,9 +115,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     table4_parser = benchmarks.add_parser("table4", help=_TABLE4_HELP, description=_TABLE4_HELP)
     table4_parser.add_argument("--rounds", type=COUNT, default=9, metavar="N", help="times each is timed (default: 9)")
-    table4_parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cuda", help="cuda; on a CPU there is nothing to compare"
-    )
     table4_parser.set_defaults(report=_table4_report)
 
 
@@ -132,7 +129,7 @@ def _identify_report(args: argparse.Namespace) -> str:
 
 
 def _table4_report(args: argparse.Namespace) -> str:
-    return table4_report(args.device, args.rounds)
+    return table4_report(args.rounds)
 
 
 def _loader_report(args: argparse.Namespace) -> str:

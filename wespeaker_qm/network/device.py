@@ -17,6 +17,11 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if not torch.cuda.device_count():
+        raise RecipeError(
+            "device: found cuda, but this machine shows no GPU to PyTorch; set device=cpu, or, if there is one, see "
+            "what wespeaker-qm doctor says of it and whether CUDA_VISIBLE_DEVICES hides it"
+        )
     if local_rank >= torch.cuda.device_count():
         raise RecipeError(
             f"device: process {local_rank} wants a GPU of its own, but {torch.cuda.device_count()} are visible; "
