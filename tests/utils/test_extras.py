@@ -1,8 +1,8 @@
 """The command that is printed installs an extra where it is printed."""
 
-import importlib.util
 import shlex
 import sys
+from importlib.machinery import PathFinder
 
 import pytest
 
@@ -16,7 +16,7 @@ def root(tmp_path, monkeypatch):
     folder = tmp_path / "50 % of it's"
     (folder / "wespeaker_qm").mkdir(parents=True)
     monkeypatch.setattr(wespeaker_qm, "__file__", str(folder / "wespeaker_qm" / "__init__.py"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name: name)
     return folder
 
 
@@ -31,5 +31,16 @@ def test_an_installed_package_is_named(root):
 
 
 def test_an_environment_without_pip_is_named_to_one_outside(root, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name: None)
     assert shlex.split(installation("eval"))[:4] == ["pip", "--python", sys.executable, "install"]
+
+
+def test_no_hook_of_imports_hears_of_pip(monkeypatch):
+    """That of setuptools warns then, in the middle of a message, where distutils is loaded."""
+
+    class Hook:
+        def find_spec(self, name, path=None, target=None):
+            raise AssertionError(name)
+
+    monkeypatch.setattr(sys, "meta_path", [Hook(), *sys.meta_path])
+    assert "install" in installation("eval")

@@ -53,8 +53,9 @@ def training_flops(encoder: SpeakerEncoder, num_frames: int, num_mel_bins: int) 
     any product, but takes seconds to import.)
     """
     network = copy.deepcopy(encoder).train()
-    device = next(network.parameters()).device
-    features = torch.zeros(_PROBED, num_frames, num_mel_bins, device=device)
+    weights = next(network.parameters())
+    device = weights.device
+    features = torch.zeros(_PROBED, num_frames, num_mel_bins, device=device, dtype=weights.dtype)
     counted = 0
 
     def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:

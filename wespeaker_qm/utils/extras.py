@@ -3,9 +3,9 @@
 Needs no package but Python's own, since it is asked where others are lacking.
 """
 
-import importlib.util
 import shlex
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import wespeaker_qm
@@ -34,6 +34,7 @@ def installation(extra: str) -> str:
     """
     root = Path(wespeaker_qm.__file__).parents[1]
     is_checkout = (root / "requirements" / "base.txt").is_file()
-    pip = "pip" if importlib.util.find_spec("pip") else f"pip --python {shlex.quote(sys.executable)}"
+    # Where files lie, and not what importlib.util asks: a hook of setuptools warns there when it hears of pip.
+    pip = "pip" if PathFinder.find_spec("pip") else f"pip --python {shlex.quote(sys.executable)}"
     what = shlex.quote(f"{root if is_checkout else 'wespeaker_qm'}[{extra}]")
     return f"{pip} install {'-e ' if is_checkout else ''}{what}"
