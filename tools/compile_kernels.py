@@ -59,8 +59,8 @@ _KERNELS: list[tuple[Any, dict[str, int], int, dict[str, str]]] = [
     *((survivors.candidate_root, {"POWER": power, "BLOCK": 1024}, 8, {}) for power in (4, 0)),
     (survivors.candidate_root, {"POWER": 4, "BLOCK": 8192}, 16, {}),  # of classes that 8 devices have divided
     (survivors.wide_rows, {"POWER": 4, "BLOCK": 4096, "CLASSES": 16, "BLOCK_D": 512}, 8, {}),
-    (survivors.embedding_gradient, {"CLASSES": 16, "BLOCK_D": 512}, 4, {}),
-    (survivors.prototype_gradient, {"POWER": 4, "BLOCK_D": 512}, 1, {}),
+    (survivors.candidate_embedding_gradient, {"CLASSES": 16, "BLOCK_D": 512}, 4, {}),
+    (survivors.candidate_prototype_gradient, {"POWER": 4, "BLOCK_D": 512}, 1, {}),
 ]
 """Kernel, sizes, warps of a program, types that differ."""
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from wespeaker_qm.bench.train import operations_noted
 from wespeaker_qm.config import Config
 from wespeaker_qm.dataset.loader import TrainingBatch
 from wespeaker_qm.losses.linear import LinearLoss
@@ -30,22 +30,8 @@ WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "_unique2", "u
 """Operations for whose result a host waits, wherever the device is not the host itself."""
 
 
-class Operations(TorchDispatchMode):
-    """Notes the operations that PyTorch starts, but views and allocations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = operation.overloadpacket.__name__
-        if not operation.is_view and "empty" not in name and name != "detach":
-            self.names.append(name)
-        return operation(*args, **(kwargs or {}))
-
-    @property
-    def waits(self) -> list[str]:
-        return [name for name in self.names if name in WAITS]
+def waits(operations: list[str]) -> list[str]:
+    return [name for name in operations if name in WAITS]
 
 
 def fused(config: Config, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -195,15 +181,15 @@ def test_a_step_waits_for_nothing_and_starts_few_operations(
     batches = iter(parts.loader)
     updater(0, next(batches), margin=0.1, learning_rate=0.1)
     batch = next(batches)
-    with Operations() as network:
+    with operations_noted() as network:
         model(batch.features, batch.label, 0.1).loss.mean().backward()
-    with Operations() as step:
+    with operations_noted() as step:
         updater(1, batch, margin=0.1, learning_rate=0.1)
-    assert len(step.waits) <= most_waits, step.waits
-    around = len(step.names) - len(network.names)
+    assert len(waits(step)) <= most_waits, waits(step)
+    around = len(step) - len(network)
     # The gradients' norm is one operation for each of the 110 parameters here, two on a GPU; so is a plain optimiser's
     # step about eight for each.
-    assert around <= (170 if is_fused else 1100), (around, step.names)
+    assert around <= (170 if is_fused else 1100), (around, step)
 
 
 def test_the_front_end_waits_for_nothing(tiny_config: Config, tiny_corpus: Path) -> None:
@@ -211,11 +197,11 @@ def test_the_front_end_waits_for_nothing(tiny_config: Config, tiny_corpus: Path)
     parts = build_training(tiny_config, DataFolder(tiny_corpus), ALONE)
     batches = [parts.data.chunks[identifier] for identifier in parts.plan]
     parts.data.frontend(batches[0])
-    with Operations() as counted:
+    with operations_noted() as counted:
         for batch in batches[1:]:
             parts.data.frontend(batch)
-    assert not counted.waits
-    assert len(counted.names) <= 2 * 190, len(counted.names)
+    assert not waits(counted)
+    assert len(counted) <= 2 * 190, len(counted)
 
 
 def test_the_norm_is_that_of_all_gradients(tiny_config: Config, tiny_corpus: Path) -> None:

@@ -146,7 +146,7 @@ def cut_cross_entropy(embedding: Tensor, prototypes: Tensor, target: Tensor, sca
     """
     from cut_cross_entropy import linear_cross_entropy as cut
 
-    unit, unit_prototypes = (F.normalize(rows).bfloat16() for rows in (scale * embedding, prototypes))
+    unit, unit_prototypes = (F.normalize(rows).bfloat16() for rows in (embedding, prototypes))
     return cut(scale * unit, unit_prototypes, target)
 
 

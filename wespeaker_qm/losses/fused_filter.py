@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from wespeaker_qm.losses.operators import differentiable, operator
-from wespeaker_qm.losses.roundoff import cosine_error
+from wespeaker_qm.losses.roundoff import cosine_error, tie_error
 from wespeaker_qm.utils.precision import exact_float32
 
 if TYPE_CHECKING:
@@ -131,15 +131,10 @@ def solve(
     correct = torch.empty_like(count, dtype=torch.bool)
     block = launch.power_of_two(places)
     survivors.candidate_root[(batch,)](
-        cosines, count, bound, *target, loss, correct, support, posterior, places, _roundoff(num_dims), scale,
-        alpha - 1, POWER=launch.power_of(alpha - 1), BLOCK=block, num_warps=8 if block <= 2048 else 16,
+        cosines, count, bound, *target, loss, correct, support, posterior, places, tie_error(torch.float32, num_dims),
+        scale, alpha - 1, POWER=launch.power_of(alpha - 1), BLOCK=block, num_warps=8 if block <= 2048 else 16,
     )  # fmt: skip
     return loss, correct, support, posterior
-
-
-def _roundoff(num_dims: int) -> float:
-    """That a cosine may be off, where it is asked which class is nearest."""
-    return (num_dims + 8) * torch.finfo(torch.float32).eps / 2
 
 
 @operator("filter_loss")
@@ -184,7 +179,7 @@ def filter_loss(
         cosine, unit, prototypes, inverse_prototype_norms, threshold, count, classes, derivative,
         unit.new_empty(programs, num_classes), count.new_empty(programs, num_classes),
         towards, solution, target, *terms, *found,
-        batch, num_classes, places, dim, _roundoff(dim), scale, a,
+        batch, num_classes, places, dim, tie_error(torch.float32, dim), scale, a,
         POWER=launch.power_of(a), BLOCK=min(_BLOCK_CLASSES, launch.power_of_two(num_classes)), CLASSES=_PAIRS,
         BLOCK_D=width, num_warps=8,
     )  # fmt: skip
@@ -229,14 +224,14 @@ def filter_loss_backward(
     factor = grad_loss.contiguous()
     width = launch.power_of_two(dim)
     grad_embedding, grad_prototypes = torch.empty_like(unit), torch.empty_like(prototypes)
-    survivors.embedding_gradient[(batch,)](
+    survivors.candidate_embedding_gradient[(batch,)](
         unit, inverse_norms, prototypes, inverse_prototype_norms, classes, count, derivative, towards, factor,
         grad_embedding, places, dim, CLASSES=_PAIRS, BLOCK_D=width,
     )  # fmt: skip
     by_class, order = classes.flatten().sort(stable=True)
     offsets = torch.searchsorted(by_class, torch.arange(num_classes + 1, dtype=torch.int32, device=unit.device))
     num_wide = (count > places).sum()
-    survivors.prototype_gradient[(num_classes,)](
+    survivors.candidate_prototype_gradient[(num_classes,)](
         prototypes, inverse_prototype_norms, unit, order, offsets, derivative, target, count, num_wide, solution,
         factor, grad_prototypes, batch, places, dim, scale, alpha - 1,
         POWER=launch.power_of(alpha - 1), BLOCK_D=width, num_warps=1,

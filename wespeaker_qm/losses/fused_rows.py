@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wespeaker_qm.losses.operators import differentiable, operator
+from wespeaker_qm.losses.roundoff import tie_error
 
 _BLOCK_CLASSES = 2048  # of a row that a program works on together
 _WARPS = 8  # of it; more of them have less to do each, but all compute what is once a row
@@ -48,7 +49,7 @@ def row_loss(
     loss, support, posterior = (unit.new_empty(batch) for _ in range(3))
     correct = torch.empty_like(target, dtype=torch.bool)
     block = min(_BLOCK_CLASSES, launch.power_of_two(num_classes))
-    roundoff = (unit.shape[1] + 8) * torch.finfo(torch.float32).eps / 2
+    roundoff = tie_error(torch.float32, unit.shape[1])
     if alpha == 1:
         softmax_rows[(batch,)](
             cosine, target, *terms, loss, correct, support, posterior, num_classes, cosine.shape[1], roundoff, scale,

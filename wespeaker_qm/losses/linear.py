@@ -34,6 +34,7 @@ from wespeaker_qm.losses.candidates import Problem
 from wespeaker_qm.losses.dispatch import Way, way_of
 from wespeaker_qm.losses.margins import MarginType, check_scale_and_margin, target_logit
 from wespeaker_qm.losses.partition import ClassPartition
+from wespeaker_qm.losses.roundoff import tie_error
 from wespeaker_qm.losses.solve import Exchanged, Sparsity, solve_divergence, solve_softmax
 from wespeaker_qm.utils.precision import exact_float32
 
@@ -202,7 +203,7 @@ class _AlphaMarginLinear(torch.autograd.Function):
         ctx.settings = settings
         ctx.rebuild = solved.derivative._make if isinstance(solved.derivative, tuple) else list
         ctx.save_for_backward(unit, *embeddings[1:], *vectors, solved.row_factor.to(unit), *solved.derivative)
-        roundoff = (unit.shape[1] + 8) * torch.finfo(unit.dtype).eps / 2
+        roundoff = tie_error(unit.dtype, unit.shape[1])
         is_nearest = settings.scale * (partition.own_rows(cosine) + roundoff) >= solved.best_other
         # The filter leaves nothing of a NaN but its loss.
         outputs = (solved.loss.to(unit), is_nearest & ~solved.loss.isnan(), *(solved.sparsity or ()))

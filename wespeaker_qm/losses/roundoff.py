@@ -1,4 +1,4 @@
-"""How far a cosine of low precision may be off, at most: what a filter has to allow for.
+"""How far a computed cosine may be off, at most: what a filter of low precision, and a tie, have to allow for.
 
 A product of matrices that computes cosines
 
@@ -29,3 +29,13 @@ def cosine_error(precision: torch.dtype | str, num_dims: int) -> float:
     u = _UNIT_ROUNDOFF[precision]
     rounded = 3 * u + 4 * u**2 if precision in _ROUNDS_THE_RESULT else 2 * u + u**2
     return rounded + num_dims * 2.0**-22
+
+
+def tie_error(dtype: torch.dtype, num_dims: int) -> float:
+    """By how much two cosines of D dimensions that are equal may differ, where it is asked which class is nearest.
+
+    Args:
+        dtype: that they are computed in, torch.float32 or torch.float64.
+        num_dims: D.
+    """
+    return (num_dims + 8) * torch.finfo(dtype).eps / 2

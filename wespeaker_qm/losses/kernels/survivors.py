@@ -188,7 +188,7 @@ def wide_rows(
 
 
 @triton.jit
-def embedding_gradient(
+def candidate_embedding_gradient(
     unit, inverse_embedding_norms, prototypes, inverse_norms, classes, count, derivative, towards, factor, gradient,
     K, D, CLASSES: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -210,7 +210,7 @@ def embedding_gradient(
 
 
 @triton.jit
-def prototype_gradient(
+def candidate_prototype_gradient(
     prototypes, inverse_norms, unit, order, offsets, derivative, target, count, num_wide, solution, factor, gradient,
     batch, K, D, scale: tl.float64, a: tl.float64, POWER: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
