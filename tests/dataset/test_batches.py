@@ -1,7 +1,11 @@
 """From shards to features: what is read, how it is batched and augmented."""
 
 import dataclasses
+import gc
 import pickle
+import subprocess
+import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +124,19 @@ def test_a_packed_batch_is_what_was_packed(training_set: TrainingSet) -> None:
         assert sum(isinstance(value, torch.Tensor) for value in vars(packed).values()) == 1
 
 
+def test_a_batch_ends_with_its_last_reference(training_set: TrainingSet) -> None:
+    """Not only when Python next looks for cycles: a GPU would hold several batches until then."""
+    packed = PackedBatch(batches(training_set)[0])
+    data = weakref.ref(packed._data)
+    gc.disable()
+    try:
+        batch = packed.on(torch.device("cpu"))
+        del packed, batch
+        assert data() is None
+    finally:
+        gc.enable()
+
+
 def test_every_chunk_of_an_utterance_is_equally_likely(training_set: TrainingSet) -> None:
     chunks = training_set.chunks
     needed = chunks.num_samples
@@ -181,6 +198,29 @@ def test_workers_stay_and_do_not_grow(training_set: TrainingSet, frontend_on: Fr
     # The first epochs fill caches of spectra and touch shared pages for the first time.
     settled = np.max(resident[5:10], axis=0)
     assert (np.max(resident[15:], axis=0) - settled <= 2 * MIB).all(), resident
+
+
+FAILS_BESIDE_A_LOADER = """
+import torch
+from wespeaker_qm.dataset.loader import TrainingLoader, _Featured
+
+class Chunks:
+    def __getitem__(self, index):
+        return _Featured(*torch.zeros(3, 1))
+
+loader = TrainingLoader(
+    Chunks(), lambda batch: batch.features, [0, 1], device=torch.device("cpu"), num_workers=2, prefetch_factor=2
+)
+for batch in loader:
+    raise RuntimeError("while workers wait for more")
+"""
+
+
+def test_a_process_that_fails_ends_its_workers() -> None:
+    """They do not heed the SIGTERM by which Python ends such processes."""
+    failed = subprocess.run([sys.executable, "-c", FAILS_BESIDE_A_LOADER], capture_output=True, text=True, timeout=120)
+    assert failed.returncode == 1
+    assert failed.stderr.endswith("RuntimeError: while workers wait for more\n")
 
 
 def test_the_front_end_runs_where_the_key_says(training_set: TrainingSet) -> None:

@@ -78,19 +78,7 @@ class PackedBatch:
     """A batch whose arrays are one: sent to another process, page-locked and copied to a GPU once, not thirty times."""
 
     def __init__(self, batch: Batch) -> None:
-        num_bytes = 0
-
-        def placed(value: Any) -> Any:
-            nonlocal num_bytes
-            if isinstance(value, tuple):
-                return tuple(placed(item) for item in value)
-            if not isinstance(value, torch.Tensor):
-                return value
-            place = _Place(num_bytes, value.dtype, value.shape)
-            num_bytes += -(-value.nbytes // _ALIGNED_BYTES) * _ALIGNED_BYTES
-            return place
-
-        self._places = tuple(placed(value) for value in batch)
+        self._places, num_bytes = _placed(tuple(batch), 0)
         self._data = torch.empty(num_bytes, dtype=torch.uint8)
         for value, place in _pairs(batch, self._places):
             _at(self._data, place).copy_(value)
@@ -103,18 +91,35 @@ class PackedBatch:
     def on(self, device: torch.device) -> Batch:
         """The batch with every tensor on ``device``, but for ``utterance``, which stays on the CPU."""
         data = self._data.to(device, non_blocking=True)
-
-        def found(place: Any) -> Any:
-            if isinstance(place, _Place):
-                return _at(data, place)
-            return tuple(found(item) for item in place) if isinstance(place, tuple) else place
-
-        batch = Batch(*(found(place) for place in self._places))
+        batch = Batch(*_found(data, self._places))
         place = self._places[Batch._fields.index("utterance")]
         return batch._replace(utterance=_at(self._data, place).clone())  # which may be kept when the rest is gone
 
 
 _ALIGNED_BYTES = 64
+
+
+# Functions of the module, not of the methods that need them: a function that calls itself and holds a batch is a cycle,
+# and the batch would stay in memory, a GPU's too, until Python next looks for cycles.
+def _placed(value: Any, first: int) -> tuple[Any, int]:
+    """Places in the stead of arrays, from byte ``first`` on, and the first byte after them."""
+    if isinstance(value, torch.Tensor):
+        end = first + -(-value.nbytes // _ALIGNED_BYTES) * _ALIGNED_BYTES
+        return _Place(first, value.dtype, value.shape), end
+    if not isinstance(value, tuple):
+        return value, first
+    places = []
+    for item in value:
+        place, first = _placed(item, first)
+        places.append(place)
+    return tuple(places), first
+
+
+def _found(data: torch.Tensor, place: Any) -> Any:
+    """Arrays in the stead of places."""
+    if isinstance(place, _Place):
+        return _at(data, place)
+    return tuple(_found(data, item) for item in place) if isinstance(place, tuple) else place
 
 
 def _pairs(value: Any, place: Any) -> Iterator[tuple[torch.Tensor, _Place]]:

@@ -8,8 +8,10 @@
 A GPU copies a batch, and computes its features, beside the step before: in a stream of its own.
 """
 
+import atexit
 import signal
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -82,6 +84,16 @@ def _prepare_worker(number: int) -> None:
     # Otherwise memory for arrays as large as a batch is returned to the system when a batch is done and fetched again
     # for the next one, which takes a third of the time.
     keep_freed_pages()
+
+
+def _end_workers(loader: "weakref.ref[DataLoader[Any]]") -> None:
+    """Have them end when this process ends by an error that holds their loader.
+
+    Otherwise Python would send them SIGTERM, which they do not heed, and wait for them for ever.
+    """
+    iterator = getattr(loader(), "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()
 
 
 def _unchanged(batch: Any) -> Any:
@@ -161,6 +173,7 @@ class TrainingLoader:
             multiprocessing_context=start_method if num_workers else None,
             generator=torch.Generator(),  # of seeds that nothing uses: the training's own generator stays as it is
         )
+        atexit.register(_end_workers, weakref.ref(self.loader))
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         """Yield the batches of the plan's epoch."""
