@@ -14,6 +14,8 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn import functional
 
+from wespeaker_qm.audio.fft import irfft, rfft
+
 # WeSpeaker's guard against silence, in levels and in the peak.
 SILENCE = 1e-4
 # Ends of a waveform are mirrored over this many samples, so that its end does not ring into its start.
@@ -44,13 +46,12 @@ def reverberation_size(num_samples: int, rir_length: int) -> int:
 def rir_spectrum(rir: Tensor, num_samples: int, size: int) -> Tensor:
     """Spectrum (B, size / 2 + 1) of impulse responses (B, R) scaled to unit energy, then cut to ``num_samples``."""
     rir = rir / rir.square().sum(dim=-1, keepdim=True).sqrt()
-    return torch.fft.rfft(rir[..., :num_samples], n=size)
+    return rfft(rir[..., :num_samples], size)
 
 
 def convolve(waveform: Tensor, spectrum: Tensor, size: int) -> Tensor:
-    """Filter each row of ``waveform`` (B, S) by a spectrum of FFT size ``size``: the first S samples, (B, S)."""
-    product = torch.fft.rfft(waveform, n=size) * spectrum
-    return torch.fft.irfft(product, n=size)[..., : waveform.shape[-1]]
+    """Filter each row of ``waveform`` (B, S) by spectra, or gains, (B, size / 2 + 1): the first S samples."""
+    return irfft(rfft(waveform, size) * spectrum, size)[..., : waveform.shape[-1]]
 
 
 def mix_noise(waveform: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
@@ -179,5 +180,4 @@ def _filter(waveform: Tensor, response: Callable[[Tensor], Tensor], sample_rate:
     padded = functional.pad(waveform, (padding, padding), mode="reflect")
     size = next_fast_len(padded.shape[-1], real=True)
     frequency_hz = torch.fft.rfftfreq(size, 1.0 / sample_rate, device=waveform.device)
-    filtered = torch.fft.irfft(torch.fft.rfft(padded, n=size) * response(frequency_hz), n=size)
-    return filtered[..., padding : padding + num_samples]
+    return convolve(padded, response(frequency_hz), size)[..., padding : padding + num_samples]

@@ -9,6 +9,7 @@ Shapes: B batch, S samples, T frames, N frame length in samples, K FFT size, F m
 import torch
 from torch import Tensor, nn
 
+from wespeaker_qm.audio.fft import rfft
 from wespeaker_qm.audio.frames import Frames
 from wespeaker_qm.audio.mel import FLOOR, INT16_SCALE, PREEMPHASIS, fft_size, hamming_window, mel_filters
 from wespeaker_qm.utils.errors import RecipeError
@@ -120,7 +121,7 @@ class Fbank(nn.Module):
         if dither_start is not None:
             add_dither = _add_dither_by_rows if frames.device.type == "cpu" else _add_dither_at_once
             add_dither(frames[..., : self.frame_length], self.dither_bank, (dither_start * _DITHER_FRAMES).long())
-        spectrum = torch.fft.rfft(frames)  # (B, T, K / 2 + 1)
+        spectrum = rfft(frames, self.fft_size)  # (B, T, K / 2 + 1)
         power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
         energies = torch.cat(
             [power[..., inside] @ self.mel_filters[bands, inside].T for bands, inside in self._parts], -1
