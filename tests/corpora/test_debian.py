@@ -180,7 +180,8 @@ def test_damaged_packages_are_named(tmp_path: Path, with_dpkg: bool, monkeypatch
     make_deb(tmp_path, "one", "1.0", {"./a.wav": os.urandom(100_000)})
     deb = tmp_path / "one_1.0_all.deb"
     whole = deb.read_bytes()
-    for content in (whole[: len(whole) // 2], b"no package at all"):
+    cut_gzip = b"!<arch>\n" + b"data.tar.gz".ljust(48) + b"3         `\n\x1f\x8b\x08\n"
+    for content in (whole[: len(whole) // 2], b"no package at all", cut_gzip):
         deb.write_bytes(content)
         with pytest.raises(RecipeError, match=r"one_1\.0_all\.deb"):
             unpack_audio(deb, tmp_path / "out")

@@ -242,8 +242,11 @@ def test_a_path_is_opened_as_it_is() -> None:
     for path in ("a.wav", "/data/zip/a.wav", "tar/b.flac"):
         assert not is_locator(path)
         assert open_recording(path) == path
-    with pytest.raises(AudioError, match="zip:1:2:x: not a locator of a zip, tar or LMDB entry"):
+    with pytest.raises(AudioError, match="'zip:1:2:x': not a locator of a zip, tar or LMDB entry"):
         open_recording("zip:1:2:x")
+    with pytest.raises(AudioError, match=r"\.\.\..*: not a locator") as caught:
+        read_member("zip:" + "name\n" * 5000)
+    assert len(str(caught.value)) < 300
 
 
 def test_stamps_tell_which_archive_changed(entries: dict[str, tuple[str, Path]], tmp_path: Path) -> None:

@@ -489,6 +489,16 @@ def test_voices_that_somebody_else_changed_are_told(store, model, voices, damage
         store.nearest(voices(1)[0], model)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_speaker_whose_recordings_somebody_else_removed_is_told(store, model, voices, number):
+    """Found where the voices of a store of another cohort are worked out anew."""
+    store.enrol_voices("Anna", voices(1), model)
+    store.enrol_voices("Ben", voices(2), model)
+    change(store, f"DELETE FROM utterance WHERE speaker = {number}; UPDATE store SET scoring = 'another';")
+    with pytest.raises(RecipeError, match=rf"speaker {number} has no recording; put back a copy"):
+        store.gallery(model)
+
+
 def test_a_store_that_cannot_be_made_is_told(tmp_path, model, voices):
     (tmp_path / "file").touch()
     with pytest.raises(RecipeError, match="name another place"):

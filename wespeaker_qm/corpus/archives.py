@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, NamedTuple
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.segments import split_segment
 from wespeaker_qm.utils.done import file_stamp
-from wespeaker_qm.utils.errors import RecipeError, first_few, printable, refuse_no_file, shown
+from wespeaker_qm.utils.errors import RecipeError, first_few, printable, refuse_no_file, shown, shown_line
 from wespeaker_qm.utils.text import decode
 
 _LOCATOR = re.compile(
@@ -166,7 +166,7 @@ def read_member(locator: str) -> bytes:
 def _read_member(locator: str) -> bytes:
     match = _LOCATOR.fullmatch(locator)
     if match is None:
-        raise AudioError(f"{locator}: not a locator of a zip, tar or LMDB entry; prepare the data again")
+        raise AudioError(f"{shown_line(locator)}: not a locator of a zip, tar or LMDB entry; prepare the data again")
     if match["zip"] is not None:
         return _read_zip_member(
             match["zip"], int(match["offset"]), int(match["size"]), match["method"] == "8", int(match["crc"], 16)

@@ -159,6 +159,9 @@ def _describe_block(connection: sqlite3.Connection, numbers: Sequence[int], mode
         "SELECT speaker, duration_s, embedding FROM utterance "
         f"WHERE speaker IN ({','.join(map(str, numbers))}) ORDER BY speaker, id"
     ).fetchall()
+    mute = sorted(set(numbers) - {row[0] for row in rows})
+    if mute:
+        raise RecipeError(f"{path}: speaker {mute[0]} has no recording; {BACKUP}")
     owner = np.searchsorted(np.array(numbers), [row[0] for row in rows])
     for speaker, duration_s, blob in rows:
         embedding = np.frombuffer(blob, "<f4") if len(blob) == 4 * model.embed_dim else np.full(1, np.nan)

@@ -17,6 +17,10 @@ from wespeaker_qm.utils.files import sha256_of, temporary_path, write_text
 AUDIO_SUFFIXES = frozenset({".wav", ".ogg", ".opus", ".gsm", ".au"})
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER_BYTES = 60
+# TypeError: what Python's tarfile raises where the header of gzip is cut.
+_DAMAGED = (
+    tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError, TypeError, RecursionError,
+)  # fmt: skip
 _MAX_INFLATION = 100
 """Times that a package may grow when it is unpacked; recordings grow by a tenth."""
 
@@ -57,7 +61,7 @@ def unpack_audio(deb: Path, folder: Path) -> None:
                 with cast(IO[bytes], archive.extractfile(member)) as content, temporary.open("wb") as output:
                     shutil.copyfileobj(content, output)
                 temporary.replace(target)
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError, RecursionError) as error:
+    except _DAMAGED as error:
         raise RecipeError(f"{deb}: cannot be unpacked ({error}); delete the file and run again") from error
     write_text(marker, digest + "\n")
     begun.unlink()
