@@ -75,7 +75,7 @@ spaces, tabs or new lines, and one that holds spaces in quotes: --prepare_opts \
   --model DIR           finished model (a folder with config.yaml and avg_model.pt) to evaluate, in the place of stage 3 []
   --overrides STR       settings over all files, e.g. \"num_epochs=3 dataset_args.num_frms=100\" []
   --exp_dir DIR         results of this run [<exp_root>/<loss>, with --model <exp_root>/with_<name of its folder>]
-  --exp_root DIR        results of this corpus, with the LTAS baseline [exp/<corpus>]
+  --exp_root DIR        results of this corpus, with the baselines that its runs share [exp/<corpus>]
   --resume BOOL         go on after the last checkpoint of an interrupted training [${resume}]
   --allow_world_size_change BOOL  go on with another number of processes, or another batch size [${allow_world_size_change}]
   --table5 BOOL         run stages 3 to 8 for each loss of the paper's Table 5, then print the table [${table5}]
@@ -344,8 +344,8 @@ train_and_evaluate() { # stages 3 to 8 with loss overlay $1 (may be empty) into 
       wespeaker_qm "${dir}" average --data "${data}" --exp_dir "${dir}"
     fi
     wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" ${model:+--model "${model}"}
-    wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" --untrained
-    wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" --initial
+    wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" --untrained --shared "${exp_root}/baselines"
+    wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${dir}" --initial --shared "${exp_root}/baselines"
     wespeaker_qm "${dir}" extract "${extracting[@]}" --exp_dir "${exp_root}/ltas" --ltas
   fi
   baselines=("untrained=${dir}/untrained" "ltas=${exp_root}/ltas")

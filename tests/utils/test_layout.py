@@ -51,5 +51,5 @@ def test_a_folder_stands_for_its_path(tmp_path):
 
 def test_the_runs_of_a_corpus():
     root = ExpRoot("exp/mini")
-    found = within(root, root.run("cosface"), root.ltas, root.table5("md"), root.det_table5("pdf"))
-    assert found == ["cosface", "ltas", "table5.md", "det_table5.pdf"]
+    found = within(root, root.run("cosface"), root.ltas, root.baselines, root.table5("md"), root.det_table5("pdf"))
+    assert found == ["cosface", "ltas", "baselines", "table5.md", "det_table5.pdf"]

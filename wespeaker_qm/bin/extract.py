@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "cpu", "cuda"),
         help="auto takes the GPU if there is one (default: the key device of the run's configuration)",
     )
+    parser.add_argument(
+        "--shared",
+        metavar="DIR",
+        help="of baselines: extract them once in DIR for all runs of which they are the same, and copy them from there",
+    )
     system = parser.add_mutually_exclusive_group()
     system.add_argument(
         "--model",
@@ -76,4 +81,5 @@ def run(args: argparse.Namespace) -> None:
         num_workers=args.num_workers,
         trim_silence=args.trim_silence,
         device=args.device,
+        shared=args.shared,
     )

@@ -3,11 +3,14 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.config import Config, load_config
@@ -29,7 +32,7 @@ from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.score.cohort import brings_mean
 from wespeaker_qm.stages.adopting import adopt
 from wespeaker_qm.train import resume
-from wespeaker_qm.utils.calls import AnyPath
+from wespeaker_qm.utils.calls import AnyPath, optional_path
 from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError, shown
@@ -38,11 +41,13 @@ from wespeaker_qm.utils.remedies import with_run_sh
 from wespeaker_qm.utils.stage import reads_data, refuse_foreign_outputs, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 from wespeaker_qm.utils.tables import write_rows
-from wespeaker_qm.utils.vectors import write_vectors
+from wespeaker_qm.utils.vectors import VectorTable, write_vectors
 
 SystemName = Literal["average", "untrained", "initial", "ltas"]
 _BASELINES = ("untrained", "initial", "ltas")
 """Systems that stand beside a run of the same sets."""
+_DIGITS = 32
+"""Of a digest, in the name of a folder."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +67,17 @@ class _System(NamedTuple):
     """Weights that are gone, so that nothing can be embedded; what was made of them is as good as before."""
 
 
+class _Embedded(NamedTuple):
+    """What was made of one set of N utterances."""
+
+    name: str
+    keys: list[str]
+    embeddings: NDArray[np.float32]
+    """(N, D)"""
+    num_trimmed: int = 0
+    """Utterances that had digital silence, which was left out."""
+
+
 @reads_data
 def extract(
     *,
@@ -72,6 +88,7 @@ def extract(
     num_workers: int = 0,
     trim_silence: bool = True,
     device: str | None = None,
+    shared: AnyPath | None = None,
 ) -> None:
     """Embed every set that scoring needs; all utterances, or an error.
 
@@ -88,13 +105,20 @@ def extract(
         num_workers: processes that read audio; 0 reads in this one.
         trim_silence: leave out the digital silence in utterances, as WeSpeaker does not.
         device: ``auto``, ``cpu`` or ``cuda``; None for what the run's configuration says.
+        shared: where baselines (all systems but ``average`` and epochs) are extracted once for all runs of which they
+            depend on the same: audio, network, features, seed or initial weights. The run has a copy of its own, and
+            is whole without that folder, which may be deleted. None: extract them for this run alone.
 
     Raises:
         RecipeError: weights are missing, do not fit the network or are not those that the training began with; the
             corpus is not packed; the folder holds files that no stage made.
     """
-    data, run = DataFolder(data), RunFolder(run)
+    data, run, shared = DataFolder(data), RunFolder(run), optional_path(shared)
     corpus = CorpusInfo.load(data.info)
+    if shared is not None and system not in _BASELINES:
+        raise RecipeError(
+            f"shared: found {shared} for the system {shown(system)}, expected one of {', '.join(_BASELINES)}"
+        )
     if model is not None:
         if system != "average":
             raise RecipeError(f"system: found {shown(system)}, expected average beside a finished model")
@@ -128,9 +152,11 @@ def extract(
         task = f"extract {name}: {value_digest(marker.inputs)}"
         with stage(f"extract {name}", marker, task=task) as is_due:
             if is_due:
-                num_trimmed = _extract(embedding, data.set(name), name == train, num_workers, trim_silence)
-                if num_trimmed and system not in _BASELINES:  # of a set once, not of each system
-                    _tell_of_silence(data.set(name), num_trimmed)
+                make = partial(_embed, embedding, data.set(name), num_workers, trim_silence)
+                embedded = make() if shared is None else _made_once(shared, marker, make, data.set(name))
+                _write(embedding.run, embedded, is_train=name == train)
+                if embedded.num_trimmed and system not in _BASELINES:  # of a set once, not of each system
+                    _tell_of_silence(data.set(name), embedded.num_trimmed)
                 if system == "average" and name != train:
                     _measure_bandwidths(embedding, data.set(name), num_workers)
 
@@ -232,11 +258,10 @@ def _check_rate(reader: ShardReader, fbank: Fbank) -> None:
         )
 
 
-def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: int, trim_silence: bool) -> int:
-    """One set, of the training set the mean, too; how many utterances had digital silence that was left out."""
+def _embed(embedding: _System, audio: SetFolder, num_workers: int, trim_silence: bool) -> _Embedded:
+    """One set."""
     reader = ShardReader(audio.shard_list)
     trimming = TrimmingEmbedder(embedding.embed, embedding.fbank, embedding.min_frames)
-    scp = embedding.run.xvectors(audio.path.name)
     embeddings = embed_all(
         trimming if trim_silence else embedding.embed,
         reader,
@@ -244,12 +269,44 @@ def _extract(embedding: _System, audio: SetFolder, is_train: bool, num_workers: 
         num_workers=num_workers,
         description=f"extract {audio.path.name}",
     )
+    return _Embedded(audio.path.name, reader.keys, embeddings, trimming.num_trimmed)
+
+
+def _made_once(shared: Path, of_run: DoneMarker, embed: Callable[[], _Embedded], audio: SetFolder) -> _Embedded:
+    """What the folder that runs share has of one set; it is made there first, if nobody else has.
+
+    It lies in a folder named by the digest of all that it depends on, so that what differs is another folder, and is
+    locked as a run is: of two who want the same, one makes it, and the other waits.
+    """
+    name = audio.path.name
+    once = RunFolder(shared / value_digest(of_run.inputs)[:_DIGITS])
+    scp = once.xvectors(name)
+    marker = DoneMarker(
+        once.marker(f"extract_{name}"),
+        of_run.inputs,
+        [scp, scp.with_suffix(".ark")],
+        version=STAGE_VERSIONS["extract"],
+        checks_outputs=True,
+    )
+    with stage(f"extract {name} for all runs", marker, task=f"extract {name}") as is_due:
+        if is_due:
+            embedded = embed()
+            _write(once, embedded)
+            return embedded
+    keys = ShardReader(audio.shard_list).keys
+    logger.info("%s: embeddings of %s are copied from there: another run made the same", once, name)
+    return _Embedded(name, keys, VectorTable(scp).load(keys))
+
+
+def _write(run: RunFolder, embedded: _Embedded, *, is_train: bool = False) -> None:
+    """The embeddings of one set, of the training set the mean, too."""
+    name, keys, embeddings, _ = embedded
     if is_train:
-        with checked_path(embedding.run.mean_xvector) as temporary:
+        with checked_path(run.mean_xvector) as temporary:
             np.save(temporary, embeddings.mean(axis=0, dtype=np.float64).astype(np.float32))
-    write_vectors(scp.parent, scp.stem, reader.keys, embeddings)
+    scp = run.xvectors(name)
+    write_vectors(scp.parent, scp.stem, keys, embeddings)
     logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, scp)
-    return trimming.num_trimmed
 
 
 def _tell_of_silence(audio: SetFolder, num_trimmed: int) -> None:

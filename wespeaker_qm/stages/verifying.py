@@ -12,7 +12,7 @@ from wespeaker_qm.stages.verifying_data import data_findings, trial_lists
 from wespeaker_qm.stages.verifying_run import RunFile, file_findings, run_files
 from wespeaker_qm.utils.calls import AnyPath, paths
 from wespeaker_qm.utils.errors import RecipeError
-from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.layout import DataFolder, ExpRoot, RunFolder
 from wespeaker_qm.utils.lock import lock_for_reading, unlock
 from wespeaker_qm.utils.parallel import ordered_map
 from wespeaker_qm.utils.progress import Progress
@@ -81,7 +81,8 @@ def _sorted(folders: list[Path]) -> tuple[list[DataFolder], list[RunFolder]]:
         if DataFolder(folder).info.is_file():
             data.append(DataFolder(folder))
             continue
-        inside = sorted(each for each in folder.iterdir() if _is_run(each)) if folder.is_dir() else []
+        places = [each for each in (folder, ExpRoot(folder).baselines) if each.is_dir()]
+        inside = sorted(each for place in places for each in place.iterdir() if _is_run(each))
         found = [folder] if _is_run(folder) else inside
         if not found:
             what = "a folder without these" if folder.is_dir() else "no such folder"

@@ -309,6 +309,11 @@ class ExpRoot(Folder):
         """The baseline of long-term average spectra, which no training changes."""
         return self.run("ltas")
 
+    @property
+    def baselines(self) -> Path:
+        """Folder of the embeddings that several runs copy: each folder in it is named by what they depend on."""
+        return self.path / "baselines"
+
     def table5(self, suffix: str) -> Path:
         """``table5.md``, ``table5.tex`` or ``table5.json``."""
         return self.path / f"table5.{suffix}"
