@@ -398,8 +398,12 @@ def _checkpoint(path: Path) -> Any:
 
 def _write_state(path: Path) -> None:
     state = dict.fromkeys(checkpoint.TRAINING_STATE, 1) | {
+        "config": "dataloader_args: {batch_size: 8}",
+        "speakers": ["anna", "ben"],
         "model": _tensors(),
-        "optimizer": {"state": {0: _tensors(1)}},
+        "optimizer": {"state": {0: _tensors(1)}, "param_groups": [{"params": [0], "lr": 0.1}]},
+        "scaler": {},
+        "rng": torch.get_rng_state(),
     }
     torch.save(state, path)
 

@@ -15,11 +15,15 @@ import torch
 
 from wespeaker_qm import stages
 from wespeaker_qm.bin.main import main
+from wespeaker_qm.config import Config
 from wespeaker_qm.corpus.info import CorpusInfo
+from wespeaker_qm.network import checkpoint
+from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.packing.format import INDEX_COLUMNS, index_path, write_list
 from wespeaker_qm.packing.index_files import facts_path, records_path
 from wespeaker_qm.stages import verifying
-from wespeaker_qm.utils.checksums import write_checked_text
+from wespeaker_qm.train.log import LogWriter
+from wespeaker_qm.utils.checksums import checksum_path, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.lock import lock_for_writing
@@ -283,16 +287,55 @@ def test_states_and_logs(tiny_corpus: Path, tiny_yaml: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("values", "is_found"),
-    [('"step", "epoch": 1e400', True), ('{"a": 1}, "epoch": 1', False)],
-    ids=["infinite", "mapping"],
+    "values",
+    [
+        *('"step", "epoch": 1e400', '{"a": 1}, "epoch": 1', '"step", "epoch": "1"', '"step", "epoch": true'),
+        *('"step", "epoch": 1, "loss": "2"', '"step", "epoch": 1, "speed": {"mfu": []}'),
+    ],
 )
-def test_a_log_of_records_that_nobody_wrote(tmp_path: Path, values: str, is_found: bool) -> None:
+def test_a_log_of_records_that_nobody_wrote(tmp_path: Path, values: str) -> None:
+    """What is found is what a training would not go on with."""
     run = RunFolder(tmp_path / "exp")
     run.models.mkdir(parents=True)
     run.training_log.write_text(f'{{"type": {values}, "step": 1}}\n')
-    findings = stages.verify_data(folders=run)
-    assert [": found a record without type, epoch or step" in finding for finding in findings] == [True] * is_found
+    (finding,) = stages.verify_data(folders=run)
+    assert ":1: found a record without type, epoch or step, or with values that are no figures" in finding
+    with pytest.raises(RecipeError, match="a record without type, epoch or step"):
+        LogWriter(run, 1)
+
+
+def test_models_are_those_of_the_configuration(tmp_path: Path, tiny_config: Config) -> None:
+    """As extraction, which takes half-precision weights, but none of another network."""
+    run = RunFolder(tmp_path / "exp")
+    tiny_config.save(run.config)
+    weights = build_encoder(tiny_config).state_dict()
+    checkpoint.save({name: value.half() for name, value in weights.items()}, run.model(1))
+    assert stages.verify_data(folders=run) == []
+    name = next(iter(weights))
+    for change, found in (
+        ({name: weights[name][..., :1]}, f"1 entries do not fit the network: {name} "),
+        ({name: weights[name].to(torch.float8_e4m3fn)}, f"{name} is of torch.float8_e4m3fn, expected dense real"),
+        ({name: torch.quantize_per_tensor(weights[name], 1.0, 0, torch.qint8)}, f"{name} is of torch.qint8, expected"),
+        ({"more": weights[name]}, "more "),
+    ):
+        checkpoint.save({**weights, **change}, run.model(1))
+        (finding,) = stages.verify_data(folders=run)
+        assert found in finding
+        checkpoint.save({**weights, **change}, run.average)
+        with pytest.raises(RecipeError, match=re.escape(found)):
+            checkpoint.load_encoder(build_encoder(tiny_config), checkpoint.load(run.average), run.average)
+        run.average.unlink()
+        checksum_path(run.average).unlink()
+
+
+@pytest.mark.parametrize("place", range(len(RunFolder("exp").earlier_states)))
+def test_a_state_of_an_earlier_version_is_read_as_one(tmp_path: Path, place: int) -> None:
+    path = RunFolder(tmp_path / "exp").earlier_states[place]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "exp" / "models").mkdir(exist_ok=True)
+    checkpoint.save({"epoch": 1}, path)
+    (finding,) = stages.verify_data(folders=tmp_path / "exp")
+    assert f"{path}: found no elapsed_s, world_size, " in finding
 
 
 @pytest.mark.parametrize(

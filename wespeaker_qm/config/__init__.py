@@ -10,7 +10,7 @@ replaces ``projection_args`` as a whole, because the alpha of one loss means not
 """
 
 from wespeaker_qm.config.data import DataloaderArgs, DatasetArgs, FbankArgs, FilterArgs, ShuffleArgs, SpecAugArgs
-from wespeaker_qm.config.loading import load_config, saved_settings
+from wespeaker_qm.config.loading import config_of, load_config, saved_settings
 from wespeaker_qm.config.loss import (
     AddMarginArgs,
     AlphaArcMarginArgs,
@@ -47,6 +47,7 @@ __all__ = [
     "SoftmaxArgs",
     "SpecAugArgs",
     "config_notes",
+    "config_of",
     "load_config",
     "saved_settings",
     "schema_keys",

@@ -44,10 +44,24 @@ def load_config(files: Sequence[Path | str], overrides: Sequence[str] = (), *, f
             or keys at odds; a line for each names the file (or ``command line``), the dotted key, the value found,
             what is expected, and for unknown keys the nearest valid names.
     """
-    config, notes = _checked(files, overrides, for_training)
+    overlays = [(read_yaml_mapping(shipped(file)), str(file)) for file in files]
+    config, notes = _checked(overlays, overrides, for_training)
     for note in [*notes, *config_notes(config)] if for_training else ():
         logger.warning("config: %s", note)
     return config
+
+
+def config_of(values: dict[str, Any], source: Path | str) -> Config:
+    """The configuration that a run has saved. Nothing is logged: its training has told what is worth a second look.
+
+    Args:
+        values: as they were read.
+        source: where, for messages.
+
+    Raises:
+        RecipeError: as :func:`load_config`.
+    """
+    return _checked([(values, str(source))], (), True)[0]
 
 
 def saved_settings(path: Path | str) -> dict[str, Any]:
@@ -58,17 +72,19 @@ def saved_settings(path: Path | str) -> dict[str, Any]:
     """
     values = read_yaml_mapping(path)
     try:
-        return dataclasses.asdict(_checked([path], (), True)[0])
+        return dataclasses.asdict(config_of(values, path))
     except RecipeError:
         return values
 
 
-def _checked(files: Sequence[Path | str], overrides: Sequence[str], for_training: bool) -> tuple[Config, list[str]]:
-    """The configuration, and notes on keys that have no place in it."""
+def _checked(
+    files: Sequence[tuple[dict[str, Any], str]], overrides: Sequence[str], for_training: bool
+) -> tuple[Config, list[str]]:
+    """The configuration of files (what they hold, and their names), and notes on keys that have no place in it."""
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     notes: list[str] = []
-    overlays = [(without_noted(read_yaml_mapping(shipped(file)), notes), str(file)) for file in files]
+    overlays = [(without_noted(values, notes), source) for values, source in files]
     for given, source in [*overlays, (_parse_overrides(overrides), COMMAND_LINE)]:
         overlay = translated(given if for_training else for_extraction(given))
         drop_former_choice(merged, overlay)

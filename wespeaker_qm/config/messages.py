@@ -21,6 +21,9 @@ EXPECTED = {
     "string_pattern_mismatch": "text that is not empty, or null",
     "dataclass_type": "a mapping of keys to values",
     "model_attributes_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "dict_type": "a mapping of keys to values",
+    "list_type": "a list",
 }
 """What a pydantic error type asks for, in YAML's words."""
 

@@ -1,6 +1,7 @@
 """The packed training data of a corpus, ready to be drawn from."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,12 +82,17 @@ def open_training_set(config: Config, data: DataFolder, fbank: Fbank) -> Trainin
     rir_lengths = np.empty(0, int) if rirs is None else rirs.num_samples
     return TrainingSet(
         speakers=speakers,
-        num_classes=len(speakers) * (len(SPEEDS) if args.speed_perturb else 1),
+        num_classes=num_classes(config, speakers),
         labels=labels,
         shards=reader.index.records["shard"][utterances],
         chunks=chunks,
         frontend=TrainingFrontend(fbank, num_samples=num_samples, rir_lengths=rir_lengths),
     )
+
+
+def num_classes(config: Config, speakers: Sequence[str]) -> int:
+    """Classes of a training: speakers, times speeds where each speed is another speaker."""
+    return len(speakers) * (len(SPEEDS) if config.dataset_args.speed_perturb else 1)
 
 
 def _open(data: DataFolder, name: str, args: DatasetArgs) -> ShardReader:

@@ -142,6 +142,11 @@ def _state_dict(value: Any, source: Path) -> State:
     return state
 
 
+_NUMBERS = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
+"""Types of a checkpoint's entries. PyTorch has others (quantised, 8 bits with a point, complex), without all sums."""
 _EARLIER = "take those of an earlier epoch (models/model_<epoch>.pt), or put back a sound copy"
 
 
@@ -157,10 +162,10 @@ def refuse_not_finite(state: Mapping[Any, Any], source: Path | str, remedy: str 
         RecipeError: the first entry that has some, or holds no plain numbers.
     """
     for name, value in _tensors(state):
-        if value.is_meta or value.layout != torch.strided or value.is_complex():
-            is_sparse = value.layout != torch.strided
-            kind = "without values (meta)" if value.is_meta else "sparse" if is_sparse else "complex"
-            raise RecipeError(f"{source}: {name} is {kind}, expected dense real numbers; {remedy}")
+        is_sparse = value.layout != torch.strided
+        if value.is_meta or is_sparse or value.dtype not in _NUMBERS:
+            kind = "without values (meta)" if value.is_meta else "sparse" if is_sparse else f"of {value.dtype}"
+            raise RecipeError(f"{source}: {name} is {kind}, expected dense real numbers of 8 to 64 bits; {remedy}")
         num_bad = int((~value.isfinite()).sum())
         if num_bad:
             raise RecipeError(
@@ -256,11 +261,11 @@ def mean_weights(paths: list[Path]) -> State:
     last: State = {}
     for path in paths:
         last = _state_dict(load(path), path)
+        refuse_not_finite(last, path)
         if not total:
             total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in last.items()}
         if {name: value.shape for name, value in last.items()} != {name: value.shape for name, value in total.items()}:
             raise RecipeError(f"{path}: entries differ from those of {paths[0]}; average checkpoints of one run only")
-        refuse_not_finite(last, path)
         for name, value in last.items():
             total[name] += value.double()
     return {

@@ -1,15 +1,21 @@
 """Is a run whole? Each of its files is compared with its checksum, and read as the stages read it."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wespeaker_qm.config import load_config
+import torch
+
+from wespeaker_qm.config import config_of, load_config
 from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.network import checkpoint
+from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.score.calibration_file import load_calibration
 from wespeaker_qm.score.cosine import load_mean
+from wespeaker_qm.train.log import read_log
+from wespeaker_qm.train.state_check import refuse_unfit_for_itself
 from wespeaker_qm.train.states import read_state
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores
@@ -18,15 +24,31 @@ from wespeaker_qm.utils.checksums import checksum_path, refuse_changed, verify
 from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.remedies import made_again, mended
-from wespeaker_qm.utils.text import lines_of, parse_json, read_text
 from wespeaker_qm.utils.vectors import VectorTable
+from wespeaker_qm.utils.yaml_files import read_yaml_mapping
 
 _LOG_REMEDY = "put back a copy of it, or train again into another --exp_dir"
 _SUFFIX = checksum_path("x").suffix
 
 
+def _read_config(path: Path) -> None:
+    config_of(read_yaml_mapping(path), path)
+
+
 def _read_model(path: Path) -> None:
-    checkpoint.mean_weights([path])  # as averaging does: what is no state_dict of finite tensors is refused
+    """As averaging does, and as extraction does, where the configuration says what network it is of."""
+    checkpoint.mean_weights([path])
+    try:
+        config = load_config([RunFolder(path.parents[1]).config], for_training=False)
+    except RecipeError:
+        return  # told where it is read itself, or there is none
+    with torch.device("meta"):
+        encoder = build_encoder(dataclasses.replace(config, model_init=None))
+    checkpoint.load_encoder(encoder.to_empty(device="cpu"), checkpoint.load(path), path)
+
+
+def _read_state(path: Path) -> None:
+    refuse_unfit_for_itself(read_state(path), path, mended(path))
 
 
 def _read_vectors(path: Path) -> None:
@@ -34,38 +56,12 @@ def _read_vectors(path: Path) -> None:
     table.load(table.names)
 
 
-def _read_log(path: Path) -> None:
-    """Each step once, one after another; half a line at the end is what a killed training leaves.
-
-    Raises:
-        RecipeError: a line is no record, or a step or epoch is missing, stands twice or is out of order.
-    """
-    last: dict[str, tuple[int, int]] = {}
-    lines = list(lines_of(read_text(path, _LOG_REMEDY)))
-    for number, text in lines:
-        if number == lines[-1][0] and not text.endswith("}"):
-            break
-        where = f"{path}:{number}"
-        record = parse_json(text, where, _LOG_REMEDY)
-        try:
-            kind, place = str(record["type"]), (int(record["epoch"]), int(record["step"]))
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise RecipeError(f"{where}: found a record without type, epoch or step; {_LOG_REMEDY}") from None
-        before = last.get(kind, (place[0] - 1, place[1] - 1))  # a log that was deleted begins where training went on
-        is_next = place[0] == before[0] + 1 if kind == "epoch" else place[0] >= before[0]
-        if not is_next or place[1] <= before[1]:
-            raise RecipeError(
-                f"{where}: a record of type {kind} of epoch {place[0]}, step {place[1]} after one of epoch "
-                f"{before[0]}, step {before[1]}, expected the next; {_LOG_REMEDY}"
-            )
-        last[kind] = place
-
-
 _READERS: Mapping[str, Callable[[Path], object]] = {
-    "config.yaml": lambda path: load_config([path]),
+    "config.yaml": _read_config,
+    "resume.pt": _read_state,  # of earlier versions, also in models/
     "models/*.pt": _read_model,
-    "resume/step_*.pt": read_state,
-    "train_log.jsonl": _read_log,
+    "resume/step_*.pt": _read_state,
+    "train_log.jsonl": lambda path: read_log(path, _LOG_REMEDY),
     "*xvector.scp": _read_vectors,
     "mean_vec.npy": load_mean,
     "scores/calibration.json": load_calibration,

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.config import Config
@@ -10,7 +11,7 @@ from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.figures import Means
 from wespeaker_qm.train.speed import Arithmetic, PartTimes, peak_memory_mib
 from wespeaker_qm.utils.checksums import GrowingText, verify
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown, shown_line
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.text import lines_of, parse_json, read_text
@@ -18,6 +19,54 @@ from wespeaker_qm.utils.text import lines_of, parse_json, read_text
 logger = logging.getLogger(__name__)
 
 _REMEDY = "put back a copy of it, or delete it: its curves will begin where the training goes on"
+
+
+def read_log(path: Path, remedy: str) -> list[dict[str, Any]]:
+    """The records of a log; half a line at its end is what a killed training leaves.
+
+    Args:
+        path: of the log.
+        remedy: what may be done, for messages.
+
+    Raises:
+        RecipeError: a line is no record of figures with type, epoch and step, or a step or epoch is missing, stands
+            twice or is out of order.
+    """
+    records: list[dict[str, Any]] = []
+    last: dict[str, tuple[int, int]] = {}
+    lines = list(lines_of(read_text(path, remedy)))
+    for number, text in lines:
+        if number == lines[-1][0] and not text.endswith("}"):
+            break
+        where = f"{path}:{number}"
+        record = parse_json(text, where, remedy)
+        if not _is_record(record):
+            raise RecipeError(
+                f"{where}: found a record without type, epoch or step, or with values that are no figures: "
+                f"{shown_line(text)}; {remedy}"
+            )
+        kind, epoch, step = record["type"], record["epoch"], record["step"]
+        before = last.get(kind, (epoch - 1, step - 1))  # a log that was deleted begins where training went on
+        is_next = epoch == before[0] + 1 if kind == "epoch" else epoch >= before[0]
+        if not is_next or step <= before[1]:
+            raise RecipeError(
+                f"{where}: a record of type {shown(kind)} of epoch {epoch}, step {step} after one of epoch "
+                f"{before[0]}, step {before[1]}, expected the next; {remedy}"
+            )
+        last[kind] = epoch, step
+        records.append(record)
+    return records
+
+
+def _is_record(record: Any) -> bool:
+    """Whether a value is what :meth:`LogWriter.write` has written."""
+    if not isinstance(record, dict) or not isinstance(record.get("type"), str):
+        return False
+    if any(type(record.get(name)) is not int or record[name] < 1 for name in ("epoch", "step")):
+        return False
+    figures = [record[name] for name in record if name != "type"]
+    figures += [part for value in figures if isinstance(value, dict) for part in value.values()]
+    return all(value is None or isinstance(value, int | float | dict) for value in figures)
 
 
 class LogWriter:
@@ -41,13 +90,7 @@ class LogWriter:
         kept = []
         if path.is_file() and step:
             verify(path, _REMEDY, grows=True)
-            lines = lines_of(read_text(path, _REMEDY))
-            # A killed run may have left half a line at the end.
-            records = [parse_json(line, f"{path}:{number}", _REMEDY) for number, line in lines if line.endswith("}")]
-            try:
-                kept = [record for record in records if record["step"] <= step and record["epoch"] >= 1]
-            except (KeyError, TypeError):
-                raise RecipeError(f"{path}: found records without epoch or step; {_REMEDY}") from None
+            kept = [record for record in read_log(path, _REMEDY) if record["step"] <= step]
         self._file = GrowingText(path, "".join(json.dumps(record) + "\n" for record in kept))
         purge_step = kept[-1]["step"] + 1 if kept else 0
         self._board = SummaryWriter(str(run.tensorboard), purge_step=purge_step)

@@ -31,6 +31,7 @@ from wespeaker_qm.train.log import Journal
 from wespeaker_qm.train.reinit import reinitialise_head
 from wespeaker_qm.train.resume import check_same_run, place_of
 from wespeaker_qm.train.speed import arithmetic_of
+from wespeaker_qm.train.state_check import refuse_unfit
 from wespeaker_qm.train.states import State, StateWriter, host_copy, newest_state, read_state
 from wespeaker_qm.train.trace import StepTrace
 from wespeaker_qm.train.update import Underway, Updater
@@ -38,6 +39,7 @@ from wespeaker_qm.utils.checksums import Checksum, checksum_of
 from wespeaker_qm.utils.ending import COMMAND, Stopped, StopRequest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.remedies import mended
 
 logger = logging.getLogger(__name__)
 
@@ -383,4 +385,5 @@ class Trainer:
             run=self.folder.path,
             may_change_batch=may_change_batch,
         )
+        refuse_unfit(state, parts.model, parts.optimizer, path, mended(path))
         return state, checksum_of(path)

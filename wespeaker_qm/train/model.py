@@ -21,7 +21,8 @@ from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.network.checkpoint import HEAD, State
 from wespeaker_qm.train.distributed import Processes
 
-_PROTOTYPES = f"{HEAD}weight"
+PROTOTYPES = f"{HEAD}weight"
+"""Their name in checkpoints."""
 
 
 class EncoderWithHead(nn.Module):
@@ -73,7 +74,7 @@ class EncoderWithHead(nn.Module):
             change: from the rows of this process to those of all, or back.
         """
         changed: dict[str, Any] = state
-        changed[_PROTOTYPES] = change(state[_PROTOTYPES])
+        changed[PROTOTYPES] = change(state[PROTOTYPES])
         index = [id(parameter) for parameter in self.parameters()].index(id(self.projection.weight))
         # A new dictionary, because the optimiser goes on with the one that it handed out.
         optimizer["state"][index] = {
@@ -93,7 +94,7 @@ class EncoderWithHead(nn.Module):
         # (The option for that has another name in PyTorch 2.14 than before.)
         ignored = [name for name, _ in self.named_buffers()]
         if self.projection.partition.world_size > 1:
-            ignored.append(_PROTOTYPES)
+            ignored.append(PROTOTYPES)
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, ignored)
         device_ids = [processes.device] if processes.device.type == "cuda" else None
         return DistributedDataParallel(self, device_ids=device_ids, gradient_as_bucket_view=True)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from wespeaker_qm.network import checkpoint
+from wespeaker_qm.train.state_check import refuse_other_types
 from wespeaker_qm.utils.checksums import remove_checked
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
@@ -43,16 +44,10 @@ def read_state(path: Path) -> State:
     """Read a state; its tensors stay in the file until they are used.
 
     Raises:
-        RecipeError: it is missing, damaged, no state of a training, or not finite.
+        RecipeError: it is missing, damaged, no state of a training (:func:`refuse_other_types`), or not finite.
     """
     state: State = checkpoint.load(path, mapped=True)
-    missing = [name for name in checkpoint.TRAINING_STATE if not isinstance(state, dict) or name not in state]
-    if missing:
-        raise RecipeError(
-            f"{path}: found no {', '.join(missing)} in it, expected the state of a training, which a file of "
-            f"weights alone (model_<epoch>.pt) is not; {mended(path)}"
-        )
-    checkpoint.refuse_not_finite({name: state[name] for name in ("model", "optimizer")}, path, mended(path))
+    refuse_other_types(state, path, mended(path))
     return state
 
 
