@@ -307,12 +307,12 @@ def _sparse_tar(size: int) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("tar", _twice(_tar()), "1 names of members stand twice"),
+        ("tar", _twice(_tar()), "1 name of a member stands twice"),
         ("tar of another program", _twice(_tar("a.spk", b"anna")), "a has two members spk"),
         ("tar", _sparse_tar(1 << 40), "is sparse"),
         ("tar of another program", _sparse_tar(1 << 40), r"\(sparse\)"),
-        ("tar", _tar("a\x1bb.wav"), r"1 names of members hold characters that cannot be seen"),
-        ("zip", _zip("a\x1bb.wav"), r"1 names of members hold characters that cannot be seen"),
+        ("tar", _tar("a\x1bb.wav"), r"1 name of a member holds characters that cannot be seen"),
+        ("zip", _zip("a\x1bb.wav"), r"1 name of a member holds characters that cannot be seen"),
         ("tar of another program", _tar("a\x1bb.wav"), "expected whole files under names without control"),
     ],
 )  # fmt: skip
@@ -326,7 +326,7 @@ def test_a_zip_in_which_a_name_stands_twice_is_told(tmp_path: Path) -> None:
     with zipfile.ZipFile(buffer, "w") as output, pytest.warns(UserWarning, match="Duplicate name"):
         output.writestr("x.wav", b"1")
         output.writestr("x.wav", b"2")
-    assert "1 names of members stand twice" in (place.refusal(buffer.getvalue()) or "")
+    assert "1 name of a member stands twice" in (place.refusal(buffer.getvalue()) or "")
 
 
 def _deb(tar: bytes) -> bytes:

@@ -42,11 +42,11 @@ def test_every_system_is_measured(files):
         ("a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 c1 0.2 nontarget\n", "1 of the 3 .* have no score.*\n  a2 b1"),
         (
             "a1 a2 1 target\na1 b1 0 nontarget\na2 b1 0 nontarget\na2 c1 0 nontarget\n",
-            "1 trials are not in .*\n  a2 c1",
+            "1 trial is not in .*\n  a2 c1",
         ),
         (
             "a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 b1 0.2 target\n",
-            "1 trials have another label than in .*\n  a2 b1",
+            "1 trial has another label than in .*\n  a2 b1",
         ),
     ],
     ids=["missing", "other", "extra", "label"],
@@ -72,7 +72,7 @@ def test_labels_that_disagree_with_the_speakers_are_refused(files):
 
 
 def test_utterances_without_speaker_are_refused(files):
-    with pytest.raises(RecipeError, match=r"1 utterances are not in utt2spk.*\n  b1"):
+    with pytest.raises(RecipeError, match=r"1 utterance is not in utt2spk.*\n  b1"):
         evaluate_list(read_trial_table(files / "trials"), {}, {"a1": "a", "a2": "a"})
 
 

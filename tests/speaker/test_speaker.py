@@ -195,7 +195,7 @@ def test_a_network_that_is_not_known_is_told(model_run):
     for changes, message in (
         ({"encoder": "Wav2Vec"}, "found the network 'Wav2Vec', expected one of "),
         ({"arguments": {"depth": 3}}, r"no ResNet34 has the sizes \{'depth': 3\}"),
-        ({"arguments": {**folder.network.arguments, "embed_dim": 9}}, "entries do not fit the network"),
+        ({"arguments": {**folder.network.arguments, "embed_dim": 9}}, "not fit the network"),
     ):
         other = replace(folder, network=replace(folder.network, **changes))
         with pytest.raises(RecipeError, match=message):

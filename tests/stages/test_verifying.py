@@ -1,6 +1,7 @@
 """verify-data: each kind of damage is one finding, with the file, and what is whole has none."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import torch
 
 from wespeaker_qm import stages
 from wespeaker_qm.bin.main import main
-from wespeaker_qm.config import Config
+from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder
@@ -103,11 +104,11 @@ DATA_DAMAGES: dict[str, tuple[Callable[[DataFolder], Path], Callable[[Path], obj
     "another speaker": (
         lambda data: data.set("noise").utt2spk,
         of_another_speaker,
-        r"noise/shard\.list: 1 packed recordings are of another speaker .*: of 'noise', expected 'music'; pack again",
+        r"noise/shard\.list: 1 packed recording is of another speaker .*: of 'noise', expected 'music'; pack again",
     ),
     "a table": (lambda data: data.set("eval").utt2spk, without_first_line, r"wav\.scp and .*utt2spk differ in 1 key"),
-    "a label": (lambda data: data.trials("all"), replaced(" nontarget", " target"), r"trials/all: 1 labels disagree"),
-    "a name": (lambda data: data.trials("all"), replaced("e0-0 ", "e9-9 "), r"trials/all: 1 utterances are not in"),
+    "a label": (lambda data: data.trials("all"), replaced(" nontarget", " target"), r"trials/all: 1 label disagrees"),
+    "a name": (lambda data: data.trials("all"), replaced("e0-0 ", "e9-9 "), r"trials/all: 1 utterance is not in"),
     "list gone": (lambda data: data.trials("all"), Path.unlink, r"trials/all: "),
     "corpus.yaml": (lambda data: data.info, replaced("headline:", "headlin:"), r"corpus\.yaml: unknown key 'headlin'"),
 }  # fmt: skip
@@ -190,8 +191,8 @@ def test_what_is_trained_on_and_tested(tmp_path: Path, write_set: Any, voice: An
     (tmp_path / "trials" / "all").write_text("c-0 c-1 target\nc-0 b-2 nontarget\nc-1 d-0 nontarget\n")
     CorpusInfo(name="tiny", trials={"all": "eval"}, headline="all").save(tmp_path / "corpus.yaml")
     known, heard = stages.verify_data(folders=tmp_path)
-    assert re.search(r"eval/utt2spk: 1 of its 3 speakers are trained on .*, e\.g\. 'b', expected none", known)
-    assert re.search(r"eval/shard\.list: 1 of its recordings .*, e\.g\. 'd-0', which is 'a-1' of .*train/shard", heard)
+    assert re.search(r"eval/utt2spk: 1 of its 3 speakers is trained on .*, e\.g\. 'b', expected none", known)
+    assert re.search(r"eval/shard\.list: 1 of its recordings is trained on .*, e\.g\. 'd-0', which is 'a-1' of ", heard)
 
 
 def test_trials_of_what_was_left_out(corpus: DataFolder, tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_trials_of_what_was_left_out(corpus: DataFolder, tmp_path: Path) -> None
     stages.pack(data=corpus, utterances_per_shard=10, max_bad_fraction=0.5)
     findings = stages.verify_data(folders=corpus)
     assert len(findings) == 2, "two lists"
-    assert all(f"1 of its 18 utterances are not packed, e.g. '{name}'" in finding for finding in findings), findings
+    assert all(f"1 of its 18 utterances is not packed, e.g. '{name}'" in finding for finding in findings), findings
 
 
 RUN_FILES = (
@@ -255,7 +256,7 @@ def test_scores_are_compared_with_the_trials(own_model_run: Any, tmp_path: Path)
     path.write_text("".join(lines[1:]))
     findings = stages.verify_data(folders=[other, run])
     assert len(findings) == 3, "cosines, normalised, calibrated"
-    assert all("1 trials are not in" in finding for finding in findings)
+    assert all("1 trial is not in" in finding for finding in findings)
     assert stages.verify_data(folders=run) == [], "without the corpus nobody can know"
 
 
@@ -313,9 +314,8 @@ def test_models_are_those_of_the_configuration(tmp_path: Path, tiny_config: Conf
     assert stages.verify_data(folders=run) == []
     name = next(iter(weights))
     for change, found in (
-        ({name: weights[name][..., :1]}, f"1 entries do not fit the network: {name} "),
+        ({name: weights[name][..., :1]}, f"1 entry does not fit the network: {name} "),
         ({name: weights[name].to(torch.float8_e4m3fn)}, f"{name} is of torch.float8_e4m3fn, expected dense real"),
-        ({name: torch.quantize_per_tensor(weights[name], 1.0, 0, torch.qint8)}, f"{name} is of torch.qint8, expected"),
         ({"more": weights[name]}, "more "),
     ):
         checkpoint.save({**weights, **change}, run.model(1))
@@ -355,6 +355,47 @@ def test_a_model_that_is_no_state_dict(tmp_path: Path, content: object, found: s
     torch.save(content, run.model(1))
     (finding,) = stages.verify_data(folders=run)
     assert f"{run.model(1)}: found {found}, expected a state_dict" in finding
+
+
+def test_a_level_too_high_or_too_low_is_told_which_folders_to_name(own_model_run: Any, tmp_path: Path) -> None:
+    data, run = own_model_run
+    above = tmp_path / "above"
+    for name in ("mini", "other"):
+        shutil.copytree(run.path, above / name / "run")
+    (above / "log").mkdir()
+    with pytest.raises(RecipeError, match=rf"; name {above}/mini {above}/other$"):
+        stages.verify_data(folders=above)
+    assert stages.verify_data(folders=[above / "mini", above / "other"]) == [], "as the message says"
+    for part, whole in ((data.path / "eval" / "shards", data.path), (run.models, run.path)):
+        with pytest.raises(RecipeError, match=rf"{part}: found a folder without .*; name {whole}$"):
+            stages.verify_data(folders=part)
+
+
+def test_what_was_not_compared_is_said_of_scores_alone(
+    own_model_run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, run = own_model_run
+    bare = RunFolder(tmp_path / "bare")
+    shutil.copytree(run.models, bare.models)
+    for folders, lists in (([run], "eval"), ([data, run], None), ([bare], None), ([bare, run], "eval")):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            stages.verify_data(folders=folders)
+        told = [message for message in caplog.messages if "not compared" in message]
+        expected = f"scores of {lists} were not compared with trial lists: name their corpus, too (data/...)"
+        assert told == ([] if lists is None else [expected])
+
+
+def test_notes_on_settings_are_told_to_who_trains(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = RunFolder(tmp_path / "exp")
+    run.path.mkdir()
+    write_checked_text(run.config, "num_epochs: 2\nnum_avg: 1\n")
+    with caplog.at_level(logging.WARNING):
+        load_config([run.config])
+        assert "config: " in caplog.text, "a short training, with no epoch of its final margin"
+        caplog.clear()
+        assert stages.verify_data(folders=run) == []
+    assert not caplog.messages
 
 
 def test_a_run_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
@@ -424,7 +465,7 @@ def test_the_program_prints_a_line_for_each_finding_and_exits_with_1(corpus: Dat
     capsys.readouterr()
     assert main(command) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("1 findings")
+    assert lines[0].endswith(": 1 finding")
     assert len(lines) == 2
     assert "the CRC-32 of its audio" in lines[1]
     assert main(["verify-data", str(corpus.path / "train")]) == 2

@@ -104,9 +104,9 @@ def test_values_of_other_types(trainer: Trainer, state: State, key: str) -> None
         checkpoint.save(changed(state, key, lambda _, value=value: value), run.state(2))
         (finding,) = file_findings(RunFile(run.state(2), None))
         entry = key.replace("/", r"\.")
-        found = r"step_2\.pt: (found no|\d+ entries|no state that a training wrote: )?.*"
+        found = r"step_2\.pt: .*"
         assert re.search(found + entry.partition(r"\.")[0], finding), (value, finding)
-        if "do not fit" in finding:  # of the right types, but too few
+        if " not fit " in finding:  # of the right types, but too few
             continue
         assert newest_state(run) == run.state(1), value
 
@@ -117,8 +117,8 @@ def test_tensors_of_another_network(trainer: Trainer, state: State, key: str) ->
     for change in OTHER_TENSORS[key]:
         checkpoint.save(changed(state, key, change), run.state(1))
         (finding,) = file_findings(RunFile(run.state(1), None))
-        assert "entries do not fit the network and its optimiser: " in finding
+        assert " not fit the network and its optimiser: " in finding
         assert key.split("/")[-1] in finding
-        with pytest.raises(RecipeError, match="do not fit the network and its optimiser"):
+        with pytest.raises(RecipeError, match="not fit the network and its optimiser"):
             trainer.resume()
         assert trainer.step == 1, "as it was"

@@ -114,10 +114,10 @@ def test_a_cache_can_stand_alone(write, tmp_path):
         ("a b 1_0 target\n", ["1 of 1 trials have a field that is no number", "list:1: 'a b 1_0 target'"]),
         ("a b 1 target 2 3 4 x\n", ["1 of 1 trials have a field that is no number", "list:1"]),
         ("a b inf target\n", ["1 of 1 scores are not finite"]),
-        ("a b 1 target\nb a 1 target\na b 2 target\n", ["1 trials stand more than once", "list:1"]),
+        ("a b 1 target\nb a 1 target\na b 2 target\n", ["1 trial stands more than once", "list:1"]),
         ("", [": the file is empty, expected lines `enrolment test score target|nontarget`"]),
         (" \n\n", [": the file is empty, expected lines `enrolment test score target|nontarget`"]),
-        ("a b 1 target\nb a 1 target\nb a 2 target\n", ["1 trials stand more than once", "repetitions:\n", "list:2"]),
+        ("a b 1 target\nb a 1 target\nb a 2 target\n", ["1 trial stands more than once", "repetitions:\n", "list:2"]),
         ("".join(f"a b{n} x target\n" for n in range(20)), ["20 of 20", "a b4 x", "and 15 more"]),
     ],
 )

@@ -33,7 +33,7 @@ def test_a_list_and_its_speakers_are_those_of_all(files):
     assert speakers is not None
     assert speakers.num_speakers == 2
     (files / "utt2spk").write_text("s/1 a\ns/2 b\nt/1 b\n")
-    with pytest.raises(RecipeError, match="1 labels disagree with utt2spk"):
+    with pytest.raises(RecipeError, match="1 label disagrees with utt2spk"):
         read_systems({"y": files / "two"}, files / "list", files / "utt2spk")
 
 

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, NamedTuple
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpus.segments import split_segment
 from wespeaker_qm.utils.done import file_stamp
-from wespeaker_qm.utils.errors import RecipeError, first_few, printable, refuse_no_file, shown, shown_line
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few, printable, refuse_no_file, shown, shown_line
 from wespeaker_qm.utils.text import decode
 
 _LOCATOR = re.compile(
@@ -263,10 +263,14 @@ def _refuse_names(archive: Path, names: Sequence[str]) -> None:
     """
     twice = [shown(name) for name, count in Counter(names).items() if count > 1]
     unseen = [shown(name) for name in names if printable(name) != name or set(name) & {"\n", "\t"}]
-    for found, fault in ((twice, "stand twice"), (unseen, "hold characters that cannot be seen")):
+    odd = "characters that cannot be seen"
+    for found, one, several in (
+        (twice, "name of a member stands twice", "names of members stand twice"),
+        (unseen, f"name of a member holds {odd}", f"names of members hold {odd}"),
+    ):
         if found:
             raise RecipeError(
-                f"{archive}: {len(found)} names of members {fault}; unpack the archive, see what they are, and name "
+                f"{archive}: {counted(len(found), one, several)}; unpack the archive, see what they are, and name "
                 f"the tree instead:{first_few(found)}"
             )
 

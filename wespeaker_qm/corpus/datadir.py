@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wespeaker_qm.corpus.segments import read_segments, segment_duration_s
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, shown
 from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.tables import read_map, read_numbers, read_rows, refuse_commands, write_rows
 from wespeaker_qm.utils.text import fields_of, is_field
@@ -145,8 +145,9 @@ class DataDir:
         if difference:
             only, lacking = (left, right) if difference[0] in left_keys else (right, left)
             raise RecipeError(
-                f"{name}/{left} and {name}/{right} differ in {len(difference)} key(s), e.g. {shown(difference[0])} "
-                f"stands only in {only}; both must list the same keys: correct {lacking}, or {_again(name, left)}"
+                f"{name}/{left} and {name}/{right} differ in {counted(len(difference), 'key', 'keys')}, e.g. "
+                f"{shown(difference[0])} stands only in {only}; both must list the same keys: correct {lacking}, or "
+                f"{_again(name, left)}"
             )
 
 

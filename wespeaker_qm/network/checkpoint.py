@@ -17,7 +17,7 @@ import torch
 
 from wespeaker_qm.network.foreign import is_safetensors, kind_of
 from wespeaker_qm.utils.checksums import checked_path, verify
-from wespeaker_qm.utils.errors import RecipeError, found_at, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, found_at, shown
 from wespeaker_qm.utils.files import is_zip
 from wespeaker_qm.utils.remedies import mended
 
@@ -162,16 +162,20 @@ def refuse_not_finite(state: Mapping[Any, Any], source: Path | str, remedy: str 
         RecipeError: the first entry that has some, or holds no plain numbers.
     """
     for name, value in _tensors(state):
-        is_sparse = value.layout != torch.strided
-        if value.is_meta or is_sparse or value.dtype not in _NUMBERS:
-            kind = "without values (meta)" if value.is_meta else "sparse" if is_sparse else f"of {value.dtype}"
-            raise RecipeError(f"{source}: {name} is {kind}, expected dense real numbers of 8 to 64 bits; {remedy}")
+        _refuse_other_numbers(name, value, source, remedy)
         num_bad = int((~value.isfinite()).sum())
         if num_bad:
             raise RecipeError(
                 f"{source}: {num_bad} of the {value.numel()} values of {name} are NaN or infinite, expected finite "
                 f"weights; {remedy}"
             )
+
+
+def _refuse_other_numbers(name: str, value: torch.Tensor, source: Path | str, remedy: str = _EARLIER) -> None:
+    is_sparse = value.layout != torch.strided
+    if value.is_meta or is_sparse or value.dtype not in _NUMBERS:
+        kind = "without values (meta)" if value.is_meta else "sparse" if is_sparse else f"of {value.dtype}"
+        raise RecipeError(f"{source}: {name} is {kind}, expected dense real numbers; {remedy}")
 
 
 def _tensors(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
@@ -221,6 +225,8 @@ def load_encoder(encoder: torch.nn.Module, state: Any, source: Path) -> None:
     counters = {name: value for name, value in own.items() if name.endswith(_COUNTER)}
     state = counters | {name: value for name, value in state.items() if not name.startswith(HEAD)}
     refuse_other_shapes(own, state, source)
+    for name, value in state.items():
+        _refuse_other_numbers(name, value, source)
     state = {name: value.to(own[name].dtype) for name, value in state.items()}  # where a large weight may be infinite
     refuse_not_finite(state, source)
     encoder.load_state_dict(state)
@@ -240,7 +246,8 @@ def refuse_other_shapes(own: State, state: State, source: Path) -> None:
             f"{name} ({_size(found.get(name))}, expected {_size(expected.get(name))})" for name in names[:3]
         )
         raise RecipeError(
-            f"{source}: {len(names)} entries do not fit the network: {first}; check model and model_args (config.yaml)"
+            f"{source}: {counted(len(names), 'entry does', 'entries do')} not fit the network: {first}; check "
+            "model and model_args (config.yaml)"
         )
 
 

@@ -17,7 +17,7 @@ from wespeaker_qm.corpus.bad_audio import BadAudio
 from wespeaker_qm.packing.format import INDEX_COLUMNS, bad_path, index_path, marker_path, read_list, read_shard_list
 from wespeaker_qm.packing.index import ShardIndex
 from wespeaker_qm.packing.index_files import check_table, checked_facts, records_path
-from wespeaker_qm.utils.errors import RecipeError, found_at, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, found_at, shown
 from wespeaker_qm.utils.text import read_text
 
 _PACK_AGAIN = "pack again (run.sh --stage 2)"
@@ -110,7 +110,10 @@ def _differences(packed: PackedTar, listed: list[_Recording], indexed: list[_Rec
     path = records_path(packed.shard_list)
     remedy = f"remove it and {_PACK_AGAIN}, which makes it from the lists beside the tars"
     if len(listed) != len(indexed):
-        yield f"{path}: {len(indexed)} recordings of {packed.tar}, expected {len(listed)} as in its list; {remedy}"
+        yield (
+            f"{path}: {counted(len(indexed), 'recording', 'recordings')} of {packed.tar}, expected "
+            f"{len(listed)} as in its list; {remedy}"
+        )
         return
     for found, expected in zip(indexed, listed, strict=True):
         if found != expected:

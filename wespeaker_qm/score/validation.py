@@ -13,7 +13,7 @@ from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.score.cosine import Directions
 from wespeaker_qm.trials.lists import read_trial_table
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder
 
 
@@ -42,8 +42,8 @@ def validation_check(
     missing = [key for key in trials.utterances if key not in row_of]
     if missing:
         raise RecipeError(
-            f"{trials.path}: {len(missing)} utterances are not packed in {reader.shard_list}, e.g. {missing[0]}; "
-            "pack the corpus again (run.sh --stage 2)"
+            f"{trials.path}: {counted(len(missing), 'utterance is', 'utterances are')} not packed in "
+            f"{reader.shard_list}, e.g. {missing[0]}; pack the corpus again (run.sh --stage 2)"
         )
     rows = [row_of[key] for key in trials.utterances]
 

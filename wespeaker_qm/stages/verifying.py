@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from wespeaker_qm.packing.verification import PackedTar, tar_findings
 from wespeaker_qm.stages.verifying_data import data_findings, trial_lists
 from wespeaker_qm.stages.verifying_run import RunFile, file_findings, run_files
 from wespeaker_qm.utils.calls import AnyPath, paths
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder, ExpRoot, RunFolder
 from wespeaker_qm.utils.lock import lock_for_reading, unlock
 from wespeaker_qm.utils.parallel import ordered_map
@@ -66,9 +66,13 @@ def verify_data(*, folders: AnyPath | Sequence[AnyPath], num_workers: int = 1) -
             for size, found in zip(sizes, ordered_map(_findings, checks, workers), strict=True):
                 findings += found
                 bar.update(size)
-    if runs and not lists:
-        logger.info("scores were not compared with trial lists: name the corpus, too (data/...)")
-    logger.info("%d files, %.2f GB, were read: %d findings", len(checks), sum(sizes) / 1e9, len(findings))
+    alone = {check.trial_list: None for check in checks if isinstance(check, RunFile) and check.lacks_trials}
+    if alone:
+        logger.info(
+            "scores of %s were not compared with trial lists: name their corpus, too (data/...)", ", ".join(alone)
+        )
+    files = counted(len(checks), "file was read", "files were read")
+    logger.info("%s, %.2f GB: %s", files, sum(sizes) / 1e9, counted(len(findings), "finding", "findings"))
     return [" ".join(finding.split()) for finding in findings]
 
 
@@ -81,17 +85,32 @@ def _sorted(folders: list[Path]) -> tuple[list[DataFolder], list[RunFolder]]:
         if DataFolder(folder).info.is_file():
             data.append(DataFolder(folder))
             continue
-        places = [each for each in (folder, ExpRoot(folder).baselines) if each.is_dir()]
-        inside = sorted(each for place in places for each in place.iterdir() if _is_run(each))
-        found = [folder] if _is_run(folder) else inside
+        found = [folder] if _is_run(folder) else _runs_in(folder)
         if not found:
             what = "a folder without these" if folder.is_dir() else "no such folder"
             raise RecipeError(
                 f"{folder}: found {what}, expected a prepared corpus (corpus.yaml), a run (config.yaml, models, "
-                "embeddings or scores) or a folder of runs; name one, e.g. data/mini exp/mini"
+                f"embeddings or scores) or a folder of runs; name {_meant(folder)}"
             )
         runs += [RunFolder(each) for each in found]
     return _without_doubles(data), _without_doubles(runs)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    places = [each for each in (folder, ExpRoot(folder).baselines) if each.is_dir()]
+    return sorted(each for place in places for each in place.iterdir() if _is_run(each))
+
+
+def _meant(folder: Path) -> str:
+    """What may have been meant by a folder that is nothing of it: what is in it, or what it is a part of."""
+    above = [each for each in list(folder.absolute().parents)[:2] if _is_whole(each)]
+    below = sorted(folder.iterdir()) if folder.is_dir() else []
+    meant = [each for each in below if _is_whole(each) or _runs_in(each)] or above
+    return " ".join(map(str, meant[:NUM_SHOWN])) + " ..." * (len(meant) > NUM_SHOWN) or "one, e.g. data/mini exp/mini"
+
+
+def _is_whole(folder: Path) -> bool:
+    return DataFolder(folder).info.is_file() or _is_run(folder)
 
 
 def _without_doubles(folders: list[_Folder]) -> list[_Folder]:

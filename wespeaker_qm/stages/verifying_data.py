@@ -9,7 +9,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.verification import PackedSet, PackedTar, packed_set, packed_tars
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.speakers import trial_speakers
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, shown
 from wespeaker_qm.utils.layout import DataFolder, SetFolder
 
 _PREPARE = "prepare the data again (run.sh --stage 1)"
@@ -83,16 +83,19 @@ def _contradictions(each: _Set) -> list[str]:
     lines = []
     if lacking:
         lines.append(
-            f"{path}: {len(lacking)} of the {len(expected)} recordings of {table} are neither packed nor among those "
-            f"that were left out, e.g. {shown(lacking[0])}; {_PACK}"
+            f"{path}: lacks {len(lacking)} of the {len(expected)} recordings of {table}, which are not "
+            f"among those that were left out either, e.g. {shown(lacking[0])}; {_PACK}"
         )
     if extra:
-        lines.append(f"{path}: {len(extra)} packed recordings are not in {table}, e.g. {shown(extra[0])}; {_PACK}")
+        lines.append(
+            f"{path}: {counted(len(extra), 'packed recording is', 'packed recordings are')} not in {table}, e.g. "
+            f"{shown(extra[0])}; {_PACK}"
+        )
     if other:
         key = other[0]
         lines.append(
-            f"{path}: {len(other)} packed recordings are of another speaker than in {table}, e.g. {shown(key)}: of "
-            f"{shown(found[key])}, expected {shown(expected[key])}; {_PACK}"
+            f"{path}: {counted(len(other), 'packed recording is', 'packed recordings are')} of another speaker than in "
+            f"{table}, e.g. {shown(key)}: of {shown(found[key])}, expected {shown(expected[key])}; {_PACK}"
         )
     return lines
 
@@ -110,9 +113,10 @@ def _list_findings(path: Path, drawn_from: _Set) -> list[str]:
     lacking = [name for name in trials.utterances if name not in drawn_from.packed.speaker]
     if not lacking:
         return []
+    total = len(trials.utterances)
     return [
-        f"{path}: {len(lacking)} of its {len(trials.utterances)} utterances are not packed, e.g. {shown(lacking[0])}, "
-        f"expected all of them in {drawn_from.folder.shard_list}; {_PACK}, or {_PREPARE}"
+        f"{path}: {counted(len(lacking), f'of its {total} utterances is', f'of its {total} utterances are')} not packed, "
+        f"e.g. {shown(lacking[0])}, expected all of them in {drawn_from.folder.shard_list}; {_PACK}, or {_PREPARE}"
     ]
 
 
@@ -124,8 +128,9 @@ def _overlap(train: _Set, tested: Mapping[str, _Set]) -> list[str]:
             speakers = set(each.tables.speakers)
             known = sorted(speakers & set(train.tables.speakers))
             if known:
+                of = f"of its {len(speakers)} speakers"
                 lines.append(
-                    f"{each.folder.utt2spk}: {len(known)} of its {len(speakers)} speakers are trained on "
+                    f"{each.folder.utt2spk}: {counted(len(known), f'{of} is', f'{of} are')} trained on "
                     f"({train.folder.utt2spk}), e.g. {shown(known[0])}, expected none: figures would be too good; "
                     f"leave them out of one of the two, or {_PREPARE}"
                 )
@@ -134,8 +139,8 @@ def _overlap(train: _Set, tested: Mapping[str, _Set]) -> list[str]:
             if both:
                 key = both[0]
                 lines.append(
-                    f"{each.folder.shard_list}: {len(both)} of its recordings are trained on under whatever name, e.g. "
-                    f"{shown(each.packed.audio[key])}, which is {shown(train.packed.audio[key])} of "
-                    f"{train.folder.shard_list}; expected none: leave them out of one of the two, or {_PREPARE}"
+                    f"{each.folder.shard_list}: {counted(len(both), 'of its recordings is', 'of its recordings are')} "
+                    f"trained on under whatever name, e.g. {shown(each.packed.audio[key])}, which is "
+                    f"{shown(train.packed.audio[key])} of {train.folder.shard_list}; expected none: leave them out of one of the two, or {_PREPARE}"
                 )
     return lines

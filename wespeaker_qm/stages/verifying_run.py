@@ -81,6 +81,16 @@ class RunFile(NamedTuple):
     """The trial list of a score file, where it is known."""
 
     @property
+    def trial_list(self) -> str:
+        """The list that a score file is of, by its name."""
+        return _trial_list(self.path)
+
+    @property
+    def lacks_trials(self) -> bool:
+        """Whether these are scores of a list that is not known."""
+        return self.path.suffix == ".score" and self.trials is None
+
+    @property
     def num_bytes(self) -> int:
         """Of the file; 0 where it is gone."""
         return self.path.stat().st_size if self.path.is_file() else 0

@@ -20,7 +20,7 @@ from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.network.checkpoint import refuse_not_finite
 from wespeaker_qm.train.build import build_head, build_optimizer
 from wespeaker_qm.train.model import PROTOTYPES, EncoderWithHead
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, shown
 from wespeaker_qm.utils.yaml_files import parse_yaml
 
 _ABSENT = "absent"
@@ -206,7 +206,10 @@ def refuse_unfit(
         first = ", ".join(
             f"{name} ({found.get(name, _ABSENT)}, expected {own.get(name, _ABSENT)})" for name in other[:3]
         )
-        raise RecipeError(f"{source}: {len(other)} entries do not fit the network and its optimiser: {first}; {remedy}")
+        raise RecipeError(
+            f"{source}: {counted(len(other), 'entry does', 'entries do')} not fit the network and its optimiser: "
+            f"{first}; {remedy}"
+        )
 
 
 def refuse_unfit_for_itself(state: Mapping[str, Any], source: Path, remedy: str) -> None:

@@ -10,7 +10,7 @@ from wespeaker_qm.trials.cache import ScoreCache, cache_path, read_cache, write_
 from wespeaker_qm.trials.table import ScoredTrials, TrialTable
 from wespeaker_qm.trials.text import SCORE_LAYOUTS, first_fields, read_lines
 from wespeaker_qm.utils.checksums import checked_path, remove_checked, verify
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few
 from wespeaker_qm.utils.remedies import made_again, mended
 from wespeaker_qm.utils.text import in_another_form
 
@@ -75,14 +75,14 @@ def _in_order(path: Path, scored: ScoredTrials, trials: TrialTable) -> ScoredTri
     if len(found) > len(wanted):
         extra = np.flatnonzero(~np.isin(found, wanted)).tolist()
         raise RecipeError(
-            f"{path}: {len(extra)} trials are not in {trials.path}; {made_again(path)}, or name the list "
-            "that was scored:" + first_few([scored.trials.names(trial) for trial in extra])
+            f"{path}: {counted(len(extra), 'trial is', 'trials are')} not in {trials.path}; {made_again(path)}, or "
+            "name the list that was scored:" + first_few([scored.trials.names(trial) for trial in extra])
         )
     if len(scored.trials.is_target):
         other = np.flatnonzero(scored.trials.is_target[source] != trials.is_target).tolist()
         if other:
             raise RecipeError(
-                f"{path}: {len(other)} trials have another label than in {trials.path}; "
+                f"{path}: {counted(len(other), 'trial has', 'trials have')} another label than in {trials.path}; "
                 f"{made_again(path)}:" + first_few([trials.names(trial) for trial in other])
             )
     measures = None if scored.measures is None else scored.measures[source]

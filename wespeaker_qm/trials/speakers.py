@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.trials.table import TrialTable
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few
 from wespeaker_qm.utils.text import in_another_form
 
 logger = logging.getLogger(__name__)
@@ -66,15 +66,16 @@ def trial_speakers(trials: TrialTable, speaker: Mapping[str, str]) -> TrialSpeak
     if unknown:
         advice = "prepare the data again (run.sh --stage 1) if it is of run.sh, or name the right utt2spk"
         raise RecipeError(
-            f"{trials.path}: {len(unknown)} utterances are not in utt2spk of the set that the list draws from; "
+            f"{trials.path}: {counted(len(unknown), 'utterance is', 'utterances are')} not in utt2spk of the set that "
+            "the list draws from; "
             f"{in_another_form(unknown, speaker) or advice}:{first_few(unknown)}"
         )
     speakers = _numbered(trials, [speaker[utterance] for utterance in trials.utterances])
     wrong = _contradictions(trials, speakers)
     if wrong:
         raise RecipeError(
-            f"{trials.path}: {len(wrong)} labels disagree with utt2spk, expected target for one speaker on both sides "
-            "and nontarget for two:"
+            f"{trials.path}: {counted(len(wrong), 'label disagrees', 'labels disagree')} with utt2spk, expected target "
+            "for one speaker on both sides and nontarget for two:"
             + first_few([f"{trials.names(trial)} {_KINDS[int(trials.is_target[trial])]}" for trial in wrong])
         )
     return speakers

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wespeaker_qm.trials.table import ScoredTrials, TrialTable
-from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, first_few, found_at, shown_line
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, counted, first_few, found_at, shown_line
 from wespeaker_qm.utils.remedies import made_again, mended
 from wespeaker_qm.utils.text import BYTE_ORDER_MARK, as_number, lines_of, read_text
 
@@ -222,6 +222,6 @@ def _refuse_twice(table: TrialTable) -> None:
         _, first, occurrences = np.unique(keys, return_index=True, return_counts=True)
         twice = first[occurrences > 1].tolist()
         raise RecipeError(
-            f"{table.path}: {len(twice)} trials stand more than once, which would count them twice; remove the "
-            "repetitions:" + _lines(table.path, twice)
+            f"{table.path}: {counted(len(twice), 'trial stands', 'trials stand')} more than once, and would count twice"
+            "; remove the repetitions:" + _lines(table.path, twice)
         )

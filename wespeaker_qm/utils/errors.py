@@ -73,6 +73,15 @@ def refuse_no_file(path: str | os.PathLike[str]) -> None:
         raise RecipeError(f"{path}: {found_at(path)}, or write what it gives into a file and name that")
 
 
+def counted(number: int, one: str, several: str) -> str:
+    """How many there are, in words that fit one, or several.
+
+    >>> counted(1, "label disagrees", "labels disagree"), counted(1200, "label disagrees", "labels disagree")
+    ('1 label disagrees', '1,200 labels disagree')
+    """
+    return f"{number:,} {one if number == 1 else several}"
+
+
 def first_few(items: Sequence[str]) -> str:
     """The first few of ``items``, one a line, and how many there are: the tail of an error message."""
     lines = [f"\n  {item}" for item in items[:NUM_SHOWN]]
