@@ -113,9 +113,9 @@ def _list_findings(path: Path, drawn_from: _Set) -> list[str]:
     lacking = [name for name in trials.utterances if name not in drawn_from.packed.speaker]
     if not lacking:
         return []
-    total = len(trials.utterances)
+    of = f"of its {len(trials.utterances)} utterances"
     return [
-        f"{path}: {counted(len(lacking), f'of its {total} utterances is', f'of its {total} utterances are')} not packed, "
+        f"{path}: {counted(len(lacking), f'{of} is', f'{of} are')} not packed, "
         f"e.g. {shown(lacking[0])}, expected all of them in {drawn_from.folder.shard_list}; {_PACK}, or {_PREPARE}"
     ]
 
@@ -141,6 +141,7 @@ def _overlap(train: _Set, tested: Mapping[str, _Set]) -> list[str]:
                 lines.append(
                     f"{each.folder.shard_list}: {counted(len(both), 'of its recordings is', 'of its recordings are')} "
                     f"trained on under whatever name, e.g. {shown(each.packed.audio[key])}, which is "
-                    f"{shown(train.packed.audio[key])} of {train.folder.shard_list}; expected none: leave them out of one of the two, or {_PREPARE}"
+                    f"{shown(train.packed.audio[key])} of {train.folder.shard_list}; expected none: "
+                    f"leave them out of one of the two, or {_PREPARE}"
                 )
     return lines
