@@ -309,6 +309,24 @@ def _members(listing: Callable[[Path], Any]) -> Callable[[Path], Any]:
     return read
 
 
+def _write_lmdb(path: Path) -> None:
+    import lmdb
+
+    content = {"a/x.wav": _wav(0), "b/y.wav": _wav(1), "z.wav": b"z"}
+    with lmdb.open(str(path.parent), lock=False, map_size=1 << 18) as database, database.begin(write=True) as writing:
+        for name, value in content.items():
+            writing.put(name.encode(), value)
+
+
+def _read_lmdb(path: Path) -> Any:
+    archives._open_lmdb.cache_clear()
+    try:
+        return {member.name: archives.read_member(member.locator) for member in archives.list_lmdb(path.parent)}
+    finally:
+        if archives._open_lmdb.cache_info().currsize:
+            archives._open_lmdb(str(path.parent)).close()  # it opens no file twice
+
+
 def _write_gz_deb(path: Path) -> None:
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w:gz") as output:
@@ -620,6 +638,7 @@ PARSERS: dict[str, Parser] = {
     "tar": Parser("x.tar", _write_tar, _members(archives.list_tar), is_named=False),
     "tar with extended headers": Parser("x.tar", _write_pax, _members(archives.list_tar), is_named=False),
     "zip": Parser("x.zip", _write_zip, _members(archives.list_zip), is_named=False),
+    "LMDB": Parser("lmdb/data.mdb", _write_lmdb, _read_lmdb, is_named=False),
     "locator": _of_text("tar:0:10:setup.py!/a.wav", archives.read_member),
     "Debian package": Parser("x_1_all.deb", _write_gz_deb, _unpack_deb, leaves=True),
     "mean vector": Parser("mean_vec.npy", lambda path: np.save(path, _vectors()[0]), load_mean),
