@@ -33,12 +33,12 @@ from wespeaker_qm.packing.scan import Coding, IndexRow
 from wespeaker_qm.utils.errors import RecipeError
 
 ROOT = Path(__file__).parents[2]
-MOST_SECONDS, MOST_BYTES = 30, 1 << 30
+MOST_SECONDS, MOST_BYTES = 30, 1 << 28
 
 
 @pytest.fixture(autouse=True)
 def _bounded() -> Iterator[None]:
-    """What takes a gigabyte more than the process has, or a minute, fails."""
+    """What takes half a gigabyte more than the process has, or half a minute, fails."""
 
     def too_long(number: int, frame: Any) -> None:
         raise AssertionError(f"more than {MOST_SECONDS} s")
@@ -61,7 +61,7 @@ def _socket(path: Path) -> None:
 
 def _sparse(path: Path) -> None:
     with path.open("r+b") as handle:
-        handle.truncate(3 << 30)  # more than there is memory
+        handle.truncate(3 * MOST_BYTES)  # more than there is memory
 
 
 NO_FILES: dict[str, Callable[[Path], Any]] = {
