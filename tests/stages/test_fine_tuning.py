@@ -1,8 +1,11 @@
 """A model folder is trained further on a tree of recordings, and compared with what it was, in one command."""
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -24,28 +27,62 @@ SETTINGS = (
 COMMAND = ("fine-tune", "voices", "--num_workers", "1", "--num_resamples", "20", "--device", "cpu", "--set", *SETTINGS)
 
 
-@pytest.fixture
-def place(model_run, tmp_path, monkeypatch):
-    """As current directory: ``voices``, 13 speakers with four recordings each; the default model is a folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WESPEAKER_QM_MODEL", str(model_run.run.model_folder))
+def _copy_voices(model_run, folder):
+    """``voices`` in a folder: 13 speakers with four recordings each."""
     for wav in sorted(model_run.data.path.glob("*/wav/*-*.wav")):
         speaker, _, take = wav.stem.partition("-")
-        (tmp_path / "voices" / speaker).mkdir(parents=True, exist_ok=True)
-        shutil.copy(wav, tmp_path / "voices" / speaker / f"{take}.wav")
+        (folder / "voices" / speaker).mkdir(parents=True, exist_ok=True)
+        shutil.copy(wav, folder / "voices" / speaker / f"{take}.wav")
+
+
+@pytest.fixture
+def place(model_run, tmp_path, monkeypatch):
+    """As current directory: ``voices``; the default model is a folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WESPEAKER_QM_MODEL", str(model_run.run.model_folder))
+    _copy_voices(model_run, tmp_path)
     return tmp_path
 
 
-def test_a_new_model_stands_beside_the_old_one(place, model_run, capsys):
-    assert main([*COMMAND]) == 0
-    run = RunFolder("exp/fine_tuned/voices")
+class Tuned(NamedTuple):
+    """A place in which the command has run, and what it printed."""
+
+    folder: Path
+    console: str
+
+    @property
+    def run(self):
+        return RunFolder("exp/fine_tuned/voices")
+
+
+@pytest.fixture(scope="module")
+def _tuned(model_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    _copy_voices(model_run, folder)
+    console = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(console):
+        patch.chdir(folder)
+        patch.setenv("WESPEAKER_QM_MODEL", str(model_run.run.model_folder))
+        assert main([*COMMAND]) == 0
+    return Tuned(folder, console.getvalue())
+
+
+@pytest.fixture
+def tuned(_tuned, model_run, monkeypatch):
+    """As current directory the one place of several tests, which leave it as it was but for folders of their own."""
+    monkeypatch.chdir(_tuned.folder)
+    monkeypatch.setenv("WESPEAKER_QM_MODEL", str(model_run.run.model_folder))
+    return _tuned
+
+
+def test_a_new_model_stands_beside_the_old_one(tuned, model_run, capsys):
+    run = tuned.run
     assert run.report("html").is_file()
     (content,) = json.loads(run.metrics.read_text())["trial_lists"].values()
     assert list(content["systems"]) == ["trained", "before", "initial", "ltas"]
     assert {"EER", "TAR@FAR 1e-1"} <= {each["figure"] for each in content["comparisons"] if each["two"] == "before"}
-    console = capsys.readouterr().out
-    assert "before (the model as it was before;" in console
-    assert "the corpus has no list to calibrate on" not in console
+    assert "before (the model as it was before;" in tuned.console
+    assert "the corpus has no list to calibrate on" not in tuned.console
 
     old, new = ModelFolder.read(model_run.run.model_folder), ModelFolder.read(run.model_folder)
     assert new.fingerprint != old.fingerprint and new.network == old.network and new.features == old.features
@@ -65,8 +102,7 @@ def test_a_new_model_stands_beside_the_old_one(place, model_run, capsys):
     assert "nothing changed" in text and "done again" not in text and "scored" not in text
 
 
-def test_an_interrupted_training_goes_on(place, monkeypatch, capsys):
-    assert main([*COMMAND, "--out", "whole"]) == 0
+def test_an_interrupted_training_goes_on(tuned, monkeypatch, capsys):
     save = Trainer._save
 
     def interrupted(trainer, epoch=None):
@@ -80,7 +116,7 @@ def test_an_interrupted_training_goes_on(place, monkeypatch, capsys):
     capsys.readouterr()
     assert main([*COMMAND, "--out", "parts"]) == 0
     assert "resumed after epoch 2 of 3" in capsys.readouterr().out
-    assert ModelFolder.read("parts/model").fingerprint == ModelFolder.read("whole/model").fingerprint
+    assert ModelFolder.read("parts/model").fingerprint == ModelFolder.read(tuned.run.model_folder).fingerprint
 
 
 def test_with_many_training_speakers_scores_are_normalised(place, monkeypatch):
@@ -90,9 +126,8 @@ def test_with_many_training_speakers_scores_are_normalised(place, monkeypatch):
     assert model.scoring.normalisation == "asnorm" and len(model.cohort) == 7
 
 
-def test_another_model_is_refused_in_the_same_folder(place, model_run, capsys):
-    assert main([*COMMAND]) == 0
-    run = RunFolder("exp/fine_tuned/voices")
+def test_another_model_is_refused_in_the_same_folder(tuned, model_run, capsys):
+    run = tuned.run
     before = run.average.read_bytes()
     assert main([*COMMAND, "--model", str(run.model_folder), "--out", str(run)]) == 1
     old, new = ModelFolder.read(model_run.run.model_folder), ModelFolder.read(run.model_folder)
@@ -107,13 +142,11 @@ def test_another_model_is_refused_in_the_same_folder(place, model_run, capsys):
     assert new.fingerprint[:16] in card and old.fingerprint[:16] in card
 
 
-def test_other_recordings_or_settings_are_told_with_the_options_of_this_command(place, capsys):
-    assert main([*COMMAND]) == 0
-    shutil.copytree("voices/eval0", "voices/another")
-    for take in Path("voices/another").iterdir():
-        shutil.copy(f"voices/valid0/{take.name}", take)
-    shutil.rmtree("voices/valid0")
-    assert main([*COMMAND]) == 1
+def test_other_recordings_or_settings_are_told_with_the_options_of_this_command(tuned, capsys):
+    Path("voices/valid0").rename("voices/another")
+    status = main([*COMMAND])
+    Path("voices/another").rename("voices/valid0")
+    assert status == 1
     error = capsys.readouterr().err
     assert "was made otherwise" in error and "another --out" in error
 
