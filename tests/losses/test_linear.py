@@ -213,7 +213,7 @@ ODDITIES = ["none", "duplicates", "ties", "zero rows", "all equal", "on target",
 @example(seed=0, batch=3, num_classes=1, dim=4, alpha=1.5, scale=10.0, margin=0.1, kind="reference", oddity="none")
 @example(seed=0, batch=3, num_classes=2, dim=4, alpha=2.0, scale=10.0, margin=0.1, kind="angular", oddity="ties")
 @example(seed=0, batch=5, num_classes=64, dim=1, alpha=2.0, scale=64.0, margin=0.5, kind="reference", oddity="ties")
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_properties(
     seed: int,
     batch: int,

@@ -24,7 +24,7 @@ SLOW = {"model.json", "cohort of a model", "model.zip", "model.onnx"}
 def test_damaged_files_are_read_or_refused_and_nothing_else(tmp_path: Path, name: str) -> None:
     place = Place(PARSERS[name], tmp_path)
 
-    @settings(max_examples=20 if name in SLOW else 200, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20 if name in SLOW else 100, suppress_health_check=list(HealthCheck))
     @given(st.randoms(use_true_random=False))
     def attempt(rng: random.Random) -> None:
         place.refusal(mutated(rng, place.valid))
@@ -72,10 +72,10 @@ def test_it_would_notice(
         return "" if text.startswith(b"valid") else FAULTS[fault](path)
 
     monkeypatch.setenv("ELSEWHERE", str(tmp_path / "elsewhere"))
-    monkeypatch.setattr(fuzz, "MOST_SECONDS", 2)
+    monkeypatch.setattr(fuzz, "MOST_SECONDS", 1)
     monkeypatch.setattr(fuzz, "MOST_BYTES", 1 << 26)
     monkeypatch.setitem(PARSERS, "wrong", Parser("x", lambda path: path.write_bytes(b"valid"), read))
-    assert fuzz.main(["--parser", "wrong", "--inputs", "8"]) == 1
+    assert fuzz.main(["--parser", "wrong", "--inputs", "3"]) == 1
     found = capfd.readouterr().out
     assert "again: tools/fuzz.py --parser 'wrong' --first " in found
 

@@ -5,7 +5,8 @@ import logging
 import os
 import runpy
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,6 +58,10 @@ def _finish(work: Callable[[], None]) -> NoReturn:
         work()
     except Stopped as stopped:
         os._exit(128 + stopped.number)
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else FAILED)
     except BaseException:
         logging.getLogger(__name__).exception("in the child:")
         os._exit(FAILED)
@@ -95,23 +100,34 @@ def free_port() -> Callable[[], int]:
     return _free_port
 
 
+def _forked(works: Sequence[Callable[[], None]]) -> list[int]:
+    """Process numbers of children, each of which does its work and knows what torchrun would tell it."""
+    port = _free_port()
+    children = []
+    for rank, work in enumerate(works):
+        child = os.fork()
+        if child == 0:
+            names = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": len(works), "RANK": rank}
+            os.environ.update({name: str(value) for name, value in names.items()})
+            _finish(work)
+        children.append(child)
+    return children
+
+
 @pytest.fixture(scope="session")
-def ranks() -> Callable[..., list[int]]:
-    """Function: exit statuses of ``num`` processes that do some work, of which each knows what torchrun would tell it.
+def forked() -> Callable[[Sequence[Callable[[], None]]], list[int]]:
+    """Function: process numbers of children that do these works together.
 
     They are children, so that they need not import all again.
     """
+    return _forked
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Callable[..., list[int]]:
+    """Function: exit statuses of ``num`` such processes that do the same work."""
 
     def run(work: Callable[[], None], num: int = 2) -> list[int]:
-        port = _free_port()
-        children = []
-        for rank in range(num):
-            child = os.fork()
-            if child == 0:
-                names = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": num, "RANK": rank}
-                os.environ.update({name: str(value) for name, value in names.items()})
-                _finish(work)
-            children.append(child)
-        return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in _forked([work] * num)]
 
     return run

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from wespeaker_qm.bin.main import main
 from wespeaker_qm.config import AlphaArcMarginArgs, Config
 from wespeaker_qm.train import launch
 from wespeaker_qm.utils.layout import RunFolder
@@ -74,6 +75,18 @@ def train(tiny_config: Config, tiny_corpus: Path, tmp_path: Path):
     return command
 
 
+@pytest.fixture
+def straight(train: Any, tmp_path: Path, ranks: Any):
+    """Function: two processes train, which nothing interrupts and no launcher starts; their run."""
+
+    def run(name: str = "straight", *overrides: str, **settings: Any) -> RunFolder:
+        _, *options = map(str, train(name, *overrides, **settings))
+        assert ranks(lambda: sys.exit(main(["train", *options]))) == [0, 0]
+        return RunFolder(tmp_path / name)
+
+    return run
+
+
 def ended_well(launched: Launched) -> list[str]:
     told = launched.told()
     assert launched.returncode == 0, told
@@ -87,7 +100,6 @@ def killed(tmp_path: Path, deaths: str) -> list[object]:
 
 
 SETTINGS = {
-    "plain": {},
     "A3M-I": {"projection_args": A3M_I},
     "divided A3M-I": {"projection_args": dataclasses.replace(A3M_I, shard_classes=True)},
 }
@@ -95,16 +107,16 @@ SETTINGS = {
 
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_killed_processes_are_started_again_with_the_same_result(
-    train: Any, tmp_path: Path, assert_same_run: Any, kind: str
+    train: Any, straight: Any, tmp_path: Path, assert_same_run: Any, kind: str
 ) -> None:
     """The second process within the first epoch, the first one while it saves a state, in the epoch of A3M-I."""
-    ended_well(Launched(tmp_path, *train("straight", **SETTINGS[kind])))
+    expected = straight(**SETTINGS[kind])
     launched = Launched(tmp_path, *train(**SETTINGS[kind]), program=killed(tmp_path, "1:3,0:43"), max_restarts=2)
     told = ended_well(launched)
     again = [line for line in told if line.startswith("all processes are started again")]
     assert [line.partition("(")[2].partition(")")[0] for line in again] == ["1 of 2 times", "2 of 2 times"], told
     assert len(list((tmp_path / "deaths").iterdir())) == 2
-    assert_same_run(RunFolder(tmp_path / "exp"), RunFolder(tmp_path / "straight"))
+    assert_same_run(RunFolder(tmp_path / "exp"), expected)
     assert not launched.left()
 
 
@@ -128,8 +140,8 @@ def test_what_is_wrong_for_all_is_told_once(train: Any, tmp_path: Path) -> None:
     assert told[0].startswith("error: command line: seeed: unknown key")
 
 
-def test_an_error_of_a_training_is_in_its_log_too(train: Any, tmp_path: Path) -> None:
-    ended_well(Launched(tmp_path, *train("exp", "num_epochs=1")))
+def test_an_error_of_a_training_is_in_its_log_too(train: Any, straight: Any, tmp_path: Path) -> None:
+    straight("exp", "num_epochs=1")
     launched = Launched(tmp_path, *train("exp", "seed=1"))
     (told,) = launched.told()
     assert "seed: was 42, now 1" in told
@@ -201,14 +213,14 @@ def test_a_signal_is_answered_once(train: Any, tmp_path: Path) -> None:
 
 
 def test_two_machines_of_which_a_process_is_killed(
-    train: Any, tmp_path: Path, ranks: Any, assert_same_run: Any, free_port: Any
+    train: Any, straight: Any, tmp_path: Path, assert_same_run: Any, free_port: Any
 ) -> None:
-    ended_well(Launched(tmp_path, *train("straight")))
+    expected = straight()
     program, port = killed(tmp_path, "1:4,0:30"), free_port()
     for node in [Launched(tmp_path, *train(), program=program, max_restarts=4, port=port) for _ in range(2)]:
         ended_well(node)
     assert len(list((tmp_path / "deaths").iterdir())) == 2
-    assert_same_run(RunFolder(tmp_path / "exp"), RunFolder(tmp_path / "straight"))
+    assert_same_run(RunFolder(tmp_path / "exp"), expected)
 
 
 def children(process: int) -> list[int]:
@@ -220,9 +232,11 @@ def children(process: int) -> list[int]:
     return [number for number, parent in parents.items() if parent == process]
 
 
-def test_a_machine_that_was_lost_joins_again(train: Any, tmp_path: Path, free_port: Any, assert_same_run: Any) -> None:
+def test_a_machine_that_was_lost_joins_again(
+    train: Any, straight: Any, tmp_path: Path, free_port: Any, assert_same_run: Any
+) -> None:
     """Power cut: nothing of it says goodbye. The other one waits for it."""
-    ended_well(Launched(tmp_path, *train("straight")))
+    expected = straight()
     command, port = train(), free_port()
     stays = Launched(tmp_path, *command, max_restarts=2, port=port)
     time.sleep(2)  # so that it is the first, whose machine the others talk to
@@ -235,7 +249,7 @@ def test_a_machine_that_was_lost_joins_again(train: Any, tmp_path: Path, free_po
     lost.told()
     for node in (stays, Launched(tmp_path, *command, max_restarts=2, port=port)):
         ended_well(node)
-    assert_same_run(RunFolder(tmp_path / "exp"), RunFolder(tmp_path / "straight"))
+    assert_same_run(RunFolder(tmp_path / "exp"), expected)
 
 
 def test_machines_with_folders_of_their_own_are_refused(train: Any, tmp_path: Path, free_port: Any) -> None:

@@ -1,91 +1,48 @@
 """Training with the prototypes divided over processes: the same weights, files and continuation as without."""
 
-import os
-import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from wespeaker_qm.config import Config
+from wespeaker_qm import stages
+from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.network import checkpoint
+from wespeaker_qm.train import build
+from wespeaker_qm.train.build import build_training
+from wespeaker_qm.train.distributed import Processes, joined_processes
+from wespeaker_qm.train.loop import Trainer
 from wespeaker_qm.train.states import newest_state
-from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
 THREE_STEPS = ("dataloader_args.batch_size=8", "dataset_args.sample_num_per_epoch=48")
-TRAIN = ["-m", "wespeaker_qm.bin.main", "train"]
-DYING = """
-import sys
-from pathlib import Path
-from wespeaker_qm.config import load_config
-from wespeaker_qm.train.build import build_training
-from wespeaker_qm.train.distributed import joined_processes
-from wespeaker_qm.train.loop import Trainer
-from wespeaker_qm.utils.layout import DataFolder, RunFolder
-
-config, data, exp_dir, *overrides = sys.argv[1:]
-config = load_config([Path(config)], overrides)
-with joined_processes("cpu") as processes:
-    trainer = Trainer(config, build_training(config, DataFolder(data), processes), RunFolder(exp_dir))
-    step = trainer._step
-    def dying_step(index, batch):
-        if index == trainer.steps_per_epoch + 1:
-            sys.exit(7)
-        return step(index, batch)
-    trainer._step = dying_step
-    trainer.run()
-"""
-
-OVERFLOWING = """
-import sys
-import torch
-from pathlib import Path
-from wespeaker_qm.config import load_config
-from wespeaker_qm.train import build
-from wespeaker_qm.train.distributed import joined_processes
-from wespeaker_qm.train.loop import Trainer
-from wespeaker_qm.utils.layout import DataFolder, RunFolder
-
-config, data, exp_dir, *overrides = sys.argv[1:]
-build._FUSED_FROM = {"cpu": 0}
-with joined_processes("cpu") as processes:
-    parts = build.build_training(load_config([Path(config)], overrides), DataFolder(data), processes)
-    trainer = Trainer(parts=parts, config=load_config([Path(config)], overrides), folder=RunFolder(exp_dir))
-    weight, step, num_updates = parts.model.projection.weight, trainer._step, []
-    def overflow(gradient):
-        return gradient * torch.inf if processes.rank == 1 and trainer.step in (0, 3) else gradient
-    weight.register_hook(overflow)
-    def watched_step(index, batch):
-        before, scale = weight.detach().clone(), parts.scaler.get_scale()
-        step(index, batch)
-        skipped, lowered = bool((weight == before).all()), parts.scaler.get_scale() < scale
-        assert skipped == lowered and (lowered or index not in (0, 3)), (index, skipped, lowered)
-        assert len(set(processes.gather(skipped))) == 1
-        num_updates.append(not skipped)
-        assert all(parameter.isfinite().all() for parameter in parts.model.parameters())
-    trainer._step = watched_step
-    trainer.run()
-    assert 0 < sum(num_updates) < 5
-    assert all(group["fused"] for group in parts.optimizer.param_groups)
-"""
-
-
-def torchrun(num_processes: int, *arguments: str, code: int = 0) -> None:
-    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([*program, *arguments], capture_output=True, text=True, env=environment, timeout=240)
-    assert (result.returncode == 0) == (code == 0), result.stderr[-3000:]
 
 
 @pytest.fixture
-def train(tiny_config: Config, tiny_corpus: Path, tmp_path: Path):
+def configured(tiny_config: Config, tmp_path: Path):
+    """Function: the configuration with overrides."""
+    tiny_config.save(tmp_path / "conf.yaml")
+
+    def load(*overrides: str) -> Config:
+        return load_config([tmp_path / "conf.yaml"], overrides)
+
+    return load
+
+
+@pytest.fixture
+def train(tiny_config: Config, tiny_corpus: Path, tmp_path: Path, ranks: Any):
+    """Function: weights after an epoch of several processes."""
     tiny_config.save(tmp_path / "conf.yaml")
 
     def run(name: str, num_processes: int, *overrides: str, epoch: int = 1) -> dict[str, torch.Tensor]:
-        options = ["--data", str(tiny_corpus), "--exp_dir", str(tmp_path / name)]
-        options += ["--config", str(tmp_path / "conf.yaml"), "--set", *overrides]
-        torchrun(num_processes, *TRAIN, *options)
+        def work() -> None:
+            stages.train(data=tiny_corpus, run=tmp_path / name, config=tmp_path / "conf.yaml", overrides=overrides)
+
+        assert ranks(work, num_processes) == [0] * num_processes
         return checkpoint.load(RunFolder(tmp_path / name).model(epoch))
 
     return run
@@ -98,7 +55,7 @@ def distance(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> floa
 
 
 def test_divided_prototypes_train_to_the_same_weights_and_go_on_after_a_death(
-    train, tiny_corpus: Path, tmp_path: Path
+    train, configured, tiny_corpus: Path, tmp_path: Path, ranks
 ) -> None:
     # After three steps, and not of four samples: batch norm over few samples makes much of round-off.
     together = train("together", 2, *THREE_STEPS)
@@ -107,11 +64,22 @@ def test_divided_prototypes_train_to_the_same_weights_and_go_on_after_a_death(
     assert divided["projection.weight"].shape == (12, 8)
     assert distance(together, divided) < 1e-3  # a fault of the gradients would be 1e-2 and more
 
-    script = tmp_path / "dying.py"
-    script.write_text(DYING)
-    torchrun(
-        2, str(script), str(tmp_path / "conf.yaml"), str(tiny_corpus), str(tmp_path / "killed"), *overrides, code=7
-    )
+    def dying() -> None:
+        with joined_processes("cpu") as processes:
+            config = configured(*overrides)
+            parts = build_training(config, DataFolder(tiny_corpus), processes)
+            trainer = Trainer(config, parts, RunFolder(tmp_path / "killed"))
+            step = trainer._step
+
+            def dying_step(index: int, batch: Any) -> None:
+                if index == trainer.steps_per_epoch + 1:
+                    sys.exit(7)
+                step(index, batch)
+
+            trainer._step = dying_step
+            trainer.run()
+
+    assert ranks(dying) == [7, 7]
     state = checkpoint.load(newest_state(RunFolder(tmp_path / "killed")))
     assert state["epoch"] == 1
     assert state["model"]["projection.weight"].shape == (12, 8)
@@ -132,23 +100,40 @@ def test_uneven_parts_and_reinitialisation(train) -> None:
 
 
 def test_a_fused_optimiser_skips_the_same_steps_on_all_processes(
-    tiny_config: Config, tiny_corpus: Path, tmp_path: Path
+    configured, tiny_corpus: Path, tmp_path: Path, ranks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In fp16, where the gradient of one process's prototypes overflows; also in the first step, before any momenta."""
-    tiny_config.save(tmp_path / "conf.yaml")
-    script = tmp_path / "overflowing.py"
-    script.write_text(OVERFLOWING)
-    overrides = (*THREE_STEPS, "enable_amp=true", "projection_args.shard_classes=true", "num_epochs=2")
-    torchrun(2, str(script), str(tmp_path / "conf.yaml"), str(tiny_corpus), str(tmp_path / "exp"), *overrides)
+    monkeypatch.setattr(build, "_FUSED_FROM", {"cpu": 0})
+    config = configured(*THREE_STEPS, "enable_amp=true", "projection_args.shard_classes=true", "num_epochs=2")
+
+    def work() -> None:
+        with joined_processes("cpu") as processes:
+            parts = build_training(config, DataFolder(tiny_corpus), processes)
+            trainer = Trainer(config, parts, RunFolder(tmp_path / "exp"))
+            weight, step, num_updates = parts.model.projection.weight, trainer._step, []
+
+            def overflow(gradient: torch.Tensor) -> torch.Tensor:
+                return gradient * torch.inf if processes.rank == 1 and trainer.step in (0, 3) else gradient
+
+            def watched_step(index: int, batch: Any) -> None:
+                before, scale = weight.detach().clone(), parts.scaler.get_scale()
+                step(index, batch)
+                skipped, lowered = bool((weight == before).all()), parts.scaler.get_scale() < scale
+                assert skipped == lowered and (lowered or index not in (0, 3)), (index, skipped, lowered)
+                assert len(set(processes.gather(skipped))) == 1
+                num_updates.append(not skipped)
+                assert all(parameter.isfinite().all() for parameter in parts.model.parameters())
+
+            weight.register_hook(overflow)
+            trainer._step = watched_step
+            trainer.run()
+            assert 0 < sum(num_updates) < 5
+            assert all(group["fused"] for group in parts.optimizer.param_groups)
+
+    assert ranks(work) == [0, 0]
 
 
 def test_fewer_classes_than_processes_are_refused(tiny_config: Config) -> None:
-    from dataclasses import replace
-
-    from wespeaker_qm.train import build
-    from wespeaker_qm.train.distributed import Processes
-    from wespeaker_qm.utils.errors import RecipeError
-
     config = replace(tiny_config, projection_args=replace(tiny_config.projection_args, shard_classes=True))
     with pytest.raises(RecipeError, match=r"projection_args\.shard_classes: found true with 3 classes and 4 processes"):
         build.build_partition(config, 3, Processes(rank=0, world_size=4, device=torch.device("cpu")))
