@@ -56,6 +56,14 @@ settings.register_profile("seeded", deadline=None, derandomize=True)
 settings.load_profile("seeded")
 
 
+_LONGEST = ("tests/recipe/", "tests/installed/", "tests/train/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Folders with files of minutes come first: at the end all processes have short ones to share."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+
+
 @pytest.fixture
 def logging_as_it_was() -> Iterator[None]:
     """What a program run in this process does to logging is undone."""

@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 
 ROOT = Path(__file__).parents[2]
 TINY = Path(__file__).parent / "tiny.yaml"
 PACKAGES = "saytime,asterisk-prompt-es-co,asterisk-prompt-fr-armelle,gcin-voice"
-LOSSES_OF_TABLE_5 = ["arcface", "cosface", "entmax_a2.0", "entmax_a1.75", "qmargin_a1.75", "qmargin_a1.5"]
+LOSSES_OF_TABLE_5 = ["arcface", "entmax_a2.0", "qmargin_a1.5"]
+"""A dense one, a sparse one and that of the first run; every row more takes another half a minute."""
 RUN = "qmargin_a1.5"
 
 pytestmark = [pytest.mark.recipe, pytest.mark.timeout(900)]
@@ -31,11 +33,11 @@ pytestmark = [pytest.mark.recipe, pytest.mark.timeout(900)]
 class Recipe:
     """run.sh with its data and results in a folder of their own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, checkout: Path = ROOT) -> None:
         self.data = folder / "data" / "tiny"
         self.exp = folder / "exp" / "tiny"
         config = f"{ROOT / 'conf' / 'resnet34.yaml'} {TINY}"
-        self.command = [ROOT / "run.sh", "--data", self.data, "--exp_root", self.exp, "--config", config, *options]
+        self.command = [checkout / "run.sh", "--data", self.data, "--exp_root", self.exp, "--config", config, *options]
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -181,13 +183,27 @@ def test_a_typo_trains_nothing(mini, first_output, num_processes):
     assert not (run / "models").exists()
 
 
-def test_table_5_trains_its_rows_and_reuses_what_is_there(mini, first_output):
-    output = mini.run("--stage", "3", "--table5", "true")
+@pytest.fixture
+def short_table(tmp_path):
+    """A checkout like this one, but for the rows of conf/table5.yaml."""
+    for path in ROOT.iterdir():
+        if path.name not in ("conf", "data", "exp", "downloads", ".git"):
+            (tmp_path / path.name).symlink_to(path)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    table = tmp_path / "conf" / "table5.yaml"
+    content = yaml.safe_load(table.read_text())
+    content["rows"] = [row for row in content["rows"] if Path(row["loss"]).stem in LOSSES_OF_TABLE_5]
+    table.write_text(yaml.safe_dump(content))
+    return tmp_path
+
+
+def test_table_5_trains_its_rows_and_reuses_what_is_there(mini, first_output, short_table):
+    output = Recipe(mini.data.parents[1], checkout=short_table).run("--stage", "3", "--table5", "true")
     assert "stage train: nothing changed since the last run, skipped" in output  # the run of the first test
     table = (mini.exp / "table5.md").read_text()
     for loss in LOSSES_OF_TABLE_5:
         assert (mini.exp / loss / "metrics.json").is_file()
-    for paper in ("86.62", "70.61", "74.37", "87.69", "74.60", "87.91"):
+    for paper in ("86.62", "74.37", "87.91"):
         assert paper in table
     assert (mini.exp / "det_table5.png").stat().st_size > 0
 

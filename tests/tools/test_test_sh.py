@@ -32,5 +32,5 @@ def test_further_options_are_pytests(tmp_path, options, handed_on):
     subprocess.run([tmp_path / "tools" / "test.sh", *options], env=environment, check=True, capture_output=True)
     assert calls.read_text().splitlines()[1:] == [
         *("-m ruff check .", "-m ruff format --check .", "-m mypy"),
-        f"-m pytest -n auto --dist loadfile --durations 10{handed_on}",
+        f"-m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 10{handed_on}",
     ]

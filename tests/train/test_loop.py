@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from wespeaker_qm.config import AlphaArcMarginArgs, Config
+from wespeaker_qm.config import AlphaArcMarginArgs, Config, load_config
 from wespeaker_qm.dataset.loader import TrainingBatch
 from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.losses.partition import ClassPartition
@@ -28,6 +28,8 @@ from wespeaker_qm.train.states import newest_state, state_paths
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.ownership import take_folder
+
+LOSSES = Path(__file__).parents[2] / "conf" / "loss"
 
 
 def trainer(config: Config, corpus: Path, exp_dir: Path) -> Trainer:
@@ -89,6 +91,14 @@ def test_interrupted_run_ends_with_the_weights_of_a_straight_one(
         for name in ("straight", "killed")
     )
     assert straight == killed
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_loss_of_the_recipe_trains(tiny_yaml: Path, tiny_corpus: Path, tmp_path: Path, loss: Path) -> None:
+    config = load_config([tiny_yaml, loss], ["num_epochs=1", "valid_epoch_interval=0"])
+    run = trainer(config, tiny_corpus, tmp_path)
+    run.run()
+    assert weights(tmp_path, 1)["projection.weight"].isfinite().all()
 
 
 def test_training_learns_and_logs(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
