@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -149,7 +150,9 @@ def test_a_killed_training_goes_on_with_the_same_result(mini, first_output):
     mini.run(*options)
     for name in ("model_1.pt", "model_2.pt", "model_3.pt"):
         assert_equal_weights(run / "models" / name, mini.exp / RUN / "models" / name)
-    same = subprocess.run([ROOT / "tools" / "compare_runs.py", mini.exp / RUN, run], capture_output=True, text=True)
+    same = subprocess.run(
+        [sys.executable, ROOT / "tools" / "compare_runs.py", mini.exp / RUN, run], capture_output=True, text=True
+    )
     assert same.returncode == 0, same.stdout + same.stderr
 
 
@@ -159,7 +162,7 @@ def test_another_loss_is_another_run(mini, first_output):
     assert "project_type: add_margin" in (mini.exp / "cosface" / "config.yaml").read_text()
     cosface, qmargin = (weights(mini.exp / run / "models" / "model_3.pt") for run in ("cosface", RUN))
     assert not torch.equal(cosface["projection.weight"], qmargin["projection.weight"])
-    other = subprocess.run([ROOT / "tools" / "compare_runs.py", mini.exp / RUN, mini.exp / "cosface"])
+    other = subprocess.run([sys.executable, ROOT / "tools" / "compare_runs.py", mini.exp / RUN, mini.exp / "cosface"])
     assert other.returncode == 1
 
 
@@ -211,7 +214,7 @@ def test_table_5_trains_its_rows_and_reuses_what_is_there(mini, first_output, sh
 def test_a_miniature_voxceleb(mini, first_output, tmp_path):
     """The same voices in VoxCeleb's archives, m4a in parts and all; packed as FLAC."""
     root = tmp_path / "vox root"
-    command = [ROOT / "tools" / "make_miniature_voxceleb.py", "--data", mini.data, "--out", root]
+    command = [sys.executable, ROOT / "tools" / "make_miniature_voxceleb.py", "--data", mini.data, "--out", root]
     subprocess.run(command, check=True)
     recipe = Recipe(tmp_path, "--corpus", "egs/voxceleb", "--vox_root", str(root), "--codec", "flac")
     recipe.run("--overrides", "num_epochs=1 num_avg=1", "--loss", f"conf/loss/{RUN}.yaml")
