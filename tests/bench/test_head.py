@@ -148,7 +148,7 @@ def test_the_report_has_every_row_and_bound() -> None:
 
 def test_the_plans_have_the_bounds_of_the_table() -> None:
     bounds = [bound for contest in FULL.contests for bound in contest.bounds.values() if bound is not None]
-    assert sorted(bounds) == sorted([0.65, 0.85, 0.1, 0.5, 0.4, 0.5, 0.06, 0.25, 0.55, 0.4, 0.45, 0.35, 1.4, 1.4, 1.4])
+    assert sorted(bounds) == sorted([0.65, 0.85, 0.1, 0.5, 0.4, 0.5, 0.1, 0.25, 0.55, 0.4, 0.45, 0.35, 1.4, 1.4, 1.4])
     assert [case.num_classes for case in FULL.growth] == [10_000, 100_000, 1_000_000]
 
 
