@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,23 @@ from wespeaker_qm.audio import pieces
 from wespeaker_qm.audio.fbank import Fbank
 from wespeaker_qm.audio.io import write_wav
 from wespeaker_qm.audio.silence import without_silence
+from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.embed import extract
-from wespeaker_qm.embed.extract import LtasEmbedder, NetworkEmbedder, TrimmingEmbedder, batches_by_length, embed_all
+from wespeaker_qm.embed.extract import (
+    LtasEmbedder,
+    NetworkEmbedder,
+    TrimmingEmbedder,
+    batches_by_length,
+    embed_all,
+    num_readers,
+)
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.models.resnet import ResNet
 from wespeaker_qm.packing.pack import pack_data_dir
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.parallel import available_cpus
 from wespeaker_qm.utils.vectors import write_vectors
 
 
@@ -73,6 +84,54 @@ def test_batches_equal_one_at_a_time(
     batched = NetworkEmbedder(encoder, embedder.fbank, embedder.device, batched=True)
     together = embed_all(batched, reader, frame_shift=160, num_workers=num_workers, description="test")
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_readers_are_few_batches_ahead(
+    embedder: NetworkEmbedder, reader: ShardReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held does not grow with the set, however slow the network is."""
+    monkeypatch.setattr(extract, "FRAMES_PER_BATCH", 1)  # an utterance each
+    read, noted = ShardReader.read, tmp_path / "read"
+    ahead = []
+
+    def watched(self: ShardReader, *place: int) -> np.ndarray:
+        with noted.open("a") as file:
+            file.write("x")
+        return read(self, *place)
+
+    def slow(waveforms: Sequence[Waveform]) -> np.ndarray:
+        time.sleep(0.02)
+        ahead.append(noted.stat().st_size - len(ahead))
+        return np.ones((len(waveforms), 2), np.float32)
+
+    monkeypatch.setattr(ShardReader, "read", watched)
+    embed_all(slow, reader, frame_shift=160, num_workers=2, description="test")
+    assert len(ahead) == len(reader) == noted.stat().st_size
+    assert max(ahead) <= 1 + 2 * 2
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_recording_is_told_by_its_key(tmp_path: Path, num_workers: int) -> None:
+    """By the message alone: PyTorch puts the traceback of a reader in front."""
+    data = DataDir(wav={}, speaker={}, duration_s={})
+    rng = np.random.default_rng(0)
+    for key in ("a", "b", "c"):
+        _add(data, tmp_path / f"{key}.wav", 0.1 * rng.standard_normal(8000))
+    data.write(tmp_path / "set")
+    pack_data_dir(tmp_path / "set")
+    reader = ShardReader(tmp_path / "set" / "shard.list")
+    with reader.index.tars[0].open("r+b") as tar:
+        tar.seek(int(reader.index.records["offset"][reader.index_of("b")]) + 5000)
+        tar.write(b"damage")
+    with pytest.raises(RecipeError, match=r"recording b is not as .*CRC-32") as raised:
+        embed_all(LtasEmbedder(Fbank()), reader, frame_shift=160, num_workers=num_workers, description="test")
+    assert str(raised.value).startswith(str(reader.index.tars[0])), raised.value
+    assert "Traceback" not in str(raised.value)
+
+
+def test_readers_by_default() -> None:
+    assert num_readers(torch.device("cpu")) == 0
+    assert num_readers(torch.device("cuda")) == min(8, available_cpus())
 
 
 def test_a_batch_is_analysed_at_once(encoder: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--exp_dir", type=RunFolder, required=True, help="trained run; embeddings go to its embeddings/"
     )
     parser.add_argument(
-        "--num_workers", type=READERS, default=0, help="processes that read audio (default: 0, none apart)"
+        "--num_workers",
+        type=READERS,
+        metavar="N",
+        help="processes that read audio ahead of the network (default: for a GPU one a core, up to 8; else 0, none)",
     )
     parser.add_argument(
         "--trim_silence",

@@ -22,6 +22,7 @@ from wespeaker_qm.embed.extract import (
     NetworkEmbedder,
     TrimmingEmbedder,
     embed_all,
+    num_readers,
     refuse_short,
 )
 from wespeaker_qm.network import checkpoint
@@ -65,6 +66,8 @@ class _System(NamedTuple):
     """The fewest that it can embed."""
     absent: Path | None = None
     """Weights that are gone, so that nothing can be embedded; what was made of them is as good as before."""
+    device: torch.device = torch.device("cpu")
+    """Where it embeds."""
 
 
 class _Embedded(NamedTuple):
@@ -85,7 +88,7 @@ def extract(
     run: AnyPath,
     system: SystemName | int = "average",
     model: AnyPath | None = None,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     trim_silence: bool = True,
     device: str | None = None,
     shared: AnyPath | None = None,
@@ -102,7 +105,8 @@ def extract(
             need not be trained.
         model: a finished model to evaluate in ``run``, which need not be trained (:func:`.adopting.adopt`); its other
             systems are extracted without it, later.
-        num_workers: processes that read audio; 0 reads in this one.
+        num_workers: processes that read audio ahead of the network; 0 reads in this one. None: for a GPU as many as
+            there are cores, up to 8, else 0. Changes no result.
         trim_silence: leave out the digital silence in utterances, as WeSpeaker does not.
         device: ``auto``, ``cpu`` or ``cuda``; None for what the run's configuration says.
         shared: where baselines (all systems but ``average`` and epochs) are extracted once for all runs of which they
@@ -145,6 +149,7 @@ def extract(
     if embedding.absent is not None:
         _keep_or_leave_out(embedding.absent, embedding.run, jobs)
         return
+    readers = num_readers(embedding.device) if num_workers is None else num_workers
     due = [name for name, marker in jobs.items() if not marker.is_current()]
     for name in due:  # of the last set, too, as above
         _check_audio(ShardReader(data.set(name).shard_list), embedding)
@@ -152,13 +157,13 @@ def extract(
         task = f"extract {name}: {value_digest(marker.inputs)}"
         with stage(f"extract {name}", marker, task=task) as is_due:
             if is_due:
-                make = partial(_embed, embedding, data.set(name), num_workers, trim_silence)
+                make = partial(_embed, embedding, data.set(name), readers, trim_silence)
                 embedded = make() if shared is None else _made_once(shared, marker, make, data.set(name))
                 _write(embedding.run, embedded, is_train=name == train)
                 if embedded.num_trimmed and system not in _BASELINES:  # of a set once, not of each system
                     _tell_of_silence(data.set(name), embedded.num_trimmed)
                 if system == "average" and name != train:
-                    _measure_bandwidths(embedding, data.set(name), num_workers)
+                    _measure_bandwidths(embedding, data.set(name), readers)
 
 
 def _open_system(
@@ -214,7 +219,7 @@ def _open_system(
         checkpoint.load_encoder(encoder, checkpoint.load(path), path)
         inputs |= {os.path.relpath(path, folder): file_digest(path)}
     embed = NetworkEmbedder(encoder, fbank, choose_device(device or config.device))
-    return _System(embed, fbank, folder, inputs, encoder.min_frames)
+    return _System(embed, fbank, folder, inputs, encoder.min_frames, device=embed.device)
 
 
 def _refuse_another_corpus(data: DataFolder, run: RunFolder, corpus: CorpusInfo) -> None:

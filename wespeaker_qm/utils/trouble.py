@@ -48,7 +48,10 @@ _OF_RUNTIME_ERRORS = {
     "is killed by signal: Terminated": "somebody ended it: run the same command again, which goes on where this stood",
     "DataLoader worker": f"the system kills processes when memory is short: {_LESS_MEMORY}",
     "unable to mmap": _LESS_MEMORY,
-    "shared memory": "make /dev/shm larger (docker run --shm-size), or set dataloader_args.num_workers=0",
+    "shared memory": (
+        "make /dev/shm larger (docker run --shm-size), or read in one process (dataloader_args.num_workers=0, "
+        "extract --num_workers 0)"
+    ),
     "Symlink loop": _REMEDIES[errno.ELOOP],
 }
 """Parts of the messages of PyTorch (and of pathlib) for which there is no kind of exception."""
