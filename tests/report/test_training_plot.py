@@ -1,5 +1,8 @@
 """The plot of a training."""
 
+import json
+
+import numpy as np
 import pytest
 
 from wespeaker_qm.report.training_history import read_training_history
@@ -32,6 +35,20 @@ def test_plot_of_a_sparse_loss_shows_its_support(tmp_path, write_training_log):
     assert solved.get_ydata().tolist() == pytest.approx([0, 10, 20, 30])
     assert dropped.get_ydata().tolist() == pytest.approx([10, 10, 10, 10])
     plot.savefig(tmp_path / "training.png")
+
+
+def test_steps_of_several_sizes_are_drawn_where_their_samples_are(tmp_path):
+    """Of a run whose batch was changed after its first epoch of ten steps."""
+    ends = [(1, 10, 320), (2, 15, 640), (3, 20, 960)]
+    records = [{"type": "epoch", "epoch": epoch, "step": step, "samples": seen} for epoch, step, seen in ends]
+    figures = {"loss": 1.0, "accuracy": 0.5, "margin": 0.1, "learning_rate": 0.1, "minutes": 1.0}
+    records += [{"type": "step", "epoch": 1, "step": 5}, {"type": "step", "epoch": 3, "step": 18}]
+    lines = [json.dumps(record | figures) for record in records]
+    (tmp_path / "log").write_text("\n".join(lines) + "\n")
+    plot = training_plot(read_training_history(tmp_path / "log"), "a run")
+    steps, epochs = plot.axes[0].lines
+    np.testing.assert_allclose(steps.get_xdata(), [0.16, 0.832])
+    np.testing.assert_allclose(epochs.get_xdata(), [0.16, 0.48, 0.8])
 
 
 def test_plot_without_steps_and_validation(tmp_path, write_training_log):

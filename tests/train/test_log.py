@@ -29,14 +29,21 @@ def train(config: Config, folder: Path, processes: Processes, dropped: tuple[flo
     """The records of epochs of two steps, of which ``dropped`` says the share of dropped samples."""
     run = RunFolder(folder)
     with Journal(
-        run, config, processes, Arithmetic(2 * 10**9, 10.0**12), steps_per_epoch=2, step=0, schedule_step=0
+        run,
+        config,
+        processes,
+        Arithmetic(2 * 10**9, 10.0**12),
+        epoch=1,
+        step=0,
+        samples=0,
+        samples_left=8 * len(dropped),
     ) as journal:
         for epoch, share in enumerate(dropped, start=1):
             journal.start_epoch(epoch)
             for step in (2 * epoch - 1, 2 * epoch):
                 figures = {"loss": float(step), "accuracy": 0.5, "dropped": share}
                 times_ms = {"wait": 250.0, "forward": 10.0 * step}
-                journal.add_step(step, figures, wait_s=0.25, times_ms=times_ms, scheduled=SCHEDULED)
+                journal.add_step(step, figures, samples=2 * step, wait_s=0.25, times_ms=times_ms, scheduled=SCHEDULED)
             journal.end_epoch(2 * epoch, SCHEDULED, elapsed_s=90.0 * epoch)
         journal.add_validation(4, {"eer": 0.25, "tar_at_far_1e-2": None}, elapsed_s=180.0)
     path = run.training_log
@@ -54,7 +61,9 @@ def test_records_are_means_since_the_last_one_and_over_the_epoch(tiny_config: Co
         ("valid", 2, 4),
     ]
     first, step, second, valid = records
-    assert [record["loss"] for record in (first, step, second)] == [1.5, 3.0, 3.5]
+    # Of steps of 2, 4, 6 and 8 samples.
+    losses = [(1 * 2 + 2 * 4) / 6, 3.0, (3 * 6 + 4 * 8) / 14]
+    assert [record["loss"] for record in (first, step, second)] == losses
     assert [record["wait_s"] for record in (first, step, second)] == [0.5, 0.25, 0.5]
     assert {name: first[name] for name in SCHEDULED} == SCHEDULED
     assert [record["speed"]["forward_ms"] for record in (first, step, second)] == [15.0, 30.0, 35.0]
@@ -65,7 +74,7 @@ def test_records_are_means_since_the_last_one_and_over_the_epoch(tiny_config: Co
         assert speed["tflops"] == pytest.approx(2e-3 * record["samples_per_s"])
         assert speed["mfu"] == pytest.approx(speed["tflops"])  # of 1 TFLOP/s
         assert speed["peak_memory_mib"] > 10
-    assert [(record["samples"], record["minutes"]) for record in (first, second)] == [(16, 1.5), (32, 3.0)]
+    assert [(record["samples"], record["minutes"]) for record in (first, second)] == [(6, 1.5), (20, 3.0)]
     assert (valid["eer"], valid["tar_at_far_1e-2"], valid["minutes"]) == (0.25, None, 3.0)
     assert "epoch 2: held-out speakers: EER 25.0 %, TAR at FAR 1e-2 not measurable" in caplog.text
     assert "too sparse" not in caplog.text

@@ -21,9 +21,10 @@ from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.train import build
 from wespeaker_qm.train.build import build_optimizer, build_scaler, build_training
 from wespeaker_qm.train.distributed import ALONE, Processes
-from wespeaker_qm.train.loop import NonFiniteLossError, Trainer
+from wespeaker_qm.train.loop import MOST_SKIPPED, NonFiniteLossError, Trainer
 from wespeaker_qm.train.model import EncoderWithHead
 from wespeaker_qm.train.update import Updater, gradient_norm
+from wespeaker_qm.utils.ending import Stopped
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
 WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "_unique2", "unique_consecutive", "masked_select")
@@ -126,6 +127,67 @@ def test_gradients_that_are_not_finite_change_nothing_though_the_loss_is(
         run.run()
     for found, expected in zip(run.parts.model.parameters(), before, strict=True):
         assert torch.equal(found, expected)
+
+
+def steep(run: Trainer, first: int = 0) -> Trainer:
+    """A trainer whose gradients are not finite from an update on."""
+    head = run.parts.model.projection.forward
+
+    def forward(embedding: torch.Tensor, *rest: Any) -> LinearLoss:
+        return head(Steep.apply(embedding) if run.step >= first else embedding, *rest)
+
+    run.parts.model.projection.forward = forward
+    return run
+
+
+def fp16_for(config: Config, num_epochs: int) -> Config:
+    """So many epochs of three updates."""
+    return dataclasses.replace(load_fp16(config), num_epochs=num_epochs, valid_epoch_interval=0, save_minutes=0.0)
+
+
+@pytest.mark.parametrize(("init_scale", "made"), [(2.0, 4), (65536.0, 0), (1e-44, 0)])
+def test_a_scaled_loss_whose_gradients_stay_not_finite_ends_the_training(
+    tiny_config: Config, tiny_corpus: Path, tmp_path: Path, init_scale: float, made: int
+) -> None:
+    """Also with a scale that has fallen to nothing."""
+    config = fp16_for(tiny_config, num_epochs=20)
+    run = steep(trainer(config, tiny_corpus, tmp_path, is_fused=False), first=made)
+    run.parts.scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
+    number = f"the last {MOST_SKIPPED}" if made else "all"
+    last = made + MOST_SKIPPED - 1
+    with pytest.raises(
+        NonFiniteLossError,
+        match=rf"step {last} \(epoch {last // 3 + 1}\): the gradients of {number} updates were not fin.* No update was"
+        rf".*; the last state is in .*step_{last - last % 3}\.pt\. .* enable_amp=false, into another --exp_dir",
+    ):
+        run.run()
+
+
+def test_a_training_without_one_update_has_not_trained(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
+    """Though it was too short for so many; also when it was ended between, and gone on with."""
+    config = fp16_for(tiny_config, num_epochs=2)
+    run = steep(trainer(config, tiny_corpus, tmp_path, is_fused=False))
+    run.stop.note(15)
+    with pytest.raises(Stopped):
+        run.run()
+    again = steep(trainer(config, tiny_corpus, tmp_path, is_fused=False))
+    again.resume()
+    assert 0 < again.step == again.skipped < 6
+    with pytest.raises(NonFiniteLossError, match=r"step 5 .*the gradients of all updates .* Train for more steps, or"):
+        again.run()
+    assert not RunFolder(tmp_path).model(2).exists()
+
+
+def test_a_scaled_loss_may_do_without_some_updates(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> None:
+    """As it does at the beginning, until the scale has come down."""
+    run = trainer(fp16_for(tiny_config, num_epochs=14), tiny_corpus, tmp_path, is_fused=False)
+    run.parts.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    head = run.parts.model.projection.forward
+    run.parts.model.projection.forward = lambda embedding, *rest: head(
+        embedding if run.step in (MOST_SKIPPED - 1, 41) else Steep.apply(embedding), *rest
+    )
+    run.run()
+    assert RunFolder(tmp_path).model(14).is_file()
 
 
 @pytest.mark.parametrize("skipped", [0, 2])

@@ -181,6 +181,8 @@ def test_every_utterance_of_the_epoch_is_seen_once(
     made = [record for record in log if record["type"] == "step"]
     assert [record["step"] for record in made] == list(range(1, 6 + 2 * steps))
     assert [record["epoch"] for record in made] == [1] * 5 + [2] * steps + [3] * steps
+    ended = [record["samples"] for record in log if record["type"] == "epoch"]
+    assert ended == [NUM_UTTERANCES, 2 * NUM_UTTERANCES, 3 * NUM_UTTERANCES]
     margins = [record["margin"] for record in made]
     assert margins == sorted(margins)
     assert margins[5] == 0.0 < margins[6], "it grows from the beginning of the second epoch on"

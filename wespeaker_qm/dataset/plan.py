@@ -164,6 +164,10 @@ class BatchPlan(Sampler[BatchId]):
         position = self.rest.start(step * self.world_size, self.rest.steps * self.world_size)
         return Rest(position, self.rest.length, self.rest.steps - step)
 
+    def samples_of(self, step: int) -> int:
+        """Samples of a step of the chosen epoch, or of its rest, on all ranks."""
+        return self.rest_after(step + 1).position - self.rest_after(step).position
+
     def __len__(self) -> int:
         """Steps of a whole epoch."""
         return self.steps

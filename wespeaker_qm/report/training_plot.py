@@ -21,14 +21,17 @@ class _Samples(NamedTuple):
 
     def of(self, records: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
         """When a record was written."""
-        samples_per_step = self.history.num_samples / self.history.epochs[-1]["step"]
-        samples: NDArray[np.float64] = _column(records, "step") * samples_per_step / 1000
+        ends = [np.append(0, _column(self.history.epochs, name)) for name in ("step", "samples")]
+        samples: NDArray[np.float64] = np.interp(_column(records, "step"), *ends) / 1000
         return samples
 
     @property
     def middles(self) -> NDArray[np.float64]:
         """Of the epochs, of which means are drawn."""
-        return self.of(self.history.epochs) - self.history.num_samples / self.history.num_epochs / 2000
+        first, ends = self.history.epochs[0], self.of(self.history.epochs)
+        starts = np.append(ends[0] * (1 - 1 / first["epoch"]), ends[:-1])
+        middles: NDArray[np.float64] = (starts + ends) / 2
+        return middles
 
 
 def training_plot(history: TrainingHistory, title: str) -> "Figure":

@@ -128,9 +128,10 @@ class Journal:
         config: of the run.
         processes: this process among those that train.
         arithmetic: of the network on this process's device.
-        steps_per_epoch: updates an epoch.
+        epoch: the one that begins or goes on, from 1.
         step: updates so far; 0 for a new run.
-        schedule_step: of the steps of all epochs, how many are done.
+        samples: of these updates, on all processes.
+        samples_left: until the end of the training, likewise.
         state: that :meth:`state` gave then; None where it was the end of an epoch.
 
     Raises:
@@ -144,27 +145,27 @@ class Journal:
         processes: Processes,
         arithmetic: Arithmetic,
         *,
-        steps_per_epoch: int,
+        epoch: int,
         step: int,
-        schedule_step: int,
+        samples: int,
+        samples_left: int,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.processes = processes
         self.world_size = processes.world_size
         self.arithmetic = arithmetic
-        self.batch_size = config.dataloader_args.batch_size
-        self.samples_per_epoch = steps_per_epoch * self.batch_size * self.world_size
+        self.samples = samples
         self._writer = LogWriter(run, step) if processes.is_first else None
         self._bar = Progress(
-            total=config.num_epochs * self.samples_per_epoch,
-            initial=schedule_step * self.batch_size * self.world_size,
+            total=samples + samples_left,
+            initial=samples,
             unit="sample",
             desc="training",
             show=processes.is_first,
             smoothing=0.05,
         )
-        self.start_epoch(schedule_step // steps_per_epoch + 1)
+        self.start_epoch(epoch)
         if state:
             self._over_epoch, self._over_interval = Means.restored(state["epoch"]), Means.restored(state["interval"])
 
@@ -182,6 +183,7 @@ class Journal:
         self,
         step: int,
         figures: dict[str, float],
+        samples: int,
         wait_s: float,
         times_ms: dict[str, float],
         scheduled: dict[str, float],
@@ -191,12 +193,13 @@ class Journal:
         Args:
             step: updates so far, this one counted in.
             figures: as :func:`batch_figures` says.
+            samples: of it, on all processes.
             wait_s: seconds that the training waited for the batch.
             times_ms: part of the step -> milliseconds that it took.
             scheduled: its ``margin`` and ``learning_rate``.
         """
         for means in (self._over_epoch, self._over_interval):
-            means.add(figures, self.batch_size * self.world_size, wait_s)
+            means.add(figures, samples, wait_s)
         for times in (self._epoch_times, self._interval_times):
             times.add(times_ms)
         shown = self._over_interval.values()
@@ -210,7 +213,8 @@ class Journal:
             "waited": f"{self._over_epoch.wait_s:.1f}s",
         }
         self._bar.set_postfix(postfix, refresh=False)
-        self._bar.update(self.batch_size * self.world_size)
+        self.samples += samples
+        self._bar.update(samples)
         if step % self.config.log_batch_interval == 0:
             self._write("step", step, **shown, **scheduled, speed=self._speed(self._interval_times, shown))
             self._over_interval, self._interval_times = Means(), PartTimes()
@@ -218,7 +222,7 @@ class Journal:
     def end_epoch(self, step: int, scheduled: dict[str, float], elapsed_s: float) -> None:
         """Tell of the epoch: its last step and what was scheduled then, and the seconds of all training so far."""
         values = self._over_epoch.values()
-        seen = {"samples": self._epoch * self.samples_per_epoch, "minutes": elapsed_s / 60}
+        seen = {"samples": self.samples, "minutes": elapsed_s / 60}
         self._write("epoch", step, **values, **scheduled, **seen, speed=self._speed(self._epoch_times, values))
         is_last = self._epoch == self.config.num_epochs
         if self._writer is not None and is_last and values.get("dropped", 0.0) > 1 / 2:

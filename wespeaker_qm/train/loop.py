@@ -47,8 +47,13 @@ Validation = Callable[[SpeakerEncoder], dict[str, float | None]]
 """Figures of a held-out verification check of the network, which is in evaluation mode."""
 
 
+MOST_SKIPPED = 32
+"""Updates in a row that a scaled loss may go without. Each halves the scale, and 2^30 lies between the smallest and the
+largest normal number of float16: what is not finite at all of these scales is so at any."""
+
+
 class NonFiniteLossError(RecipeError):
-    """The loss of a batch is NaN or infinite; nothing has been updated with it."""
+    """The loss of a batch, or its gradients, are NaN or infinite; nothing has been updated with it."""
 
 
 class Trainer:
@@ -79,6 +84,10 @@ class Trainer:
         """Updates so far."""
         self.shift = 0
         """Steps of epochs and schedules less updates: not 0 where batches were of another size."""
+        self.samples = 0
+        """Samples of these updates, on all processes."""
+        self.skipped = 0
+        """The last so many updates were not made, because the gradients of a scaled loss were not finite."""
         self.rest: Rest | None = None
         """What is left of an epoch that another process had begun."""
         self.elapsed_s = 0.0
@@ -138,9 +147,10 @@ class Trainer:
             config,
             parts.processes,
             arithmetic,
-            steps_per_epoch=self.steps_per_epoch,
+            epoch=self.last_epoch + 1,
             step=self.step,
-            schedule_step=self.schedule_step,
+            samples=self.samples,
+            samples_left=self._samples_left(),
             state=self._journal_state,
         )
         self._writer = StateWriter(self.folder, before=self.saved)
@@ -171,6 +181,8 @@ class Trainer:
                 self._save()
                 self._end_if_asked()
         self._catch_up()
+        if epoch == self.config.num_epochs and self.skipped >= self.step:
+            self._refuse_skipped(self.step - 1)
         self._count_time()
         self._journal.end_epoch(self.step, self._scheduled(self.step - 1), self.elapsed_s)
         self.parts.processes.together(lambda: self._refuse_not_finite(epoch))
@@ -199,13 +211,21 @@ class Trainer:
         self._is_stop_asked |= figures.pop("asks_to_stop") > 0
         if not math.isfinite(figures["loss"]):
             self._refuse_loss(update)
-        if not math.isfinite(figures["grad_norm"]) and not self.parts.scaler.is_enabled():
+        if math.isfinite(figures["grad_norm"]):
+            self.skipped = 0
+        elif not self.parts.scaler.is_enabled():
             self._refuse(update.step, "the gradients are not finite, though the loss of each utterance is")
+        else:
+            self.skipped += 1
+            if self.skipped >= MOST_SKIPPED:
+                self._refuse_skipped(update.step)
         times_ms = update.times_ms()
         if self._read_before is not None:
             times_ms["step"] = update.moments[0].ms_since(self._read_before.moments[0])
         self._read_before = update
-        self._journal.add_step(update.step + 1, figures, update.wait_s, times_ms, self._scheduled(update.step))
+        samples = self.parts.plan.samples_of(self._step_of_rest(update.step))
+        self.samples += samples
+        self._journal.add_step(update.step + 1, figures, samples, update.wait_s, times_ms, self._scheduled(update.step))
 
     def _wants_to_save(self) -> bool:
         """Whether it is time, by the clock of the first process."""
@@ -252,14 +272,37 @@ class Trainer:
         shown = f"{', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}"
         self._refuse(update.step, f"the loss of {len(bad)} of {num_utterances} utterances is not finite: {shown}")
 
-    def _refuse(self, step: int, found: str) -> None:
+    def _refuse_skipped(self, step: int) -> None:
+        """Raise of a scaled loss whose gradients were not finite for too long, up to this step."""
+        number = "all updates" if self.skipped > step else f"the last {self.skipped} updates"
+        scale = self.parts.scaler.get_scale()
+        self._refuse(
+            step,
+            f"the gradients of {number} were not finite, though the loss was, and though it was scaled by less each "
+            f"time, now by {scale:.2g}",
+            "Train" if self.skipped >= MOST_SKIPPED else "Train for more steps, or",
+        )
+
+    def _refuse(self, step: int, found: str, remedy: str = "Check that audio, or train") -> None:
         saved = "nothing has been saved yet" if self.saved is None else f"the last state is in {self.saved}"
         raise NonFiniteLossError(
             f"step {step} (epoch {(step + self.shift) // self.steps_per_epoch + 1}): {found}. No update was made; "
-            f"{saved}. Check that audio, or train with a lower scheduler_args.initial_lr "
+            f"{saved}. {remedy} with a lower scheduler_args.initial_lr "
             f"({self.config.scheduler_args.initial_lr}), or enable_amp=false, into another --exp_dir: a training goes "
             "on with its own settings only"
         )
+
+    def _samples_left(self) -> int:
+        """Until the end of the training, on all processes."""
+        plan = self.parts.plan
+        whole_epochs = self.config.num_epochs - self.last_epoch - (self.rest is not None)
+        of_this = 0 if self.rest is None else self.rest.length - self.rest.position
+        return whole_epochs * len(plan) * plan.global_batch + of_this
+
+    def _step_of_rest(self, step: int) -> int:
+        """An update of the present epoch, counted from 0 over what the plan walks of it."""
+        within = (step + self.shift) % self.steps_per_epoch
+        return self.parts.plan.rest.steps - self.steps_per_epoch + within
 
     def _reinitialise_head(self) -> None:
         parts = self.parts
@@ -318,6 +361,8 @@ class Trainer:
             "epoch": self.last_epoch,
             "step": self.step,
             "schedule_step": self.schedule_step,
+            "samples": self.samples,
+            "skipped": self.skipped,
             "rest": self._rest(),
             "journal": self._journal.state(),
             "elapsed_s": self.elapsed_s,
@@ -334,8 +379,9 @@ class Trainer:
 
     def _rest(self) -> list[int] | None:
         """What is left of the present epoch; None at its end."""
-        plan, within = self.parts.plan, self.schedule_step % self.steps_per_epoch
-        return list(plan.rest_after(plan.rest.steps - self.steps_per_epoch + within)) if within else None
+        if not self.schedule_step % self.steps_per_epoch:
+            return None
+        return list(self.parts.plan.rest_after(self._step_of_rest(self.step)))
 
     def resume(self, *, may_change_batch: bool = False) -> None:
         """Continue from the newest state, which the first process chooses.
@@ -361,6 +407,9 @@ class Trainer:
         parts.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
         self.step, self.shift, self.rest = place.step, place.schedule_step - place.step, place.rest
+        # An earlier version did not count these.
+        self.samples = state.get("samples", place.schedule_step * parts.plan.global_batch)
+        self.skipped = state.get("skipped", 0)
         self.elapsed_s = state["elapsed_s"]
         self.saved = path
         self._journal_state = state["journal"] if self.rest else None
