@@ -140,6 +140,30 @@ def test_what_is_wrong_for_all_is_told_once(train: Any, tmp_path: Path) -> None:
     assert told[0].startswith("error: command line: seeed: unknown key")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--set", "num_avg=9"], "error: command line and "),
+        (["--resume", "perhaps"], "error: wespeaker-qm train: argument --resume: "),
+    ],
+)
+def test_no_process_is_started_again_for_what_it_would_meet_again(
+    train: Any, tmp_path: Path, wrong: list[str], told: str
+) -> None:
+    launched = Launched(tmp_path, *train(), *wrong, max_restarts=3)
+    lines = launched.told()
+    assert launched.returncode == 1
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(told)
+
+
+def test_what_is_worth_a_second_look_is_told_once(train: Any, tmp_path: Path) -> None:
+    told = ended_well(
+        Launched(tmp_path, *train("exp", "scheduler_args.warm_up_epoch=9", "profile=[1,2]", num_epochs=1))
+    )
+    assert [line.partition(":")[0] for line in told] == ["config"] * 2 + ["projection_args"], told
+
+
 def test_an_error_of_a_training_is_in_its_log_too(train: Any, straight: Any, tmp_path: Path) -> None:
     straight("exp", "num_epochs=1")
     launched = Launched(tmp_path, *train("exp", "seed=1"))

@@ -80,6 +80,20 @@ def test_records_are_means_since_the_last_one_and_over_the_epoch(tiny_config: Co
     assert "too sparse" not in caplog.text
 
 
+def test_a_log_that_cannot_be_closed_hides_no_error(tiny_config: Config, tmp_path: Path, caplog) -> None:
+    arithmetic = Arithmetic(2 * 10**9, 10.0**12)
+    with (
+        pytest.raises(KeyError, match="the reason"),
+        Journal(
+            RunFolder(tmp_path), tiny_config, ALONE, arithmetic, epoch=1, step=0, samples=0, samples_left=8
+        ) as journal,
+    ):
+        journal._writer.close()
+        journal._writer.close = lambda: (tmp_path / "none" / "file").touch()
+        raise KeyError("the reason")
+    assert "error: [Errno 2] No such file" in caplog.text
+
+
 def test_a_last_epoch_that_drops_most_samples_is_told(tiny_config: Config, tmp_path: Path, caplog) -> None:
     train(dataclasses.replace(tiny_config, num_epochs=2), tmp_path, ALONE, (0.0, 0.625))
     assert "in the last epoch 62 % of the samples gave their own class a posterior of exactly 0" in caplog.text

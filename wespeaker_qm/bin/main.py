@@ -98,8 +98,11 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(self.failure, printable(f"{self.prog}: error: {message} (see {self.prog} --help)\n"))
+        message += f" (see {self.prog} --help)"
+        if not is_told_by_launcher(f"{self.prog}: {message}", is_final=True):
+            self.print_usage(sys.stderr)
+            sys.stderr.write(printable(f"{self.prog}: error: {message}\n"))
+        self.exit(self.failure)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # First, because a missing argument would be told instead: in `metrics --scroes FILE` the file is one.
@@ -174,13 +177,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log = _open_log(args.log, arguments)
         status: int | None = module.run(args)
     except RecipeError as error:
-        _tell(str(error), log, lost=isinstance(error, LostProcessError))
+        lost = isinstance(error, LostProcessError)
+        _tell(str(error), log, lost=lost, is_final=not lost)
         if log is not None:
             log.remove_if_nothing_was_done()
         return failure
     except Stopped as stopped:
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            logger.warning("%s", stopped)
+            logger.error("%s", stopped)
         return 128 + stopped.number
     except KeyboardInterrupt:
         logger.error("interrupted; the same command goes on where it stopped")
@@ -190,16 +194,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _tell(message, log)
             return failure
         logger.exception("this is a bug in wespeaker-qm, please report it:")
-        is_told_by_launcher(f"a bug in wespeaker-qm, whose traceback stands above: {error!r}", lost=False)
+        is_told_by_launcher(f"a bug in wespeaker-qm, whose traceback stands above: {error!r}")
         return 2
     finally:
         unlock_all()
     return status or 0
 
 
-def _tell(message: str, log: "_LogFile | None", *, lost: bool = False) -> None:
+def _tell(message: str, log: "_LogFile | None", *, lost: bool = False, is_final: bool = False) -> None:
     """Say what ended the command; of several training processes, the program that started them says it."""
-    if not is_told_by_launcher(message, lost=lost):
+    if not is_told_by_launcher(message, lost=lost, is_final=is_final):
         logger.error("error: %s", message)
     elif log is not None:
         log.note("error: %s", message, level=logging.ERROR)
@@ -260,14 +264,14 @@ def _when(stages: tuple[int, ...]) -> str:
 
 
 def _set_up_logging(is_first: bool) -> None:
-    """To the console; of several training processes only the first speaks below warnings."""
+    """To the console; of several training processes the first alone speaks of what is no error, since all see it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show stops nothing
     console = _ConsoleHandler()
     console.setFormatter(_Formatter("%(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[console], force=True)
-    logging.getLogger("wespeaker_qm").setLevel(logging.INFO if is_first else logging.WARNING)
+    logging.basicConfig(level=logging.WARNING if is_first else logging.ERROR, handlers=[console], force=True)
+    logging.getLogger("wespeaker_qm").setLevel(logging.INFO if is_first else logging.ERROR)
     logging.captureWarnings(True)
 
 

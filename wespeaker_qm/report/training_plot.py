@@ -21,8 +21,8 @@ class _Samples(NamedTuple):
 
     def of(self, records: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
         """When a record was written."""
-        ends = [np.append(0, _column(self.history.epochs, name)) for name in ("step", "samples")]
-        samples: NDArray[np.float64] = np.interp(_column(records, "step"), *ends) / 1000
+        ends, seen = (np.append(0, _column(self.history.epochs, name)) for name in ("step", "samples"))
+        samples: NDArray[np.float64] = np.interp(_column(records, "step"), ends, seen) / 1000
         return samples
 
     @property

@@ -83,7 +83,8 @@ class Processes:
         """Do ``work``, which must not communicate, on every process; where it fails on one, it fails on all.
 
         Raises:
-            RecipeError: it failed on another process, whose message this is.
+            RecipeError: so it did on another process, whose message this is.
+            LostProcessError: it failed on another process otherwise: nothing is wrong with what was asked for.
             Exception: what ``work`` raised here.
         """
         error: Exception | None = None
@@ -91,12 +92,14 @@ class Processes:
             result = work()
         except Exception as raised:
             error = raised
-        messages = self.gather(None if error is None else str(error))
+        is_wrong = isinstance(error, RecipeError) and not isinstance(error, LostProcessError)
+        failures = self.gather(None if error is None else (str(error), is_wrong))
         if error is not None:
             raise error
-        for rank, message in enumerate(messages):
-            if message is not None:
-                raise RecipeError(f"process {rank}: {message}")
+        for rank, failure in enumerate(failures):
+            if failure is not None:
+                message, is_wrong = failure
+                raise (RecipeError if is_wrong else LostProcessError)(f"process {rank}: {message}")
         return result
 
     def first_decides(self, work: Callable[[], Result]) -> Result:

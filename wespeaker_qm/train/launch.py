@@ -3,14 +3,15 @@
 ``python -m wespeaker_qm.train.launch`` takes torchrun's options. Where torchrun would print its own log, a table and a
 traceback below the message of the process that failed, this prints that message, once for all processes of this
 machine, or by which signal a process died, which cannot say so itself. A process that is started once more afterwards
-(``--max_restarts``) tells by itself.
+(``--max_restarts``) tells by itself. None is after an error that it would meet again.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from wespeaker_qm.utils.ending import LAUNCHED
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError
     from torch.distributed.run import parse_args, run
 
     if "LOGLEVEL" not in os.environ:  # by which torchrun's users ask for its log
@@ -46,11 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with scratch_folder("wespeaker_qm.launch") as reports:  # otherwise torchrun leaves a folder behind each time
             parsed = parse_args(["--log_dir", str(reports), *(sys.argv[1:] if arguments is None else arguments)])
-            run(parsed)
+            with _no_restart_after_final_errors():
+                run(parsed)
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
     except ChildFailedError as error:
         return _told(error.failures)
+    except RendezvousClosedError:
+        sys.stderr.write(f"error: another machine has ended the training: see its message; {_GOES_ON}\n")
+        return 1
     except RendezvousError as error:
         sys.stderr.write(
             f"error: the machines that train together do not find each other ({error}): expected --num_nodes "
@@ -59,6 +64,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _no_restart_after_final_errors() -> Iterator[None]:
+    """In the block torchrun takes all restarts for used up when a process has met an error that the next would meet."""
+    from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+
+    monitor = LocalElasticAgent._monitor_workers
+
+    def monitored(self: LocalElasticAgent, group: WorkerGroup) -> RunResult:
+        result = monitor(self, group)
+        said = [failure.message for failure in result.failures.values()]
+        if any(isinstance(each, dict) and each.get("is_final") for each in said):
+            self._remaining_restarts = 0
+        return result
+
+    LocalElasticAgent._monitor_workers = monitored  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        LocalElasticAgent._monitor_workers = monitor  # type: ignore[method-assign]
 
 
 def _told(failures: "Mapping[int, ProcessFailure]") -> int:

@@ -11,7 +11,7 @@ from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.figures import Means
 from wespeaker_qm.train.speed import Arithmetic, PartTimes, peak_memory_mib
 from wespeaker_qm.utils.checksums import GrowingText, verify
-from wespeaker_qm.utils.errors import RecipeError, shown, shown_line
+from wespeaker_qm.utils.errors import RecipeError, shown, shown_line, told_beside
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.text import lines_of, parse_json, read_text
@@ -262,10 +262,11 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with told_beside(error):
+            self._bar.close()
+            if self._writer is not None:
+                self._writer.close()
 
 
 def _in_words(name: str) -> str:

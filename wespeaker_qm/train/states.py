@@ -20,7 +20,7 @@ import torch
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.train.state_check import refuse_other_types
 from wespeaker_qm.utils.checksums import remove_checked
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, told_beside
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.remedies import mended
 
@@ -117,12 +117,8 @@ class StateWriter:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
+        with told_beside(error):
             self.close()
-        except Exception as late:
-            if error is None:
-                raise
-            logger.error("error: %s", late)  # beside the one that ends the training
 
     def _finish(self) -> None:
         pending, self._pending = self._pending, None

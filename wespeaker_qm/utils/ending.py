@@ -51,7 +51,7 @@ class LostProcessError(RecipeError):
     """Another one of the processes that train together has ended before its time; it knows why, not this one."""
 
 
-def is_told_by_launcher(message: str, *, lost: bool) -> bool:
+def is_told_by_launcher(message: str, *, lost: bool = False, is_final: bool = False) -> bool:
     """Leave the message of an error to the program that started this process, if it asked for that.
 
     A process that is going to be started once more tells by itself: the launcher hears of the last time only.
@@ -59,11 +59,14 @@ def is_told_by_launcher(message: str, *, lost: bool) -> bool:
     Args:
         message: to be told.
         lost: whether the fault is another process's (:class:`LostProcessError`).
+        is_final: whether a process that is started once more would meet the same, as of what is wrong in a
+            configuration or in data: then none is.
     """
     number, most = (int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
-    if LAUNCHED not in os.environ or "TORCHELASTIC_ERROR_FILE" not in os.environ or number < most:
+    is_last = is_final or number >= most
+    if LAUNCHED not in os.environ or "TORCHELASTIC_ERROR_FILE" not in os.environ or not is_last:
         return False
-    said = {"message": message, "lost": lost, "extraInfo": {"timestamp": int(time.time())}}
+    said = {"message": message, "lost": lost, "is_final": is_final, "extraInfo": {"timestamp": int(time.time())}}
     try:
         write_text(os.environ["TORCHELASTIC_ERROR_FILE"], json.dumps({"message": said}))
     except OSError:  # a full disk may be the very message

@@ -1,9 +1,13 @@
 """The one exception that a user is meant to read, and how it lists and shortens what is wrong."""
 
+import contextlib
+import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+
+logger = logging.getLogger(__name__)
 
 NUM_SHOWN = 5
 _VALUE_CHARACTERS = 60
@@ -80,6 +84,21 @@ def counted(number: int, one: str, several: str) -> str:
     ('1 label disagrees', '1,200 labels disagree')
     """
     return f"{number:,} {one if number == 1 else several}"
+
+
+@contextlib.contextmanager
+def told_beside(error: BaseException | None) -> Iterator[None]:
+    """An error in the block, which ends what an error has ended, does not take its place: it is told beside it.
+
+    Args:
+        error: that has ended it, or None: then that of the block is raised.
+    """
+    try:
+        yield
+    except Exception as late:
+        if error is None:
+            raise
+        logger.error("error: %s", late)
 
 
 def first_few(items: Sequence[str]) -> str:

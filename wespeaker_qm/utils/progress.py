@@ -5,6 +5,7 @@ A bar that is drawn anew ten times a second would fill a log with thousands of l
     training: 12800 of 640000 (2 %), 86.1 sample/s, 2:01:24 left, loss=4.127
 """
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -19,7 +20,8 @@ SECONDS_BETWEEN_LINES = 60.0
 class Progress(tqdm):  # type: ignore[type-arg]
     """A bar of tqdm, with its arguments, that writes lines where its output is no terminal.
 
-    What takes less than a minute writes none there, and whatever wrote one says in the end how long all took.
+    What takes less than a minute writes none there, and whatever wrote one says in the end how long all took. Of
+    several training processes, which do the same, the first alone shows anything.
 
     Args:
         iterable: to be passed through, counted; None: :meth:`update` counts.
@@ -31,7 +33,7 @@ class Progress(tqdm):  # type: ignore[type-arg]
         self._is_drawn = sys.stderr.isatty()
         self._last_line_s: float | None = None
         self._has_lines = False
-        if not show:
+        if not show or os.environ.get("RANK", "0") != "0":
             options["disable"] = True
         if not self._is_drawn:
             interval_s = SECONDS_BETWEEN_LINES
