@@ -96,6 +96,7 @@ setup(
         "bench": BENCH,
         "demo": DEMO,
         "test": TEST,
+        "trackers": [*TRAIN, *requirements("trackers")],
         "docs": DOCS,
         "dev": [*TEST, "mutmut==3.8.1", "pre-commit"],
     },

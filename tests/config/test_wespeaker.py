@@ -20,7 +20,7 @@ from wespeaker_qm.utils.errors import RecipeError
 EXAMPLE = Path(__file__).parent / "wespeaker_resnet.yaml"
 
 NOT_IN_WESPEAKER = {
-    "device", "num_threads", "channels_last", "compile", "whiten", "amp_dtype", "valid_epoch_interval",
+    "device", "num_threads", "channels_last", "compile", "whiten", "amp_dtype", "trackers", "valid_epoch_interval",
     "save_step_interval", "save_minutes", "profile",
     "dataloader_args.frontend", "dataset_args.sampler", "dataset_args.channel_prob",
     "dataset_args.shuffle_args.shard_window",
@@ -189,7 +189,7 @@ def test_every_key_of_our_own_is_left_out_at_its_default_and_there_elsewhere(tmp
     of_other_losses = {"projection_args.alpha", "projection_args.reinit_epoch"}
     assert set(schema_keys()) - saved == NOT_IN_WESPEAKER | of_other_losses
     values = ["device=cuda", "num_threads=2", "channels_last=true", "compile=true", "whiten=true", "amp_dtype=bf16"]
-    values += ["save_step_interval=7", "save_minutes=1", "profile=[1,2]"]
+    values += ["save_step_interval=7", "save_minutes=1", "profile=[1,2]", "trackers=[wandb]"]
     values += ["valid_epoch_interval=0", "dataloader_args.frontend=device", "dataset_args.channel_prob=0.5"]
     values += ["dataset_args.shuffle_args.shard_window=2", "model_args.m_channels=16"]
     values += ["model_args.stem_stride=2", "model_args.window=40"]

@@ -45,7 +45,7 @@ FORBIDDEN = {
 }
 HEAVY = {
     *("av", "jinja2", "matplotlib", "plotly", "pyroomacoustics", "tensorboard", "torch.utils.tensorboard"),
-    *("scipy.optimize", "scipy.signal"),
+    *("scipy.optimize", "scipy.signal", "wandb", "mlflow"),
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -82,6 +82,9 @@ class Config:
     profile: Annotated[Steps | None, OWN] = None
     """[start, stop]: trace these steps, counted from 0 over the training and without the last, into ``profile/`` of the
     run's folder, with PyTorch's profiler; null = none. Not in WeSpeaker."""
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], OWN] = ("tensorboard",)
+    """Who is told the figures of the log; wandb (Weights & Biases) and mlflow need the extra trackers. Not in
+    WeSpeaker."""
     valid_epoch_interval: Annotated[CountOrNone, OWN] = 5
     """Held-out verification check (EER, TAR@FAR) every so many epochs; 0 = off. Not in WeSpeaker."""
 

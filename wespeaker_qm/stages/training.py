@@ -19,6 +19,7 @@ from wespeaker_qm.train.build import TrainingParts, build_training
 from wespeaker_qm.train.distributed import Processes, joined_processes
 from wespeaker_qm.train.loop import Trainer, Validation
 from wespeaker_qm.train.states import newest_state, read_state, state_paths
+from wespeaker_qm.train.trackers import refuse_missing
 from wespeaker_qm.utils.calls import AnyPath, listed, paths
 from wespeaker_qm.utils.checksums import checksum_path, write_checked_text
 from wespeaker_qm.utils.done import DoneMarker
@@ -77,6 +78,7 @@ def _train(
     may_change_batch: bool,
 ) -> None:
     processes.together(lambda: refuse_missing_gpus(config.gpus, config.device))
+    processes.first_decides(lambda: refuse_missing(config.trackers))
     kept = range(config.num_epochs - config.num_avg + 1, config.num_epochs + 1)
     outputs = [run.model(epoch) for epoch in kept]
     inputs = processes.together(lambda: {**resume.settings_of(config), **resume.made_from(config, data)})
@@ -123,7 +125,16 @@ def _take(held: contextlib.ExitStack, run: RunFolder, config: Config, marker: Do
         RecipeError: another process is at work there, or files lie there that no stage made.
     """
     models = [run.model(epoch) for epoch in range(1, config.num_epochs + 1)]
-    written = [*models, run.config, run.provenance, run.training_log, run.states, *run.earlier_states, run.traces]
+    written = [
+        *models,
+        run.config,
+        run.provenance,
+        run.training_log,
+        run.states,
+        *run.earlier_states,
+        run.traces,
+        run.trackers,
+    ]
 
     def made_before() -> bool:
         # A state with our checksum beside it is of a training of ours, also of one that was called from Python.

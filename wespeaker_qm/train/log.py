@@ -1,4 +1,4 @@
-"""The training log: one JSON object a line, TensorBoard scalars, the progress bar, and messages."""
+"""The training log: one JSON object a line, what trackers are told, the progress bar, and messages."""
 
 import json
 import logging
@@ -10,6 +10,7 @@ from wespeaker_qm.config import Config
 from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.figures import Means
 from wespeaker_qm.train.speed import Arithmetic, PartTimes, peak_memory_mib
+from wespeaker_qm.train.trackers import begin
 from wespeaker_qm.utils.checksums import GrowingText, verify
 from wespeaker_qm.utils.errors import RecipeError, shown, shown_line, told_beside
 from wespeaker_qm.utils.layout import RunFolder
@@ -70,7 +71,7 @@ def _is_record(record: Any) -> bool:
 
 
 class LogWriter:
-    """Appends records to ``train_log.jsonl`` and ``tensorboard/``.
+    """Appends records to ``train_log.jsonl``, and tells the trackers their numbers.
 
     Records have a ``type``: ``step`` (means since the last one), ``epoch`` (means over the epoch), ``valid``
     (held-out verification). A resumed run drops the records of the steps that it repeats.
@@ -78,41 +79,43 @@ class LogWriter:
     Args:
         run: where the log goes.
         step: the last update that is not repeated; 0 for a new run, which starts an empty log.
+        config: of the run, with its trackers; None: one of defaults.
 
     Raises:
         RecipeError: the log to be continued is not what was written.
     """
 
-    def __init__(self, run: RunFolder, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, run: RunFolder, step: int, config: Config | None = None) -> None:
         path = run.training_log
         kept = []
         if path.is_file() and step:
             verify(path, _REMEDY, grows=True)
             kept = [record for record in read_log(path, _REMEDY) if record["step"] <= step]
         self._file = GrowingText(path, "".join(json.dumps(record) + "\n" for record in kept))
-        purge_step = kept[-1]["step"] + 1 if kept else 0
-        self._board = SummaryWriter(str(run.tensorboard), purge_step=purge_step)
+        self._trackers = begin(run, config or Config(), kept[-1]["step"] if kept else 0)
+        for record in kept:
+            self._tell(record)
 
     def write(self, kind: str, *, epoch: int, step: int, **values: float | Mapping[str, float] | None) -> None:
         """Append a record; ``None`` stands for a figure that cannot be measured."""
         record = {"type": kind, "epoch": epoch, "step": step, **values}
         self._file.add(json.dumps(record) + "\n")
-        for name, value in values.items():
-            scalars = (
-                {f"{name}/{part}": each for part, each in value.items()}
-                if isinstance(value, Mapping)
-                else {name: value}
-            )
-            for part, each in scalars.items():
-                if each is not None:
-                    self._board.add_scalar(f"{kind}/{part}", each, step)
+        self._tell(record)
 
     def close(self) -> None:
-        """Close both."""
+        """Close the log, and let the trackers end."""
         self._file.close()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.end()
+
+    def _tell(self, record: Mapping[str, Any]) -> None:
+        figures: dict[str, float] = {}
+        for name, value in record.items():
+            if name not in ("type", "epoch", "step"):
+                parts = value.items() if isinstance(value, Mapping) else [("", value)]
+                figures |= {f"{name}/{part}".rstrip("/"): each for part, each in parts if each is not None}
+        for tracker in self._trackers:
+            tracker.log({f"{record['type']}/{name}": each for name, each in figures.items()}, record["step"])
 
 
 class Journal:
@@ -156,7 +159,7 @@ class Journal:
         self.world_size = processes.world_size
         self.arithmetic = arithmetic
         self.samples = samples
-        self._writer = LogWriter(run, step) if processes.is_first else None
+        self._writer = LogWriter(run, step, config) if processes.is_first else None
         self._bar = Progress(
             total=samples + samples_left,
             initial=samples,

@@ -30,6 +30,7 @@ WITHOUT_EFFECT = frozenset(
         "save_epoch_interval",
         "save_minutes",
         "save_step_interval",
+        "trackers",
         "valid_epoch_interval",
         "dataloader_args.frontend",
         "dataloader_args.num_workers",

@@ -16,6 +16,7 @@ EXTRAS = {
     "train": "preparation, training, extraction",
     "onnx": "models as one file, used without torch",
     "demo": "the page in the browser",
+    "trackers": "Weights & Biases and MLflow",
     "docs": "building the documentation",
     "test": "the tests",
 }

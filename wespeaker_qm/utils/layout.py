@@ -148,6 +148,15 @@ class RunFolder(Folder):
         return self.path / "tensorboard"
 
     @property
+    def trackers(self) -> Path:
+        """Folder of what the trackers of the training know it by."""
+        return self.path / "trackers"
+
+    def tracker(self, name: str) -> Path:
+        """By what a tracker knows it: one line."""
+        return self.trackers / f"{name}.txt"
+
+    @property
     def traces(self) -> Path:
         """Folder of traces of some steps, which ``profile`` asks for."""
         return self.path / "profile"

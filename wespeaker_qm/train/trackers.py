@@ -1,0 +1,228 @@
+"""Programs that show a training while it runs: TensorBoard, Weights & Biases, MLflow.
+
+A tracker is a row of :data:`TRACKERS`, and ``trackers`` of the configuration names those that are told. What a resumed
+training has told is told again: a tracker that has it already takes it once.
+"""
+
+import functools
+import importlib.util
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+from wespeaker_qm.config import Config
+from wespeaker_qm.train.resume import settings_of
+from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.extras import installation
+from wespeaker_qm.utils.files import write_text
+from wespeaker_qm.utils.layout import RunFolder
+
+logger = logging.getLogger(__name__)
+
+_PROJECT = "wespeaker_qm"
+
+
+class Tracker(Protocol):
+    """Takes figures of a training; it is made where that begins or goes on."""
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """Take named figures of a step; steps do not fall. Of what it was told before nothing comes."""
+
+    def end(self) -> None:
+        """Nothing more comes in this process."""
+
+
+class TensorBoard:
+    """Event files in the run's folder.
+
+    Args:
+        run: folder of the training.
+        config: of the training.
+        step: the last of which it keeps what it has; 0: it begins anew.
+    """
+
+    def __init__(self, run: RunFolder, config: Config, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._step = step
+        self._board = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0)
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """As :class:`Tracker`."""
+        for name, value in figures.items() if step > self._step else ():
+            self._board.add_scalar(name, value, step)
+
+    def end(self) -> None:
+        """As :class:`Tracker`."""
+        self._board.close()
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases, in the project that ``WANDB_PROJECT`` names; arguments as :class:`TensorBoard`."""
+
+    def __init__(self, run: RunFolder, config: Config, step: int) -> None:
+        import wandb
+
+        identifier = _identifier(run, "wandb", step, lambda: secrets.token_hex(8))
+        self._run: Any = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", _PROJECT),
+            name=_name(run),
+            id=identifier,
+            resume="allow",
+            config=dict(_flat(config)),
+            dir=str(run.path),
+            settings=wandb.Settings(console="off", silent=True),
+        )
+        self._first = self._run.step  # that it has not
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """As :class:`Tracker`."""
+        if step >= self._first:
+            self._run.log(dict(figures), step=step)
+
+    def end(self) -> None:
+        """As :class:`Tracker`."""
+        self._run.finish()
+
+
+class MLflow:
+    """A run of MLflow, in the experiment that ``MLFLOW_EXPERIMENT_NAME`` names; arguments as :class:`TensorBoard`."""
+
+    def __init__(self, run: RunFolder, config: Config, step: int) -> None:
+        import mlflow
+        from mlflow.entities import Param
+
+        self._client: Any = mlflow.MlflowClient()
+
+        def begun() -> str:
+            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
+            found = self._client.get_experiment_by_name(name)
+            experiment = self._client.create_experiment(name) if found is None else found.experiment_id
+            return str(self._client.create_run(experiment, run_name=_name(run)).info.run_id)
+
+        self._run = _identifier(run, "mlflow", step, begun)
+        self._client.update_run(self._run, status="RUNNING")
+        if not step:
+            self._client.log_batch(self._run, params=[Param(key, str(value)) for key, value in _flat(config)])
+        names = self._client.get_run(self._run).data.metrics if step else ()
+        self._taken = {
+            (name, point.step) for name in names for point in self._client.get_metric_history(self._run, name)
+        }
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """As :class:`Tracker`."""
+        from mlflow.entities import Metric
+
+        now_ms = int(1000 * time.time())
+        points = [Metric(*item, now_ms, step) for item in figures.items() if (item[0], step) not in self._taken]
+        if points:
+            self._client.log_batch(self._run, metrics=points)
+
+    def end(self) -> None:
+        """As :class:`Tracker`."""
+        self._client.set_terminated(self._run)
+
+
+class _Kind(NamedTuple):
+    package: str
+    make: Callable[[RunFolder, Config, int], Tracker]
+    is_remote: bool
+
+
+TRACKERS: Mapping[str, _Kind] = {
+    "tensorboard": _Kind("tensorboard", TensorBoard, is_remote=False),
+    "wandb": _Kind("wandb", WeightsAndBiases, is_remote=True),
+    "mlflow": _Kind("mlflow", MLflow, is_remote=True),
+}
+"""Name in the configuration -> what it is; its package is that of the same name, or :func:`refuse_missing` says so."""
+
+
+class _Remote:
+    """A tracker behind a network, told on a thread of its own: the training neither waits for it nor ends with it."""
+
+    def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
+        self._name = name
+        self._tracker: Tracker | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._thread.submit(self._guarded, lambda: self._begin(make))
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """As :class:`Tracker`."""
+        self._submit(lambda tracker: tracker.log(figures, step))
+
+    def end(self) -> None:
+        """As :class:`Tracker`."""
+        self._submit(lambda tracker: tracker.end()).result()
+        self._thread.shutdown()
+
+    def _begin(self, make: Callable[[], Tracker]) -> None:
+        self._tracker = make()
+
+    def _submit(self, work: Callable[[Tracker], None]) -> "Future[None]":
+        def told() -> None:
+            if self._tracker is not None:
+                self._guarded(functools.partial(work, self._tracker))
+
+        return self._thread.submit(told)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self._tracker = None
+            logger.warning(
+                "trackers: %s is told nothing more of this training, which goes on (%s: %s); train_log.jsonl has all, "
+                "and when the training is gone on with, %s is told what it lacks",
+                self._name,
+                type(error).__name__,
+                error,
+                self._name,
+            )
+
+
+def refuse_missing(names: Sequence[str]) -> None:
+    """Refuse trackers whose packages are not installed.
+
+    Raises:
+        RecipeError: one is not; its message says how to install it.
+    """
+    for name in names:
+        if importlib.util.find_spec(TRACKERS[name].package) is None:
+            extra = "trackers" if TRACKERS[name].is_remote else "train"
+            raise RecipeError(
+                f"trackers: found {name}, whose package is not installed: {installation(extra)}; or leave it out"
+            )
+
+
+def begin(run: RunFolder, config: Config, step: int) -> list[Tracker]:
+    """The trackers of a training that has told them of its steps up to one."""
+
+    def begun(name: str) -> Tracker:
+        kind = TRACKERS[name]
+        return _Remote(name, lambda: kind.make(run, config, step)) if kind.is_remote else kind.make(run, config, step)
+
+    return [begun(name) for name in dict.fromkeys(config.trackers)]
+
+
+def _identifier(run: RunFolder, name: str, step: int, make: Callable[[], str]) -> str:
+    """By which a tracker knows the run; it is kept in the run's folder."""
+    path = run.tracker(name)
+    if step and path.is_file():
+        return path.read_text(encoding="utf-8").strip()
+    identifier = make()
+    write_text(path, f"{identifier}\n")
+    return identifier
+
+
+def _name(run: RunFolder) -> str:
+    """The last two folders: of the corpus, and of the run."""
+    return "/".join(run.path.absolute().parts[-2:])
+
+
+def _flat(config: Config) -> list[tuple[str, object]]:
+    """What the weights depend on."""
+    return list(settings_of(config).items())
