@@ -100,6 +100,8 @@ class _TrainingState(_Part):
     epoch: Number
     step: Number = 0
     schedule_step: Number = 0
+    samples: Number = 0
+    skipped: Number = 0
     rest: Annotated[list[Number], Field(min_length=3, max_length=3)] | None = None
     journal: _Journal | None = None
     elapsed_s: Annotated[Figure, Field(ge=0)]
