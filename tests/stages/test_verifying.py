@@ -247,6 +247,38 @@ def test_damage_of_a_run_is_found_and_named(own_model_run: Any, name: str, damag
     assert str(run.path / folder) in findings[0]
 
 
+NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pipe": (os.mkfifo, "is a pipe, a socket or a device, expected a file: move it away"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "is a pipe, a socket or a device, expected a file: move it"),
+    "folder": (Path.mkdir, "is a folder, expected a file: move it away"),
+    "link": (lambda path: path.symlink_to("nothing"), "is a link to nothing, which leads in a circle or to nothing: "),
+}
+FILES = (*RUN_FILES, "models/model_9.pt", "resume/step_3.pt", "resume.pt", "train_log.jsonl")
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_is_told_as_what_it_is(own_model_run: Any, kind: str) -> None:
+    """Whether or not there is a checksum beside it."""
+    run = own_model_run.run
+    make, message = NO_FILES[kind]
+    for name in FILES:
+        path = run.path / name
+        before = path.read_bytes() if path.is_file() else None
+        path.unlink(missing_ok=True)
+        path.parent.mkdir(exist_ok=True)
+        make(path)
+        about = [finding for finding in stages.verify_data(folders=run) if f"{name}: {message}" in finding]
+        assert len(about) == 1, name
+        assert ".crc32" not in about[0]
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+        if before is not None:
+            path.write_bytes(before)
+    assert stages.verify_data(folders=run) == []
+
+
 def test_scores_are_compared_with_the_trials(own_model_run: Any, tmp_path: Path) -> None:
     data, run = own_model_run
     other = tmp_path / "data"

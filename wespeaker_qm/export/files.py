@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wespeaker_qm.utils.errors import RecipeError, refuse_no_file, shown
+from wespeaker_qm.utils.errors import RecipeError, found_at, refuse_no_file, shown
 from wespeaker_qm.utils.files import is_zip
 from wespeaker_qm.utils.text import parse_json
 
@@ -151,7 +151,7 @@ def read_files(path: Path, entries: Any, read: Read) -> dict[str, bytes]:
             raise damaged(path, DESCRIPTION, f"lists {shown(name)}, expected the name of a file in the folder")
         data = read(name, num_bytes)
         if data is None:
-            raise damaged(path, name, "it is missing")
+            raise damaged(path, name, found_at(path / name) if path.is_dir() else "it is missing")
         if len(data) != num_bytes:
             size = f"more than {num_bytes:,}" if len(data) > num_bytes else f"{len(data):,}"
             raise damaged(path, name, f"found {size} bytes, expected {num_bytes:,}")

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -156,8 +157,9 @@ def checked_facts(shard_list: Path) -> dict[str, Any]:
         if str(tar) != name:
             break
         if not tar.is_file():
+            found = found_at(tar) if os.path.lexists(tar) else "which does not exist"
             raise RecipeError(
-                f"{shard_list}: names {tar}, which does not exist (current directory {Path.cwd()}); "
+                f"{shard_list}: names {tar}, {found} (current directory {Path.cwd()}); "
                 "start from the folder where the audio was packed, or pack again (run.sh --stage 2)"
             )
         if tar.stat().st_size != num_bytes:

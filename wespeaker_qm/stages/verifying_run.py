@@ -103,7 +103,8 @@ def run_files(run: RunFolder, lists: Mapping[str, Path]) -> Iterator[RunFile]:
         run: a folder of results.
         lists: name -> trial list of its corpus; empty where it is not known.
     """
-    paths = [Path(place, name) for place, _, names in os.walk(run) for name in names]
+    # A folder in the place of a file, too.
+    paths = [Path(place, name) for place, folders, names in os.walk(run) for name in [*names, *folders]]
     with_checksum = {path.with_suffix("") for path in paths if path.suffix == _SUFFIX}
     for path in sorted({*paths, *with_checksum}):
         if path in with_checksum or _reader(path) is not None:
@@ -116,13 +117,11 @@ def file_findings(file: RunFile) -> list[str]:
     reader = _reader(path)
     try:
         if not path.is_file():
-            return [f"{path}: {found_at(path)}, expected what {checksum_path(path).name} is of; {made_again(path)}"]
+            return [_no_file(path, checksum_path(path))]
         for name, expected in verify(path, mended(path), grows=path.name == _GROWS).items():
             other = path.parent / name  # the ark of an scp, which may name another, where this is a copy
             if not other.is_file():
-                return [
-                    f"{other}: {found_at(other)}, expected what {checksum_path(path).name} is of; {made_again(path)}"
-                ]
+                return [_no_file(other, checksum_path(path), path)]
             if other != path:
                 refuse_changed(other, expected, checksum_path(path), mended(path))
         if file.trials is not None and path.suffix == ".score":
@@ -132,6 +131,12 @@ def file_findings(file: RunFile) -> list[str]:
     except RecipeError as error:
         return [str(error)]
     return []
+
+
+def _no_file(path: Path, checksum: Path, named: Path | None = None) -> str:
+    """What is said of something that should be a file, and is none or is gone."""
+    expected = f", expected what {checksum.name} is of" if not os.path.lexists(path) else ""
+    return f"{path}: {found_at(path)}{expected}; {made_again(named or path)}"
 
 
 def _reader(path: Path) -> Callable[[Path], Any] | None:
