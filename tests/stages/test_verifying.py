@@ -140,6 +140,17 @@ def test_the_remedy_for_damaged_audio_works(corpus: DataFolder) -> None:
     assert stages.verify_data(folders=corpus) == []
 
 
+def test_a_copy_whose_lists_name_the_original(corpus: DataFolder) -> None:
+    """Of its own tars none is read; packed again, it stands alone."""
+    copy = DataFolder(corpus.path.with_name("copy"))
+    shutil.copytree(corpus.path, copy.path)
+    findings = stages.verify_data(folders=copy)
+    assert len(findings) == 4, "a set each"
+    assert all(re.search(r"shard\.list: names .*/tiny/\S+, expected .*/copy/.*: a copy", each) for each in findings)
+    stages.pack(data=copy, utterances_per_shard=10)
+    assert stages.verify_data(folders=copy) == []
+
+
 def test_every_damaged_recording_is_told_and_a_cut_tar(corpus: DataFolder) -> None:
     tar = tar_of(corpus)
     tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])

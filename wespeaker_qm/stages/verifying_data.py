@@ -64,11 +64,25 @@ def _read_set(folder: SetFolder, tars: list[PackedTar], findings: list[str]) -> 
     try:
         own, faults = packed_tars(folder.shard_list)
         tars += own
+        findings += _of_the_original(folder, [packed.tar for packed in own])
         findings += faults
         packed = packed_set(own)
     except RecipeError as error:
         findings.append(str(error))
     return _Set(folder, tables, packed)
+
+
+def _of_the_original(folder: SetFolder, tars: list[Path]) -> list[str]:
+    """Where a list names tars elsewhere, while ones of their names lie here: a copy, of which nothing would be read."""
+    elsewhere = [tar for tar in tars if (folder.shards / tar.name).is_file() and tar.is_file()]
+    elsewhere = [tar for tar in elsewhere if not tar.samefile(folder.shards / tar.name)]
+    if not elsewhere:
+        return []
+    own = folder.shards / elsewhere[0].name
+    return [
+        f"{folder.shard_list}: names {elsewhere[0]}, expected {own}, which lies beside it: a copy whose lists name the "
+        f"original; put it where its path from the current directory is what that of the original was, or {_PACK}"
+    ]
 
 
 def _contradictions(each: _Set) -> list[str]:
