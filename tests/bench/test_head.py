@@ -135,6 +135,7 @@ def test_the_report_has_every_row_and_bound() -> None:
         contests=(Contest(TINY, {COSFACE: math.inf, DENSE: 0.0, TOP_BISECTION: None}),),
         memory=(huge,),
         growth=(TINY, huge),
+        steps=(TINY._replace(num_classes=1200, trained=True),),
     )
     report = head_report(plan, rounds=1)
     (met,) = [line for line in report.splitlines() if COSFACE in line and " inf " in line]
@@ -143,6 +144,9 @@ def test_the_report_has_every_row_and_bound() -> None:
     assert "NOT met" in missed
     assert TOP_BISECTION in report
     assert "peak MiB" in report
+    (steps,) = [line for line in report.splitlines() if "8, 16, 1,200" in line]
+    assert "lazy SGD, ms" in report
+    assert 0 < float(steps.split("|")[4]) < 100
     assert report.count("8, 16, 300") >= 1
 
 

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from wespeaker_qm.losses import dispatch, fused_filter
 from wespeaker_qm.losses.dispatch import Way
+from wespeaker_qm.losses.heads import QMarginHead
+from wespeaker_qm.losses.lazy_sgd import LazySGD
 from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
 from wespeaker_qm.losses.partition import ClassPartition
@@ -205,6 +207,24 @@ def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
     }
 
 
+def trained(partition: ClassPartition, *, lazily: bool) -> Tensor:
+    """The prototypes of this process after some steps."""
+    torch.manual_seed(4)
+    head = QMarginHead(DIM, partition.num_classes, scale=20.0, alpha=1.75, partition=partition)
+    optimizer: torch.optim.Optimizer = torch.optim.SGD([head.weight], lr=0.03, momentum=0.9, weight_decay=1e-2)
+    if lazily:
+        optimizer = LazySGD(head, lr=0.03, weight_decay=1e-2)
+    generator = torch.Generator().manual_seed(6)
+    for _ in range(12):
+        embedding = torch.randn(6, DIM, generator=generator)
+        target = torch.randint(partition.num_classes, (6,), generator=generator)
+        own = slice(partition.rank, None, partition.world_size)
+        head.weight.grad = None
+        head(embedding[own], target[own], 0.1).loss.mean().backward()
+        optimizer.step()
+    return head.state_dict()["weight"]
+
+
 def run_process(rank: int, folder: Path) -> None:
     """The program of process ``rank``: all cases for each number of processes, saved in ``folder``."""
     torch.set_num_threads(1)
@@ -231,6 +251,8 @@ def run_process(rank: int, folder: Path) -> None:
         rows = 100 * rank + torch.arange(2 * world_size)
         results["exchanged"] = partition.exchange(rows)
         results["summed"] = partition.sum_own_rows(rows)
+        dispatch.WAYS = {"cpu": ((math.inf, SPARSE),)}
+        results["lazy"] = trained(ClassPartition(600, rank, world_size), lazily=True)
         last_two = dist.new_group([1, 2]) if world_size == 3 else None
         if last_two is not None and rank > 0:
             case = CASES[GROUPED]
@@ -435,6 +457,13 @@ def test_some_of_the_processes_may_hold_the_classes(outputs: dict[int, list[dict
         assert_near(actual[key], expected[key])
     assert torch.equal(found[0]["grouped_rows"], torch.arange(3001))
     assert found[1]["grouped_rows"] is None
+
+
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+def test_lazy_rows_are_those_of_one_process(world_size: int, outputs: dict[int, list[dict[str, Any]]]) -> None:
+    parts = torch.cat([results["lazy"] for results in outputs[world_size]])
+    alone = trained(ClassPartition(600), lazily=False)
+    torch.testing.assert_close(parts, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_alone_every_operation_is_free() -> None:

@@ -53,7 +53,7 @@ def simulate(case: Case, seed: int = 0) -> HeadInput:
     embedding = torch.randn(case.batch, case.dim, generator=generator)
     if case.trained:
         _fill_trained(prototypes, generator)
-        embedding = _near(F.normalize(prototypes[target]), embedding, generator)
+        embedding = near(F.normalize(prototypes[target]), embedding, generator)
     else:
         torch.nn.init.xavier_uniform_(prototypes, generator=generator)
     return HeadInput(embedding.requires_grad_(), prototypes.requires_grad_(), target)
@@ -72,7 +72,7 @@ def _fill_trained(prototypes: Tensor, generator: torch.Generator) -> None:
     prototypes.mul_(0.5 + torch.rand(num_classes, 1, generator=generator))
 
 
-def _near(unit: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
+def near(unit: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
     """Embeddings (B, D) at the target's cosine to unit vectors (B, D), in the direction of the noise (B, D)."""
     drawn = torch.randn(len(unit), 1, generator=generator)
     cosine = (TARGET_COSINE + TARGET_COSINE_STD * drawn).clamp(-1, 1)

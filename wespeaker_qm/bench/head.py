@@ -5,6 +5,7 @@
     HeadPlan --contests-> simulate -> the sparse head and its opponents in turn -> ratios beside their bounds
              --memory---> a fresh process, one step at its peak, beside what CosFace needs by arithmetic
              --growth---> the sparse head alone at several sizes in turn
+             --steps----> the head with its optimiser, lazy and dense
 
 A time is that of the loss from embeddings and prototypes, normalisation included, and of its gradients with respect to
 both, on one thread. A bound that is missed is a finding about a machine, not an error.
@@ -20,6 +21,7 @@ from wespeaker_qm.bench.cases import Case, HeadInput, simulate
 from wespeaker_qm.bench.child import in_child
 from wespeaker_qm.bench.contestants import gradients_of, sparse_head, why_absent
 from wespeaker_qm.bench.head_plans import SPARSE, Contest, HeadPlan
+from wespeaker_qm.bench.head_steps import step_contest, steps_table
 from wespeaker_qm.bench.head_tables import ContestResult, growth_table, memory_table, times_table
 from wespeaker_qm.bench.machine import machine_facts
 from wespeaker_qm.bench.memory import peak_in_child
@@ -41,7 +43,8 @@ def head_report(plan: HeadPlan, rounds: int, *, keep_pages: bool = False) -> str
         RecipeError: rounds below 1.
     """
     check_rounds(rounds)
-    with Progress(total=len(plan.memory) + len(plan.contests) + len(plan.growth), desc="bench head", unit="row") as bar:
+    total = sum(len(rows) for rows in plan)
+    with Progress(total=total, desc="bench head", unit="row") as bar:
         peaks = {}
         for case in plan.memory:
             peaks[case] = peak_in_child(functools.partial(_cold_step, case))
@@ -54,11 +57,17 @@ def head_report(plan: HeadPlan, rounds: int, *, keep_pages: bool = False) -> str
             bar.update()
         growth = in_child(functools.partial(grow, plan.growth, rounds))
         bar.update(len(plan.growth))
+        steps = []
+        for case in plan.steps:
+            steps.append(in_child(functools.partial(step_contest, case, rounds)))
+            bar.update()
     parts = [facts, times_table(results)]
     if peaks:
         parts.append(memory_table(peaks))
     if growth:
         parts.append(growth_table(growth))
+    if steps:
+        parts.append(steps_table(steps))
     return "\n\n".join(parts)
 
 

@@ -45,6 +45,8 @@ class HeadPlan(NamedTuple):
     """For the peak with sparse gradients, which is to stay below ``MEMORY_BOUND_MIB``."""
     growth: tuple[Case, ...]
     """For time with sparse gradients by the number of classes, the first being the reference."""
+    steps: tuple[Case, ...]
+    """For time with the optimiser of the prototypes, lazy and dense."""
 
 
 MEMORY_BOUND_MIB = 150
@@ -77,6 +79,7 @@ QUICK = HeadPlan(
     ),
     memory=(),
     growth=(),
+    steps=(),
 )
 """Sizes of VoxCeleb1 and 2 (with speeds) only: a minute, and less than 1 GiB of memory."""
 
@@ -89,6 +92,10 @@ FULL = HeadPlan(
     ),
     memory=(_HUGE._replace(trained=False), _HUGE),
     growth=tuple(_HUGE._replace(num_classes=num_classes) for num_classes in (10_000, 100_000, 1_000_000)),
+    steps=(
+        Case(128, 256, 250_000, alpha=1.5, scale=10, margin=0.1, trained=True),
+        _LARGE._replace(dim=256, trained=True),
+    ),
 )
 """Up to a million classes: minutes, and 6 GiB of memory."""
 

@@ -56,8 +56,8 @@ def times_table(results: list[ContestResult]) -> str:
 def _cells(result: ContestResult) -> list[str]:
     case, ratio, bound = result.case, result.ratio, result.bound
     return [
-        *_names(case),
-        _data(case),
+        *names(case),
+        data(case),
         "kept" if result.pages_kept else "default",
         f"{100 * result.support / case.num_classes:.2f}",
         f"{100 * result.candidates / case.num_classes:.2f}",
@@ -105,7 +105,7 @@ def device_table(results: Sequence[DeviceContest], bandwidth: float) -> str:
 def _case_cells(result: DeviceContest) -> list[str]:
     case = result.contest.case
     shares = [f"{100 * number / case.num_classes:.2f}" for number in (result.support, result.candidates)]
-    return [*_names(case), _data(case), *shares]
+    return [*names(case), data(case), *shares]
 
 
 def _device_cells(result: DeviceContest, name: str, bandwidth: float) -> list[str]:
@@ -137,7 +137,7 @@ def _ms(times_ms: list[float]) -> str:
     return f"{quartiles(times_ms).median:.3f}"
 
 
-def _names(case: Case) -> list[str]:
+def names(case: Case) -> list[str]:
     """Size and loss."""
     return [
         f"{case.batch}, {case.dim}, {case.num_classes:,}",
@@ -153,7 +153,7 @@ def memory_table(peaks: Mapping[Case, int | None]) -> str:
         found = "not measurable without /proc" if peak is None else f"{peak / MIB:.1f}"
         verdict = "" if peak is None else _verdict(peak <= MEMORY_BOUND_MIB * MIB)
         size = f"{case.batch}, {case.dim}, {case.num_classes:,}"
-        rows.append([size, _data(case), found, str(MEMORY_BOUND_MIB), verdict, f"{dense_mib:,.0f}"])
+        rows.append([size, data(case), found, str(MEMORY_BOUND_MIB), verdict, f"{dense_mib:,.0f}"])
     header = ["B, D, C", "data", "peak MiB, sparse gradient", "bound", "verdict", f"{COSFACE}, computed"]
     return markdown_table(header, rows)
 
@@ -171,7 +171,8 @@ def growth_table(growth: Mapping[Case, float]) -> str:
     return markdown_table(header, rows)
 
 
-def _data(case: Case) -> str:
+def data(case: Case) -> str:
+    """Whether prototypes and embeddings are trained."""
     return "trained" if case.trained else "init"
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from wespeaker_qm.losses.dispatch import chunk_logits
 from wespeaker_qm.losses.gradients import Vectors
+from wespeaker_qm.losses.lazy_rows import LazyRows
 from wespeaker_qm.losses.root import class_sums, newton_step, with_class
 from wespeaker_qm.losses.roundoff import cosine_error
 
@@ -33,7 +34,8 @@ class Problem(NamedTuple):
     """What the filter needs: n classes of this process, B rows, a = alpha - 1.
 
     unit (B, D) unit embeddings; prototypes (n, D); target (B,) index among the n, or -1 where another process holds it;
-    target_logit and log_q (B, 1), float64; filter_dtype: lower precision of the filter.
+    target_logit and log_q (B, 1), float64; filter_dtype: lower precision of the filter. lazy: whose rows the prototypes
+    are, of which only the targets' are up to date.
     """
 
     unit: Tensor
@@ -44,6 +46,7 @@ class Problem(NamedTuple):
     target_logit: Tensor
     log_q: Tensor
     filter_dtype: torch.dtype | None
+    lazy: LazyRows | None = None
 
 
 class Candidates(NamedTuple):
@@ -83,6 +86,11 @@ class Bound:
             height = height * (1 - newton_step(sums, a, height).clamp_(min=0))
         self.tau = top - (height - 1) / a
 
+    def restart(self, logits: Tensor) -> None:
+        """Take logits (B, N) into account that are better than what was shown before of the same classes."""
+        self._seen = logits.new_empty(len(logits), 0)
+        self.update(logits)
+
     def threshold(self) -> Tensor:
         """(B, 1): a class in the support has a larger logit; round-off is allowed for."""
         tau = self.tau - 1 / self._problem.a
@@ -110,14 +118,12 @@ def find_candidates(problem: Problem) -> tuple[Candidates | None, Tensor]:
     ranges = _chunk_ranges(problem)
     width = max(stop - start for start, stop in ranges)
     buffer = problem.unit.new_empty(batch, -(-width // GROUP) * GROUP)
-    # A filter of the embeddings' own precision is the computation itself.
-    error = 0.0 if problem.filter_dtype is None else cosine_error(problem.filter_dtype, problem.unit.shape[1])
-    slack = problem.scale * error
+    slack = problem.scale * _filter_error(problem)
     rows, classes, values = [], [], []
     for start, stop in ranges:
         logits = buffer[:, : -(-(stop - start) // GROUP) * GROUP]
         logits[:, stop - start :] = -torch.inf
-        _fill_logits(logits[:, : stop - start], problem, start, problem.filter_dtype)
+        _fill_logits(logits[:, : stop - start], problem, start, is_filter=True)
         groups = torch.unflatten(logits, 1, (GROUP, -1))
         maxima = groups.amax(1)
         bound.update(maxima - slack)
@@ -132,8 +138,8 @@ def find_candidates(problem: Problem) -> tuple[Candidates | None, Tensor]:
         classes.append(start + lane * groups.shape[2] + group[hit])
         values.append(members[hit, lane])
     row, chosen, value = torch.cat(rows), torch.cat(classes), torch.cat(values)
-    if problem.filter_dtype is not None:
-        value = _exact_logits(problem, row, chosen)
+    if slack:
+        row, chosen, value = _with_exact_logits(problem, bound, slack, row, chosen, value)
     kept = value > bound.threshold()[row, 0]
     return _padded(row[kept], chosen[kept], value[kept], batch), bound.tau
 
@@ -143,7 +149,7 @@ def all_logits(problem: Problem) -> list[Tensor]:
     chunks = []
     for start, stop in _chunk_ranges(problem):
         chunks.append(problem.unit.new_empty(len(problem.unit), stop - start))
-        _fill_logits(chunks[-1], problem, start, None)
+        _fill_logits(chunks[-1], problem, start, is_filter=False)
     return chunks
 
 
@@ -154,16 +160,29 @@ def _chunk_ranges(problem: Problem) -> list[tuple[int, int]]:
     return [(start, min(start + width, num_classes)) for start in range(0, num_classes, width)]
 
 
-def _fill_logits(logits: Tensor, problem: Problem, start: int, dtype: torch.dtype | None) -> None:
-    """Write the logits of the classes from ``start`` on into (B, width); -inf for targets."""
+def _filter_error(problem: Problem) -> float:
+    """By how much a cosine of the filter may be off; 0 where the filter is the computation itself."""
+    num_dims = problem.unit.shape[1]
+    if problem.lazy is not None:
+        return cosine_error(problem.lazy.directions.dtype, num_dims) + problem.lazy.turned
+    return 0.0 if problem.filter_dtype is None else cosine_error(problem.filter_dtype, num_dims)
+
+
+def _fill_logits(logits: Tensor, problem: Problem, start: int, *, is_filter: bool) -> None:
+    """Write the logits of the classes from ``start`` on into (B, width), or what is good enough for a filter; -inf for
+    targets.
+    """
     stop = start + logits.shape[1]
     prototypes, inverse_norms = (part[start:stop] for part in problem.prototypes[:2])
-    if dtype is None:
+    if is_filter and (problem.lazy is not None or problem.filter_dtype is not None):
+        if problem.lazy is not None:
+            directions = problem.lazy.directions[start:stop]
+        else:
+            directions = (prototypes * inverse_norms[:, None]).to(problem.filter_dtype)
+        logits.copy_(problem.unit.to(directions) @ directions.T).mul_(problem.scale)
+    else:
         torch.mm(problem.unit, prototypes.T, out=logits)
         logits.mul_(inverse_norms * problem.scale)
-    else:
-        unit_prototypes = (prototypes * inverse_norms[:, None]).to(dtype)
-        logits.copy_(problem.unit.to(dtype) @ unit_prototypes.T).mul_(problem.scale)
     logits.clamp_(-problem.scale, problem.scale)
     (row,) = ((problem.target >= start) & (problem.target < stop)).nonzero(as_tuple=True)
     logits[row, problem.target[row] - start] = -torch.inf
@@ -180,6 +199,28 @@ def _exact_logits(problem: Problem, row: Tensor, classes: Tensor) -> Tensor:
         )
         torch.sum(embeddings * prototypes, dim=1, out=cosine[pairs])
     return (cosine * problem.prototypes.inverse_norms[classes] * problem.scale).clamp_(-problem.scale, problem.scale)
+
+
+def _with_exact_logits(
+    problem: Problem, bound: Bound, slack: float, row: Tensor, classes: Tensor, logits: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From logits (N,) that may be off by ``slack`` to exact ones of those that may be above the threshold.
+
+    The exact logits of the largest come first, and raise the bound: most of the others then need none.
+    """
+    threshold = bound.threshold()[row, 0]
+    surely = logits > threshold + slack
+    parts = []
+    for are_meant in (surely, ~surely):
+        # The first chunks were compared with a looser bound.
+        pairs = (are_meant & (logits > bound.threshold()[row, 0] - slack)).nonzero()[:, 0]
+        if problem.lazy is not None:
+            problem.lazy.catch_up(torch.unique_consecutive(classes[pairs].sort().values))
+        parts.append((row[pairs], classes[pairs], _exact_logits(problem, row[pairs], classes[pairs])))
+        if are_meant is surely and len(pairs):
+            bound.restart(_padded(*parts[0], len(problem.unit)).logits)
+    found, chosen, exact = (torch.cat(part) for part in zip(*parts, strict=True))
+    return found, chosen, exact
 
 
 def _padded(row: Tensor, classes: Tensor, value: Tensor, batch: int) -> Candidates:

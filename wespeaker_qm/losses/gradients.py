@@ -31,8 +31,7 @@ def in_range(vectors: Tensor) -> Vectors:
     A row with an infinite or NaN component is left alone: its cosines are NaN.
     """
     norms = torch.linalg.vector_norm(vectors, dim=1)
-    smallest = math.sqrt(torch.finfo(vectors.dtype).tiny) / torch.finfo(vectors.dtype).eps
-    (extreme,) = (~((norms >= smallest) & (norms <= 1 / smallest))).nonzero(as_tuple=True)
+    (extreme,) = (~ordinary_norms(norms)).nonzero(as_tuple=True)
     rows, exponents = vectors, None
     if len(extreme):
         found = vectors.index_select(0, extreme)
@@ -44,6 +43,12 @@ def in_range(vectors: Tensor) -> Vectors:
             rows = vectors.index_copy(0, extreme, scaled)
             exponents = exponent.new_zeros(len(vectors)).index_copy_(0, extreme, exponent)
     return Vectors(rows, _inverse(norms), exponents)
+
+
+def ordinary_norms(norms: Tensor) -> Tensor:
+    """Whether the squares of norms, and their inverses, are numbers of the type, and small against its largest."""
+    smallest = math.sqrt(torch.finfo(norms.dtype).tiny) / torch.finfo(norms.dtype).eps
+    return (norms >= smallest) & (norms <= 1 / smallest)
 
 
 def at_own_norms(gradient: Tensor, exponents: Tensor | None) -> Tensor:

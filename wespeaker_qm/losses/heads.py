@@ -20,13 +20,14 @@ Heads keep no margin: the trainer passes the annealed one with each batch.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wespeaker_qm.losses.alpha import check_alpha
 from wespeaker_qm.losses.gradients import unit_rows
+from wespeaker_qm.losses.lazy_rows import LazyRows
 from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
 from wespeaker_qm.losses.partition import ClassPartition
@@ -66,6 +67,8 @@ class CosineHead(nn.Module):
         self.alpha = alpha
         self.partition = partition or ClassPartition(num_classes)
         self.weight = nn.Parameter(_xavier_rows(self.partition, embed_dim))
+        self.lazy: LazyRows | None = None
+        """What keeps the prototypes where `LazySGD` moves them; gradients are then sparse."""
 
     def forward(self, embedding: Tensor, target: Tensor, margin: float) -> LinearLoss:
         """Loss of a batch; see `alpha_margin_linear`.
@@ -83,8 +86,20 @@ class CosineHead(nn.Module):
             self.scale,
             margin,
             margin_type=self.margin_type,
+            sparse_gradient=self.lazy is not None,
             partition=self.partition,
+            lazy=self.lazy,
         )
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        if self.lazy is not None:
+            self.lazy.catch_up()
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        if self.lazy is not None:
+            self.lazy.catch_up()  # the momenta, which stay
+        super()._load_from_state_dict(*args, **kwargs)
 
     def extra_repr(self) -> str:
         """Sizes and constants, for ``print(head)``."""

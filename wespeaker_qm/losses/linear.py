@@ -32,6 +32,7 @@ from wespeaker_qm.losses import gradients
 from wespeaker_qm.losses.alpha import as_indices, check_alpha, class_indices, first_derivative_only
 from wespeaker_qm.losses.candidates import Problem
 from wespeaker_qm.losses.dispatch import Way, way_of
+from wespeaker_qm.losses.lazy_rows import LazyRows
 from wespeaker_qm.losses.margins import MarginType, check_scale_and_margin, target_logit
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.losses.roundoff import tie_error
@@ -60,6 +61,7 @@ class _Settings(NamedTuple):
     partition: ClassPartition
     filter_dtype: torch.dtype | None
     way: Way
+    lazy: LazyRows | None
 
 
 def alpha_margin_linear(
@@ -73,6 +75,7 @@ def alpha_margin_linear(
     margin_type: MarginType = "reference",
     sparse_gradient: bool = False,
     partition: ClassPartition | None = None,
+    lazy: LazyRows | None = None,
 ) -> LinearLoss:
     """The alpha-divergence loss of cosines to prototypes: Q-Margin, EntMax, A3M; at alpha 1 CosFace and ArcFace.
 
@@ -97,6 +100,7 @@ def alpha_margin_linear(
         partition: classes divided over processes, each of which calls this with as many embeddings of its own. The
             prototypes' gradient is then that of the mean over the processes of what they backpropagate, as
             ``DistributedDataParallel`` averages that of other parameters.
+        lazy: what keeps the prototypes, where they are brought up to date only when they are looked at: see `lazy_sgd`.
 
     Returns:
         Loss, accuracy and sparsity of this process's embeddings, in float32 or float64. An embedding with a NaN or an
@@ -113,7 +117,7 @@ def alpha_margin_linear(
     _check_shapes(embedding, prototypes, target, partition)
     device = embedding.device.type
     dtype = torch.promote_types(torch.promote_types(embedding.dtype, prototypes.dtype), torch.float32)
-    kernels_apply = dtype == torch.float32 and len(embedding) > 0 and not sparse_gradient
+    kernels_apply = dtype == torch.float32 and len(embedding) > 0 and not sparse_gradient and lazy is None
     if partition.world_size > 1 and alpha == 1:
         kernels_apply = False
     way = way_of(prototypes.device, len(prototypes), kernels_apply=kernels_apply)
@@ -126,7 +130,7 @@ def alpha_margin_linear(
         way = way_of(prototypes.device, len(prototypes), kernels_apply=False)
     target = class_indices(target, partition.num_classes)
     filter_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    settings = _Settings(alpha, scale, margin, margin_type, sparse_gradient, partition, filter_dtype, way)
+    settings = _Settings(alpha, scale, margin, margin_type, sparse_gradient, partition, filter_dtype, way, lazy)
     with torch.autocast(device, enabled=False):
         loss, correct, *sparsity = _AlphaMarginLinear.apply(embedding.to(dtype), prototypes.to(dtype), target, settings)
     return LinearLoss(loss, correct, Sparsity(*sparsity) if sparsity else None)
@@ -167,6 +171,26 @@ def _check_shapes(embedding: Tensor, prototypes: Tensor, target: Tensor, partiti
         raise ValueError(f"target has shape {tuple(target.shape)}, expected ({len(embedding)},), one an embedding")
 
 
+def _vectors(prototypes: Tensor, targets: Tensor, settings: _Settings) -> tuple[gradients.Vectors, LazyRows | None]:
+    """The prototypes, and what keeps them if rows are behind: not those of targets, and none where all are needed."""
+    lazy = settings.lazy
+    if lazy is None:
+        return gradients.in_range(prototypes), None
+    lazy.check(prototypes)
+    if not lazy.are_ordinary:
+        lazy.catch_up()
+        lazy.read_again()
+        if not lazy.are_ordinary:
+            return gradients.in_range(prototypes), None
+    if settings.way is Way.FILTERED and settings.alpha > 1:
+        lazy.catch_up(torch.unique_consecutive(targets.sort().values))
+        lazy.catch_up_turned()
+    else:
+        lazy.catch_up()
+    # Its changes of other rows are none that the gradients of these depend on.
+    return gradients.Vectors(prototypes, lazy.inverse_norms.data, None), lazy
+
+
 class _AlphaMarginLinear(torch.autograd.Function):
     """The loss with its closed-form gradients: backward never sees the root finding."""
 
@@ -176,11 +200,12 @@ class _AlphaMarginLinear(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         partition = settings.partition
         embedding, target = partition.gather_batch(embedding, target)
-        embeddings, vectors = gradients.in_range(embedding), gradients.in_range(prototypes)
+        embeddings = gradients.in_range(embedding)
         unit = gradients.unit_rows(embeddings.rows)
         local = target - partition.start
         owned = (local >= 0) & (local < len(prototypes))
         index = torch.where(owned, local, 0)
+        vectors, lazy = _vectors(prototypes, index, settings)
         unit_targets = gradients.unit_rows(vectors.rows.index_select(0, index).double())
         cosine = partition.sum((unit.double() * unit_targets).sum(1) * owned)
         cosine.clamp_(-1, 1)
@@ -194,6 +219,7 @@ class _AlphaMarginLinear(torch.autograd.Function):
             target_logit=marked.logit[:, None],
             log_q=marked.log_q[:, None],
             filter_dtype=settings.filter_dtype,
+            lazy=lazy,
         )
         with exact_float32():
             if settings.alpha == 1:

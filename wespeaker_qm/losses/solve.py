@@ -102,6 +102,8 @@ def solve_divergence(problem: Problem, marked: TargetLogit, partition: ClassPart
     candidates, tau = None, torch.full_like(problem.target_logit, -torch.inf)
     if way is Way.FILTERED and len(problem.unit):
         candidates, tau = find_candidates(problem)
+    if candidates is None and problem.lazy is not None:
+        problem.lazy.catch_up()
     if partition.world_size > 1:
         width = _NO_CANDIDATES if candidates is None else candidates.classes.shape[1]
         width = int(partition.max(torch.tensor(width, device=problem.unit.device)))
