@@ -22,7 +22,7 @@ def test_the_report_says_what_feeds_and_what_consumes(tiny_config: Config, tiny_
     assert float(rows["embedding, batch norm / folded"][0]) > 0
     assert rows["training step, contiguous / channels-last"][0].strip() == "not for this network"  # too few channels
     assert "ResNet34 here consumes" in report
-    assert "2 training steps of 4 with 1 loader process(es): waited" in report
+    assert "2 training steps of 4 with 1 loader process: waited" in report
     assert "A loader process has" in report
 
 

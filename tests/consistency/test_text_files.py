@@ -166,3 +166,14 @@ def test_no_other_module_decodes_text() -> None:
         "utils/files.py", "utils/lock.py", "bench/machine.py", "bench/memory.py",
         "corpora/debian/apt.py", "utils/doctor.py",
     }  # fmt: skip
+
+
+def test_no_message_leaves_one_and_several_to_its_reader(repository):
+    """Such as 1 file(s): counted() says how many in words that fit."""
+    found = [
+        f"{path}: {line.strip()}"
+        for path in sorted((repository / "wespeaker_qm").rglob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"[a-zA-Z]{3,}\((s|es|ies)\)", line) and not re.search(r"\bexp\(s\)", line)
+    ]
+    assert not found, "\n".join(found)

@@ -249,7 +249,7 @@ def test_too_few_speakers(tmp_path, capsys, num_speakers):
         *QUICK,
     ]
     assert main(arguments) == 1
-    assert f"{num_speakers} speaker(s) found (s0" in capsys.readouterr().err
+    assert f"{num_speakers} speaker{'s' * (num_speakers != 1)} found (s0" in capsys.readouterr().err
 
 
 def test_an_empty_tree(tmp_path, capsys):
@@ -258,7 +258,7 @@ def test_an_empty_tree(tmp_path, capsys):
     arguments = ["prepare", "--corpus", "egs/folder", "--data", str(tmp_path / "data"), *QUICK]
     assert main([*arguments, "--audio_root", str(tmp_path / "empty")]) == 1
     message = capsys.readouterr().err
-    assert "0 speaker(s) found" in message and "1 .txt" in message and "1 folders hold no recording: s0" in message
+    assert "0 speakers found" in message and "1 .txt" in message and "1 folder holds no recording: s0" in message
     assert main([*arguments, "--audio_root", str(tmp_path / "nowhere")]) == 1
     assert "nowhere: no such folder" in capsys.readouterr().err
     assert main(arguments) == 1
@@ -268,12 +268,12 @@ def test_an_empty_tree(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        ("s0", "1 speaker(s) to evaluate (s0)"),
-        ("s0,s1,s2,s3,s4", "1 speaker(s) to train on (s5)"),
+        ("s0", "1 speaker to evaluate (s0)"),
+        ("s0,s1,s2,s3,s4", "1 speaker to train on (s5)"),
         ("s0,anna", "anna is not among the 6 speakers"),
         ("1.5", "expected how many (a whole number of at least 2), a fraction between 0 and 1, names separated by"),
-        ("1", "1 speaker(s) to evaluate (s"),
-        ("5", "1 speaker(s) to train on (s"),
+        ("1", "1 speaker to evaluate (s"),
+        ("5", "1 speaker to train on (s"),
         ("7", "--eval_speakers 7 asks for 7 speakers, but only 6 have the two recordings"),
         ("s0,alone", "1 speaker has one recording only, and a target trial needs two: alone"),
     ],
@@ -337,7 +337,7 @@ def test_the_same_audio_under_two_speakers(tree, prepare, capsys):
     wave, rate = soundfile.read(tree / "s0" / "day1" / "u0.wav", dtype="int16")
     soundfile.write(tree / "s1" / "copy.flac", wave, rate)
     message = refusal(capsys, prepare, "--max_bad_fraction", "1")
-    assert "1 pair(s) of files hold the same audio under two speakers" in message
+    assert "1 pair of files holds the same audio under two speakers" in message
     for path in ("s0/day1/u0.wav", "s1/copy.flac"):
         assert (
             str(tree / path) in message and str(tree / path) in (tree.parent / "data" / "shared_audio.tsv").read_text()

@@ -296,7 +296,7 @@ def test_a_subset_of_packages_leaves_lists_out(recipe_dir: Path, tmp_path: Path)
     info = build(recipe_dir, tmp_path / "data", packages="voices")
     assert list(info.trials) == ["same_package_gender_channel", "same_package_gender", "same_gender", "all"]
     assert set(DataDir.read(tmp_path / "data" / "noise").speaker.values()) == {"speech"}
-    with pytest.raises(RecipeError, match=r"hold 0 speaker\(s\) for train.*--packages"):
+    with pytest.raises(RecipeError, match=r"hold 0 speakers for train.*--packages"):
         build(recipe_dir, tmp_path / "data", packages="others")
 
 

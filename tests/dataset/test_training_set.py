@@ -97,7 +97,7 @@ def test_rirs_alone_are_enough(open_with) -> None:
 
 
 def test_one_speaker_is_nothing_to_train_on(open_with, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"shard\.list: 1 speaker\(s\), expected 2 or more to train on"):
+    with pytest.raises(RecipeError, match=r"shard\.list: 1 speaker, expected 2 or more to train on"):
         open_with({"train": _one_speaker(tmp_path)}, aug_prob=0.0)
 
 

@@ -175,7 +175,7 @@ def test_bad_audio_stops_packing_and_is_listed(tmp_path, caplog, make_data_dir):
 
     with caplog.at_level("INFO"):
         pack_data_dir(data_dir, utterances_per_shard=3, min_duration_s=0.1, max_bad_fraction=0.5)
-    assert "packed 5 recordings into 4 shard(s)" in caplog.text
+    assert "packed 5 recordings into 4 shards" in caplog.text
     reader = ShardReader(data_dir / "shard.list")
     assert set(reader.keys) == set(waves) - set(reasons)
     with pytest.raises(RecipeError, match="no recording"):

@@ -79,7 +79,7 @@ def test_a_cohort_is_the_mean_of_each_speaker(monkeypatch, tmp_path):
 
 def test_refuses_a_cohort_that_tells_nothing():
     directions = Directions.of(np.eye(3, dtype=np.float32), None, ["a", "b", "c"])
-    with pytest.raises(RecipeError, match=r"a cohort of 1 speaker\(s\), expected at least 2"):
+    with pytest.raises(RecipeError, match=r"a cohort of 1 speaker, expected at least 2"):
         cohort_statistics(directions, np.ones((1, 3), np.float32), None)
     with pytest.raises(RecipeError, match="3 of 3 utterances have the same cosine with all of the cohort"):
         cohort_statistics(directions, np.ones((4, 3), np.float32), 3)

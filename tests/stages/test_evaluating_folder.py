@@ -87,8 +87,8 @@ def _one_recording_each(place):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_flat, "DIR voices: 0 speaker(s) found (none): 18 of its recordings lie in no speaker's folder, and"),
-        (_one_level_too_many, "1 speaker(s) found (voices): all its 18 recordings in folders lie in 'voices'"),
+        (_flat, "DIR voices: 0 speakers found (none): 18 of its recordings lie in no speaker's folder, and"),
+        (_one_level_too_many, "1 speaker found (voices): all its 18 recordings in folders lie in 'voices'"),
         (_no_audio, "(none): it holds 18 .txt, and no recording (.flac, "),
         (lambda place: shutil.rmtree(place / "voices") or (place / "voices").mkdir(), "(none): it holds nothing, and"),
         (_one_recording_each, "error: nobody has the two recordings that a target trial needs; add some"),

@@ -159,8 +159,8 @@ def test_other_recordings_or_settings_are_told_with_the_options_of_this_command(
         (["voices", "--model", "model.onnx"], "--model model.onnx: an .onnx file, expected the model folder"),
         (["voices", "--out", "voices/exp"], "so what is written there would be taken for recordings"),
         (["voices", "--eval_speakers", "all"], "--eval_speakers all: nobody would be left to train on"),
-        (["voices", "--eval_speakers", "12"], "1 speaker(s) to train on"),
-        (["few"], "3 speaker(s) found (eval0, eval1, eval2), expected at least 4: 2 to train on and 2 to evaluate"),
+        (["voices", "--eval_speakers", "12"], "1 speaker to train on"),
+        (["few"], "3 speakers found (eval0, eval1, eval2), expected at least 4: 2 to train on and 2 to evaluate"),
         (["single"], "have the two recordings that a target trial needs"),
     ],
 )

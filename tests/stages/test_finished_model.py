@@ -187,7 +187,7 @@ def test_speakers_of_the_training_among_the_trials_are_told(place, repository, c
     write_vectors(cohort, "spk_xvector", ["s1", "t1"], np.eye(2, DIM, dtype=np.float32))
     prepare(repository)
     assert evaluate()["notes"] == [
-        "1 evaluation speaker(s) bear names of speakers that the model was trained on (s1): if they are the same "
+        "1 evaluation speaker bears a name of speakers that the model was trained on (s1): if they are the same "
         "people, the figures mislead."
     ]
     assert "1 speakers of the trials (data/calls/eval) bear names of speakers that the model was trained on" in (

@@ -228,7 +228,7 @@ def test_a_failed_import_leaves_the_model_before(place):
     [
         (["none"], "none: no such folder, expected a model: a folder with config.yaml and avg_model.pt"),
         (["resnet", "--trials", "trials.txt"], "--trials and --wav_root: found one without the other"),
-        (["resnet", "--out", "recordings/own"], "holds 1 file(s) under names of ours that wespeaker-qm has not made"),
+        (["resnet", "--out", "recordings/own"], "holds 1 file under names of ours that wespeaker-qm has not made"),
     ],
 )
 def test_what_cannot_be_imported_is_told(place, capsys, options, message):

@@ -27,7 +27,7 @@ def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a 1\nb\n", r"table:2: 1 field\(s\) in 'b', expected 2"), ("a 1\na 2\n", "table:2: key 'a' stands twice")],
+    [("a 1\nb\n", r"table:2: 1 field in 'b', expected 2"), ("a 1\na 2\n", "table:2: key 'a' stands twice")],
 )
 def test_broken_tables_name_the_place(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "table"
@@ -65,7 +65,7 @@ def table_or_refusal(text: str) -> dict[str, str] | str:
     for number, line in enumerate(text.split("\n"), start=1):
         key, _, value = line.strip(" ").partition(" ")
         if key and not value.strip(" "):
-            return f":{number}: 1 field(s) in {line.strip(' ')!r}, expected 2 separated by white space"
+            return f":{number}: 1 field in {line.strip(' ')!r}, expected 2 separated by white space"
         if key in table:
             return f":{number}: key {key!r} stands twice; keys must be unique"
         if key:
@@ -96,7 +96,7 @@ def test_a_map_says_what_its_lines_say_one_by_one(tmp_path: Path, lines: list[st
 def test_a_blank_line_does_not_stand_for_a_field(tmp_path: Path, text: str) -> None:
     path = tmp_path / "table"
     path.write_text(text)
-    with pytest.raises(RecipeError, match=r"1 field\(s\) in '[ab]', expected 2 separated by white space"):
+    with pytest.raises(RecipeError, match=r"1 field in '[ab]', expected 2 separated by white space"):
         read_map(path)
 
 

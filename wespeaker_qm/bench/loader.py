@@ -32,7 +32,7 @@ from wespeaker_qm.network.device import choose_device
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.train import build
 from wespeaker_qm.utils.allocator import keep_freed_pages
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.progress import Progress
 
@@ -101,13 +101,15 @@ def loader_report(plan: LoaderPlan) -> str:
     )
     workers = max(plan.num_workers, 1)
     parts.append(
-        f"This machine feeds {workers * 1e3 / all_ms:,.0f} samples/s from {workers} loader process(es) that do all, "
+        f"This machine feeds {workers * 1e3 / all_ms:,.0f} samples/s from "
+        f"{counted(workers, 'loader process that does all', 'loader processes that do all')}, "
         f"{workers * 1e3 / read_ms:,.0f} from as many that only read; {plan.config.model} here consumes "
         f"{consumed:,.1f} samples/s."
     )
     memory = "" if worker_bytes is None else f" A loader process has {worker_bytes / MIB:.0f} MiB to itself."
     parts.append(
-        f"{plan.steps} training steps of {plan.batch_size} with {plan.num_workers} loader process(es): waited "
+        f"{plan.steps} training steps of {plan.batch_size} with "
+        f"{counted(plan.num_workers, 'loader process', 'loader processes')}: waited "
         f"{1e3 * waited_s:.1f} ms a step of {1e3 * step_s:.0f} ms.{memory}"
     )
     return "\n\n".join(parts)

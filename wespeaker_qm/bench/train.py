@@ -45,7 +45,7 @@ from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.model import EncoderWithHead
 from wespeaker_qm.train.speed import Arithmetic, arithmetic_of, peak_memory_mib
 from wespeaker_qm.train.update import Underway, Updater
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.moments import Moment
 from wespeaker_qm.utils.progress import Progress
@@ -364,7 +364,9 @@ def _facts(plan: TrainPlan, data: TrainingSet, device: torch.device, arithmetic:
             f"classes; {1e-9 * arithmetic.per_sample:.2f} GFLOP a sample, without the head",
             f"- data: {'noise of no file' if plan.data is None else plan.data}, "
             f"{config.dataloader_args.num_workers} loader processes",
-            f"- {plan.rounds} turns of {plan.steps} steps of each head; milliseconds: median (95th percentile)",
+            "- "
+            f"{counted(plan.rounds, 'turn', 'turns')}"
+            f" of {counted(plan.steps, 'step', 'steps')} of each head; milliseconds: median (95th percentile)",
         ]
     )
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 
 # Keeps the stream of an epoch's order apart from the streams of its samples' draws.
 _ORDER_STREAM = 0x5EED
@@ -142,7 +142,8 @@ class BatchPlan(Sampler[BatchId]):
         self.steps = num_samples // self.global_batch
         if self.steps == 0:
             raise RecipeError(
-                f"dataloader_args.batch_size {batch_size} on {world_size} process(es) needs {self.global_batch} "
+                f"dataloader_args.batch_size {batch_size} on "
+                f"{counted(world_size, 'process', 'processes')} needs {self.global_batch} "
                 f"samples, but an epoch has {num_samples}; lower the batch size or raise "
                 "dataset_args.sample_num_per_epoch"
             )

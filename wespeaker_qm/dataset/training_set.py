@@ -13,7 +13,7 @@ from wespeaker_qm.dataset.chunks import ChunkDataset
 from wespeaker_qm.dataset.draws import SNR_RANGES_DB, SPEEDS, DrawSettings
 from wespeaker_qm.dataset.frontend import TrainingFrontend
 from wespeaker_qm.packing.reader import ShardReader
-from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder
 
 MAX_SHORT_FRACTION = 0.1
@@ -61,7 +61,9 @@ def open_training_set(config: Config, data: DataFolder, fbank: Fbank) -> Trainin
     noise, rirs = _open_augmentation(data, corpus, args)
     speakers = reader.index.speaker_names
     if len(speakers) < 2:
-        raise RecipeError(f"{reader.shard_list}: {len(speakers)} speaker(s), expected 2 or more to train on")
+        raise RecipeError(
+            f"{reader.shard_list}: {counted(len(speakers), 'speaker', 'speakers')}, expected 2 or more to train on"
+        )
     utterances = _long_enough(reader, args, fbank)
     labels = reader.index.records["speaker"][utterances].astype(np.int64)
     num_samples = fbank.num_samples(args.num_frms)

@@ -8,7 +8,7 @@ from wespeaker_qm.enrolment.identification import Identification
 from wespeaker_qm.enrolment.records import EnrolledSpeaker
 from wespeaker_qm.enrolment.store import Enrolment, SpeakerStore
 from wespeaker_qm.export.cohort import SCORE_DECIMALS
-from wespeaker_qm.utils.errors import printable
+from wespeaker_qm.utils.errors import counted, printable
 
 
 def print_enrolment(enrolment: Enrolment) -> None:
@@ -81,4 +81,4 @@ def _score(value: float) -> str:
 
 
 def _recordings(count: int) -> str:
-    return f"{count:,} recording{'' if count == 1 else 's'}"
+    return f"{counted(count, 'recording', 'recordings')}"

@@ -29,7 +29,7 @@ from wespeaker_qm.evaluate.influence import Influence
 from wespeaker_qm.evaluate.log_likelihood import cllr_costs
 from wespeaker_qm.evaluate.operating_points import RocSteps, convex_hull
 from wespeaker_qm.trials.speakers import EffectiveSpeakers, TrialSpeakers, effective_speakers
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.progress import Progress
 
 NUM_RESAMPLES = 1000
@@ -201,7 +201,9 @@ def _draws(num_trials: int, speakers: TrialSpeakers | None, seed: int) -> Iterat
         while True:
             yield np.bincount(rng.integers(num_trials, size=num_trials), minlength=num_trials).astype(np.int32)
     if speakers.num_speakers < 2:
-        raise RecipeError(f"{speakers.num_speakers} speaker(s): intervals over speakers need at least 2")
+        raise RecipeError(
+            f"{counted(speakers.num_speakers, 'speaker', 'speakers')}: intervals over speakers need at least 2"
+        )
     rng = np.random.default_rng((seed, _STREAM))
     chances = np.full(speakers.num_speakers, 1 / speakers.num_speakers)
     while True:

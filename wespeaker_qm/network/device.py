@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -44,6 +44,7 @@ def refuse_missing_gpus(gpus: str | Sequence[int] | None, device: str) -> None:
     found = torch.cuda.device_count()
     if any(number >= found for number in numbers):
         raise RecipeError(
-            f"gpus: found {gpus}, but this machine shows {found} GPU(s); name those that are there (run.sh --gpus), or "
+            f"gpus: found {gpus}, but this machine shows "
+            f"{counted(found, 'GPU', 'GPUs')}; name what is there (run.sh --gpus), or "
             "set gpus=null to take what there is, or device=cpu"
         )

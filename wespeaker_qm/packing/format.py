@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from wespeaker_qm.utils.errors import RecipeError, found_at, shown, shown_line
+from wespeaker_qm.utils.errors import RecipeError, counted, found_at, shown, shown_line
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.text import read_names, read_text
 
@@ -88,7 +88,9 @@ def read_list(path: Path, columns: Sequence[str]) -> list[list[str]]:
     for row in rows:
         if len(row) != len(columns):
             raise RecipeError(
-                f"{path}: found {len(row)} field(s) in {shown_line(chr(9).join(row))}, expected {len(columns)}; pack "
+                f"{path}: found "
+                f"{counted(len(row), 'field', 'fields')}"
+                f" in {shown_line(chr(9).join(row))}, expected {len(columns)}; pack "
                 "again (run.sh --stage 2)"
             )
     return rows

@@ -23,7 +23,7 @@ from wespeaker_qm.packing.shard import (
     plan_shards,
     write_shard,
 )
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.files import remove_leftovers, write_text
 from wespeaker_qm.utils.layout import SetFolder
 from wespeaker_qm.utils.lock import lock_for_writing, unlock
@@ -137,7 +137,8 @@ def _pack(
     _remove_strays(folder.shards, shards)
     write_index(shard_list, ((shard.tar, index_rows(shard)) for shard in shards))
     write_text(shard_list, _list_text(shards))
-    logger.info("%s: packed %d recordings into %d shard(s)", folder, num_files - len(bad), len(shards))
+    num_packed = counted(num_files - len(bad), "recording", "recordings")
+    logger.info("%s: packed %s into %s", folder, num_packed, counted(len(shards), "shard", "shards"))
 
 
 def _refuse(folder: SetFolder, shards: Sequence[Shard]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.score.cosine import Directions
 from wespeaker_qm.trials.table import TrialTable
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.progress import Progress
 
 TOP_N = 300
@@ -56,7 +56,10 @@ class CohortDirections(NamedTuple):
         """
         num_counted = len(cohort) if top_n is None else min(top_n, len(cohort))
         if num_counted < 2:
-            raise RecipeError(f"a cohort of {num_counted} speaker(s), expected at least 2 to tell a deviation from")
+            raise RecipeError(
+                "a cohort of "
+                f"{counted(num_counted, 'speaker', 'speakers')}, expected at least 2 to tell a deviation from"
+            )
         names = [f"cohort speaker {number}" for number in range(len(cohort))]
         # A cosine's round-off in float32 (6e-8) is averaged over the cohort: far below the spread of a hundredth or
         # more.

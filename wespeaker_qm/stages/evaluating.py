@@ -27,7 +27,7 @@ from wespeaker_qm.trials.speakers import effective_speakers, trial_speakers
 from wespeaker_qm.trials.variants import CALIBRATED, VARIANTS, present_variants
 from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.done import DoneMarker
-from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.provenance import provenance
 from wespeaker_qm.utils.stage import reads_data, stage
@@ -165,7 +165,8 @@ def _training_speakers(data: DataFolder, run: RunFolder, info: CorpusInfo) -> li
         if not known:
             return []
         text = (
-            f"{len(known)} evaluation speaker(s) bear names of speakers that the model was trained on "
+            f"{counted(len(known), 'evaluation speaker bears a name', 'evaluation speakers bear names')}"
+            " of speakers that the model was trained on "
             f"({', '.join(known[:NUM_SHOWN])}{', ...' * (len(known) > NUM_SHOWN)}): if they are the same people, the "
             "figures mislead."
         )

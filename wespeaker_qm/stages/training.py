@@ -24,7 +24,7 @@ from wespeaker_qm.utils.calls import AnyPath, listed, paths
 from wespeaker_qm.utils.checksums import checksum_path, write_checked_text
 from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.ending import StopRequest, stop_requests
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.provenance import provenance
@@ -108,7 +108,7 @@ def _train(
         trainer.run()
         if processes.is_first:
             marker.write()
-            logger.info("trained %d epochs; models are in %s", config.num_epochs, run.models)
+            logger.info("trained %s; models are in %s", counted(config.num_epochs, "epoch", "epochs"), run.models)
 
 
 def _put_back_config(run: RunFolder, write: Callable[[Path], None]) -> None:

@@ -14,7 +14,7 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.dataset.plan import BatchPlan, Rest
 from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.utils.done import differences, file_digest, value_digest
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
 
@@ -213,9 +213,12 @@ def place_of(state: dict[str, Any], plan: BatchPlan, *, divides_classes: bool) -
             f"the epoch that was begun with {state['world_size']}; go on with fewer until it ends"
         )
     logger.warning(
-        "goes on with batches of %d on %d process(es), before of %d on %d: %d samples are left of this epoch; the "
+        "goes on with batches of %d on %s, before of %d on %d: %s left of this epoch; the "
         "learning rate is that of the new size",
-        *(plan.batch_size, plan.world_size, batch_size, state["world_size"], num_left),
+        plan.batch_size,
+        counted(plan.world_size, "process", "processes"),
+        *(batch_size, state["world_size"]),
+        counted(num_left, "sample is", "samples are"),
     )
     # In none of them is a process without a sample.
     steps = min(math.ceil(num_left / plan.global_batch), len(plan), num_left // plan.world_size)

@@ -94,10 +94,10 @@ def speakers_by_folder(trials: TrialTable) -> TrialSpeakers | None:
     wrong = _contradictions(trials, speakers)
     if wrong:
         logger.warning(
-            "%s: the folders that names begin with are not the speakers: %d labels say otherwise (%s is %s); "
+            "%s: the folders that names begin with are not the speakers: %s otherwise (%s is %s); "
             "to name the speakers: --utt2spk",
             trials.path,
-            len(wrong),
+            counted(len(wrong), "label says", "labels say"),
             trials.names(wrong[0]),
             _KINDS[int(trials.is_target[wrong[0]])],
         )

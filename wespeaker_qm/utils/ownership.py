@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.text import json_or_none, read_text
 
@@ -56,7 +56,9 @@ def refuse_foreign(folder: Path, paths: Iterable[Path], *, made_before: bool = F
     foreign = sorted(str(folder / name) for name in _names(folder, paths) - owned if _is_taken(folder / name))
     if foreign:
         raise RecipeError(
-            f"{folder}: holds {len(foreign)} file(s) under names of ours that wespeaker-qm has not made, or not in "
+            f"{folder}: holds "
+            f"{counted(len(foreign), 'file', 'files')}"
+            " under names of ours that wespeaker-qm has not made, or not in "
             f"this folder ({folder / LEDGER} does not list them); nothing has been touched:{first_few(foreign)}\n"
             "Move them away, or choose another folder"
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wespeaker_qm.utils.errors import RecipeError, first_few, found_at, shown, shown_line
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few, found_at, shown, shown_line
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.remedies import made_again, mended
 from wespeaker_qm.utils.text import fields_of, lines_of, number, read_text
@@ -82,7 +82,8 @@ def read_tsv(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
     for line, cells in rows:
         if len(cells) != len(header):
             raise RecipeError(
-                f"{path}:{line}: {len(cells)} field(s) in {shown_line(chr(9).join(cells))}, expected the "
+                f"{path}:{line}: "
+                f"{counted(len(cells), 'field', 'fields')} in {shown_line(chr(9).join(cells))}, expected the "
                 f"{len(header)} of the header, separated by tabs"
             )
     return [dict(zip(header, cells, strict=True)) for _, cells in rows]
@@ -99,7 +100,9 @@ def _numbered_rows(path: Path | str, text: str, num_fields: int) -> Iterable[tup
         fields = fields_of(content, num_fields)
         if len(fields) != num_fields:
             raise RecipeError(
-                f"{path}:{line}: {len(fields)} field(s) in {shown_line(content)}, expected {num_fields} separated by "
+                f"{path}:{line}: "
+                f"{counted(len(fields), 'field', 'fields')}"
+                f" in {shown_line(content)}, expected {num_fields} separated by "
                 f"white space; correct it, or {mended(path)}"
             )
         yield line, fields

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from wespeaker_qm.audio.source import AudioError
 from wespeaker_qm.corpora.folder.tree import Recording
 from wespeaker_qm.corpus.bad_audio import BadAudio, check_audio, refuse_bad_audio
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import ordered_map
 from wespeaker_qm.utils.progress import Progress
@@ -95,6 +95,8 @@ def _refuse_shared(shared: Sequence[tuple[str, str, str, str]], list_path: Path)
     write_rows(list_path, [("speaker", "path", "other_speaker", "other_path"), *shared], separator="\t")
     shown = first_few([f"{path} = {other_path}" for _, path, _, other_path in shared])
     raise RecipeError(
-        f"{list_path}: {len(shared)} pair(s) of files hold the same audio under two speakers:{shown}\n"
+        f"{list_path}: "
+        f"{counted(len(shared), 'pair of files holds', 'pairs of files hold')}"
+        f" the same audio under two speakers:{shown}\n"
         "One of each pair has the wrong speaker, or the two folders are one person: remove the file or join the folders"
     )

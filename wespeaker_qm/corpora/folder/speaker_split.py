@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from wespeaker_qm.utils.errors import RecipeError, nearest, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, nearest, shown
 from wespeaker_qm.utils.remedies import with_run_sh
 from wespeaker_qm.utils.text import as_number, read_names
 
@@ -125,7 +125,8 @@ def split_speakers(
     for purpose, members in (("evaluate", evaluation), ("train on", train)):
         if len(members) < MIN_SPEAKERS:
             raise RecipeError(
-                f"{len(members)} speaker(s) to {purpose} ({', '.join(members) or 'none'}) of {len(speakers)} in all, "
+                f"{counted(len(members), 'speaker', 'speakers')}"
+                f" to {purpose} ({', '.join(members) or 'none'}) of {len(speakers)} in all, "
                 f"expected at least {MIN_SPEAKERS}; add speakers"
                 + ("" if eval_speakers is None else " or change --eval_speakers (to all, for a finished model)")
             )
@@ -156,7 +157,8 @@ def more_speakers(num_speakers: int, least: int) -> str:
 def _draw_evaluation(speakers: list[str], single: list[str], share: float, rng: random.Random) -> list[str]:
     if len(speakers) < 2 * MIN_SPEAKERS:
         raise RecipeError(
-            f"{len(speakers)} speaker(s) found ({', '.join(speakers) or 'none'}), expected at least "
+            f"{counted(len(speakers), 'speaker', 'speakers')}"
+            f" found ({', '.join(speakers) or 'none'}), expected at least "
             f"{2 * MIN_SPEAKERS}: {MIN_SPEAKERS} to train on and {MIN_SPEAKERS} to evaluate; add speakers"
         )
     wanted = int(share) if share >= 1 else max(MIN_SPEAKERS, round(share * len(speakers)))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.ownership import LEDGER
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,12 @@ def log_listing(listing: Listing, root: Path) -> None:
     folders = sorted(name for name in os.listdir(root) if os.path.isdir(root / name) and not name.startswith("."))
     empty = [name for name in folders if safe_key([name]) not in speakers]
     if empty:
-        logger.warning("%s: %d folders hold no recording: %s", root, len(empty), ", ".join(empty[:_NUM_SHOWN]))
+        logger.warning(
+            "%s: %s no recording: %s",
+            root,
+            counted(len(empty), "folder holds", "folders hold"),
+            ", ".join(empty[:_NUM_SHOWN]),
+        )
 
 
 def refuse_without_speakers(listing: Listing, name: str) -> None:
@@ -118,7 +123,7 @@ def refuse_without_speakers(listing: Listing, name: str) -> None:
         RecipeError: so it is.
     """
     speakers, loose = count_by_speaker(listing.recordings), listing.others[_LOOSE]
-    name = f"{name}: {len(speakers)} speaker(s) found ({', '.join(speakers) or 'none'})"
+    name = f"{name}: {counted(len(speakers), 'speaker', 'speakers')} found ({', '.join(speakers) or 'none'})"
     expected = "expected a tree speaker/.../utterance.wav, a folder for each speaker"
     if not speakers and not loose:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.others.items())) or "nothing"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wespeaker_qm.corpora.debian.packages import Package
-from wespeaker_qm.utils.errors import RecipeError, nearest, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, nearest, shown
 from wespeaker_qm.utils.tables import read_rows, read_tsv
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,9 @@ def split_sessions(sessions: Sequence[Session], validation_speakers: Sequence[st
         speakers = {session.speaker for session in members[name]}
         if len(speakers) < 2:
             raise RecipeError(
-                f"the chosen packages hold {len(speakers)} speaker(s) for {name}, expected at least 2; add packages to "
+                "the chosen packages hold "
+                f"{counted(len(speakers), 'speaker', 'speakers')}"
+                f" for {name}, expected at least 2; add packages to "
                 "--packages (klettres-data alone is enough)"
             )
     if len({session.speaker for session in members["valid"]}) < 2:

@@ -23,6 +23,7 @@ from wespeaker_qm.corpora.mini.settings import MiniSettings
 from wespeaker_qm.corpora.mini.tables import Session
 from wespeaker_qm.corpus.bad_audio import BadAudio, refuse_bad_audio
 from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.utils.errors import counted
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.parallel import ordered_map
 from wespeaker_qm.utils.progress import Progress
@@ -87,7 +88,7 @@ def build_utterances(
     ):
         bad += made.bad
         if len(made.utterances) < _MIN_UTTERANCES:
-            logger.warning("%s: %d utterance(s), left out", own[0].speaker, len(made.utterances))
+            logger.warning("%s: %s, left out", own[0].speaker, counted(len(made.utterances), "utterance", "utterances"))
             continue
         utterances[name] += made.utterances
     num_clips = sum(len(session.clips) for _, _, own in jobs for session in own)
