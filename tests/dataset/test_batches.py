@@ -201,26 +201,37 @@ def test_workers_stay_and_do_not_grow(training_set: TrainingSet, frontend_on: Fr
 
 
 FAILS_BESIDE_A_LOADER = """
+import sys
 import torch
 from wespeaker_qm.dataset.loader import TrainingLoader, _Featured
+from wespeaker_qm.utils.errors import RecipeError
 
 class Chunks:
     def __getitem__(self, index):
+        if sys.argv[1] == "worker" and index == 1:
+            raise RecipeError("shard_000.tar: damaged")
         return _Featured(*torch.zeros(3, 1))
 
 loader = TrainingLoader(
-    Chunks(), lambda batch: batch.features, [0, 1], device=torch.device("cpu"), num_workers=2, prefetch_factor=2
+    Chunks(), lambda batch: batch.features, [0, 1, 2], device=torch.device("cpu"), num_workers=2, prefetch_factor=2
 )
 for batch in loader:
-    raise RuntimeError("while workers wait for more")
+    if sys.argv[1] == "training":
+        raise RuntimeError("while workers wait for more")
 """
 
 
-def test_a_process_that_fails_ends_its_workers() -> None:
-    """They do not heed the SIGTERM by which Python ends such processes."""
-    failed = subprocess.run([sys.executable, "-c", FAILS_BESIDE_A_LOADER], capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("training", "RuntimeError: while workers wait for more"), ("worker", "RecipeError: shard_000.tar: damaged")],
+)
+def test_a_process_that_fails_ends_its_workers(where: str, message: str) -> None:
+    """They do not heed the SIGTERM by which Python ends such processes. What one raised comes as it was said."""
+    command = [sys.executable, "-c", FAILS_BESIDE_A_LOADER, where]
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert failed.returncode == 1
-    assert failed.stderr.endswith("RuntimeError: while workers wait for more\n")
+    assert failed.stderr.endswith(f"{message}\n")
+    assert failed.stderr.count("Traceback") == 1 and "DataLoader worker" not in failed.stderr
 
 
 def test_the_front_end_runs_where_the_key_says(training_set: TrainingSet) -> None:

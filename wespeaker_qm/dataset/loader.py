@@ -23,6 +23,7 @@ from wespeaker_qm.dataset.chunks import ChunkDataset, PackedBatch
 from wespeaker_qm.dataset.frontend import TrainingFrontend
 from wespeaker_qm.dataset.plan import BatchId, BatchPlan
 from wespeaker_qm.utils.allocator import keep_freed_pages
+from wespeaker_qm.utils.loading import Handing, handed, unchanged
 from wespeaker_qm.utils.moments import Moment
 
 FrontendPlace = Literal["auto", "device", "worker"]
@@ -86,19 +87,18 @@ def _prepare_worker(number: int) -> None:
     keep_freed_pages()
 
 
-def _end_workers(loader: "weakref.ref[DataLoader[Any]]") -> None:
-    """Have them end when this process ends by an error that holds their loader.
+_at_work: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""Walks over batches that have worker processes."""
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Have workers end when this process ends by an error that holds their loader.
 
     Otherwise Python would send them SIGTERM, which they do not heed, and wait for them for ever.
     """
-    iterator = getattr(loader(), "_iterator", None)
-    if iterator is not None:
-        iterator._shutdown_workers()
-
-
-def _unchanged(batch: Any) -> Any:
-    """In the place of the loader's default, which looks through every array of a batch to make tensors of them."""
-    return batch
+    for walk in tuple(_at_work):
+        walk._shutdown_workers()
 
 
 def _hand_over(batch: TrainingBatch, beside: torch.cuda.Stream) -> None:
@@ -161,10 +161,10 @@ class TrainingLoader:
             self.frontend = frontend.to(device)
         dataset: Dataset[Any] = _FeaturedDataset(chunks, frontend) if self.on_workers else _PackedDataset(chunks)
         self.loader: DataLoader[Any] = DataLoader(
-            dataset,
+            Handing(dataset),
             batch_size=None,
             sampler=plan,
-            collate_fn=_unchanged,
+            collate_fn=unchanged,
             num_workers=num_workers,
             prefetch_factor=prefetch_factor if num_workers else None,
             persistent_workers=num_workers > 0,
@@ -173,7 +173,6 @@ class TrainingLoader:
             multiprocessing_context=start_method if num_workers else None,
             generator=torch.Generator(),  # of seeds that nothing uses: the training's own generator stays as it is
         )
-        atexit.register(_end_workers, weakref.ref(self.loader))
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         """Yield the batches of the plan's epoch."""
@@ -181,7 +180,10 @@ class TrainingLoader:
         if beside is not None:
             beside.wait_stream(torch.cuda.current_stream(self.device))  # for what the front end keeps on the device
         started = time.monotonic()
-        for batch in self.loader:
+        walk = iter(self.loader)
+        if self.loader.num_workers:
+            _at_work.add(walk)
+        for batch in handed(walk):
             wait_s = time.monotonic() - started
             with torch.cuda.stream(beside):
                 made = self._on_device(batch, wait_s)

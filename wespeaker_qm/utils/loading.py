@@ -1,9 +1,9 @@
 """What loader processes hand over: an item, or an error that says what it said where it was raised."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -27,13 +27,13 @@ class Handing(Dataset[Any]):
             return error
 
 
-def handed(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The items of a loader of a :class:`Handing` dataset.
+def handed(items: Iterable[Any]) -> Iterator[Any]:
+    """What a loader of a :class:`Handing` dataset yields.
 
     Raises:
         RecipeError: one cannot be had.
     """
-    for item in loader:
+    for item in items:
         if isinstance(item, RecipeError):
             raise item
         yield item
