@@ -20,6 +20,7 @@ from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.extras import installation
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.text import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ def _identifier(run: RunFolder, name: str, step: int, make: Callable[[], str]) -
     """By which a tracker knows the run; it is kept in the run's folder."""
     path = run.tracker(name)
     if step and path.is_file():
-        return path.read_text(encoding="utf-8").strip()
+        return read_text(path).strip()
     identifier = make()
     write_text(path, f"{identifier}\n")
     return identifier

@@ -39,10 +39,14 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], num_w
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) >= _IN_FLIGHT_PER_WORKER * num_workers:
+                if len(pending) > _IN_FLIGHT_PER_WORKER * num_workers:
                     yield pending.popleft().result()
-            while pending:
+            while len(pending) > 1:
                 yield pending.popleft().result()
+            last = [future.result() for future in pending]
         finally:
             for future in pending:
                 future.cancel()
+    # Only now: who takes as many results as there are items never comes back for the end, and the processes would be
+    # ended where Python removes this generator and Ctrl-C is ignored.
+    yield from last
