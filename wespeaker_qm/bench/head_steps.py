@@ -1,7 +1,7 @@
 """A step of the prototypes with all that belongs to it: head, gradients, their norm, and SGD, dense or lazy.
 
 Rows that SGD leaves behind are caught up every 32 steps. So a time is a mean over as many, in which each row has been
-given all of its steps.
+given all of its steps. Single steps are taken in turn, so that whatever slows the machine down slows both.
 """
 
 from collections.abc import Callable
@@ -36,26 +36,29 @@ class StepResult(NamedTuple):
 
 
 def step_contest(case: Case, rounds: int) -> StepResult:
-    """Time 32 steps of both, in turn, each step with embeddings of its own.
+    """Time ``rounds`` times 32 steps of both, each step with embeddings of its own.
 
     Sets threads and allocator of this process.
     """
     torch.set_num_threads(1)
     keep_freed_pages()
     touched: list[int] = []
-    trainings = {"dense": _training(case, touched, lazily=False), "lazy": _training(case, touched, lazily=True)}
-    times_ms = in_turn(trainings, rounds)
+    steps = {"dense": _step_of(case, touched, lazily=False), "lazy": _step_of(case, touched, lazily=True)}
+    times_ms = {
+        name: [sum(times[first : first + _STEPS]) / _STEPS for first in range(0, len(times), _STEPS)]
+        for name, times in in_turn(steps, rounds * _STEPS).items()
+    }
     return StepResult(
         case,
         sum(touched) / len(touched),
-        quartiles(times_ms["dense"]).median / _STEPS,
-        quartiles(times_ms["lazy"]).median / _STEPS,
+        quartiles(times_ms["dense"]).median,
+        quartiles(times_ms["lazy"]).median,
         paired_ratios(times_ms["lazy"], times_ms["dense"]),
     )
 
 
-def _training(case: Case, touched: list[int], *, lazily: bool) -> Callable[[], None]:
-    """A function that makes 32 steps; lazily, it notes how many rows the gradients have."""
+def _step_of(case: Case, touched: list[int], *, lazily: bool) -> Callable[[], None]:
+    """A function that makes a step; lazily, it notes how many rows the gradient has."""
     kind = QMarginHead if case.margin_type == "reference" else AngularMarginHead
     head: CosineHead = kind(case.dim, case.num_classes, scale=case.scale, alpha=case.alpha)
     with torch.no_grad():
@@ -74,21 +77,20 @@ def _training(case: Case, touched: list[int], *, lazily: bool) -> Callable[[], N
             embedding = near(F.normalize(head.weight.detach()[target]), embedding, generator)
         return embedding.requires_grad_(), target
 
-    def steps() -> None:
-        for _ in range(_STEPS):
-            optimizer.zero_grad()
-            head(*batch(), case.margin).loss.mean().backward()
-            gradient = head.weight.grad
-            if gradient is None:
-                raise RuntimeError("found no gradient, expected that of the prototypes")
-            if gradient.is_sparse:
-                gradient = gradient.coalesce().values()
-            if lazily:
-                touched.append(len(gradient))
-            torch.nn.utils.get_total_norm([gradient])  # as the log has it
-            optimizer.step()
+    def step() -> None:
+        optimizer.zero_grad()
+        head(*batch(), case.margin).loss.mean().backward()
+        gradient = head.weight.grad
+        if gradient is None:
+            raise RuntimeError("found no gradient, expected that of the prototypes")
+        if gradient.is_sparse:
+            gradient = gradient.coalesce().values()
+        if lazily:
+            touched.append(len(gradient))
+        torch.nn.utils.get_total_norm([gradient])  # as the log has it
+        optimizer.step()
 
-    return steps
+    return step
 
 
 def steps_table(results: list[StepResult]) -> str:
