@@ -94,6 +94,15 @@ def test_what_the_dead_left_is_removed_and_what_the_living_write_is_not(
         assert list(tmp_path.iterdir()) == [temporary]
 
 
+def test_who_is_dead_but_not_yet_asked_how_it_ended_is_dead(tmp_path: Path) -> None:
+    """Where the parent was killed, too, that may take whoever follows it a while."""
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path / "x.tar"]) as writer:
+        os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)
+        assert list(tmp_path.iterdir())
+        remove_leftovers(tmp_path, is_alone=False)
+        assert not list(tmp_path.iterdir())
+
+
 def test_who_writes_into_a_folder_first_removes_what_the_dead_left_there(tmp_path: Path) -> None:
     leave(tmp_path / "x.npz")
     write_text(tmp_path / "other.txt", "whole")

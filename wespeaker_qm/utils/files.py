@@ -128,7 +128,12 @@ def _is_running(process: int) -> bool:
         return False
     except PermissionError:
         return True  # of another user
-    return True
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+        state = status.rpartition(")")[2].split()[0]
+    except (OSError, IndexError):  # another system, or it has just ended
+        return True
+    return state not in {"Z", "X"}  # killed, but its parent has not asked yet how it ended
 
 
 def write_text(path: Path | str, text: str) -> None:
