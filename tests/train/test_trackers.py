@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.machinery
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +85,10 @@ class FakeMLflow(types.ModuleType):
         self.params += params
 
     def get_run(self, run: str) -> Any:
-        return types.SimpleNamespace(data=types.SimpleNamespace(metrics={point.key: 0 for point in self.points}))
+        params = {param.key: param.value for param in self.params}
+        return types.SimpleNamespace(
+            data=types.SimpleNamespace(metrics={point.key: 0 for point in self.points}, params=params)
+        )
 
     def get_metric_history(self, run: str, key: str) -> list[Any]:
         return [point for point in self.points if point.key == key]
@@ -116,7 +120,8 @@ def train(tiny_config: Config, tiny_corpus: Path, tmp_path: Path) -> Iterator[An
         trackers=("tensorboard", "wandb", "mlflow"),
     )
     config.save(tmp_path / "conf.yaml")
-    yield lambda: stages.train(data=tiny_corpus, run=tmp_path / "exp", config=tmp_path / "conf.yaml")
+    paths = {"data": tiny_corpus, "run": tmp_path / "exp", "config": tmp_path / "conf.yaml"}
+    yield lambda *overrides: stages.train(**paths, overrides=overrides)
 
 
 class Killed(BaseException):
@@ -146,8 +151,9 @@ def test_a_training_that_goes_on_tells_each_step_once(
     train()
     (told,) = wandb.runs.values()
     log = [(record["type"], record["step"]) for record in records(RunFolder(tmp_path / "exp"))]
-    assert [number for number, _ in told] == [number for _, number in log]
-    assert [next(iter(figures)).partition("/")[0] for _, figures in told] == [kind for kind, _ in log]
+    found = [(kind, number) for number, figures in told for kind in dict.fromkeys(n.partition("/")[0] for n in figures)]
+    assert found == log
+    assert [number for number, _ in told] == [1, 2, 3, 4, 5, 6]
     assert all(options["ended"] and options["resume"] == "allow" for options in wandb.began)
     points = [(point.key, point.step) for point in mlflow.points]
     assert len(points) == len(set(points))
@@ -170,6 +176,83 @@ def test_a_tracker_that_fails_is_told_once_and_gets_the_rest_later(
     assert [number for key, number in [(p.key, p.step) for p in mlflow.points] if key == "step/loss"] == list(
         range(1, 7)
     )
+
+
+def test_a_step_of_which_half_was_told_is_told_whole_when_the_training_goes_on(
+    tiny_config: Config, tmp_path: Path, wandb: FakeWandb
+) -> None:
+    """It was killed between the record of a step and that of the epoch which the step ended."""
+    run = RunFolder(tmp_path)
+    for step, kinds in ((0, ["step"]), (2, ["step", "epoch"])):
+        tracker = trackers.WeightsAndBiases(run, tiny_config, step)
+        for kind in kinds:
+            tracker.log({f"{kind}/loss": 1.0}, 3)
+    tracker.end()
+    (told,) = wandb.runs.values()
+    assert told == [(3, {"step/loss": 1.0, "epoch/loss": 1.0})]
+
+
+def test_a_training_that_goes_on_before_it_told_anything_goes_on_with_its_run(
+    train: Any, mlflow: FakeMLflow, wandb: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state is of step 2, its first record of step 5."""
+    with monkeypatch.context() as patch:
+        save = Trainer._save
+
+        def dying(self: Trainer, epoch: int | None = None) -> None:
+            save(self, epoch)
+            raise Killed
+
+        patch.setattr(Trainer, "_save", dying)
+        with pytest.raises(Killed):
+            train("log_batch_interval=5")
+    train("log_batch_interval=5")
+    assert len(wandb.runs) == mlflow.num_runs == 1
+
+
+def test_a_tracker_that_joins_later_is_told_all(
+    tiny_config: Config, tmp_path: Path, wandb: FakeWandb, mlflow: FakeMLflow
+) -> None:
+    run = RunFolder(tmp_path)
+    board = trackers.TensorBoard(run, tiny_config, 4)
+    added: list[int] = []
+    board._board.add_scalar = lambda name, value, step: added.append(step)
+    late = [board, trackers.WeightsAndBiases(run, tiny_config, 4), trackers.MLflow(run, tiny_config, 4)]
+    for step in (2, 4, 6):
+        for tracker in late:
+            tracker.log({"step/loss": 1.0}, step)
+    for tracker in late:
+        tracker.end()
+    (told,) = wandb.runs.values()
+    assert added == [step for step, _ in told] == [point.step for point in mlflow.points] == [2, 4, 6]
+    assert mlflow.params
+
+
+def test_a_tracker_that_does_not_answer_holds_no_training(
+    train: Any, wandb: FakeWandb, mlflow: FakeMLflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Nor the end of the program: its thread is one that Python does not wait for."""
+    answer = threading.Event()
+    monkeypatch.setattr(trackers, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(mlflow, "log_batch", lambda *_, **__: answer.wait())
+    try:
+        train()
+        (silent,) = (thread for thread in threading.enumerate() if thread.name == "mlflow")
+        assert silent.daemon
+    finally:
+        answer.set()
+    silent.join()
+    assert RunFolder(tmp_path / "exp").model(2).is_file()
+    assert caplog.text.count("trackers: mlflow has not taken the last figures within 0.01 s") == 1
+
+
+def test_a_tracker_that_would_end_the_program_ends_itself(
+    train: Any, wandb: FakeWandb, mlflow: FakeMLflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(wandb, "init", lambda **_: sys.exit("no key"))
+    train()
+    assert caplog.text.count("trackers: wandb is told nothing more of this training, which goes on (SystemExit: no") == 1
+    assert RunFolder(tmp_path / "exp").model(2).is_file()
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_the_training(

@@ -92,7 +92,7 @@ class LogWriter:
             verify(path, _REMEDY, grows=True)
             kept = [record for record in read_log(path, _REMEDY) if record["step"] <= step]
         self._file = GrowingText(path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._trackers = begin(run, config or Config(), kept[-1]["step"] if kept else 0)
+        self._trackers = begin(run, config or Config(), step)
         for record in kept:
             self._tell(record)
 

@@ -11,7 +11,8 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, NamedTuple, Protocol
 
 from wespeaker_qm.config import Config
@@ -25,6 +26,8 @@ from wespeaker_qm.utils.text import read_text
 logger = logging.getLogger(__name__)
 
 _PROJECT = "wespeaker_qm"
+_PATIENCE_S = 30.0
+"""How long the end of a training waits for what a tracker behind a network has not yet been told."""
 
 
 class Tracker(Protocol):
@@ -43,14 +46,15 @@ class TensorBoard:
     Args:
         run: folder of the training.
         config: of the training.
-        step: the last of which it keeps what it has; 0: it begins anew.
+        step: the last of which it keeps what it has; 0: it begins anew. One that was never told of this training is
+            told all.
     """
 
     def __init__(self, run: RunFolder, config: Config, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._step = step
-        self._board = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0)
+        self._step = step if run.tensorboard.is_dir() and any(run.tensorboard.iterdir()) else 0
+        self._board = SummaryWriter(str(run.tensorboard), purge_step=self._step + 1 if self._step else 0)
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """As :class:`Tracker`."""
@@ -63,7 +67,11 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases, in the project that ``WANDB_PROJECT`` names; arguments as :class:`TensorBoard`."""
+    """A run of Weights & Biases, in the project that ``WANDB_PROJECT`` names; arguments as :class:`TensorBoard`.
+
+    It takes no step twice: one is told when all of its figures are there, also those of the epoch that it ends. Of a
+    training that is killed between these it is told again as a whole.
+    """
 
     def __init__(self, run: RunFolder, config: Config, step: int) -> None:
         import wandb
@@ -79,15 +87,26 @@ class WeightsAndBiases:
             settings=wandb.Settings(console="off", silent=True),
         )
         self._first = self._run.step  # that it has not
+        self._step, self._figures = 0, dict[str, float]()
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """As :class:`Tracker`."""
-        if step >= self._first:
-            self._run.log(dict(figures), step=step)
+        if step < self._first:
+            return
+        if step > self._step:
+            self._tell()
+        self._step = step
+        self._figures |= figures
 
     def end(self) -> None:
         """As :class:`Tracker`."""
+        self._tell()
         self._run.finish()
+
+    def _tell(self) -> None:
+        figures, self._figures = self._figures, {}
+        if figures:
+            self._run.log(figures, step=self._step)
 
 
 class MLflow:
@@ -107,11 +126,11 @@ class MLflow:
 
         self._run = _identifier(run, "mlflow", step, begun)
         self._client.update_run(self._run, status="RUNNING")
-        if not step:
-            self._client.log_batch(self._run, params=[Param(key, str(value)) for key, value in _flat(config)])
-        names = self._client.get_run(self._run).data.metrics if step else ()
+        has = self._client.get_run(self._run).data
+        lacking = [Param(key, str(value)) for key, value in _flat(config) if key not in has.params]
+        self._client.log_batch(self._run, params=lacking)
         self._taken = {
-            (name, point.step) for name in names for point in self._client.get_metric_history(self._run, name)
+            (name, point.step) for name in has.metrics for point in self._client.get_metric_history(self._run, name)
         }
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
@@ -143,38 +162,41 @@ TRACKERS: Mapping[str, _Kind] = {
 
 
 class _Remote:
-    """A tracker behind a network, told on a thread of its own: the training neither waits for it nor ends with it."""
+    """A tracker behind a network, told on a thread of its own: the training neither waits for it nor ends with it.
+
+    At its end the training waits a while for the last figures to arrive, and no longer: nor does Python wait for the
+    thread, which a server that does not answer would hold for ever.
+    """
 
     def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
         self._name = name
-        self._tracker: Tracker | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._thread.submit(self._guarded, lambda: self._begin(make))
+        self._work: SimpleQueue[Callable[[Tracker], None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._tell, args=(make,), daemon=True, name=name)
+        self._thread.start()
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """As :class:`Tracker`."""
-        self._submit(lambda tracker: tracker.log(figures, step))
+        self._work.put(lambda tracker: tracker.log(figures, step))
 
     def end(self) -> None:
         """As :class:`Tracker`."""
-        self._submit(lambda tracker: tracker.end()).result()
-        self._thread.shutdown()
+        self._work.put(lambda tracker: tracker.end())
+        self._work.put(None)
+        self._thread.join(_PATIENCE_S)
+        if self._thread.is_alive():
+            logger.warning(
+                "trackers: %s has not taken the last figures within %g s, and is not waited for any longer; "
+                "train_log.jsonl has all",
+                self._name,
+                _PATIENCE_S,
+            )
 
-    def _begin(self, make: Callable[[], Tracker]) -> None:
-        self._tracker = make()
-
-    def _submit(self, work: Callable[[Tracker], None]) -> "Future[None]":
-        def told() -> None:
-            if self._tracker is not None:
-                self._guarded(functools.partial(work, self._tracker))
-
-        return self._thread.submit(told)
-
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _tell(self, make: Callable[[], Tracker]) -> None:
         try:
-            work()
-        except Exception as error:
-            self._tracker = None
+            tracker = make()
+            while (work := self._work.get()) is not None:
+                work(tracker)
+        except (Exception, SystemExit) as error:  # a library may try to end the program
             logger.warning(
                 "trackers: %s is told nothing more of this training, which goes on (%s: %s); train_log.jsonl has all, "
                 "and when the training is gone on with, %s is told what it lacks",

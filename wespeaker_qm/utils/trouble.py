@@ -118,6 +118,6 @@ def _of_one(error: BaseException, file: str | None) -> str | None:
     if isinstance(error, RuntimeError):
         for part, remedy in _OF_RUNTIME_ERRORS.items():
             if part in str(error):
-                first_line = str(error).partition("\n")[0]
+                first_line = str(error).partition("\n")[0].rstrip(" .")
                 return f"{first_line}; {remedy}"
     return None
