@@ -37,6 +37,7 @@ from wespeaker_qm.train.build import build_training
 from wespeaker_qm.train.distributed import ALONE
 from wespeaker_qm.train.loop import Trainer
 from wespeaker_qm.utils.arguments import COUNT
+from wespeaker_qm.utils.errors import counted
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,7 +150,9 @@ def main() -> int:
     )
     loss = max(step.loss_difference for step in sparse)
     gradient = max(step.gradient_difference for step in sparse)
-    print(f"{len(sparse)} steps in {arguments.dtype}, largest relative differences (limit {LIMIT:g}):")
+    print(
+        f"{counted(len(sparse), 'step', 'steps')} in {arguments.dtype}, largest relative differences (limit {LIMIT:g}):"
+    )
     print(f"  sparse and dense on the same weights: loss {loss:.1e}, gradients {gradient:.1e}")
     print("losses of two trainings, largest relative difference up to a step:")
     print("  step  sparse and dense  dense and dense in reverse order")

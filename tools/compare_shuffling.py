@@ -19,6 +19,7 @@ from wespeaker_qm.bench.timing import paired_ratios
 from wespeaker_qm.dataset.plan import epoch_order
 from wespeaker_qm.packing.reader import ShardReader
 from wespeaker_qm.utils.arguments import COUNT
+from wespeaker_qm.utils.errors import counted
 from wespeaker_qm.utils.progress import Progress
 
 CHUNK_S = 2.015
@@ -68,7 +69,8 @@ def main() -> None:
             times_s[name].append(read_epoch(reader, order))
     ratio = paired_ratios(times_s["whole"], times_s["window"])
     num_bytes = sum(tar.stat().st_size for tar in reader.index.tars)
-    print(f"{len(shards):,} utterances in {len(reader.index.tars)} shards, {num_bytes / 1e6:,.0f} MB")
+    tars = counted(len(reader.index.tars), "shard", "shards")
+    print(f"{counted(len(shards), 'utterance', 'utterances')} in {tars}, {num_bytes / 1e6:,.0f} MB")
     for name, seconds in times_s.items():
         print(f"{name}: {1e3 * np.median(seconds) / len(shards):.3f} ms a chunk")
     print(f"whole / window of {args.shard_window}: {ratio.median:.2f} ({ratio.lower:.2f} to {ratio.upper:.2f})")

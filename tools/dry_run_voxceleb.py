@@ -33,6 +33,7 @@ from wespeaker_qm.packing.index import write_index
 from wespeaker_qm.packing.scan import Coding, IndexRow
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.utils.arguments import COUNT, READERS
+from wespeaker_qm.utils.errors import counted
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.ownership import take_folder
@@ -157,7 +158,8 @@ def main() -> None:
         "process, MiB",
         "worker, MiB",
     ]
-    print(f"{args.utterances:,} utterances, {args.ranks} ranks of {args.workers} workers:\n")
+    numbers = counted(args.utterances, "utterance", "utterances"), counted(args.ranks, "rank", "ranks")
+    print(f"{', '.join(numbers)} of {counted(args.workers, 'worker', 'workers')}:\n")
     print(markdown_table(header, rows))
     print("\nMiB that a process does not share with others.")
 

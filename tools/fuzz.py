@@ -36,7 +36,7 @@ import numpy as np
 from fuzz_parsers import PARSERS, Parser
 
 from wespeaker_qm.utils.arguments import COUNT, COUNT_OR_NONE, SEED
-from wespeaker_qm.utils.errors import RecipeError, printable
+from wespeaker_qm.utils.errors import RecipeError, counted, printable
 
 MOST_SECONDS = 20
 """Of the processor, and ten times as many in all: another program may have it."""
@@ -350,13 +350,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows[name] = fuzz(name, range(args.first, args.first + args.inputs), args.seed)
         row = rows[name]
         print(
-            f"{name}: {row.done:,} inputs, {row.read:,} read, {row.done - row.read - row.findings:,} refused, "
-            f"{row.findings} findings, {row.done / max(row.seconds, 1e-9):,.0f} inputs/s",
+            f"{name}: {counted(row.done, 'input', 'inputs')}, {row.read:,} read, "
+            f"{row.done - row.read - row.findings:,} refused, "
+            f"{counted(row.findings, 'finding', 'findings')}, {row.done / max(row.seconds, 1e-9):,.0f} inputs/s",
             flush=True,
         )
     total = sum(row.done for row in rows.values())
     findings = sum(row.findings for row in rows.values())
-    print(f"{len(rows)} parsers, {total:,} inputs, {findings} findings")
+    numbers = (len(rows), "parser", "parsers"), (total, "input", "inputs"), (findings, "finding", "findings")
+    print(", ".join(counted(*number) for number in numbers))
     return 1 if findings else 0
 
 

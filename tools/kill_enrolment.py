@@ -30,6 +30,7 @@ from wespeaker_qm.enrolment.records import Voice
 from wespeaker_qm.enrolment.store import SpeakerStore
 from wespeaker_qm.speaker.speaker import Speaker
 from wespeaker_qm.utils.arguments import COUNT, SEED
+from wespeaker_qm.utils.errors import counted
 
 MOST_CHANGES = 3
 FRESH_EVERY = 10
@@ -146,7 +147,9 @@ def found(path: Path, model: Speaker) -> State:
         connection.close()
     for name, unit, _, count in rows:
         if unit is None or count == 0:
-            sys.exit(f"half a speaker: {name} has {count} recordings, voice {unit is not None}")
+            sys.exit(
+                f"half a speaker: {name} has {counted(count, 'recording', 'recordings')}, voice {unit is not None}"
+            )
         directions = [random_embedding(number).astype(float) - model.info.mean for number in state[name]]
         mean = np.mean([direction / np.linalg.norm(direction) for direction in directions], axis=0)
         if not np.allclose(np.frombuffer(unit, "<f4"), mean / np.linalg.norm(mean), atol=1e-6):
@@ -189,7 +192,8 @@ def main() -> None:
                 state = now
             num_begun += pending is not None
     print(
-        f"{args.kills:,} kills: {num_done:,} changes done, all there; {num_begun:,} more begun, of which {num_kept:,} "
+        f"{counted(args.kills, 'kill', 'kills')}: {counted(num_done, 'change', 'changes')} done, all there; "
+        f"{num_begun:,} more begun, of which {num_kept:,} "
         "were done and the others not at all; no half speaker"
     )
 

@@ -36,6 +36,7 @@ from typing import Any
 import torch
 
 from wespeaker_qm.utils.arguments import COUNT, SEED
+from wespeaker_qm.utils.errors import counted
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.text import parse_json, read_text
 
@@ -261,7 +262,8 @@ class Soak:
         began = time.monotonic()
         process = self.start(stage, uuid.uuid4().hex)
         if process.wait() != 0:
-            self.fail(f"stage {stage}, undisturbed after {self.kills} kills, ended with {process.returncode}")
+            kills = counted(self.kills, "kill", "kills")
+            self.fail(f"stage {stage}, undisturbed after {kills}, ended with {process.returncode}")
         key = f"{stage} {self.num_ranks}"
         self.seconds[key] = max(self.seconds.get(key, 0.0), time.monotonic() - began)
 
@@ -357,7 +359,10 @@ class Soak:
         self.rounds += 1
         self.stage = 1
         self.save()
-        print(f"soak: round {self.rounds}: {self.kills} kills survived, all files as undisturbed", flush=True)
+        print(
+            f"soak: round {self.rounds}: {counted(self.kills, 'kill', 'kills')} survived, all files as undisturbed",
+            flush=True,
+        )
 
     def _goes_on(self, attempts: int) -> bool:
         """Whether the stage is killed once more: the training more often, of which there is most to lose."""
@@ -368,12 +373,16 @@ class Soak:
         """End the program where something is different."""
         lines = differences(expected, self.now)
         if lines:
-            self.fail(f"after {self.kills} kills {len(lines)} files differ from {expected}:\n" + "\n".join(lines[:20]))
+            differing = counted(len(lines), "file differs", "files differ")
+            kills = counted(self.kills, "kill", "kills")
+            self.fail(f"after {kills} {differing} from {expected}:\n" + "\n".join(lines[:20]))
         folders = [str(self.now / "data"), str(self.now / "exp")]
         command = [sys.executable, "-m", "wespeaker_qm.bin.main", "verify-data", *folders]
         verified = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if verified.returncode != 0:
-            self.fail(f"after {self.kills} kills verify-data says:\n{verified.stdout}{verified.stderr}")
+            self.fail(
+                f"after {counted(self.kills, 'kill', 'kills')} verify-data says:\n{verified.stdout}{verified.stderr}"
+            )
 
 
 def heed_signals() -> None:
@@ -400,7 +409,10 @@ def main() -> None:
     for name, number in sorted(soak.tally.items()):
         print(f"  {number:4d} {name}")
     minutes = (time.monotonic() - began) / 60
-    print(f"soak: {soak.kills} kills in {soak.rounds} rounds survived; in this call {minutes:.0f} min")
+    print(
+        f"soak: {counted(soak.kills, 'kill', 'kills')} in {counted(soak.rounds, 'round', 'rounds')} survived; in this "
+        f"call {minutes:.0f} min"
+    )
 
 
 if __name__ == "__main__":

@@ -299,7 +299,7 @@ def test_what_the_network_cannot_embed_is_refused_before_the_training(
 ) -> None:
     config = tmp_path / "conf.yaml"
     tiny_config.save(config)
-    with pytest.raises(RecipeError, match=r"1 of 18 utterances have fewer than the 9 frames \(0\.105 s\)") as caught:
+    with pytest.raises(RecipeError, match=r"1 of 18 utterances has fewer than the 9 frames \(0\.105 s\)") as caught:
         call(train, "--data", corpus_with_a_click, "--exp_dir", tmp_path / "run", "--config", config)
     assert "eval/shard.list" in str(caught.value) and "e0-0" in str(caught.value)
     assert not (tmp_path / "run" / "models").exists()

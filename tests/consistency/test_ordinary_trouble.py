@@ -45,7 +45,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
 TOLD_OTHERWISE = {
     "tiny/trials/all": "(data/trials/all: changed",
     "exp/.done/score": "exp/scores: no record",
-    "tiny/train/utt2spk": "exp/embeddings/train/xvector.scp: 1 of the 1 utterances have no embedding",
+    "tiny/train/utt2spk": "exp/embeddings/train/xvector.scp: 1 of the 1 utterances has no embedding",
 }
 """Where what was made of a file shows the damage, or a marker is not there to be named: what the message says."""
 MARKERS = {

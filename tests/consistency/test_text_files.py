@@ -1,5 +1,6 @@
 """Every text that a user may have written or edited elsewhere is read in one way, and refused in one way."""
 
+import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -175,5 +176,74 @@ def test_no_message_leaves_one_and_several_to_its_reader(repository):
         for path in sorted((repository / "wespeaker_qm").rglob("*.py"))
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.search(r"[a-zA-Z]{3,}\((s|es|ies)\)", line) and not re.search(r"\bexp\(s\)", line)
+    ]
+    assert not found, "\n".join(found)
+
+
+_SEVERAL = re.compile(
+    r" (?:[a-z'-]+ ){0,2}(?:clip|embedding|epoch|error|file|finding|folder|input|kill|line|list|note|package|pair|"
+    r"record|recording|row|run|score|shard|speaker|step|target|tar|trial|update|utterance|classe|processe|entrie)s(?![a-z-])"
+)
+_OF_ALL = re.compile(r"(?:\b(?:[Oo]f|all|among|none)(?: the| its)? )$")
+
+
+def _is_number(value: Any) -> bool:
+    """A count, as far as can be seen: a length, or what is called a number or written as one; no constant."""
+    written = "" if value.format_spec is None else ast.unparse(value.format_spec)
+    expression = ast.unparse(value.value)
+    if re.match(r"[A-Z]|counted\(|\w+\(", expression.replace("len(", "")) or re.search(r"\.\d", written):
+        return False
+    return bool(re.search(r"[,d]'$", written) or re.search(r"\blen\(|\b(num_|count|total)", expression))
+
+
+def _plurals_at_one(code: str) -> list[int]:
+    """Lines where a text has a number that may be 1, and the word for several behind it: ``f"{len(trials)} trials"``,
+    ``"scored %d trials"``. Of how many ("1 of 3 trials") is no such number.
+    """
+    lines = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.JoinedStr):
+            before = ""
+            for value, text in zip(node.values, node.values[1:], strict=False):
+                if isinstance(value, ast.Constant):
+                    before = value.value
+                    continue
+                is_several = isinstance(text, ast.Constant) and _SEVERAL.match(text.value)
+                if is_several and _is_number(value) and not _OF_ALL.search(before):
+                    lines.append(node.lineno)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            numbers = re.finditer(r"%d(?= )", node.value)
+            lines += [
+                node.lineno
+                for found in numbers
+                if _SEVERAL.match(node.value, found.end()) and not _OF_ALL.search(node.value[: found.start()])
+            ]
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("code", "is_found"),
+    [
+        ('f"{len(trials)} trials"', True),
+        ('f"scored {num_trials:,} target trials of {name}"', True),
+        ('log("extracted %d embeddings into %s")', True),
+        ('log("%d other files are left")', True),
+        ("f\"{counted(len(trials), 'trial', 'trials')} of {name}\"", False),
+        ('f"{len(bad)} of {len(trials)} trials"', False),
+        ('f"{name} scores {num_trials} of them, {LEAST} speakers or more"', False),
+        ('f"a rate of {count:.1f} speakers"', False),
+        ('log("%d of %d files")', False),
+    ],
+)
+def test_a_plural_that_is_wrong_of_one_is_found(code: str, is_found: bool) -> None:
+    assert bool(_plurals_at_one(code)) == is_found
+
+
+def test_no_message_says_1_trials(repository):
+    """counted() says how many in words that fit one or several."""
+    found = [
+        f"{path.relative_to(repository)}:{line}"
+        for path in sorted((repository / "wespeaker_qm").rglob("*.py"))
+        for line in _plurals_at_one(path.read_text(encoding="utf-8"))
     ]
     assert not found, "\n".join(found)

@@ -212,7 +212,7 @@ def test_audio_that_is_no_utterance_of_a_speaker_is_told(
     (copied / "more" / "id00099").mkdir(parents=True)
     (copied / "more" / "id00099" / "astray.wav").write_bytes(b"whatever")
     assert _sizes(_prepare(copied, tmp_path / "data")) == SETS
-    assert "1 audio files are left alone, expected id?????/video/utterance" in caplog.text
+    assert "1 audio file is left alone, expected id?????/video/utterance" in caplog.text
     assert "astray.wav" in caplog.text
 
 

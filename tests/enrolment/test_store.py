@@ -291,7 +291,7 @@ def test_another_model_is_refused_with_what_to_do(store, model, make_model, voic
         lambda: store.enrol("Ben", [tone(300.0)], other, sample_rate=8000),
         lambda: store.identify(tone(300.0), other, sample_rate=8000),
     ):
-        with pytest.raises(RecipeError, match=r"holds 1 speakers as the model aaaaaaaaaaaa .*--model.*--store"):
+        with pytest.raises(RecipeError, match=r"holds 1 speaker as the model aaaaaaaaaaaa .*--model.*--store"):
             action()
     assert [each.name for each in store.speakers()] == ["Anna"]
     store.forget("Anna")

@@ -244,7 +244,7 @@ def test_an_index_reaches_to_the_last_byte_of_its_tar_and_no_further(tmp_path):
 def test_recordings_of_which_a_chunk_takes_all_the_decoding_are_counted(tmp_path, caplog):
     members = {"a.spk": b"s", "a.wav": encoded(wave(0)), "b.spk": b"s", "b.wav": encoded(wave(1), subtype="PCM_24")}
     ShardReader(write_list(tmp_path, members))
-    assert "1 of 2 recordings are neither 16-bit mono WAV nor 16-bit mono FLAC" in caplog.text
+    assert "1 of 2 recordings is neither 16-bit mono WAV nor 16-bit mono FLAC" in caplog.text
     caplog.clear()
     ShardReader(write_list(tmp_path / "fast", {name: members[name] for name in ("a.spk", "a.wav")}))
     assert "neither" not in caplog.text

@@ -99,11 +99,11 @@ def test_shared_speakers_and_recordings_are_refused(tmp_path):
         folder.wav_scp.write_text(f"u1 {recording}\nu2 {folder.path.name}.wav\n")
     check_apart(one, other, "the cohort")  # names of utterances may coincide
     other.utt2spk.write_text("u1 x\nu2 other\n")
-    with pytest.raises(RecipeError, match=r"1 speakers are in the cohort \(.*one\) and in the trials .*\n  x$"):
+    with pytest.raises(RecipeError, match=r"1 speaker is in the cohort \(.*one\) and in the trials .*\n  x$"):
         check_apart(one, other, "the cohort")
     other.utt2spk.write_text("u1 y\nu2 other\n")
     other.wav_scp.write_text("u1 a.wav\nu2 other.wav\n")
-    with pytest.raises(RecipeError, match=r"1 recordings are in the cohort .*wav.scp\).*\n  a.wav$"):
+    with pytest.raises(RecipeError, match=r"1 recording is in the cohort .*wav.scp\).*\n  a.wav$"):
         check_apart(one, other, "the cohort")
     one.segments.write_text("u1 a 0 1\n")
     check_apart(one, other, "the cohort")

@@ -144,7 +144,7 @@ def test_calibration_refuses_speakers_of_the_cohort(calibrated, capsys):
     path = Path("data/tiny/valid/utt2spk")
     path.write_text(path.read_text().replace(" v0\n", " t0\n"))
     assert main(["calibrate", *calibrated]) == 1
-    assert "1 speakers are in the cohort (data/tiny/train) and in the calibration list" in capsys.readouterr().err
+    assert "1 speaker is in the cohort (data/tiny/train) and in the calibration list" in capsys.readouterr().err
 
 
 def test_a_corpus_without_calibration_list_says_so(capsys):

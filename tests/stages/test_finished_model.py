@@ -190,7 +190,7 @@ def test_speakers_of_the_training_among_the_trials_are_told(place, repository, c
         "1 evaluation speaker bears a name of speakers that the model was trained on (s1): if they are the same "
         "people, the figures mislead."
     ]
-    assert "1 speakers of the trials (data/calls/eval) bear names of speakers that the model was trained on" in (
+    assert "1 speaker of the trials (data/calls/eval) bears a name of speakers that the model was trained on" in (
         caplog.text
     )
 

@@ -33,7 +33,7 @@ def test_normalisation_and_calibration_refuse_speakers_of_the_trials(capsys):
         text = path.read_text()
         path.write_text(text.replace(f"{name[0]}0\n", "s3\n"))
         assert main([command, *exp_dir]) == 1
-        assert "1 speakers are in the c" in capsys.readouterr().err
+        assert "1 speaker is in the c" in capsys.readouterr().err
         path.write_text(text)
         assert main(["normalise", *exp_dir]) == 0
 

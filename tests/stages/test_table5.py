@@ -64,7 +64,7 @@ def test_table5_names_missing_rows_and_how_to_make_them(capsys):
     Path("exp/tiny/cosface/metrics.json").unlink()
     assert main(TABLE5) == 1
     message = capsys.readouterr().err
-    assert "1 of 6 runs of Table 5 have no metrics.json" in message
+    assert "1 of 6 runs of Table 5 has no metrics.json" in message
     assert "./run.sh --loss conf/loss/cosface.yaml --exp_dir exp/tiny/cosface" in message
     assert main([*TABLE5, "--partial", "true"]) == 0
     lines = Path("exp/tiny/table5.md").read_text().splitlines()

@@ -130,7 +130,7 @@ def test_of_a_damaged_state_the_one_before_is_taken(
         train()
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert any(f"{run.state(5)}: " in text and f"the state before it, {run.state(4)}" in text for text in warnings)
-    assert f"resumed after epoch 1 of 3 and 1 steps of 3 ({run.state(4)})" in caplog.text
+    assert f"resumed after epoch 1 of 3 and 1 step of 3 ({run.state(4)})" in caplog.text
     assert_same_run(run, RunFolder(tmp_path / "straight"))
     assert [path.name for path in state_paths(run)] == ["step_9.pt"]
 

@@ -251,7 +251,9 @@ def test_a_tracker_that_would_end_the_program_ends_itself(
 ) -> None:
     monkeypatch.setattr(wandb, "init", lambda **_: sys.exit("no key"))
     train()
-    assert caplog.text.count("trackers: wandb is told nothing more of this training, which goes on (SystemExit: no") == 1
+    assert (
+        caplog.text.count("trackers: wandb is told nothing more of this training, which goes on (SystemExit: no") == 1
+    )
     assert RunFolder(tmp_path / "exp").model(2).is_file()
 
 

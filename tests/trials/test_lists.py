@@ -56,7 +56,7 @@ def test_labels_that_are_none_are_counted_across_blocks(write, monkeypatch):
     monkeypatch.setattr(text, "BLOCK_BYTES", 100)
     lines = [f"e{number} t{number % 7} {'target' if number % 3 else 'nontarget'}" for number in range(200)]
     lines[150] = "e150 t3 yes"
-    with pytest.raises(RecipeError, match=r"1 of 200 lines are not .*:\n.*broken:151: 'e150 t3 yes'$"):
+    with pytest.raises(RecipeError, match=r"1 of 200 lines is not .*:\n.*broken:151: 'e150 t3 yes'$"):
         read_trial_table(write("\n".join(lines), "broken"))
 
 
@@ -94,5 +94,5 @@ def test_names_that_look_like_labels(tmp_path, text, trials):
 
 def test_a_list_of_neither_kind_is_refused_as_kaldis(tmp_path):
     (tmp_path / "list").write_text("1 10 1\n7 10 8\n")
-    with pytest.raises(RecipeError, match=r"1 of 2 lines are not `enrolment test target\|nontarget`"):
+    with pytest.raises(RecipeError, match=r"1 of 2 lines is not `enrolment test target\|nontarget`"):
         read_trial_table(tmp_path / "list")

@@ -127,7 +127,7 @@ def test_commands_are_refused_with_their_lines(tmp_path, command):
     path = tmp_path / "wav.scp"
     path.write_text(f"a one.wav\n\nb {command}\nc two|three.wav\n")
     with pytest.raises(
-        RecipeError, match=r"1 of 3 entries are no files.*\n  .*wav\.scp:3: is a command: 'b .*'$"
+        RecipeError, match=r"1 of 3 entries is no file.*\n  .*wav\.scp:3: is a command: 'b .*'$"
     ) as caught:
         refuse_commands(path, read_map(path))
     assert "two|three" not in str(caught.value)

@@ -19,6 +19,7 @@ from wespeaker_qm.export.contents import FeatureCard, NetworkCard, ScoringCard
 from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.speaker.speaker import Speaker
+from wespeaker_qm.utils.errors import counted
 from wespeaker_qm.utils.files import scratch_folder
 from wespeaker_qm.utils.progress import Progress
 
@@ -100,7 +101,7 @@ def identification_report(num_speakers: int, rounds: int) -> str:
     table = markdown_table(["", "lower quartile, ms", "median", "upper quartile"], cells)
     facts = [
         *machine_facts(),
-        f"- {num_speakers:,} speakers of one recording ({num_bytes / 1e6:.0f} MB), {DIM} values, AS-norm against "
-        f"{COHORT_SPEAKERS:,} speakers, without the time that the network takes for the recording",
+        f"- {counted(num_speakers, 'speaker', 'speakers')} of one recording ({num_bytes / 1e6:.0f} MB), {DIM} values, "
+        f"AS-norm against {COHORT_SPEAKERS:,} speakers, without the time that the network takes for the recording",
     ]
     return "\n".join([*facts, "", table])

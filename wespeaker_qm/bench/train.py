@@ -360,10 +360,11 @@ def _facts(plan: TrainPlan, data: TrainingSet, device: torch.device, arithmetic:
             *machine_facts(),
             f"- device: {name}; a large product of matrices: {1e-12 * arithmetic.peak_per_s:.2f} TFLOP/s",
             f"- {config.model}, {precision}, channels-last {config.channels_last}, compiled {config.compile}; batches "
-            f"of {config.dataloader_args.batch_size} x {config.dataset_args.num_frms} frames, {data.num_classes:,} "
-            f"classes; {1e-9 * arithmetic.per_sample:.2f} GFLOP a sample, without the head",
+            f"of {config.dataloader_args.batch_size} x {config.dataset_args.num_frms} frames, "
+            f"{counted(data.num_classes, 'class', 'classes')}; {1e-9 * arithmetic.per_sample:.2f} GFLOP a sample, "
+            "without the head",
             f"- data: {'noise of no file' if plan.data is None else plan.data}, "
-            f"{config.dataloader_args.num_workers} loader processes",
+            f"{counted(config.dataloader_args.num_workers, 'loader process', 'loader processes')}",
             "- "
             f"{counted(plan.rounds, 'turn', 'turns')}"
             f" of {counted(plan.steps, 'step', 'steps')} of each head; milliseconds: median (95th percentile)",

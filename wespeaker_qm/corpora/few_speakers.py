@@ -3,6 +3,7 @@
 import logging
 
 from wespeaker_qm.evaluate.evidence import LEAST_SPEAKERS
+from wespeaker_qm.utils.errors import counted
 
 logger = logging.getLogger(__name__)
 
@@ -16,9 +17,9 @@ def warn_of_few_speakers(num_evaluated: int, remedy: str) -> None:
     """
     if num_evaluated < LEAST_SPEAKERS:
         logger.warning(
-            "%d speakers to evaluate are too few to tell how others fare: an EER of 0 means little, and no figure gets "
+            "%s too few to tell how others fare: an EER of 0 means little, and no figure gets "
             "an interval, for which it takes %d; %s",
-            num_evaluated,
+            counted(num_evaluated, "speaker to evaluate is", "speakers to evaluate are"),
             LEAST_SPEAKERS,
             remedy,
         )

@@ -18,7 +18,7 @@ from wespeaker_qm.audio.resample import check_ratio
 from wespeaker_qm.audio.source import AudioError, AudioStream
 from wespeaker_qm.corpus.archives import is_locator, open_recording
 from wespeaker_qm.corpus.segments import read_span, split_segment
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few
 from wespeaker_qm.utils.remedies import with_run_sh
 from wespeaker_qm.utils.tables import write_rows
 
@@ -214,7 +214,11 @@ def refuse_bad_audio(
             f"(fraction {fraction:.4g}, allowed {max_bad_fraction:g}):{shown}\n"
             f"{remedy if options is None else _remedies(bad, num_files, options)}"
         )
-    logger.warning("%d of %d recordings are left out, listed with their reasons in %s", len(bad), num_files, list_path)
+    of = f"of {num_files:,} recordings"
+    told = counted(
+        len(bad), f"{of} is left out, listed with its reason", f"{of} are left out, listed with their reasons"
+    )
+    logger.warning("%s in %s", told, list_path)
 
 
 def is_too_much(num_bad: int, num_files: int, max_bad_fraction: float) -> bool:

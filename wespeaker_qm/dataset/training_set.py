@@ -141,7 +141,8 @@ def _long_enough(reader: ShardReader, args: DatasetArgs, fbank: Fbank) -> np.nda
     labels = reader.index.records["speaker"]
     speakers = reader.index.speaker_names
     lost = np.setdiff1d(labels, labels[is_long])
-    found = f"{num_short} of {len(reader)} utterances are shorter than {least} frames and not trained on"
+    of = f"of {len(reader)} utterances"
+    found = f"{counted(num_short, f'{of} is', f'{of} are')} shorter than {least} frames and not trained on"
     if len(lost):
         found += f"; nothing is left of {len(lost)} of {len(speakers)} speakers: "
         found += ", ".join(speakers[label] for label in lost[:NUM_SHOWN]) + " ..." * (len(lost) > NUM_SHOWN)

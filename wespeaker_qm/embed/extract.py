@@ -28,7 +28,7 @@ from wespeaker_qm.audio.silence import without_silence
 from wespeaker_qm.audio.waveform import Waveform
 from wespeaker_qm.models.encoder import SpeakerEncoder
 from wespeaker_qm.packing.reader import ShardReader
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few
 from wespeaker_qm.utils.loading import Handing, handed, unchanged
 from wespeaker_qm.utils.parallel import available_cpus
 from wespeaker_qm.utils.precision import exact_float32
@@ -176,8 +176,9 @@ def refuse_short(reader: ShardReader, fbank: Fbank, min_frames: int) -> None:
             " and pack again (egs/folder, run.sh --stage 1), or take them out of wav.scp, utt2spk and the trial lists "
             "and pack again (other corpora, run.sh --stage 2)"
         )
+        of = f"of {len(reader)} utterances"
         raise RecipeError(
-            f"{reader.shard_list}: {len(short)} of {len(reader)} utterances have fewer than the {min_frames} frames "
+            f"{reader.shard_list}: {counted(len(short), f'{of} has', f'{of} have')} fewer than the {min_frames} frames "
             f"({least_s:g} s) that the network can embed:{first_few(short)}\n{advice}"
         )
 

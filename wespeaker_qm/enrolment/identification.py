@@ -32,6 +32,7 @@ from typing import NamedTuple
 from wespeaker_qm.evaluate.operating_points import is_measurable
 from wespeaker_qm.export.contents import Evidence
 from wespeaker_qm.speaker.decision import check_far, threshold_at
+from wespeaker_qm.utils.errors import counted
 
 
 class Candidate(NamedTuple):
@@ -123,8 +124,9 @@ def open_set_threshold(evidence: Evidence | None, fpir: float, num_speakers: int
     if evidence is not None and not is_measured:
         warnings.insert(
             0,
-            f"{100 * fpir:g} % of strangers among {num_speakers:,} speakers takes a false-accept rate of {wanted:.1e} "
-            f"a comparison, which {num_nontargets:,} non-target trials (list {evidence.trial_list} of "
+            f"{100 * fpir:g} % of strangers among {counted(num_speakers, 'speaker', 'speakers')} takes a false-accept "
+            f"rate of {wanted:.1e} a comparison, which "
+            f"{counted(num_nontargets, 'non-target trial', 'non-target trials')} (list {evidence.trial_list} of "
             f"{evidence.corpus}) cannot measure: decided at their lowest rate, {far:.1e}, with which "
             f"{100 * reached:.3g} % of strangers are taken for somebody; a model with a larger list can tell more",
         )

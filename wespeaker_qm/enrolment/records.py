@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.enrolment.database import BACKUP
 from wespeaker_qm.enrolment.gallery import Gallery
 from wespeaker_qm.speaker.speaker import Speaker
-from wespeaker_qm.utils.errors import RecipeError, nearest, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, nearest, shown
 
 _BLOCK_SPEAKERS = 1024
 
@@ -100,7 +100,8 @@ def refuse_unknown(connection: sqlite3.Connection, name: str, path: Path) -> Non
     if connection.execute("SELECT 1 FROM speaker WHERE name = ?", (name,)).fetchone() is None:
         known = [row[0] for row in connection.execute("SELECT name FROM speaker ORDER BY name")]
         like = f"; the nearest names are {nearest(name, known)}" if known else ""
-        raise RecipeError(f"{path}: nobody of the name {shown(name)} is enrolled, among {len(known):,} speakers{like}")
+        enrolled = counted(len(known), "speaker", "speakers")
+        raise RecipeError(f"{path}: nobody of the name {shown(name)} is enrolled, among {enrolled}{like}")
 
 
 def refuse_other_model(connection: sqlite3.Connection, model: Speaker, path: Path) -> None:
@@ -109,8 +110,9 @@ def refuse_other_model(connection: sqlite3.Connection, model: Speaker, path: Pat
     count = count_speakers(connection)
     if count and fingerprint != model.fingerprint:
         raise RecipeError(
-            f"{path}: holds {count:,} speakers as the model {str(fingerprint)[:12]} ({place}) hears them, found the "
-            f"model {model.fingerprint[:12]} ({model.info.path}), whose embeddings cannot be compared with them; name "
+            f"{path}: holds {counted(count, 'speaker', 'speakers')} as the model "
+            f"{str(fingerprint)[:12]} ({place}) hears them, found the model {model.fingerprint[:12]} "
+            f"({model.info.path}), whose embeddings cannot be compared with them; name "
             "that model (--model), or enrol everybody anew in a store for this one (--store)"
         )
 

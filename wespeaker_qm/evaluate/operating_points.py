@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """The false-accept rates of the reports."""
@@ -128,11 +128,13 @@ def roc_steps(scores: ArrayLike, is_target: ArrayLike) -> RocSteps:
     num_targets = int(is_target.sum())
     if num_targets in (0, len(scores)):
         raise RecipeError(
-            f"{num_targets} target and {len(scores) - num_targets} non-target trials; error rates need both kinds"
+            f"{num_targets} target and {counted(len(scores) - num_targets, 'non-target trial', 'non-target trials')}; "
+            "error rates need both kinds"
         )
     num_bad = int((~np.isfinite(scores)).sum())
     if num_bad:
-        raise RecipeError(f"{num_bad} of {len(scores)} scores are not finite; look for broken embeddings")
+        of = f"of {len(scores)} scores"
+        raise RecipeError(f"{counted(num_bad, f'{of} is', f'{of} are')} not finite; look for broken embeddings")
 
     order = np.argsort(-scores)
     falling = scores[order]

@@ -9,6 +9,7 @@ from wespeaker_qm.export.cohort import SCORE_DECIMALS
 from wespeaker_qm.export.contents import Evidence, FeatureCard, NetworkCard, ScoringCard, Threshold
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.report.text import per_cent, show_figure
+from wespeaker_qm.utils.errors import counted
 
 _SHOWN = (EER, TAR_AT_FAR, MIN_DCF)
 
@@ -47,7 +48,8 @@ def model_card(
         figures: system -> figures of the headline list.
         fingerprint: of the model.
     """
-    cohort = f"{scoring.normalisation} against {num_cohort:,} training speakers" if num_cohort else "plain cosines"
+    speakers = counted(num_cohort, "training speaker", "training speakers")
+    cohort = f"{scoring.normalisation} against {speakers}" if num_cohort else "plain cosines"
     if scoring.top_n is not None:
         cohort += f", of whom the nearest {min(scoring.top_n, num_cohort):,} count"
     calibration = "log-likelihood ratios" if is_calibrated else "no calibration: no log-likelihood ratios"
@@ -112,7 +114,8 @@ def _measured(evidence: Evidence | None, figures: Mapping[str, Any], *, is_known
     speakers = "unknown" if evidence.num_speakers is None else f"{evidence.num_speakers:,}"
     trained = "none of them trained on" if is_known else "who may have been trained on: that is not known"
     parts = [
-        f"On {evidence.num_targets:,} target and {evidence.num_nontargets:,} non-target trials of "
+        f"On {evidence.num_targets:,} target and "
+        f"{counted(evidence.num_nontargets, 'non-target trial', 'non-target trials')} of "
         f"{speakers} speakers, {trained}; list {evidence.trial_list} of {evidence.corpus}."
         + f" {evidence.caveat}".rstrip(),
         markdown_table(

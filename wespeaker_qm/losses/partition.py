@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from wespeaker_qm.losses.root import Sums, in_unit
+from wespeaker_qm.utils.errors import counted
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,10 @@ class ClassPartition:
 
     def __post_init__(self) -> None:
         if self.num_classes < self.world_size:
-            raise ValueError(f"found {self.num_classes} classes, expected at least one for each of {self.world_size}")
+            raise ValueError(
+                f"found {counted(self.num_classes, 'class', 'classes')}, expected at least one for each "
+                f"of {self.world_size}"
+            )
 
     def first_class(self, rank: int) -> int:
         """The first class of process ``rank``; ``num_classes`` for ``rank = world_size``."""

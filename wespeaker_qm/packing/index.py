@@ -46,7 +46,7 @@ from wespeaker_qm.packing.index_files import (
     tar_times,
 )
 from wespeaker_qm.packing.scan import Coding, IndexRow, scan_tar
-from wespeaker_qm.utils.errors import RecipeError, found_at, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, found_at, shown
 from wespeaker_qm.utils.layout import SetFolder
 from wespeaker_qm.utils.ownership import claim
 from wespeaker_qm.utils.progress import Progress
@@ -265,17 +265,18 @@ def _facts(shard_list: Path) -> tuple[dict[str, Any], bytes | None]:
 
 def _scan(shard_list: Path, tars: Sequence[Path], stamps: list[list[int]]) -> tuple[dict[str, Any], bytes]:
     """Index tars that another program has packed."""
-    logger.info("%s: packed by another program; its %d tars are read once to index them", shard_list, len(tars))
+    read = counted(len(tars), "tar is read once to index it", "tars are read once to index them")
+    logger.info("%s: packed by another program; its %s", shard_list, read)
     bar = Progress(tars, desc=f"index {shard_list.parent.name}", unit="tar")
     facts, content = _build(shard_list, ((tar, scan_tar(tar)) for tar in bar))
     slow = int((np.load(io.BytesIO(content), allow_pickle=False)["coding"] == Coding.WHOLE).sum())
     if slow:
+        of = f"of {facts['num_recordings']} recordings"
         logger.warning(
-            "%s: %d of %d recordings are neither 16-bit mono WAV nor 16-bit mono FLAC: all of such a recording is "
+            "%s: %s neither 16-bit mono WAV nor 16-bit mono FLAC: all of such a recording is "
             "decoded for each chunk of it, which is slow; packing (run.sh --stage 2) mends that",
             shard_list,
-            slow,
-            facts["num_recordings"],
+            counted(slow, f"{of} is", f"{of} are"),
         )
     return facts | {_TAR_STAMPS: stamps}, content
 

@@ -119,7 +119,8 @@ def _pack(
     remove_index(shard_list)
     add_checksums(complete)
     if complete:
-        logger.info("%s: %d of %d shards are complete and kept", folder, len(complete), len(shards))
+        of = f"of {len(shards)} shards"
+        logger.info("%s: %s complete and kept", folder, counted(len(complete), f"{of} is", f"{of} are"))
     encoded = ordered_map(
         partial(encode, options=options), (source for shard in pending for source in shard.sources), num_workers
     )

@@ -25,7 +25,7 @@ from wespeaker_qm.report.table5 import read_written
 from wespeaker_qm.report.tables import comparison_rows
 from wespeaker_qm.report.text import NO_INTERVAL, list_notes_line, report_title, show_figure
 from wespeaker_qm.score.upstream import stale
-from wespeaker_qm.utils.errors import RecipeError, printable
+from wespeaker_qm.utils.errors import RecipeError, counted, printable
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.tables import read_map, read_numbers
@@ -143,7 +143,7 @@ def _what(runs: list[Run], written: dict[str, Any] | None) -> str:
     """What the page is about."""
     if written is not None:
         return "The losses of Table 5"
-    return runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+    return runs[0].name if len(runs) == 1 else counted(len(runs), "run", "runs")
 
 
 def _label(runs: list[Run], run: Run, system: str) -> str:

@@ -17,6 +17,7 @@ from wespeaker_qm.evaluate.operating_points import FARS, OperatingPoint, trials_
 from wespeaker_qm.evaluate.results import TRAINED, ListResult, SystemResult
 from wespeaker_qm.report.text import per_cent, show_p_value
 from wespeaker_qm.trials.variants import NORMALISED
+from wespeaker_qm.utils.errors import counted
 
 WANTED_FARS = (1e-2, 1e-3)
 """The false-accept rates whose thresholds are told."""
@@ -129,7 +130,7 @@ def beside_baselines(result: ListResult, baselines: Mapping[str, Path]) -> str:
 def thresholds(result: ListResult) -> str:
     """From which score on to accept for the usual false-accept rates, and what that rests on."""
     system = result.systems[TRAINED]
-    by = "" if result.num_speakers is None else f" by {result.num_speakers:,} speakers"
+    by = "" if result.num_speakers is None else f" by {counted(result.num_speakers, 'speaker', 'speakers')}"
     clauses: list[str] = []
     accepts, unsure, lacking = [], [], []
     for far in WANTED_FARS:
@@ -152,7 +153,7 @@ def thresholds(result: ListResult) -> str:
     texts = []
     if clauses:
         rests = f"{'That rests' if len(clauses) == 1 else 'They rest'} on {' and '.join(accepts)} falsely accepted of "
-        rests += f"{result.num_nontargets:,} pairs{by}"
+        rests += f"{counted(result.num_nontargets, 'pair', 'pairs')}{by}"
         if unsure:
             which = "" if len(unsure) == len(clauses) else f" for {unsure[0]}"
             rests += f", too few{which} to tell of other speakers"

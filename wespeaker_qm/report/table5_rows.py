@@ -19,7 +19,7 @@ from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.systems import refuse_copies
 from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.utils.checksums import read_checked_json
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, shown
 from wespeaker_qm.utils.layout import ExpRoot, RunFolder
 from wespeaker_qm.utils.shipped import shipped
 from wespeaker_qm.utils.yaml_files import read_yaml_mapping
@@ -172,9 +172,10 @@ def collect(
     ]
     if missing and (not partial or not any(there)):
         commands = "".join(f"\n  {run}: ./run.sh {options}" for run, options in missing)
+        of = f"of {len(table.rows) * len(roots)} runs of Table 5"
         raise RecipeError(
-            f"{len(missing)} of {len(table.rows) * len(roots)} runs of Table 5 have no metrics.json. Train and "
-            "evaluate them (`./run.sh --table5 true` does all), or give --partial true for the table without them:"
+            f"{counted(len(missing), f'{of} has', f'{of} have')} no metrics.json. Train and evaluate them "
+            "(`./run.sh --table5 true` does all), or give --partial true for the table without them:"
             f"{commands}"
         )
     results = [[read_measured(run, corpus, lists) for run in of_row] for of_row in there]

@@ -7,6 +7,7 @@ from wespeaker_qm.evaluate.figure import Figure
 from wespeaker_qm.evaluate.figures import EER
 from wespeaker_qm.report.table5_figures import LossList
 from wespeaker_qm.report.text import per_cent
+from wespeaker_qm.utils.errors import counted
 
 _EER = Figure(EER)
 
@@ -58,7 +59,7 @@ def _differences(names: Mapping[str, str], measured: LossList) -> str:
         return f"Whether any two differ for other speakers is not known: {reason}."
     if not tested:
         return "Whether any two differ for other speakers these trials cannot tell."
-    scope = f"{len(tested)} pairs"
+    scope = counted(len(tested), "pair", "pairs")
     if len(tested) < len(pairs):
         scope = f"the {len(tested)} of {len(pairs)} pairs that these trials can test"
     if not sure:

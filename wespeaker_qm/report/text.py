@@ -6,6 +6,7 @@ from wespeaker_qm.evaluate.comparison import LEVEL
 from wespeaker_qm.evaluate.evidence import LEAST_ERRORS, LEAST_SPEAKERS
 from wespeaker_qm.evaluate.figure import Figure, Quantity
 from wespeaker_qm.evaluate.results import ListResult, Sureness
+from wespeaker_qm.utils.errors import counted
 
 NOT_MEASURABLE = "not measurable"
 NO_INTERVAL = " (no interval: "
@@ -102,8 +103,9 @@ def report_title(what: str, corpus: str, num_speakers: int | None) -> str:
     >>> report_title("qmargin_a1.5", "calls", 2)
     'qmargin_a1.5 on calls (2 speakers: too few to tell)'
     """
-    is_told = num_speakers is None or num_speakers >= LEAST_SPEAKERS
-    return f"{what} on {corpus}" + ("" if is_told else f" ({num_speakers} speakers: too few to tell)")
+    if num_speakers is None or num_speakers >= LEAST_SPEAKERS:
+        return f"{what} on {corpus}"
+    return f"{what} on {corpus} ({counted(num_speakers, 'speaker', 'speakers')}: too few to tell)"
 
 
 def list_notes_line(notes: Mapping[str, Sequence[str]]) -> str:
@@ -120,10 +122,12 @@ def list_notes_line(notes: Mapping[str, Sequence[str]]) -> str:
 def counts(result: ListResult) -> str:
     """How many trials, and of how many speakers."""
     text = (
-        f"{result.num_targets:,} target and {result.num_nontargets:,} non-target trials of "
-        f"{result.num_utterances:,} utterances"
+        f"{result.num_targets:,} target and "
+        f"{counted(result.num_nontargets, 'non-target trial', 'non-target trials')} of "
+        f"{counted(result.num_utterances, 'utterance', 'utterances')}"
     )
-    return text if result.num_speakers is None else f"{text} by {result.num_speakers:,} speakers"
+    by = result.num_speakers
+    return text if by is None else f"{text} by {counted(by, 'speaker', 'speakers')}"
 
 
 def intervals_note(result: ListResult) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.utils.checksums import verify
-from wespeaker_qm.utils.errors import RecipeError, found_at, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, found_at, shown
 from wespeaker_qm.utils.text import lines_of, read_text
 
 _REMEDY = "put back a copy of it, or delete it: reports then go without the training's curves"
@@ -48,7 +48,8 @@ class TrainingHistory:
         return float(self.epochs[-1]["minutes"])
 
     def __str__(self) -> str:
-        return f"{self.num_samples:,} training samples in {self.num_epochs} epochs and {self.minutes:.1f} minutes"
+        epochs = counted(self.num_epochs, "epoch", "epochs")
+        return f"{self.num_samples:,} training samples in {epochs} and {self.minutes:.1f} minutes"
 
 
 def read_training_history(path: Path | str) -> TrainingHistory:

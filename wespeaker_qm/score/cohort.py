@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.score.upstream import digests
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
 from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.stage import stage
@@ -131,11 +131,12 @@ def check_cohort_apart(
     common = known_speakers(run, other)
     if common:
         logger.warning(
-            "%d speakers of %s (%s) bear names of speakers that the model was trained on: if they are the same people, "
+            "%s of %s (%s) %s of speakers that the model was trained on: if they are the same people, "
             "the figures mislead:%s",
-            len(common),
+            counted(len(common), "speaker", "speakers"),
             what_other,
             other,
+            "bears a name" if len(common) == 1 else "bear names",
             first_few(common),
         )
 
@@ -156,16 +157,16 @@ def check_apart(one: SetFolder, other: SetFolder, what: str, what_other: str = "
         RecipeError: they share some; the first few are named.
     """
     sides = [set(read_map(folder.utt2spk).values()) for folder in (one, other)]
-    _refuse_common("speakers", sides, f"{what} ({one}) and in {what_other} ({other})")
+    _refuse_common("speaker", sides, f"{what} ({one}) and in {what_other} ({other})")
     if all(folder.wav_scp.is_file() and not folder.segments.is_file() for folder in (one, other)):
         sides = [set(read_map(folder.wav_scp).values()) for folder in (one, other)]
-        _refuse_common("recordings", sides, f"{what} ({one.wav_scp}) and in {what_other} ({other.wav_scp})")
+        _refuse_common("recording", sides, f"{what} ({one.wav_scp}) and in {what_other} ({other.wav_scp})")
 
 
 def _refuse_common(kind: str, sides: list[set[str]], places: str) -> None:
     common = sorted(sides[0] & sides[1])
     if common:
         raise RecipeError(
-            f"{len(common)} {kind} are in {places}, expected none: figures of known voices mislead; take them out:"
-            + first_few(common)
+            f"{counted(len(common), f'{kind} is', f'{kind}s are')} in {places}, expected none: figures of known voices "
+            "mislead; take them out:" + first_few(common)
         )

@@ -84,14 +84,15 @@ class CohortDirections(NamedTuple):
                 cosines = directions.unit(block).astype(np.float32) @ self.columns
                 if self.num_counted < size:
                     cosines.partition(size - self.num_counted, axis=1)
-                counted = cosines[:, size - self.num_counted :]
-                mean[block] = counted.mean(axis=1, dtype=np.float64)
-                deviation[block] = counted.std(axis=1, dtype=np.float64)
+                nearest = cosines[:, size - self.num_counted :]
+                mean[block] = nearest.mean(axis=1, dtype=np.float64)
+                deviation[block] = nearest.std(axis=1, dtype=np.float64)
                 bar.update(block.stop - block.start)
         flat = np.flatnonzero(deviation == 0)
         if len(flat):
+            of = f"of {count} utterances"
             raise RecipeError(
-                f"{len(flat)} of {count} utterances have the same cosine with all of the cohort: rows "
+                f"{counted(len(flat), f'{of} has', f'{of} have')} the same cosine with all of the cohort: rows "
                 f"{flat[:5].tolist()}; look at the embeddings of the cohort"
             )
         return CohortStatistics(mean, deviation)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from wespeaker_qm.evaluate.operating_points import is_measurable, trials_to_measure
 from wespeaker_qm.export.contents import Evidence
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,6 +136,7 @@ def rests_on(evidence: Evidence | None) -> str:
         return "nothing"
     speakers = "unknown" if evidence.num_speakers is None else evidence.num_speakers
     return (
-        f"{evidence.num_nontargets:,} non-target and {evidence.num_targets:,} target trials of "
+        f"{evidence.num_nontargets:,} non-target and "
+        f"{counted(evidence.num_targets, 'target trial', 'target trials')} of "
         f"{speakers} speakers (list {evidence.trial_list} of {evidence.corpus})"
     )

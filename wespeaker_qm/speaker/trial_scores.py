@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wespeaker_qm.speaker.speaker import BATCH, Speaker
 from wespeaker_qm.trials.table import TrialTable
-from wespeaker_qm.utils.errors import RecipeError, first_few
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few
 from wespeaker_qm.utils.progress import Progress
 
 
@@ -93,8 +93,9 @@ def _refuse(refused: dict[str, str], trials: TrialTable, wav_root: Path, max_bad
     if has_trials and fraction <= max_bad_fraction:
         return
     leave_out = f", or leave such recordings out (--max_bad_fraction {_enough(fraction)})" if has_trials else ""
+    of = f"of its {len(trials.utterances)} recordings"
     raise RecipeError(
-        f"{trials.path}: {len(refused)} of its {len(trials.utterances)} recordings are missing or unusable; names in "
+        f"{trials.path}: {counted(len(refused), f'{of} is', f'{of} are')} missing or unusable; names in "
         f"the list are paths below --wav_root {wav_root}: correct them or the folder{leave_out}:"
         + first_few(list(refused.values()))
     )

@@ -26,7 +26,7 @@ from wespeaker_qm.trials.table import TrialTable
 from wespeaker_qm.trials.variants import CALIBRATED, NORMALISED, discard_variant, remove
 from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
 from wespeaker_qm.utils.stage import reads_data, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
@@ -178,7 +178,8 @@ def _fit(
         ", ".join(model.measures) or "none, the score alone",
     )
     llr = model.apply(scores, q)
-    logger.info("calibrated on %d trials of %s: Cllr %.3f there", len(trials), validation, cllr(llr, trials.is_target))
+    of = counted(len(trials), "trial", "trials")
+    logger.info("calibrated on %s of %s: Cllr %.3f there", of, validation, cllr(llr, trials.is_target))
     _warn(validation, check_eer(model, scores, llr, q, trials.is_target))
     return model
 

@@ -36,7 +36,7 @@ from wespeaker_qm.train import resume
 from wespeaker_qm.utils.calls import AnyPath, optional_path
 from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.done import ABSENT, DoneMarker, file_digest, recorded_inputs, value_digest
-from wespeaker_qm.utils.errors import RecipeError, shown
+from wespeaker_qm.utils.errors import RecipeError, counted, shown
 from wespeaker_qm.utils.layout import DataFolder, RunFolder, SetFolder
 from wespeaker_qm.utils.remedies import with_run_sh
 from wespeaker_qm.utils.stage import reads_data, refuse_foreign_outputs, stage
@@ -311,15 +311,17 @@ def _write(run: RunFolder, embedded: _Embedded, *, is_train: bool = False) -> No
             np.save(temporary, embeddings.mean(axis=0, dtype=np.float64).astype(np.float32))
     scp = run.xvectors(name)
     write_vectors(scp.parent, scp.stem, keys, embeddings)
-    logger.info("extracted %d embeddings of dimension %d into %s", *embeddings.shape, scp)
+    number, dim = embeddings.shape
+    told = counted(number, "embedding", "embeddings")
+    logger.info("extracted %s of dimension %d into %s", told, dim, scp)
 
 
 def _tell_of_silence(audio: SetFolder, num_trimmed: int) -> None:
+    of = f"of {len(ShardReader(audio.shard_list)):,} utterances"
     logger.info(
-        "%s: %d of %d utterances have digital silence in them, which was left out%s",
+        "%s: %s digital silence in them, which was left out%s",
         audio,
-        num_trimmed,
-        len(ShardReader(audio.shard_list)),
+        counted(num_trimmed, f"{of} has", f"{of} have"),
         with_run_sh("; with --trim_silence false (run.sh --extract_opts '--trim_silence false') it counts as audio"),
     )
 

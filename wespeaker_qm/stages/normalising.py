@@ -14,7 +14,7 @@ from wespeaker_qm.trials.score_files import read_scores, write_scores
 from wespeaker_qm.trials.variants import CALIBRATED, NORMALISED, VARIANTS, discard_variant
 from wespeaker_qm.utils.calls import AnyPath
 from wespeaker_qm.utils.done import DoneMarker, recorded_inputs
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import reads_data, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
@@ -86,5 +86,6 @@ def normalise(*, data: AnyPath, run: AnyPath, method: Method = "asnorm", top_n: 
                 quality_measures(trials, directions, statistics),
             )
             count += len(trials)
-        logger.info("normalised %d scores of %s (%s) -> %s", count, ", ".join(outputs), method, run.all_scores)
+        told = counted(count, "score", "scores")
+        logger.info("normalised %s of %s (%s) -> %s", told, ", ".join(outputs), method, run.all_scores)
         discard_variant(run, info.trials, CALIBRATED)  # made of older scores

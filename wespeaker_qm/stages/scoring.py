@@ -13,7 +13,7 @@ from wespeaker_qm.trials.score_files import write_scores
 from wespeaker_qm.trials.variants import VARIANTS, discard_variant
 from wespeaker_qm.utils.calls import AnyPath, listed
 from wespeaker_qm.utils.done import DoneMarker, value_digest
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.stage import reads_data, stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
@@ -73,6 +73,6 @@ def score(
             scores = score_trials(trials, run.xvectors(info.trials[name]), mean)
             write_scores(output, trials, scores, text=text)
             count += len(trials)
-        logger.info("scored %d trials of %s -> %s", count, ", ".join(names), run.all_scores)
+        logger.info("scored %s of %s -> %s", counted(count, "trial", "trials"), ", ".join(names), run.all_scores)
         for variant in VARIANTS:  # made of older cosines
             discard_variant(run, info.trials, variant)

@@ -21,7 +21,7 @@ from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.model import EncoderWithHead
 from wespeaker_qm.train.resume import made_from, validation_digest
 from wespeaker_qm.train.schedules import Schedule, annealed_margin, exponential_decrease
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder
 
 HEADS: Mapping[str, Callable[..., CosineHead]] = {
@@ -180,8 +180,9 @@ def build_partition(config: Config, num_classes: int, processes: Processes) -> C
         return ClassPartition(num_classes)
     if num_classes < processes.world_size:
         raise RecipeError(
-            f"projection_args.shard_classes: found true with {num_classes} classes and {processes.world_size} "
-            "processes, expected at least one class for each; set it to false or start fewer processes"
+            f"projection_args.shard_classes: found true with {counted(num_classes, 'class', 'classes')} and "
+            f"{processes.world_size} processes, expected at least one class for each; set it to "
+            "false or start fewer processes"
         )
     return ClassPartition(num_classes, processes.rank, processes.world_size)
 

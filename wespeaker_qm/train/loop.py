@@ -37,7 +37,7 @@ from wespeaker_qm.train.trace import StepTrace
 from wespeaker_qm.train.update import Underway, Updater
 from wespeaker_qm.utils.checksums import Checksum, checksum_of
 from wespeaker_qm.utils.ending import COMMAND, Stopped, StopRequest
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.remedies import mended
 
@@ -121,13 +121,13 @@ class Trainer:
         """
         parts, config = self.parts, self.config
         logger.info(
-            "training %s on %s: %d speakers, %d classes, %d utterances, %d steps of %d x %d samples an epoch",
+            "training %s on %s: %s, %s, %s, %s of %d x %d samples an epoch",
             config.model,
             parts.processes.device,
-            len(parts.data.speakers),
-            parts.data.num_classes,
-            len(parts.data.labels),
-            self.steps_per_epoch,
+            counted(len(parts.data.speakers), "speaker", "speakers"),
+            counted(parts.data.num_classes, "class", "classes"),
+            counted(len(parts.data.labels), "utterance", "utterances"),
+            counted(self.steps_per_epoch, "step", "steps"),
             parts.processes.world_size,
             config.dataloader_args.batch_size,
         )
@@ -274,7 +274,7 @@ class Trainer:
 
     def _refuse_skipped(self, step: int) -> None:
         """Raise of a scaled loss whose gradients were not finite for too long, up to this step."""
-        number = "all updates" if self.skipped > step else f"the last {self.skipped} updates"
+        number = "all updates" if self.skipped > step else f"the last {counted(self.skipped, 'update', 'updates')}"
         scale = self.parts.scaler.get_scale()
         self._refuse(
             step,
@@ -418,7 +418,7 @@ class Trainer:
             "resumed after epoch %d of %d%s (%s)",
             self.last_epoch,
             self.config.num_epochs,
-            f" and {within} steps of {self.steps_per_epoch}" if self.rest else "",
+            f" and {counted(within, 'step', 'steps')} of {self.steps_per_epoch}" if self.rest else "",
             path,
         )
 

@@ -4,7 +4,6 @@ A tracker is a row of :data:`TRACKERS`, and ``trackers`` of the configuration na
 training has told is told again: a tracker that has it already takes it once.
 """
 
-import functools
 import importlib.util
 import logging
 import os

@@ -68,8 +68,9 @@ def _in_order(path: Path, scored: ScoredTrials, trials: TrialTable) -> ScoredTri
     missing = np.flatnonzero(found[source] != wanted).tolist()
     if missing:
         advice = in_another_form(set(trials.utterances) - set(scored.trials.utterances), scored.trials.utterances)
+        of = f"of the {len(trials)} trials of {trials.path}"
         raise RecipeError(
-            f"{path}: {len(missing)} of the {len(trials)} trials of {trials.path} have no score; "
+            f"{path}: {counted(len(missing), f'{of} has', f'{of} have')} no score; "
             f"{advice or made_again(path)}:" + first_few([trials.names(trial) for trial in missing])
         )
     if len(found) > len(wanted):

@@ -147,18 +147,21 @@ def read_lines(path: Path, layout: Layout) -> ScoredTrials:
             measures.append(np.stack([_numbers(column, num_trials, no_numbers) for column in columns], axis=1))
         num_trials += len(both) // 2
     if bad:
+        of = f"of {num_lines} lines"
         raise RecipeError(
-            f"{path}: {len(bad)} of {num_lines} lines are not `{layout.format}`; correct them, or {mended(path)}:"
-            + first_few(bad)
+            f"{path}: {counted(len(bad), f'{of} is', f'{of} are')} not `{layout.format}`; correct them, or "
+            f"{mended(path)}:" + first_few(bad)
         )
     if no_numbers:
+        of = f"of {num_trials} trials"
         raise RecipeError(
-            f"{path}: {len(no_numbers)} of {num_trials} trials have a field that is no number, expected such as "
-            "-0.25 or 1e-3; correct them:" + _lines(path, no_numbers)
+            f"{path}: {counted(len(no_numbers), f'{of} has', f'{of} have')} a field that is no number, expected such "
+            "as -0.25 or 1e-3; correct them:" + _lines(path, no_numbers)
         )
     if not_finite:
+        of = f"of {num_trials} scores"
         raise RecipeError(
-            f"{path}: {len(not_finite)} of {num_trials} scores are not finite; look for broken embeddings, then "
+            f"{path}: {counted(len(not_finite), f'{of} is', f'{of} are')} not finite; look for broken embeddings, then "
             f"{mended(path)}:" + _lines(path, not_finite)
         )
     pairs = np.concatenate(sides)

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import wespeaker_qm
+from wespeaker_qm.utils.errors import counted
 from wespeaker_qm.utils.extras import EXTRAS, installation
 from wespeaker_qm.utils.parallel import available_cpus
 from wespeaker_qm.utils.provenance import git_commit
@@ -92,7 +93,7 @@ def _cpu() -> str:
     path = Path("/proc/cpuinfo")
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores"
+    return f"{model[1] if model else platform.machine()}, {counted(os.cpu_count() or 1, 'core', 'cores')}"
 
 
 def _memory() -> str:

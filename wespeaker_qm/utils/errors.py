@@ -32,7 +32,8 @@ class RecipeError(Exception):
     def __init__(self, message: str) -> None:
         lines = printable(message).split("\n")
         if len(lines) > _MESSAGE_LINES:
-            lines[_MESSAGE_LINES - 1 :] = [f"... and {len(lines) - _MESSAGE_LINES + 1:,} more lines"]
+            left_out = counted(len(lines) - _MESSAGE_LINES + 1, "more line", "more lines")
+            lines[_MESSAGE_LINES - 1 :] = [f"... and {left_out}"]
         super().__init__("\n".join(_shortened(line, _MESSAGE_CHARACTERS) for line in lines))
 
 

@@ -141,9 +141,10 @@ def refuse_commands(path: Path | str, places: Mapping[str, str]) -> None:
             for line, content in lines_of(read_text(path))
             if commands.intersection(fields_of(content, 2)[:1])
         ]
+        of = f"of {len(places)} entries"
         raise RecipeError(
-            f"{path}: {len(commands)} of {len(places)} entries are no files; run the commands once and name the "
-            "files that they make:" + first_few(lines)
+            f"{path}: {counted(len(commands), f'{of} is no file', f'{of} are no files')}; run the commands once and "
+            "name the files that they make:" + first_few(lines)
         )
 
 

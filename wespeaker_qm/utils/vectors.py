@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from wespeaker_qm.utils.checksums import checked_path, checksum_path, refuse_changed, remove_checked, verify
-from wespeaker_qm.utils.errors import RecipeError, first_few, found_at
+from wespeaker_qm.utils.errors import RecipeError, counted, first_few, found_at
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.tables import read_map, refuse_commands
@@ -68,8 +68,9 @@ class VectorTable:
         places = list(map(self._places.get, names))
         if None in places:
             missing = [name for name in names if name not in self._places]
+            of = f"of the {len(names)} utterances"
             raise RecipeError(
-                f"{self.scp}: {len(missing)} of the {len(names)} utterances have no embedding; extract the set that "
+                f"{self.scp}: {counted(len(missing), f'{of} has', f'{of} have')} no embedding; extract the set that "
                 "they belong to (stage 4):" + first_few(missing)
             )
         try:

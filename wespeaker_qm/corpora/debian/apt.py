@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wespeaker_qm.corpora.debian.packages import REMEDY, Package
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.files import temporary_folder
 from wespeaker_qm.utils.progress import Progress
 
@@ -29,13 +29,12 @@ def download_packages(packages: Sequence[Package], downloads: Path) -> None:
     Raises:
         RecipeError: there is no apt-get, or it fails.
     """
+    what = counted(len(packages), "Debian package", "Debian packages")
     if shutil.which("apt-get") is None:
-        raise RecipeError(
-            f"apt-get: command not found, so {len(packages)} Debian packages cannot be downloaded. {REMEDY}"
-        )
+        raise RecipeError(f"apt-get: command not found, so {what} cannot be downloaded. {REMEDY}")
     downloads.mkdir(parents=True, exist_ok=True)
     total_mb = sum(package.download_mb for package in packages)
-    logger.info("downloading %d Debian packages (%.0f MB) to %s", len(packages), total_mb, downloads)
+    logger.info("downloading %s (%.0f MB) to %s", what, total_mb, downloads)
     lists_are_ours = False
     with (
         # Files are moved out of here when apt-get has verified them: what lies in `downloads` is whole.

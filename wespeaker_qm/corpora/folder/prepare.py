@@ -43,7 +43,7 @@ from wespeaker_qm.corpus.info import CorpusInfo, prepared_files
 from wespeaker_qm.evaluate.evidence import LEAST_SPEAKERS
 from wespeaker_qm.trials.lists import write_trials
 from wespeaker_qm.utils.done import DoneMarker, file_digest, file_stamp
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.remedies import with_run_sh
 from wespeaker_qm.utils.shipped import shipped
@@ -151,7 +151,12 @@ def _build(
         list_name = "all" if name == "eval" else name
         write_trials(data.trials(list_name), trials)
         num_targets = sum(trial.is_target for trial in trials)
-        logger.info("trials %s: %d targets, %d non-targets", list_name, num_targets, len(trials) - num_targets)
+        logger.info(
+            "trials %s: %s, %s",
+            list_name,
+            counted(num_targets, "target", "targets"),
+            counted(len(trials) - num_targets, "non-target", "non-targets"),
+        )
     return directories, split
 
 
@@ -167,7 +172,13 @@ def _write_set(
     )
     directory.write(path)
     hours = sum(directory.duration_s.values()) / 3600
-    logger.info("%s: %d speakers, %d utterances, %.2f h", path.name, len(members), len(directory), hours)
+    logger.info(
+        "%s: %s, %s, %.2f h",
+        path.name,
+        counted(len(members), "speaker", "speakers"),
+        counted(len(directory), "utterance", "utterances"),
+        hours,
+    )
     return directory
 
 
@@ -240,9 +251,10 @@ def _corpus_info(data: DataFolder, root: Path, directories: Mapping[str, DataDir
     hours = sum(sum(directory.duration_s.values()) for directory in directories.values()) / 3600
     return CorpusInfo(
         name=data.path.name,
-        description=f"own recordings in {root}: {num_speakers} speakers, {hours:.2f} h",
+        description=f"own recordings in {root}: {counted(num_speakers, 'speaker', 'speakers')}, {hours:.2f} h",
         caveat=(
-            f"{len(split.evaluation)} evaluation speakers of one's own recordings: where each speaker has a room or "
+            f"{counted(len(split.evaluation), 'evaluation speaker', 'evaluation speakers')} of one's own recordings: "
+            "where each speaker has a room or "
             "microphone of their own, a system may recognise that instead of the voice; compare with the LTAS "
             "baseline, which knows nothing of voices."
         ),

@@ -167,7 +167,8 @@ def _draw_evaluation(speakers: list[str], single: list[str], share: float, rng: 
         alone = f"; {_count(single)} one: {_names(single)}" if single else ""
         is_name = f"; for the speaker {wanted} name others, too, with commas" if str(wanted) in speakers else ""
         raise RecipeError(
-            f"--eval_speakers {share:g} asks for {wanted} speakers, but only {len(eligible)} have the two "
+            f"--eval_speakers {share:g} asks for {counted(wanted, 'speaker', 'speakers')}, but only "
+            f"{counted(len(eligible), 'has', 'have')} the two "
             f"recordings that a target trial needs{alone}; add recordings or ask for fewer{is_name}"
         )
     return sorted(rng.sample(eligible, wanted))
@@ -178,8 +179,9 @@ def _draw_validation(eligible: list[str], num_rest: int, share: float, rng: rand
     if share > 1 and (len(eligible) < wanted or num_rest - wanted < MIN_SPEAKERS):
         most = min(len(eligible), num_rest - MIN_SPEAKERS)
         raise RecipeError(
-            f"--valid_speakers {share:g}: of the {num_rest} speakers who are not evaluated {len(eligible)} have the "
-            f"two recordings that a target trial needs, and {MIN_SPEAKERS} have to be left to train on; give "
+            f"--valid_speakers {share:g}: of the {counted(num_rest, 'speaker who is', 'speakers who are')} not "
+            f"evaluated {counted(len(eligible), 'has', 'have')} the two recordings that a target "
+            f"trial needs, and {MIN_SPEAKERS} have to be left to train on; give "
             f"{most if most >= MIN_SPEAKERS else 0}{' or fewer' if most > MIN_SPEAKERS else ''}, or add speakers"
         )
     if wanted < MIN_SPEAKERS or len(eligible) < wanted or num_rest - wanted < MIN_SPEAKERS:
@@ -191,8 +193,8 @@ def _check_names(evaluation: Sequence[str], speakers: Sequence[str], single: Seq
     unknown = [name for name in evaluation if name not in set(speakers)]
     if unknown:
         raise RecipeError(
-            f"--eval_speakers: {_names(unknown)} is not among the {len(speakers)} speakers with recordings; "
-            f"nearest to {unknown[0]}: {nearest(unknown[0], speakers)}"
+            f"--eval_speakers: {_names(unknown)} is not among the {counted(len(speakers), 'speaker', 'speakers')} with "
+            f"recordings; nearest to {unknown[0]}: {nearest(unknown[0], speakers)}"
         )
     alone = [name for name in evaluation if name in set(single)]
     if alone:
@@ -203,7 +205,7 @@ def _check_names(evaluation: Sequence[str], speakers: Sequence[str], single: Seq
 
 
 def _count(speakers: Sequence[str]) -> str:
-    return "1 speaker has" if len(speakers) == 1 else f"{len(speakers)} speakers have"
+    return counted(len(speakers), "speaker has", "speakers have")
 
 
 def _names(speakers: Sequence[str], shown: int = 20) -> str:

@@ -97,10 +97,16 @@ def _told_apart(one: str, other: str) -> tuple[str, str]:
 def log_listing(listing: Listing, root: Path) -> None:
     """Log what a tree holds, and warn of files and folders that are left alone."""
     speakers = count_by_speaker(listing.recordings)
-    logger.info("%s: %d recordings in %d speakers' folders", root, len(listing.recordings), len(speakers))
+    logger.info(
+        "%s: %s in %s",
+        root,
+        counted(len(listing.recordings), "recording", "recordings"),
+        counted(len(speakers), "speaker's folder", "speakers' folders"),
+    )
     if listing.others:
         counts = ", ".join(f"{count} {name}" for name, count in sorted(listing.others.items()))
-        logger.warning("%s: %d other files are left alone: %s", root, listing.others.total(), counts)
+        others = counted(listing.others.total(), "other file is", "other files are")
+        logger.warning("%s: %s left alone: %s", root, others, counts)
     folders = sorted(name for name in os.listdir(root) if os.path.isdir(root / name) and not name.startswith("."))
     empty = [name for name in folders if safe_key([name]) not in speakers]
     if empty:
@@ -132,8 +138,10 @@ def refuse_without_speakers(listing: Listing, name: str) -> None:
             "another folder"
         )
     if len(speakers) < _LEAST_SPEAKERS:
-        whose = f"{loose} of its recordings lie in no speaker's folder" if loose else ""
-        only = f"all its {speakers.total()} recordings in folders lie in '{next(iter(speakers))}'" if speakers else ""
+        of = counted(loose, "of its recordings lies", "of its recordings lie")
+        whose = f"{of} in no speaker's folder" if loose else ""
+        of_folders = counted(speakers.total(), "recording in folders lies", "recordings in folders lie")
+        only = f"all its {of_folders} in '{next(iter(speakers))}'" if speakers else ""
         raise RecipeError(
             f"{name}: {' and '.join(filter(None, (whose, only)))}, and the folders right below it are the speakers; "
             f"{expected}: sort the recordings into at least {_LEAST_SPEAKERS} such folders, or name the folder that "
@@ -166,7 +174,9 @@ def list_noises(root: Path) -> dict[str, list[Path]]:
             clips.setdefault("music" if "music" in folders else "noise", []).append(path)
     if num_speech:
         logger.info(
-            "%s: %d files below 'speech' are left out; babble of the training speakers serves", root, num_speech
+            "%s: %s left out; babble of the training speakers serves",
+            root,
+            counted(num_speech, "file below 'speech' is", "files below 'speech' are"),
         )
     if not clips:
         raise RecipeError(f"--noise {root}: no audio files ({', '.join(sorted(SUFFIXES))}) of noise or music below it")

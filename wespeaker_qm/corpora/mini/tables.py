@@ -86,7 +86,8 @@ def read_sessions(recipe_dir: Path, roots: Mapping[str, Path]) -> list[Session]:
                 "(--packages) or provide the pinned version of packages.tsv with --deb_dir"
             )
         if present < num_listed:
-            logger.warning("%s: %d of %d listed files are missing", package, num_listed - present, num_listed)
+            of = f"of {num_listed} listed files"
+            logger.warning("%s: %s missing", package, counted(num_listed - present, f"{of} is", f"{of} are"))
     sessions = []
     columns = ("spk", "gender", "language", "package", "split", "label_confidence")
     for row in read_tsv(recipe_dir / "speakers.tsv", columns):

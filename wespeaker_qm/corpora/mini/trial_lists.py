@@ -8,6 +8,7 @@ from wespeaker_qm.corpora.mini.tables import CHANNEL, CHANNEL_SETS, UNKNOWN_GEND
 from wespeaker_qm.corpora.mini.utterances import Utterance
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.trials.lists import Trial, make_trials, write_trials
+from wespeaker_qm.utils.errors import counted
 from wespeaker_qm.utils.layout import DataFolder
 
 logger = logging.getLogger(__name__)
@@ -96,4 +97,9 @@ def _same_gender(directory: DataDir, a: str, b: str) -> bool:
 def _write_list(data: DataFolder, name: str, trials: Sequence[Trial]) -> None:
     write_trials(data.trials(name), trials)
     num_targets = sum(trial.is_target for trial in trials)
-    logger.info("trials %s: %d targets, %d non-targets", name, num_targets, len(trials) - num_targets)
+    logger.info(
+        "trials %s: %s, %s",
+        name,
+        counted(num_targets, "target", "targets"),
+        counted(len(trials) - num_targets, "non-target", "non-targets"),
+    )

@@ -145,7 +145,10 @@ def write_set(path: Path, utterances: Sequence[Utterance], sessions: Sequence[Se
     directory.write(path)
     write_rows(path / "utt2package", sorted((utterance.key, utterance.package) for utterance in utterances))
     logger.info(
-        "%s: %d speakers, %d utterances, %.2f h",
-        path.name, len(directory.speakers), len(directory), sum(directory.duration_s.values()) / 3600,
-    )  # fmt: skip
+        "%s: %s, %s, %.2f h",
+        path.name,
+        counted(len(directory.speakers), "speaker", "speakers"),
+        counted(len(directory), "utterance", "utterances"),
+        sum(directory.duration_s.values()) / 3600,
+    )
     return directory

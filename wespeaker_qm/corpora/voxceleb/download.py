@@ -13,7 +13,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.lock import lock_for_writing, unlock
 from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.trouble import writing
@@ -145,8 +145,9 @@ def _check_space(transfers: Sequence["_Transfer"], folder: Path) -> None:
     free = shutil.disk_usage(folder).free - _SPARE_BYTES
     if needed > free:
         raise DownloadError(
-            f"{folder}: {max(free, 0) / 1e9:.1f} GB are free, but {len(transfers)} files need {needed / 1e9:.1f} GB "
-            "more; make room or choose another folder"
+            f"{folder}: {max(free, 0) / 1e9:.1f} GB are free, but "
+            f"{counted(len(transfers), 'file needs', 'files need')} {needed / 1e9:.1f} GB more; "
+            "make room or choose another folder"
         )
 
 

@@ -12,7 +12,7 @@ from typing import IO, NamedTuple, cast
 from wespeaker_qm.corpora.voxceleb.download import RemoteFile, download_files
 from wespeaker_qm.corpus.archives import Member, is_locator, list_lmdb, list_tar, list_zip
 from wespeaker_qm.utils.done import DoneMarker, file_stamp
-from wespeaker_qm.utils.errors import RecipeError, refuse_no_file
+from wespeaker_qm.utils.errors import RecipeError, counted, refuse_no_file
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.progress import Progress
@@ -163,9 +163,11 @@ class _Speech:
         """Tell of audio that is no utterance of a speaker."""
         if self.astray:
             logger.warning(
-                "%s: %d audio files are left alone, expected id?????/video/utterance: %s",
-                root, len(self.astray), ", ".join(self.astray[:_NUM_SHOWN]),
-            )  # fmt: skip
+                "%s: %s left alone, expected id?????/video/utterance: %s",
+                root,
+                counted(len(self.astray), "audio file is", "audio files are"),
+                ", ".join(self.astray[:_NUM_SHOWN]),
+            )
 
     def recordings(self) -> dict[str, dict[str, str]]:
         """Set -> key -> path or locator, sorted by key."""

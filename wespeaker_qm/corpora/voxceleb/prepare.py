@@ -23,7 +23,7 @@ from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo, prepared_files
 from wespeaker_qm.trials.lists import write_trials
 from wespeaker_qm.utils.done import DoneMarker, content_stamp
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, counted
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.stage import stage
 from wespeaker_qm.utils.stage_versions import STAGE_VERSIONS
@@ -104,7 +104,7 @@ def _build(settings: VoxcelebSettings, data: DataFolder, findings: Findings, is_
     caveat = ""
     if is_subset:
         training = "" if train is None else f"{counts.found[train][0]} training and "
-        speakers = f"{training}{counts.found['vox1'][0]} evaluation speakers"
+        speakers = f"{training}{counted(counts.found['vox1'][0], 'evaluation speaker', 'evaluation speakers')}"
         caveat = f"A subset of VoxCeleb ({speakers}): not comparable with published figures."
     CorpusInfo(
         name=data.path.name,
@@ -211,9 +211,9 @@ class _Counts:
 
 def _counted(name: str, numbers: Sequence[int]) -> str:
     if len(numbers) == 1:
-        return f"{numbers[0]:,} trials"
-    groups = {"musan": "categories", "rirs": "rooms"}.get(name, "speakers")
-    return f"{numbers[0]:,} {groups}, {numbers[1]:,} recordings"
+        return counted(numbers[0], "trial", "trials")
+    groups = {"musan": ("category", "categories"), "rirs": ("room", "rooms")}.get(name, ("speaker", "speakers"))
+    return f"{counted(numbers[0], *groups)}, {counted(numbers[1], 'recording', 'recordings')}"
 
 
 def _write_speech(path: Path, recordings: Mapping[str, str], counts: _Counts) -> None:

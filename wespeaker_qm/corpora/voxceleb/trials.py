@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.trials.lists import Trial, make_trials, write_trials
-from wespeaker_qm.utils.errors import RecipeError, shown_line
+from wespeaker_qm.utils.errors import RecipeError, counted, shown_line
 from wespeaker_qm.utils.layout import DataFolder
 from wespeaker_qm.utils.text import fields_of, lines_of, read_text
 
@@ -49,14 +49,17 @@ def known_trials(trials: Sequence[Trial], known: Mapping[str, str], path: Path, 
     """
     kept = [trial for trial in trials if trial.enrolment in known and trial.test in known]
     lost = len(trials) - len(kept)
+    of = f"of {len(trials)} trials"
     if lost and not is_subset:
         absent = sorted({key for trial in trials for key in trial[:2] if key not in known})
         raise RecipeError(
-            f"{path}: {lost} of {len(trials)} trials name {len(absent)} utterances that VoxCeleb1 here does not hold, "
-            f"e.g. {', '.join(absent[:_NUM_SHOWN])}; add them, or say --subset true to leave these trials out"
+            f"{path}: {counted(lost, f'{of} names', f'{of} name')} {counted(len(absent), 'utterance', 'utterances')} "
+            f"that VoxCeleb1 here does not hold, e.g. {', '.join(absent[:_NUM_SHOWN])}; "
+            "add them, or say --subset true to leave these trials out"
         )
     if lost:
-        logger.warning("%s: %d of %d trials are left out, their utterances are not there", path, lost, len(trials))
+        told = counted(lost, f"{of} is left out, its", f"{of} are left out, their")
+        logger.warning("%s: %s utterances are not there", path, told)
     return kept
 
 
