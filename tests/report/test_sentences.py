@@ -298,7 +298,7 @@ def test_table_5_tells_an_order_and_whether_it_may_be_chance():
     )
     assert second.startswith("Each loss was trained once: ")
     first, _ = table5_sentences(NAMES, {"near": losses(rates, pairs[:1])})
-    assert first.startswith(f"{order}No two differ for sure (p below 0.05 for none of 1 pairs")
+    assert first.startswith(f"{order}No two differ for sure (p below 0.05 for none of 1 pair")
     first, _ = table5_sentences(NAMES, {"near": losses(rates, pairs[2:])})
     assert first == f"{order}Whether any two differ for other speakers these trials cannot tell."
     first, _ = table5_sentences(NAMES, {"near": losses(rates, resampled=False)})

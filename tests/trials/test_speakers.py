@@ -55,9 +55,9 @@ def test_speakers_from_folders(table):
     [
         (
             "wav/a/1 wav/a/2 target\nwav/a/1 wav/b/1 nontarget\n",
-            "1 labels say otherwise (wav/a/1 wav/b/1 is nontarget)",
+            "1 label says otherwise (wav/a/1 wav/b/1 is nontarget)",
         ),
-        ("d1/a/1 d2/a/1 target\nd1/a/1 d2/b/1 nontarget\n", "1 labels say otherwise (d1/a/1 d2/a/1 is target)"),
+        ("d1/a/1 d2/a/1 target\nd1/a/1 d2/b/1 nontarget\n", "1 label says otherwise (d1/a/1 d2/a/1 is target)"),
         ("/data/a/1 /data/b/1 nontarget\n/data/a/1 /data/a/2 target\n", "(/data/a/1 /data/b/1 is nontarget)"),
         ("./a/1 ./b/1 nontarget\n./a/1 ./a/2 target\n", "(./a/1 ./b/1 is nontarget)"),
     ],
