@@ -228,7 +228,7 @@ def test_weights_alone_are_no_state_of_a_training(run) -> None:
         run()
     assert contents(exp) == before
     checkpoint.save([1], path)
-    with pytest.raises(RecipeError, match=r"step_9\.pt: found no epoch"):
+    with pytest.raises(RecipeError, match=r"step_9\.pt: found no names in it, expected the state of a training"):
         run()
     shutil.rmtree(RunFolder(exp).states)  # as the message says
     run()
