@@ -1,5 +1,7 @@
 """verify-data: each kind of damage is one finding, with the file, and what is whole has none."""
 
+import errno
+import io
 import json
 import logging
 import os
@@ -22,6 +24,7 @@ from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.packing.format import INDEX_COLUMNS, index_path, write_list
 from wespeaker_qm.packing.index_files import facts_path, records_path
+from wespeaker_qm.score.cosine import load_mean
 from wespeaker_qm.stages import verifying
 from wespeaker_qm.train.log import LogWriter
 from wespeaker_qm.utils.checksums import checksum_path, write_checked_text
@@ -97,6 +100,11 @@ DATA_DAMAGES: dict[str, tuple[Callable[[DataFolder], Path], Callable[[Path], obj
     "header": (tar_of, header_of_second_audio, r"_000001\.tar: \S+: no member of the tar at byte \d+, and so of 9 "),
     "speaker in the tar": (tar_of, other_speaker, r"shards_000001\.tar: \S+: its speaker is 'u\d', expected 't\d'"),
     "tar gone": (tar_of, Path.unlink, r"shards_000001\.tar: no such file, expected a tar that "),
+    "list of a tar, empty": (
+        lambda data: index_path(tar_of(data)),
+        lambda path: path.write_text(""),
+        r"index\.tsv: damaged, its last line is not the SHA-256",
+    ),
     "list of a tar": (lambda data: index_path(tar_of(data)), flip(200), r"index\.tsv: damaged, its last line"),
     "table of the index": (lambda data: records_path(data.set("train").shard_list), flip(300), r"index\.npy: damaged"),
     "facts of the index": (lambda data: facts_path(data.set("train").shard_list), flip(40), r"shard\.index\.json: "),
@@ -303,6 +311,125 @@ def test_scores_are_compared_with_the_trials(own_model_run: Any, tmp_path: Path)
     assert stages.verify_data(folders=run) == [], "without the corpus nobody can know"
 
 
+def test_folders_behind_links_are_read_and_circles_are_not(own_model_run: Any, tmp_path: Path) -> None:
+    """Checkpoints are moved to another disk."""
+    run = own_model_run.run
+    shutil.move(run.models, tmp_path / "models")
+    run.models.symlink_to(tmp_path / "models")
+    (run.all_scores / "up").symlink_to(run.path)
+    assert stages.verify_data(folders=run) == []
+    flip(5000)(run.average)
+    (finding,) = stages.verify_data(folders=run)
+    assert str(run.average) in finding
+
+
+def test_what_cannot_be_read_is_a_finding_and_the_rest_is_read(
+    own_model_run: Any, corpus: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails, or somebody else's files. As root nothing is forbidden, so the answers are made up."""
+    run = own_model_run.run
+    refused = {
+        str(run.average): errno.EIO,
+        str(tar_of(corpus)): errno.EIO,
+        str(corpus.set("eval").utt2spk): errno.EACCES,
+    }
+    closed = str(run.all_scores)
+    opened, scanned = io.open, os.scandir
+
+    def open_or_refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(path) in refused:
+            raise OSError(refused[str(path)], os.strerror(refused[str(path)]), str(path))
+        return opened(path, *args, **kwargs)
+
+    def scan_or_refuse(path: Any = ".") -> Any:
+        if str(path) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scanned(path)
+
+    monkeypatch.setattr(io, "open", open_or_refuse)
+    monkeypatch.setattr(os, "scandir", scan_or_refuse)
+    flip(140)(run.mean_xvector)
+    findings = "\n".join(stages.verify_data(folders=[corpus, run]))
+    for path, number in {**refused, closed: errno.EACCES}.items():
+        assert re.search(rf"^{path}: (cannot read this file: )?{os.strerror(number)}; ", findings, re.MULTILINE), path
+    assert f"{run.mean_xvector}: " in findings, "the others are read"
+
+
+def test_files_that_came_with_their_checksums_from_another_run(own_model_run: Any) -> None:
+    """Whole by themselves, and not what the run's stages wrote, or made of."""
+    data, run = own_model_run
+    for name in ("embeddings/eval/utt2bandwidth", "scores/eval.score", "scores/eval.asnorm.score"):
+        path = run.path / name
+        before = path.read_bytes()
+        write_checked_text(path, "".join(reversed(path.read_text().splitlines(keepends=True))))
+        (finding,) = [each for each in stages.verify_data(folders=run) if f"{path}: " in each]
+        assert re.search(
+            r"CRC-32 \w+ of \d+ bytes, expected CRC-32 .* says: another file in its place; delete", finding
+        )
+        path.write_bytes(before)
+        checksum_path(path).unlink()
+    assert stages.verify_data(folders=run) == []
+    np.save(run.mean_xvector, load_mean(run.mean_xvector) + 1)
+    checksum_path(run.mean_xvector).unlink()
+    findings = stages.verify_data(folders=[data, run])
+    assert any(
+        f"{run.marker('score')}: made from others than there are now (embeddings/mean_vec.npy: changed)" in each
+        and "run.sh --stage 5 makes it again" in each
+        for each in findings
+    ), findings
+    stages.score(data=data, run=run)
+    assert not any(str(run.marker("score")) in each for each in stages.verify_data(folders=[data, run]))
+
+
+def test_a_run_is_compared_with_its_own_corpus_among_several(own_model_run: Any, tmp_path: Path) -> None:
+    """Another one may have a list of the same name: one fifth of the speakers each is evaluated in turn."""
+    data, run = own_model_run
+    other = DataFolder(tmp_path / "data")
+    shutil.copytree(data.path, other.path)
+    without_first_line(other.trials("eval"))
+    for folders in ([data, other, run], [other, data, run]):
+        assert [each for each in stages.verify_data(folders=folders) if str(run) in each] == []
+    shutil.rmtree(run.path / ".done")  # which would tell
+    assert [each for each in stages.verify_data(folders=[other, data, run]) if str(run) in each] == []
+
+
+def test_a_fault_of_a_list_is_told_once(own_model_run: Any, tmp_path: Path) -> None:
+    data, run = own_model_run
+    other = DataFolder(tmp_path / "data")
+    shutil.copytree(data.path, other.path)
+    other.trials("eval").write_text("")
+    findings = [each for each in stages.verify_data(folders=[other, run]) if "trials/eval" in each]
+    assert len(findings) == 1, findings
+
+
+def test_names_that_a_terminal_would_obey_are_spelt_out(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "exp")
+    run.models.mkdir(parents=True)
+    (run.models / "a\x1b[2J\nb.pt.crc32").touch()
+    (finding,) = stages.verify_data(folders=run)
+    assert finding.isprintable()
+
+
+@pytest.mark.parametrize("name", ["shards_000001.index.tsv", "shards_000002.index.tsv"])
+def test_a_lost_list_beside_a_tar(corpus: DataFolder, tmp_path: Path, name: str) -> None:
+    """The index says all of it, until that is lost, too."""
+    path = corpus.set("train").shards / name
+    path.unlink()
+    (finding,) = stages.verify_data(folders=corpus)
+    assert f"{path}: no such file, expected one beside each tar, as of 2 of 3; " in finding
+    (shard_list,) = re.findall(r"; move (\S+) away and pack again", finding)
+    Path(shard_list).rename(tmp_path / "away")
+    stages.pack(data=corpus, utterances_per_shard=10)
+    assert stages.verify_data(folders=corpus) == [], "as the message says"
+
+
+def test_a_corpus_whose_description_is_a_link_to_nothing(corpus: DataFolder) -> None:
+    corpus.info.unlink()
+    corpus.info.symlink_to("nothing")
+    (finding,) = stages.verify_data(folders=corpus)
+    assert f"{corpus.info}: is a link to nothing" in finding
+
+
 def test_states_and_logs(tiny_corpus: Path, tiny_yaml: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "exp")
     stages.train(data=tiny_corpus, run=run, config=tiny_yaml)
@@ -325,6 +452,18 @@ def test_states_and_logs(tiny_corpus: Path, tiny_yaml: Path, tmp_path: Path) -> 
     assert "a record without type, epoch or step" in finding
     write_checked_text(run.training_log, "".join(lines))
     (state,) = run.states.glob("step_*.pt")
+    load_config([tiny_yaml], ["projection_args.alpha=1.6"]).save(run.config)
+    (finding,) = stages.verify_data(folders=run)
+    assert (
+        f"{state}: made with other settings than {run.config} has: projection_args.alpha: was 1.5, now 1.6" in finding
+    )
+    load_config([tiny_yaml]).save(run.config)
+    moved = state.with_name("step_7.pt")
+    state.rename(moved)
+    checksum_path(state).unlink()
+    (finding,) = stages.verify_data(folders=run)
+    assert f"{moved}: found the state after 9 updates, expected that of its name" in finding
+    moved.rename(state)
     flip(5000)(state)
     (finding,) = stages.verify_data(folders=run)
     assert str(state) in finding

@@ -68,7 +68,10 @@ def reader(path: Path) -> Read:
         raise RecipeError(f"{path}: no such model folder; run.sh --stage 8 makes one (exp/<corpus>/<loss>/model)")
     refuse_no_file(path)
     if not is_zip(path):
-        raise RecipeError(f"{path}: neither a model folder nor a zip of one; name the folder that holds {DESCRIPTION}")
+        raise RecipeError(
+            f"{path}: neither a model folder nor a zip of one, or cut off; name the folder that holds {DESCRIPTION}, "
+            "or copy it again"
+        )
     return lambda name, most: _from_zip(path, name, most)
 
 

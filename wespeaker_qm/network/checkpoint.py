@@ -73,6 +73,8 @@ def load(path: Path, *, is_given: bool = False, mapped: bool = False) -> Any:
         value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         _refuse_repeated(value)
         return value
+    except UnicodeEncodeError:  # of the name, which says nothing of the file
+        raise
     except Exception as error:
         found, why = _OBJECT.search(str(error)), _UNPICKLER.search(str(error))
         reason = f"it holds an object of {found[1]}" if found else why[1] if why else str(error).partition("\n")[0]

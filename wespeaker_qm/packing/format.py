@@ -80,7 +80,7 @@ def read_list(path: Path, columns: Sequence[str]) -> list[list[str]]:
     text = read_text(path, remedy) if path.is_file() else ""
     body, mark, checksum = text.rpartition(CHECKSUM_MARK)
     if not mark or checksum != hashlib.sha256(body.encode()).hexdigest() + "\n":
-        found = "damaged, its last line is not the SHA-256 of the others" if text else found_at(path)
+        found = "damaged, its last line is not the SHA-256 of the others" if path.is_file() else found_at(path)
         raise RecipeError(f"{path}: {found}; {remedy}")
     header, *rows = [line.split("\t") for line in body.removesuffix("\n").split("\n")]
     if header != list(columns):

@@ -62,14 +62,20 @@ def packed_tars(shard_list: Path) -> tuple[list[PackedTar], list[str]]:
         ]
     if not lists:
         ShardIndex.load(shard_list)  # makes the index where there is none
+    faults = [
+        f"{path}: {found_at(path)}, expected one beside each tar, as of {len(lists)} of {len(tars)}; "
+        f"move {shard_list} away and {_PACK_AGAIN}"
+        for tar in tars
+        if lists and not (path := index_path(tar)).is_file()
+    ]
     try:
         facts = checked_facts(shard_list)
         check_table(shard_list, facts)
     except RecipeError as error:
-        return [PackedTar(shard_list, tar, None, []) for tar in tars], [str(error)]
+        return [PackedTar(shard_list, tar, None, []) for tar in tars], [*faults, str(error)]
     ends = np.cumsum([0, *facts["tar_recordings"]]).tolist()
     parts = [slice(*ends[shard : shard + 2]) for shard in range(len(tars))]
-    return [PackedTar(shard_list, tar, part, facts["speakers"]) for tar, part in zip(tars, parts, strict=True)], []
+    return [PackedTar(shard_list, tar, part, facts["speakers"]) for tar, part in zip(tars, parts, strict=True)], faults
 
 
 def tar_findings(packed: PackedTar) -> list[str]:

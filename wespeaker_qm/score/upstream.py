@@ -11,7 +11,7 @@ A stage's marker (:mod:`wespeaker_qm.utils.done`) names what it was made from, a
 So a later program can ask whether that is still there, or was replaced since, without knowing the stage's options.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wespeaker_qm.corpus.info import CorpusInfo
@@ -19,7 +19,7 @@ from wespeaker_qm.packing.index import packed_digest
 from wespeaker_qm.trials.cache import cache_path
 from wespeaker_qm.trials.variants import CALIBRATED, NORMALISED
 from wespeaker_qm.utils.checksums import Checksum, checksum_path, refuse_changed, verify
-from wespeaker_qm.utils.done import ABSENT, differences, file_digest, recorded_inputs, value_digest
+from wespeaker_qm.utils.done import ABSENT, differences, file_digest, recorded_inputs, recorded_outputs, value_digest
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.remedies import mended
@@ -102,13 +102,97 @@ def stale(stage: str, run: RunFolder, data: DataFolder) -> list[str] | None:
     recorded = recorded_inputs(run.marker(stage))
     if recorded is None:
         return None
-    named = {name: value for name, value in recorded.items() if "/" in name}
-    now = digests(named, run, data)
     code = _code_of(stage)
     before = {"code": recorded.get("code", code)}
-    return differences(before, {"code": code}) + differences(
-        {name: named[name] for name in named if now[name] != ABSENT}, _without_absent(now)
-    )
+    named = {name: value for name, value in recorded.items() if "/" in name}
+    return differences(before, {"code": code}) + _changed(named, run, data)
+
+
+def _changed(named: dict[str, str], run: RunFolder, data: DataFolder) -> list[str]:
+    now = digests(named, run, data)
+    return differences({name: named[name] for name in named if now[name] != ABSENT}, _without_absent(now))
+
+
+_OF_CORPUS = ("data/", "audio/")
+
+
+def corpus_of(run: RunFolder, corpora: Sequence[DataFolder]) -> DataFolder | None:
+    """Which of several corpora a run was extracted and scored on: the one of which it has recorded the most.
+
+    A single one is taken as it is, so that what has changed in it can be told; None where nobody can know.
+    """
+    if len(corpora) == 1:
+        return corpora[0]
+    recorded: dict[str, str] = {}
+    for marker in _markers(run):
+        recorded |= recorded_inputs(marker) or {}
+    recorded = {name: value for name, value in recorded.items() if name.startswith(_OF_CORPUS)}
+    shared = [sum(recorded[name] == now for name, now in digests(recorded, run, each).items()) for each in corpora]
+    return corpora[shared.index(max(shared))] if any(shared) else None
+
+
+def exchanged(run: RunFolder) -> Iterator[tuple[Path, str]]:
+    """The files of a run that are others than those which its stages say to have written, each with what to say of it.
+
+    That tells what a checksum beside a file cannot: a file that came with its checksum from another run.
+    """
+    for marker in _markers(run):
+        folder, _ = _place_of(marker.name)
+        written_here = recorded_outputs(marker) if folder is not None else {}
+        for name, written in written_here.items():
+            places = (run.path / str(folder) / name, run.path / name)
+            path = next((each for each in places if each.is_file()), None)
+            if path is not None and (found := file_digest(path)) != written:
+                yield (
+                    path,
+                    f"{path}: {found}, expected {written} as {marker} says: another file in its place; {mended(path)}",
+                )
+
+
+def outdated(run: RunFolder, data: DataFolder | None) -> Iterator[str]:
+    """What stages of a run have made from files that are others now: a line each.
+
+    Args:
+        run: whose files are each what was written.
+        data: its corpus; None where it is not known, and nothing is said of it.
+    """
+    for marker in _markers(run):
+        recorded = recorded_inputs(marker) or {}
+        named = {name: value for name, value in recorded.items() if "/" in name}
+        if data is None:
+            named = {name: value for name, value in named.items() if not name.startswith(_OF_CORPUS)}
+        if changes := _changed(named, run, data or DataFolder(run.path)):
+            _, number = _place_of(marker.name)
+            yield (
+                f"{marker}: made from others than there are now ({'; '.join(changes)}): these were made again since, "
+                f"or came from elsewhere; put back what it was made from, or run.sh --stage {number} makes it again"
+            )
+
+
+def _markers(run: RunFolder) -> list[Path]:
+    """Those of stages that say in which folder of the run they write."""
+    folder = run.marker("train").parent
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in found if path.is_file() and _place_of(path.name)[1]]
+
+
+def _place_of(marker: str) -> tuple[str | None, int]:
+    """The folder in which the stage of a marker writes, and the number of run.sh that makes it again; or None and 0."""
+    kind, _, name = marker.partition("_")
+    return (f"embeddings/{name}", 4) if kind == "extract" else _PLACES.get(marker, (None, 0))
+
+
+_PLACES: dict[str, tuple[str | None, int]] = {
+    "train": ("models", 3),
+    "average": ("models", 4),
+    "score": ("scores", 5),
+    "cohort": (None, 6),  # in the embeddings of the training set, with a checksum, and read by all that follow
+    **dict.fromkeys(NORMALISED, ("scores", 6)),
+    CALIBRATED: ("scores", 7),
+    "evaluate": ("", 5),
+    "export": ("model", 8),
+    "export_onnx": ("model", 8),
+}
 
 
 def _code_of(marker: str) -> int:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from wespeaker_qm.packing.verification import PackedTar, tar_findings
+from wespeaker_qm.score.upstream import corpus_of
 from wespeaker_qm.stages.verifying_data import data_findings, trial_lists
-from wespeaker_qm.stages.verifying_run import RunFile, file_findings, run_files
+from wespeaker_qm.stages.verifying_run import RunFile, file_findings, run_files, run_findings
 from wespeaker_qm.utils.calls import AnyPath, paths
-from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, counted
+from wespeaker_qm.utils.errors import NUM_SHOWN, RecipeError, counted, printable
 from wespeaker_qm.utils.layout import DataFolder, ExpRoot, RunFolder
 from wespeaker_qm.utils.lock import lock_for_reading, unlock
 from wespeaker_qm.utils.parallel import ordered_map
 from wespeaker_qm.utils.progress import Progress
 from wespeaker_qm.utils.stage import reading
+from wespeaker_qm.utils.trouble import UNREADABLE, told
 
 logger = logging.getLogger(__name__)
 
@@ -57,23 +59,35 @@ def verify_data(*, folders: AnyPath | Sequence[AnyPath], num_workers: int = 1) -
             tars, faults = data_findings(corpus)
             findings += faults
             checks += tars
-        lists = {name: path for corpus in data for name, path in trial_lists(corpus).items()}
-        for run in runs:
-            checks += run_files(run, lists)
+        corpora = {run: corpus_of(run, data) for run in runs}
+        for run, own in corpora.items():
+            files, faults = run_files(run, trial_lists([own] if own is not None else data))
+            findings += faults
+            checks += files
         sizes = [_num_bytes(check) for check in checks]
         workers = num_workers if sum(sizes) > _FEW_BYTES else 1
         with Progress(total=sum(sizes), unit="B", unit_scale=True, desc="verifying") as bar:
             for size, found in zip(sizes, ordered_map(_findings, checks, workers), strict=True):
                 findings += found
                 bar.update(size)
+        for run, own in corpora.items():
+            findings += run_findings(run, own, findings)
     alone = {check.trial_list: None for check in checks if isinstance(check, RunFile) and check.lacks_trials}
     if alone:
         logger.info(
-            "scores of %s were not compared with trial lists: name their corpus, too (data/...)", ", ".join(alone)
+            "scores of %s were not compared with trial lists: name their corpus, too (data/...)",
+            _line(", ".join(alone)),
         )
-    files = counted(len(checks), "file was read", "files were read")
-    logger.info("%s, %.2f GB: %s", files, sum(sizes) / 1e9, counted(len(findings), "finding", "findings"))
-    return [" ".join(finding.split()) for finding in findings]
+    # What is wrong with a trial list is met again by all that is compared with it.
+    lines = list(dict.fromkeys(_line(finding) for finding in findings))
+    num_files = counted(len(checks), "file was read", "files were read")
+    logger.info("%s, %.2f GB: %s", num_files, sum(sizes) / 1e9, counted(len(lines), "finding", "findings"))
+    return lines
+
+
+def _line(text: str) -> str:
+    """A text in one line, whatever names it has in it."""
+    return printable(" ".join(text.split()))
 
 
 def _sorted(folders: list[Path]) -> tuple[list[DataFolder], list[RunFolder]]:
@@ -82,7 +96,7 @@ def _sorted(folders: list[Path]) -> tuple[list[DataFolder], list[RunFolder]]:
     if not folders:
         raise RecipeError("folders: found none, expected corpora (data/mini) or runs (exp/mini/qmargin_a1.5)")
     for folder in folders:
-        if DataFolder(folder).info.is_file():
+        if _is_corpus(folder):
             data.append(DataFolder(folder))
             continue
         found = [folder] if _is_run(folder) else _runs_in(folder)
@@ -110,7 +124,12 @@ def _meant(folder: Path) -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    return DataFolder(folder).info.is_file() or _is_run(folder)
+    return _is_corpus(folder) or _is_run(folder)
+
+
+def _is_corpus(folder: Path) -> bool:
+    """Also where its description cannot be read, which is told then."""
+    return os.path.lexists(DataFolder(folder).info)
 
 
 def _without_doubles(folders: list[_Folder]) -> list[_Folder]:
@@ -119,15 +138,22 @@ def _without_doubles(folders: list[_Folder]) -> list[_Folder]:
 
 
 def _is_run(folder: Path) -> bool:
+    """Also where nobody may look into it, which is told then."""
     run = RunFolder(folder)
-    return any(path.exists() for path in (run.config, run.models, run.embeddings, run.all_scores))
+    is_closed = folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)
+    return is_closed or any(os.path.exists(path) for path in (run.config, run.models, run.embeddings, run.all_scores))
 
 
 def _num_bytes(check: PackedTar | RunFile) -> int:
     if isinstance(check, RunFile):
         return check.num_bytes
-    return os.path.getsize(check.tar) if check.tar.is_file() else 0
+    return os.path.getsize(check.tar) if os.path.isfile(check.tar) else 0
 
 
 def _findings(check: PackedTar | RunFile) -> list[str]:
-    return file_findings(check) if isinstance(check, RunFile) else tar_findings(check)
+    if isinstance(check, RunFile):
+        return file_findings(check)
+    try:
+        return tar_findings(check)
+    except UNREADABLE as error:
+        return [told(error)]

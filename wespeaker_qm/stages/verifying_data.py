@@ -1,6 +1,6 @@
 """Is a prepared corpus whole? Tables, packed audio and trial lists, each by itself and against the others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +9,9 @@ from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.verification import PackedSet, PackedTar, packed_set, packed_tars
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.speakers import trial_speakers
-from wespeaker_qm.utils.errors import RecipeError, counted, shown
+from wespeaker_qm.utils.errors import counted, shown
 from wespeaker_qm.utils.layout import DataFolder, SetFolder
+from wespeaker_qm.utils.trouble import UNREADABLE, told
 
 _PREPARE = "prepare the data again (run.sh --stage 1)"
 _PACK = "pack again (run.sh --stage 2)"
@@ -24,14 +25,20 @@ class _Set(NamedTuple):
     packed: PackedSet | None
 
 
-def trial_lists(data: DataFolder) -> dict[str, Path]:
-    """Name -> file of the trial lists of a corpus, that of the validation among them; none where it cannot be read."""
-    try:
-        corpus = CorpusInfo.load(data.info)
-    except RecipeError:
-        return {}
-    names = [*corpus.trials, *([corpus.validation] if corpus.validation is not None else [])]
-    return {name: data.trials(name) for name in names}
+def trial_lists(corpora: Sequence[DataFolder]) -> dict[str, Path]:
+    """Name -> file of the trial lists of corpora, those of the validation among them.
+
+    None of a corpus that cannot be read, nor of a name that several have: nobody knows which of them is meant.
+    """
+    found: dict[str, list[Path]] = {}
+    for data in corpora:
+        try:
+            corpus = CorpusInfo.load(data.info)
+        except UNREADABLE:
+            continue
+        for name in [*corpus.trials, *([corpus.validation] if corpus.validation is not None else [])]:
+            found.setdefault(name, []).append(data.trials(name))
+    return {name: paths[0] for name, paths in found.items() if len(paths) == 1}
 
 
 def data_findings(data: DataFolder) -> tuple[list[PackedTar], list[str]]:
@@ -39,8 +46,8 @@ def data_findings(data: DataFolder) -> tuple[list[PackedTar], list[str]]:
     findings: list[str] = []
     try:
         corpus = CorpusInfo.load(data.info)
-    except RecipeError as error:
-        return [], [str(error)]
+    except UNREADABLE as error:
+        return [], [told(error)]
     tars: list[PackedTar] = []
     sets = {name: _read_set(data.set(name), tars, findings) for name in corpus.sets()}
     for each in sets.values():
@@ -59,16 +66,16 @@ def _read_set(folder: SetFolder, tars: list[PackedTar], findings: list[str]) -> 
     tables = packed = None
     try:
         tables = DataDir.read(folder.path)
-    except RecipeError as error:
-        findings.append(str(error))
+    except UNREADABLE as error:
+        findings.append(told(error))
     try:
         own, faults = packed_tars(folder.shard_list)
         tars += own
         findings += _of_the_original(folder, [packed.tar for packed in own])
         findings += faults
         packed = packed_set(own)
-    except RecipeError as error:
-        findings.append(str(error))
+    except UNREADABLE as error:
+        findings.append(told(error))
     return _Set(folder, tables, packed)
 
 
@@ -120,8 +127,8 @@ def _list_findings(path: Path, drawn_from: _Set) -> list[str]:
         trials = read_trial_table(path)
         if drawn_from.tables is not None:
             trial_speakers(trials, drawn_from.tables.speaker)
-    except RecipeError as error:
-        return [str(error)]
+    except UNREADABLE as error:
+        return [told(error)]
     if drawn_from.packed is None:
         return []
     lacking = [name for name in trials.utterances if name not in drawn_from.packed.speaker]

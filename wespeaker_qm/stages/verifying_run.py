@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,22 +12,26 @@ from wespeaker_qm.config import config_of, load_config
 from wespeaker_qm.export.folder import ModelFolder
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder
+from wespeaker_qm.report.runs import read_metrics
 from wespeaker_qm.score.calibration_file import load_calibration
 from wespeaker_qm.score.cosine import load_mean
+from wespeaker_qm.score.upstream import exchanged, outdated
 from wespeaker_qm.train.log import read_log
+from wespeaker_qm.train.resume import BATCH_SIZE, settings_of
 from wespeaker_qm.train.state_check import refuse_unfit_for_itself
 from wespeaker_qm.train.states import read_state
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.variants import VARIANTS
 from wespeaker_qm.utils.checksums import checksum_path, refuse_changed, verify
+from wespeaker_qm.utils.done import differences
 from wespeaker_qm.utils.errors import RecipeError, found_at
-from wespeaker_qm.utils.layout import RunFolder
+from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.remedies import made_again, mended
+from wespeaker_qm.utils.trouble import UNREADABLE, told
 from wespeaker_qm.utils.vectors import VectorTable
-from wespeaker_qm.utils.yaml_files import read_yaml_mapping
+from wespeaker_qm.utils.yaml_files import parse_yaml, read_yaml_mapping
 
-_LOG_REMEDY = "put back a copy of it, or train again into another --exp_dir"
 _SUFFIX = checksum_path("x").suffix
 
 
@@ -48,7 +52,21 @@ def _read_model(path: Path) -> None:
 
 
 def _read_state(path: Path) -> None:
-    refuse_unfit_for_itself(read_state(path), path, mended(path))
+    """As a training that goes on, with the settings that the run says."""
+    state = read_state(path)
+    refuse_unfit_for_itself(state, path, mended(path))
+    source = RunFolder(path.parents[1]).config
+    try:
+        config = config_of(read_yaml_mapping(source), source)
+    except UNREADABLE:
+        return  # told where it is read itself, or there is none
+    before, now = settings_of(config_of(parse_yaml(state["config"], str(path)), path)), settings_of(config)
+    # The batch may be another one after --allow_world_size_change.
+    if changes := differences({**before, BATCH_SIZE: 0}, {**now, BATCH_SIZE: 0}):
+        raise RecipeError(
+            f"{path}: made with other settings than {source} has: {'; '.join(changes)}: one of the two is of another "
+            f"run; put back the right {source.name}, or of the state: {mended(path)}"
+        )
 
 
 def _read_vectors(path: Path) -> None:
@@ -61,9 +79,10 @@ _READERS: Mapping[str, Callable[[Path], object]] = {
     "resume.pt": _read_state,  # of earlier versions, also in models/
     "models/*.pt": _read_model,
     "resume/step_*.pt": _read_state,
-    "train_log.jsonl": lambda path: read_log(path, _LOG_REMEDY),
+    "train_log.jsonl": lambda path: read_log(path, mended(path)),
     "*xvector.scp": _read_vectors,
     "mean_vec.npy": load_mean,
+    "metrics.json": lambda path: read_metrics(RunFolder(path.parent)),
     "scores/calibration.json": load_calibration,
     "scores/*.score": read_scores,
     "model/model.json": lambda path: ModelFolder.read(path.parent),
@@ -93,22 +112,65 @@ class RunFile(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Of the file; 0 where it is gone."""
-        return self.path.stat().st_size if self.path.is_file() else 0
+        return os.path.getsize(self.path) if os.path.isfile(self.path) else 0
 
 
-def run_files(run: RunFolder, lists: Mapping[str, Path]) -> Iterator[RunFile]:
-    """The files of a run, and of the systems in it (baselines), that can be verified.
+def run_files(run: RunFolder, lists: Mapping[str, Path]) -> tuple[list[RunFile], list[str]]:
+    """The files of a run, and of the systems in it (baselines), that can be verified; and folders that cannot be read.
 
     Args:
         run: a folder of results.
         lists: name -> trial list of its corpus; empty where it is not known.
     """
-    # A folder in the place of a file, too.
-    paths = [Path(place, name) for place, folders, names in os.walk(run) for name in [*names, *folders]]
+    paths, findings = _walk(run)
     with_checksum = {path.with_suffix("") for path in paths if path.suffix == _SUFFIX}
-    for path in sorted({*paths, *with_checksum}):
-        if path in with_checksum or _reader(path) is not None:
-            yield RunFile(path, lists.get(_trial_list(path)))
+    chosen = [path for path in sorted({*paths, *with_checksum}) if path in with_checksum or _reader(path) is not None]
+    return [RunFile(path, lists.get(_trial_list(path))) for path in chosen], findings
+
+
+def _walk(run: RunFolder) -> tuple[list[Path], list[str]]:
+    """All that lies in a run, also folders, since one may be in the place of a file; and what cannot be looked into.
+
+    Links are followed: folders of checkpoints lie on another disk. Each folder is looked into once, if links lead in a
+    circle.
+    """
+    paths: list[Path] = []
+    findings: list[str] = []
+    seen = {os.path.realpath(run)}
+    for place, folders, names in os.walk(run, followlinks=True, onerror=lambda error: findings.append(told(error))):
+        paths += [Path(place, name) for name in [*names, *folders]]
+        real = {name: os.path.realpath(Path(place, name)) for name in folders}
+        folders[:] = [name for name in folders if real[name] not in seen]
+        seen.update(real.values())
+    return paths, findings
+
+
+def run_findings(run: RunFolder, data: DataFolder | None, before: Sequence[str]) -> list[str]:
+    """Whether the files of a run, and of the systems in it, are of one another.
+
+    Args:
+        run: a folder of results.
+        data: the corpus that it is of; None where it is not known.
+        before: what was found in their files, of which nothing is said again: what was made from a damaged file cannot
+            be compared with it.
+    """
+    findings: list[str] = []
+    for system in (RunFolder(path) for path in sorted({run.path, *(path.parent for path in _walk(run)[0])})):
+        try:
+            findings += [line for path, line in exchanged(system) if not _is_told(path, before)]
+        except UNREADABLE as error:
+            findings.append(told(error))
+        if not findings and not _in(run.path, before):
+            findings += outdated(system, data if data is not None and not _in(data.path, before) else None)
+    return findings
+
+
+def _in(folder: Path, findings: Sequence[str]) -> bool:
+    return any(line.startswith(f"{folder}{os.sep}") for line in findings)
+
+
+def _is_told(path: Path, findings: Sequence[str]) -> bool:
+    return any(line.startswith((f"{path}: ", f"{path}{os.sep}", f"{checksum_path(path)}: ")) for line in findings)
 
 
 def file_findings(file: RunFile) -> list[str]:
@@ -128,8 +190,8 @@ def file_findings(file: RunFile) -> list[str]:
             read_scores(path, read_trial_table(file.trials))
         elif reader is not None:
             reader(path)
-    except RecipeError as error:
-        return [str(error)]
+    except UNREADABLE as error:
+        return [told(error)]
     return []
 
 

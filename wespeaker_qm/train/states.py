@@ -48,6 +48,11 @@ def read_state(path: Path) -> State:
     """
     state: State = checkpoint.load(path, mapped=True)
     refuse_other_types(state, path, mended(path))
+    if path.match(f"{RunFolder('.').states}/step_*.pt") and path.stem != f"step_{state.get('step')}":
+        raise RecipeError(
+            f"{path}: found the state after {state.get('step')} updates, expected that of its name: another "
+            f"file in its place; {mended(path)}"
+        )
     return state
 
 

@@ -120,8 +120,7 @@ class DoneMarker:
         """Outputs that are missing, or (with ``checks_outputs``) are not what a finished stage left there, in words."""
         lines = [f"{output}: missing" for output in self.outputs if not output.exists()]
         if self.checks_outputs and not lines:
-            written = _read(self.path).get("outputs")
-            written = written if isinstance(written, dict) else {}
+            written = recorded_outputs(self.path)
             for output in self.outputs:
                 if output.name in written and written[output.name] != file_digest(output):
                     lines.append(f"{output}: not what the stage wrote")
@@ -140,8 +139,7 @@ class DoneMarker:
 def discard(path: Path | str, outputs: Iterable[Path], remove: Callable[[Path], None] = Path.unlink) -> None:
     """Remove a marker, and with ``remove`` those of ``outputs`` that its stage wrote and nobody has changed since."""
     path = Path(path)
-    written = _read(path).get("outputs")
-    written = written if isinstance(written, dict) else {}
+    written = recorded_outputs(path)
     for output in outputs:
         if output.is_file() and written.get(output.name) == file_digest(output):
             remove(output)
@@ -152,6 +150,12 @@ def recorded_inputs(path: Path | str) -> dict[str, Any] | None:
     """What a marker says of its stage's inputs, by name; None where there is no marker, or an older one."""
     recorded = _read(Path(path)).get("inputs")
     return recorded if isinstance(recorded, dict) else None
+
+
+def recorded_outputs(path: Path | str) -> dict[str, str]:
+    """Digests of what a stage wrote, by the names of the files, as its marker has them; empty where there are none."""
+    written = _read(Path(path)).get("outputs")
+    return written if isinstance(written, dict) else {}
 
 
 def _read(path: Path) -> dict[str, Any]:

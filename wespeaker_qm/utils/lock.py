@@ -88,7 +88,7 @@ def lock_for_reading(folder: Path) -> bool:
     Raises:
         RecipeError: another process writes there; the message says which.
     """
-    is_ours = any((folder / name).exists() for name in (LOCK, LEDGER, ".done", "shards/.done"))
+    is_ours = any(os.path.exists(folder / name) for name in (LOCK, LEDGER, ".done", "shards/.done"))
     held = _open(folder) if is_ours else None
     if held is None:
         return False

@@ -16,15 +16,26 @@ from wespeaker_qm.utils.ownership import is_of_stages, made_by_stages
 _EXTRACT = "extract again (run.sh --stage 4)"
 _NORMALISE = "normalise again (run.sh --stage 6)"
 _PREPARE = "prepare the data again (run.sh --stage 1)"
+_EVALUATE = "evaluate again (run.sh --stage 5)"
+_EXPORT = "export the model again (run.sh --stage 8)"
 _MADE_BY = {
     "avg_model.pt": "average again (run.sh --stage 4), or put back a copy where the checkpoints are gone",
     "spk_xvector.*": _NORMALISE,
     "*xvector.*": _EXTRACT,
     "mean_vec.npy": _EXTRACT,
+    "utt2bandwidth": _EXTRACT,
+    "config.yaml": "go on with the training, which writes it again (run.sh --stage 3)",
+    "scores/calibration.json": "calibrate again (run.sh --stage 7)",
     "*.asnorm.score": _NORMALISE,
     "*.snorm.score": _NORMALISE,
     "*.calibrated.score": "calibrate again (run.sh --stage 7)",
     "*.score": "score the trials again (run.sh --stage 5)",
+    "metrics.json": _EVALUATE,
+    "report.*": _EVALUATE,
+    "det.*": _EVALUATE,
+    "training.png": _EVALUATE,
+    "model/*": _EXPORT,
+    "model.zip": _EXPORT,
     "trials/*": _PREPARE,
     "utt2spk": _PREPARE,
     "utt2dur": _PREPARE,
@@ -36,6 +47,9 @@ _KEPT = {
     "resume/step_*.pt": "put back a copy of it, or delete resume/ and .done/train to train from the first epoch",
     "resume.pt": "put back a copy of it, or delete it and .done/train to train from the first epoch",
     "*.pt": "put back a copy of it, or train again into another --exp_dir",
+    "train_log.jsonl": (
+        "put back a copy of it, or delete it with its checksum: reports then go without the training's curves"
+    ),
 }
 """Likewise, of files that no stage makes by itself."""
 
@@ -81,7 +95,9 @@ def made_again(path: Path | str) -> str:
     >>> made_again("elsewhere/all.asnorm.score")
     'normalise again (run.sh --stage 6), or name another file'
     """
-    remedy = _first(_MADE_BY, path) or "run the stage that makes it (run.sh --help lists the stages)"
+    remedy = (
+        _first(_MADE_BY, path) or _first(_KEPT, path) or "run the stage that makes it (run.sh --help lists the stages)"
+    )
     if Path(path).is_file() and not made_by_stages(Path(path)):
         return _FOREIGN
     if not is_of_stages(Path(path)):

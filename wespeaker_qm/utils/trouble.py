@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
-from wespeaker_qm.utils.errors import found_at
+from wespeaker_qm.utils.errors import RecipeError, found_at
 
 _WHILE_WRITING = "while writing "
 """Begins a note (``Exception.add_note``) that names the file which an error without a name is of."""
@@ -83,6 +83,15 @@ def writing(path: Path | str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"{_WHILE_WRITING}{path}")
         raise
+
+
+UNREADABLE = (RecipeError, OSError, UnicodeEncodeError)
+"""What is raised of a file that is damaged, cannot be read, or has a name that a library does not take."""
+
+
+def told(error: Exception) -> str:
+    """What is said of one file of many that is :data:`UNREADABLE`, while the others are gone on with."""
+    return str(error) if isinstance(error, RecipeError) else trouble(error) or str(error)
 
 
 def remedy_of(error: OSError) -> str:
