@@ -61,13 +61,14 @@ def change_set(folder: Path) -> None:
 
 def interrupt(exp: Path) -> None:
     """Make a finished run one that stopped after its first epoch."""
+    run = RunFolder(exp)
     (exp / ".done" / "train").unlink()
-    path = newest_state(RunFolder(exp))
-    state = checkpoint.load(path)
+    state = checkpoint.load(newest_state(run))
     step = state["step"] // 3
-    checkpoint.save({**state, "epoch": 1, "step": step, "schedule_step": step}, path)
+    shutil.rmtree(run.states)
+    checkpoint.save({**state, "epoch": 1, "step": step, "schedule_step": step}, run.state(step))
     for epoch in (2, 3):
-        RunFolder(exp).model(epoch).unlink()
+        run.model(epoch).unlink()
 
 
 CHANGES = [

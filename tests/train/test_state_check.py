@@ -101,7 +101,7 @@ def test_values_of_other_types(trainer: Trainer, state: State, key: str) -> None
     run = trainer.folder
     checkpoint.save(state, run.state(1))
     for value in OTHER_TYPES[key]:
-        checkpoint.save(changed(state, key, lambda _, value=value: value), run.state(2))
+        checkpoint.save(changed({**state, "step": 2}, key, lambda _, value=value: value), run.state(2))
         (finding,) = file_findings(RunFile(run.state(2), None))
         entry = key.replace("/", r"\.")
         found = r"step_2\.pt: .*"
