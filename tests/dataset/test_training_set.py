@@ -204,7 +204,7 @@ def test_a_tenth_of_the_speakers_may_have_nothing_left(
 ) -> None:
     bounds = dataclasses.replace(tiny_config.dataset_args.filter_args, min_num_frames=60)
     training = open_with({"train": _short_speaker(tmp_path, 10)}, filter_args=bounds, aug_prob=0.0)
-    assert "1 of 91 utterances are shorter than 60 frames and not trained on; nothing is left of 1 of 10" in caplog.text
+    assert "1 of 91 utterances is shorter than 60 frames and not trained on; nothing is left of 1 of 10" in caplog.text
     assert len(training.labels) == 90
 
 
