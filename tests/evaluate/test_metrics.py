@@ -38,8 +38,8 @@ def test_every_system_is_measured(files):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a1 a2 0.9 target\na1 b1 0.1 nontarget\n", "1 of the 3 trials of .* have no score.*\n  a2 b1"),
-        ("a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 c1 0.2 nontarget\n", "1 of the 3 .* have no score.*\n  a2 b1"),
+        ("a1 a2 0.9 target\na1 b1 0.1 nontarget\n", "1 of the 3 trials of .* has no score.*\n  a2 b1"),
+        ("a1 a2 0.9 target\na1 b1 0.1 nontarget\na2 c1 0.2 nontarget\n", "1 of the 3 .* has no score.*\n  a2 b1"),
         (
             "a1 a2 1 target\na1 b1 0 nontarget\na2 b1 0 nontarget\na2 c1 0 nontarget\n",
             "1 trial is not in .*\n  a2 c1",
