@@ -200,7 +200,7 @@ def test_what_is_missing_is_counted_and_may_be_left_out(place, caplog):
     (place / "recordings/s0/u0.wav").unlink()
     (place / "recordings/s1/u0.wav").write_text("no audio")
     with pytest.raises(
-        RecipeError, match=r"1 of its 18 recordings are missing .*\n  recordings/s0/u0.wav: no such file"
+        RecipeError, match=r"1 of its 18 recordings is missing .*\n  recordings/s0/u0.wav: no such file"
     ):
         stages.import_model(**given)
     with pytest.raises(RecipeError, match=r"2 of its 18 recordings .*--max_bad_fraction 0.112"):

@@ -98,7 +98,7 @@ def test_what_is_missing_is_counted_and_may_be_left_out(place, capsys):
     (place / "wavs/s1/0.wav").write_text("no audio")
     assert run() == 1
     message = capsys.readouterr().err
-    assert "trials.txt: 1 of its 12 recordings are missing or unusable" in message
+    assert "trials.txt: 1 of its 12 recordings is missing or unusable" in message
     assert "wavs/s0/0.wav: no such file" in message
     assert not (place / "trials.score").exists()
     assert run("--max_bad_fraction", "0.1") == 1
