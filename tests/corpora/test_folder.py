@@ -14,13 +14,11 @@ import soundfile
 import yaml
 
 from wespeaker_qm.bin.main import main
-from wespeaker_qm.corpora.folder.speaker_split import parse_eval_speakers, split_speakers
 from wespeaker_qm.corpora.folder.tree import list_recordings
-from wespeaker_qm.corpora.folder.trials import draw_trials
 from wespeaker_qm.corpus.datadir import DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.reader import ShardReader
-from wespeaker_qm.trials.lists import Trial, make_trials, read_trial_table
+from wespeaker_qm.trials.lists import Trial, read_trial_table
 from wespeaker_qm.trials.score_files import write_scores
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.ownership import claim
@@ -510,59 +508,6 @@ def test_help_shows_the_options_of_the_corpus(capsys):
     assert "--audio_root" in text and "--deb_dir" not in text
 
 
-def test_draw_trials_equals_all_pairs_when_they_are_few():
-    speaker = {f"u{number:02d}": f"s{number * number % 5}" for number in range(17)}
-    assert draw_trials(speaker, 1000, 1) == make_trials(speaker)
-
-
-def test_draw_trials_samples_many():
-    speaker = {f"u{number:03d}": f"s{number % 7}" for number in range(140)}
-    every = set(make_trials(speaker))
-    drawn = draw_trials(speaker, 200, 1)
-    assert Counter(trial.is_target for trial in drawn) == {True: 200, False: 200}
-    assert len(set(drawn)) == 400 and set(drawn) <= every and drawn == sorted(drawn)
-    assert drawn == draw_trials(speaker, 200, 1) != draw_trials(speaker, 200, 2)
-    # One big and one small speaker: few non-targets, and the draw must end.
-    lopsided = {f"u{number:04d}": "big" if number else "small" for number in range(1500)}
-    assert Counter(trial.is_target for trial in draw_trials(lopsided, 2000, 1)) == {True: 2000, False: 1499}
-
-
-def test_split_is_seeded_and_disjoint():
-    counts = {f"s{number:02d}": 3 for number in range(40)}
-    first = split_speakers(counts, 0.25, 0.1, 1)
-    assert first == split_speakers(counts, 0.25, 0.1, 1) != split_speakers(counts, 0.25, 0.1, 2)
-    assert [len(part) for part in first] == [27, 3, 10] and len(set().union(*first)) == 40
-
-
-def test_parse_eval_speakers():
-    assert parse_eval_speakers(0.5) == 0.5
-    assert parse_eval_speakers(" b, a,,b ") == ["a", "b"]
-    assert parse_eval_speakers(["b", "a"]) == ["a", "b"]
-    with pytest.raises(RecipeError, match="names no speaker"):
-        parse_eval_speakers(",")
-    assert parse_eval_speakers("5") == parse_eval_speakers(5) == 5
-    assert parse_eval_speakers("1e-1") == 0.1
-    assert parse_eval_speakers("0084,1e5,null,1of5,all,on,-x,.,0.5") == sorted(
-        ["0084", "1e5", "null", "1of5", "all", "on", "-x", ".", "0.5"]
-    )
-
-
-@pytest.mark.parametrize("choice", ["0", "-5", "1.0", "5.0", "1e5", "0084", "nan", "inf", "1e400", "9" * 5000, "1_0"])
-def test_a_number_that_is_neither_a_count_nor_a_fraction_is_refused(choice):
-    with pytest.raises(RecipeError) as caught:
-        split_speakers(dict.fromkeys("abcdef", 2), parse_eval_speakers(choice), 0.1, 1)
-    assert "--eval_speakers" in str(caught.value) and len(str(caught.value)) < 400
-
-
-def test_what_says_how_many_or_all_is_no_file_of_that_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("5", "0.5", "all", "1of5", "names"):
-        (tmp_path / name).write_text("anna\nben\n")
-        assert parse_eval_speakers(f"./{name}") == ["anna", "ben"]
-    assert [parse_eval_speakers(each) for each in ("5", "0.5", "all", "1of5")] == [5, 0.5, None, (1, 5)]
-    assert parse_eval_speakers("names") == ["anna", "ben"]
-
-
 def test_a_number_is_how_many_speakers(tree, prepare):
     data = prepare("--eval_speakers", "2", "--valid_speakers", "2")
     sizes = {name: len(DataDir.read(data / name).speakers) for name in ("eval", "valid", "train")}
@@ -650,22 +595,6 @@ def test_noises_that_cannot_be_read_are_listed_like_recordings(tree, prepare, tm
     data = prepare("--noise", str(folder), "--max_bad_fraction", "0.5")
     assert "noise-0000" in DataDir.read(data / "noise").wav
     assert f"noise\t{folder / 'bad.wav'}\tcannot be decoded" in (data / "bad_noise.tsv").read_text()
-
-
-def test_the_parts_of_a_cross_validation_hold_everybody_once():
-    counts = {f"s{number}": 1 if number == 3 else 4 for number in range(11)}
-    parts = [split_speakers(counts, parse_eval_speakers(f"{k}of5"), 0.0, seed=4) for k in range(1, 6)]
-    assert sorted(itertools.chain(*(part.evaluation for part in parts))) == sorted(counts.keys() - {"s3"})
-    for part in parts:
-        assert len(part.evaluation) == 2
-        assert sorted(part.train + part.evaluation) == sorted(counts)
-    assert parts != [split_speakers(counts, parse_eval_speakers(f"{k}of5"), 0.0, seed=5) for k in range(1, 6)]
-
-
-@pytest.mark.parametrize("choice", ["0of5", "6of5", "1of1"])
-def test_a_part_that_is_none_is_refused(choice):
-    with pytest.raises(RecipeError, match=f"--eval_speakers {choice}: expected 1ofN to NofN"):
-        parse_eval_speakers(choice)
 
 
 def test_few_speakers_are_told_and_what_is_recommended_works(tree, prepare, tmp_path, capsys):

@@ -142,9 +142,8 @@ class BatchPlan(Sampler[BatchId]):
         self.steps = num_samples // self.global_batch
         if self.steps == 0:
             raise RecipeError(
-                f"dataloader_args.batch_size {batch_size} on "
-                f"{counted(world_size, 'process', 'processes')} needs {self.global_batch} "
-                f"samples, but an epoch has {num_samples}; lower the batch size or raise "
+                f"dataloader_args.batch_size {batch_size} on {counted(world_size, 'process', 'processes')} needs "
+                f"{self.global_batch} samples, but an epoch has {num_samples}; lower the batch size or raise "
                 "dataset_args.sample_num_per_epoch"
             )
         self.num_samples = num_samples

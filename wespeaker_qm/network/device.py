@@ -44,7 +44,6 @@ def refuse_missing_gpus(gpus: str | Sequence[int] | None, device: str) -> None:
     found = torch.cuda.device_count()
     if any(number >= found for number in numbers):
         raise RecipeError(
-            f"gpus: found {gpus}, but this machine shows "
-            f"{counted(found, 'GPU', 'GPUs')}; name what is there (run.sh --gpus), or "
-            "set gpus=null to take what there is, or device=cpu"
+            f"gpus: found {gpus}, but this machine shows {counted(found, 'GPU', 'GPUs')}; name what is there (run.sh "
+            "--gpus), or set gpus=null to take what there is, or device=cpu"
         )

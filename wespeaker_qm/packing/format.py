@@ -88,10 +88,8 @@ def read_list(path: Path, columns: Sequence[str]) -> list[list[str]]:
     for row in rows:
         if len(row) != len(columns):
             raise RecipeError(
-                f"{path}: found "
-                f"{counted(len(row), 'field', 'fields')}"
-                f" in {shown_line(chr(9).join(row))}, expected {len(columns)}; pack "
-                "again (run.sh --stage 2)"
+                f"{path}: found {counted(len(row), 'field', 'fields')} in {shown_line(chr(9).join(row))}, expected "
+                f"{len(columns)}; pack again (run.sh --stage 2)"
             )
     return rows
 

@@ -122,9 +122,8 @@ def list_notes_line(notes: Mapping[str, Sequence[str]]) -> str:
 def counts(result: ListResult) -> str:
     """How many trials, and of how many speakers."""
     text = (
-        f"{result.num_targets:,} target and "
-        f"{counted(result.num_nontargets, 'non-target trial', 'non-target trials')} of "
-        f"{counted(result.num_utterances, 'utterance', 'utterances')}"
+        f"{result.num_targets:,} target and {counted(result.num_nontargets, 'non-target trial', 'non-target trials')} "
+        f"of {counted(result.num_utterances, 'utterance', 'utterances')}"
     )
     by = result.num_speakers
     return text if by is None else f"{text} by {counted(by, 'speaker', 'speakers')}"

@@ -165,10 +165,9 @@ def _training_speakers(data: DataFolder, run: RunFolder, info: CorpusInfo) -> li
         if not known:
             return []
         text = (
-            f"{counted(len(known), 'evaluation speaker bears a name', 'evaluation speakers bear names')}"
-            " of speakers that the model was trained on "
-            f"({', '.join(known[:NUM_SHOWN])}{', ...' * (len(known) > NUM_SHOWN)}): if they are the same people, the "
-            "figures mislead."
+            f"{counted(len(known), 'evaluation speaker bears a name', 'evaluation speakers bear names')} of speakers "
+            f"that the model was trained on ({', '.join(known[:NUM_SHOWN])}{', ...' * (len(known) > NUM_SHOWN)}): if "
+            "they are the same people, the figures mislead."
         )
     elif has_mean(run, info):
         text = "Scores are not normalised: the model brought no cohort of training speakers (stage 6 makes it)."

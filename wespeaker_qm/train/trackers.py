@@ -147,17 +147,16 @@ class MLflow:
 
 
 class _Kind(NamedTuple):
-    package: str
     make: Callable[[RunFolder, Config, int], Tracker]
     is_remote: bool
 
 
 TRACKERS: Mapping[str, _Kind] = {
-    "tensorboard": _Kind("tensorboard", TensorBoard, is_remote=False),
-    "wandb": _Kind("wandb", WeightsAndBiases, is_remote=True),
-    "mlflow": _Kind("mlflow", MLflow, is_remote=True),
+    "tensorboard": _Kind(TensorBoard, is_remote=False),
+    "wandb": _Kind(WeightsAndBiases, is_remote=True),
+    "mlflow": _Kind(MLflow, is_remote=True),
 }
-"""Name in the configuration -> what it is; its package is that of the same name, or :func:`refuse_missing` says so."""
+"""Name in the configuration, which is that of its package, -> what it is."""
 
 
 class _Remote:
@@ -213,7 +212,7 @@ def refuse_missing(names: Sequence[str]) -> None:
         RecipeError: one is not; its message says how to install it.
     """
     for name in names:
-        if importlib.util.find_spec(TRACKERS[name].package) is None:
+        if importlib.util.find_spec(name) is None:
             extra = "trackers" if TRACKERS[name].is_remote else "train"
             raise RecipeError(
                 f"trackers: found {name}, whose package is not installed: {installation(extra)}; or leave it out"

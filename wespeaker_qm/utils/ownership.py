@@ -56,10 +56,9 @@ def refuse_foreign(folder: Path, paths: Iterable[Path], *, made_before: bool = F
     foreign = sorted(str(folder / name) for name in _names(folder, paths) - owned if _is_taken(folder / name))
     if foreign:
         raise RecipeError(
-            f"{folder}: holds "
-            f"{counted(len(foreign), 'file', 'files')}"
-            " under names of ours that wespeaker-qm has not made, or not in "
-            f"this folder ({folder / LEDGER} does not list them); nothing has been touched:{first_few(foreign)}\n"
+            f"{folder}: holds {counted(len(foreign), 'file', 'files')} under names of ours that wespeaker-qm has not "
+            f"made, or not in this folder ({folder / LEDGER} does not list them); nothing has been "
+            f"touched:{first_few(foreign)}\n"
             "Move them away, or choose another folder"
         )
 

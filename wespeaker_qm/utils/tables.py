@@ -82,9 +82,8 @@ def read_tsv(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
     for line, cells in rows:
         if len(cells) != len(header):
             raise RecipeError(
-                f"{path}:{line}: "
-                f"{counted(len(cells), 'field', 'fields')} in {shown_line(chr(9).join(cells))}, expected the "
-                f"{len(header)} of the header, separated by tabs"
+                f"{path}:{line}: {counted(len(cells), 'field', 'fields')} in {shown_line(chr(9).join(cells))}, "
+                f"expected the {len(header)} of the header, separated by tabs"
             )
     return [dict(zip(header, cells, strict=True)) for _, cells in rows]
 
@@ -100,10 +99,8 @@ def _numbered_rows(path: Path | str, text: str, num_fields: int) -> Iterable[tup
         fields = fields_of(content, num_fields)
         if len(fields) != num_fields:
             raise RecipeError(
-                f"{path}:{line}: "
-                f"{counted(len(fields), 'field', 'fields')}"
-                f" in {shown_line(content)}, expected {num_fields} separated by "
-                f"white space; correct it, or {mended(path)}"
+                f"{path}:{line}: {counted(len(fields), 'field', 'fields')} in {shown_line(content)}, expected "
+                f"{num_fields} separated by white space; correct it, or {mended(path)}"
             )
         yield line, fields
 

@@ -95,8 +95,7 @@ def _refuse_shared(shared: Sequence[tuple[str, str, str, str]], list_path: Path)
     write_rows(list_path, [("speaker", "path", "other_speaker", "other_path"), *shared], separator="\t")
     shown = first_few([f"{path} = {other_path}" for _, path, _, other_path in shared])
     raise RecipeError(
-        f"{list_path}: "
-        f"{counted(len(shared), 'pair of files holds', 'pairs of files hold')}"
-        f" the same audio under two speakers:{shown}\n"
+        f"{list_path}: {counted(len(shared), 'pair of files holds', 'pairs of files hold')} the same audio under two "
+        f"speakers:{shown}\n"
         "One of each pair has the wrong speaker, or the two folders are one person: remove the file or join the folders"
     )

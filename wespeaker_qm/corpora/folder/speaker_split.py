@@ -125,9 +125,8 @@ def split_speakers(
     for purpose, members in (("evaluate", evaluation), ("train on", train)):
         if len(members) < MIN_SPEAKERS:
             raise RecipeError(
-                f"{counted(len(members), 'speaker', 'speakers')}"
-                f" to {purpose} ({', '.join(members) or 'none'}) of {len(speakers)} in all, "
-                f"expected at least {MIN_SPEAKERS}; add speakers"
+                f"{counted(len(members), 'speaker', 'speakers')} to {purpose} ({', '.join(members) or 'none'}) of "
+                f"{len(speakers)} in all, expected at least {MIN_SPEAKERS}; add speakers"
                 + ("" if eval_speakers is None else " or change --eval_speakers (to all, for a finished model)")
             )
     return SpeakerSplit(train, valid, evaluation)
@@ -157,9 +156,8 @@ def more_speakers(num_speakers: int, least: int) -> str:
 def _draw_evaluation(speakers: list[str], single: list[str], share: float, rng: random.Random) -> list[str]:
     if len(speakers) < 2 * MIN_SPEAKERS:
         raise RecipeError(
-            f"{counted(len(speakers), 'speaker', 'speakers')}"
-            f" found ({', '.join(speakers) or 'none'}), expected at least "
-            f"{2 * MIN_SPEAKERS}: {MIN_SPEAKERS} to train on and {MIN_SPEAKERS} to evaluate; add speakers"
+            f"{counted(len(speakers), 'speaker', 'speakers')} found ({', '.join(speakers) or 'none'}), expected at "
+            f"least {2 * MIN_SPEAKERS}: {MIN_SPEAKERS} to train on and {MIN_SPEAKERS} to evaluate; add speakers"
         )
     wanted = int(share) if share >= 1 else max(MIN_SPEAKERS, round(share * len(speakers)))
     eligible = [speaker for speaker in speakers if speaker not in set(single)]

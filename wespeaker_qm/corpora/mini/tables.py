@@ -117,10 +117,8 @@ def split_sessions(sessions: Sequence[Session], validation_speakers: Sequence[st
         speakers = {session.speaker for session in members[name]}
         if len(speakers) < 2:
             raise RecipeError(
-                "the chosen packages hold "
-                f"{counted(len(speakers), 'speaker', 'speakers')}"
-                f" for {name}, expected at least 2; add packages to "
-                "--packages (klettres-data alone is enough)"
+                f"the chosen packages hold {counted(len(speakers), 'speaker', 'speakers')} for {name}, expected at "
+                "least 2; add packages to --packages (klettres-data alone is enough)"
             )
     if len({session.speaker for session in members["valid"]}) < 2:
         members["valid"] = []
