@@ -48,13 +48,17 @@ path_base() { # print an interpreter to make .venv with
 }
 
 path_follow() { # pip's lines go from the input to $1; how far it is, on a terminal into one line, else once a minute
-  local line="" number=0 begun=${SECONDS} told=${SECONDS} status elapsed
+  # Returns 28 where pip has told of a full disk, on which the file that tells of it may lie, too.
+  local line="" number=0 begun=${SECONDS} told=${SECONDS} full=0 status elapsed
   while true; do
     status=0
     IFS= read -r -t 5 line || status=$?
     if [ "${status}" -eq 0 ]; then
-      echo "${line}" >&8
-      case ${line} in Collecting* | Processing*) number=$((number + 1)) ;; esac
+      echo "${line}" 2>/dev/null >&8 || true
+      case ${line} in
+      Collecting* | Processing*) number=$((number + 1)) ;;
+      *"No space left on device"* | *"Disk quota exceeded"*) full=28 ;;
+      esac
     elif [ "${status}" -le 128 ]; then # the end; more is five seconds of silence
       break
     fi
@@ -69,11 +73,13 @@ path_follow() { # pip's lines go from the input to $1; how far it is, on a termi
   if [ -t 1 ]; then
     printf '\r\033[K'
   fi
+  return "${full}"
 }
 
 path_make() { # make .venv
-  local base constraints=${CONSTRAINTS-constraints.txt} log=.venv/install.log
+  local base constraints=${CONSTRAINTS-constraints.txt} log=.venv/install.log status=0
   base=$(path_base) || return 1
+  PYTHONPATH=${PWD} "${base}" -m wespeaker_qm.utils.room "${path_extra:-train}" || return 1
   echo "path.sh: no suitable Python environment is active: making .venv with pip install -e .[${path_extra:-train}]"
   echo "path.sh: this downloads a few GB (PyTorch) and takes some minutes, once; what pip says is in ${log}"
   if [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -88,11 +94,19 @@ path_make() { # make .venv
     pip=("${base}" -m pip --python .venv/bin/python)
   fi
   # Nobody would see a question of pip's.
-  if ! (
-    set -o pipefail
+  (
     PIP_NO_INPUT=1 PIP_PROGRESS_BAR=off PIP_DISABLE_PIP_VERSION_CHECK=1 \
       "${pip[@]}" install ${constraints:+-c "${constraints}"} -e ".[${path_extra:-train}]" 2>&1 | path_follow "${log}"
-  ); then
+    statuses=("${PIPESTATUS[@]}")
+    [ "${statuses[0]}" -eq 0 ] || exit $((statuses[1] > 0 ? statuses[1] : 1))
+  ) || status=$?
+  if [ "${status}" -eq 28 ]; then
+    echo "path.sh: pip install failed: a disk is full, that of ${PWD}/.venv or of ${TMPDIR:-/tmp}, where pip unpacks." \
+      "Free some space (pip's copies: pip cache purge; PIP_NO_CACHE_DIR=1 makes none); or let pip unpack on another" \
+      "disk, TMPDIR=/path/to/folder; or use an environment of your own, PYTHON=/path/to/python. The same command goes on" \
+      "with what .venv holds; to give that up: rm -r .venv" >&2
+    return 1
+  elif [ "${status}" -ne 0 ]; then
     tail -n 20 "${log}" >&2
     echo "path.sh: pip install failed; see above, and all of it in ${log}. To use an environment of your own:" \
       "PYTHON=/path/to/python ./run.sh" >&2
@@ -102,8 +116,8 @@ path_make() { # make .venv
 }
 
 path_alone() { # wait for whoever else makes .venv, and hold others back until descriptor 7 is closed
-  mkdir -p .venv
-  exec 7>.venv/.making
+  mkdir -p .venv || return 1
+  exec 7>.venv/.making || return 1
   if command -v flock >/dev/null && ! flock -n 7; then
     echo "path.sh: another command is making .venv here; waiting for it"
     flock 7
@@ -114,7 +128,7 @@ path_set() { # set PYTHON
   local status=0
   path_find || status=$?
   [ "${status}" -eq 1 ] || return "${status}"
-  path_alone
+  path_alone || return 1
   status=0
   path_find 2>/dev/null || path_make || status=$?
   exec 7>&-

@@ -25,12 +25,14 @@ def is_missing(requirement):
         return False
     name, bound, version = re.fullmatch(r"([A-Za-z0-9_.-]+?)(?:(>=|<)(.+))?", requirement.strip()).groups()
     try:
-        installed = numbers(metadata.version(name))
+        installed = metadata.version(name)
     except metadata.PackageNotFoundError:
+        return True
+    if installed is None:  # it was installed by half, on a full disk say
         return True
     if bound is None:
         return False
-    return (installed < numbers(version)) == (bound == ">=")
+    return (numbers(installed) < numbers(version)) == (bound == ">=")
 
 
 def main(files):

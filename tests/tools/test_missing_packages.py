@@ -1,3 +1,4 @@
+import os
 import platform
 import subprocess
 import sys
@@ -22,6 +23,18 @@ def test_absent_too_old_and_too_new_packages_are_printed(tmp_path):
     file = tmp_path / "requirements.txt"
     file.write_text("# a comment\n\nno-such-package-here\nnumpy>=1.0\nnumpy>=9999.1\nnumpy<9999\nnumpy<1.2\npytest\n")
     assert missing(file) == ["no-such-package-here", "numpy>=9999.1", "numpy<1.2"]
+
+
+def test_a_package_that_was_installed_by_half_is_missing(tmp_path):
+    """As a full disk, or a kill, leaves one: without a version, whatever is asked for."""
+    (tmp_path / "halved-1.0.dist-info").mkdir()
+    (tmp_path / "halved-1.0.dist-info" / "METADATA").touch()
+    file = tmp_path / "requirements.txt"
+    file.write_text("halved\nhalved>=1\nhalved<2\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, SCRIPT, file]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["halved", "halved>=1", "halved<2"]
 
 
 def test_a_package_of_another_system_is_not_missed(tmp_path):

@@ -23,6 +23,7 @@ tools/missing_packages.py*) cat "$here/missing" ;;
   ;;
 "-c import ensurepip") {ensurepip} ;;
 *"-m pip --version") {pip} ;;
+"-m wespeaker_qm.utils.room "*) {room} ;;
 *" install "*)
   echo "Collecting torch"
   {install}
@@ -42,10 +43,10 @@ class Folder:
         (path / "tools").mkdir(parents=True)
         shutil.copy(ROOT / "path.sh", path)
 
-    def interpreter(self, name, missing="", ensurepip="true", pip="true", install="true"):
+    def interpreter(self, name, missing="", ensurepip="true", pip="true", install="true", room="true"):
         python = self.path / name / "bin" / "python"
         python.parent.mkdir(parents=True)
-        python.write_text(STUB.format(log=self.log, ensurepip=ensurepip, pip=pip, install=install))
+        python.write_text(STUB.format(log=self.log, ensurepip=ensurepip, pip=pip, install=install, room=room))
         python.chmod(0o755)
         (python.parent / "missing").write_text(missing)
         return python
@@ -128,14 +129,71 @@ def test_what_pip_says_goes_to_a_file(folder):
 
 
 def test_an_installation_that_fails_shows_how_pip_ended(folder):
-    install = "for number in $(seq 30); do echo line $number; done; echo ERROR: No space left on device >&2; exit 1"
+    install = "for number in $(seq 30); do echo line $number; done; echo ERROR: No matching distribution >&2; exit 1"
     base = folder.interpreter("base", missing="torch\n", install=install)
     result = folder.source(PYTHON=str(base))
     assert result.returncode == 1
     assert "Collecting" not in result.stdout + result.stderr
-    assert "line 29\nline 30\nERROR: No space left on device\npath.sh: pip install failed; see above" in result.stderr
+    assert "line 29\nline 30\nERROR: No matching distribution\npath.sh: pip install failed; see above" in result.stderr
     assert "in .venv/install.log. To use an environment of your own: PYTHON=/path/to/python ./run.sh" in result.stderr
     assert "Collecting torch\nline 1\n" in (folder.path / ".venv/install.log").read_text()
+
+
+@pytest.mark.parametrize("extra", ["", "test"])
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(folder, extra):
+    base = folder.interpreter("base", missing="torch\n", room="echo path.sh: too small: $3 >&2; exit 1")
+    result = folder.source(PYTHON=str(base), path_extra=extra)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == f"path.sh: {base} lacks: torch \npath.sh: too small: {extra or 'train'}\n"
+    assert [path.name for path in (folder.path / ".venv").iterdir()] == [".making"]
+    assert folder.calls()[-1] == f"base/bin/python -m wespeaker_qm.utils.room {extra or 'train'}"
+
+
+@pytest.mark.parametrize(
+    "said", ["[Errno 28] No space left on device: '/tmp/pip-unpack-x'", "[Errno 122] Disk quota exceeded"]
+)
+def test_a_disk_that_fills_up_while_pip_works(folder, said):
+    install = f'echo "ERROR: Could not install packages due to an OSError: {said}" >&2; exit 1'
+    base = folder.interpreter("base", missing="torch\n", install=install)
+    result = folder.source(PYTHON=str(base), TMPDIR="/var/tmp")
+    assert result.returncode == 1
+    lines = [line for line in result.stderr.splitlines() if "lacks" not in line]
+    assert len(lines) == 1  # and nothing of pip's
+    begins = (
+        f"path.sh: pip install failed: a disk is full, that of {folder.path}/.venv or of /var/tmp, where pip unpacks."
+    )
+    assert lines[0].startswith(begins)
+    assert said in (folder.path / ".venv/install.log").read_text()
+
+
+def test_the_full_disk_may_be_the_one_that_pips_lines_go_to(folder):
+    """Bash then says so of each line; /dev/full takes none."""
+    (folder.path / ".venv").mkdir()
+    (folder.path / ".venv/install.log").symlink_to("/dev/full")
+    install = "for number in $(seq 30); do echo line; done; echo OSError: [Errno 28] No space left on device; exit 1"
+    base = folder.interpreter("base", missing="torch\n", install=install)
+    result = folder.source(PYTHON=str(base))
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["path.sh"] * 2
+    assert "a disk is full" in result.stderr
+
+
+def test_a_full_disk_that_pip_could_do_without_ends_nothing(folder):
+    """Its folder of copies, say."""
+    install = 'echo "WARNING: no copy kept: No space left on device"'
+    base = folder.interpreter("base", missing="torch\n", install=install)
+    result = folder.source(PYTHON=str(base))
+    assert result.returncode == 0, result.stderr
+    assert f"PYTHON={folder.path}/.venv/bin/python\n" in result.stdout
+
+
+def test_a_folder_in_which_nothing_can_be_made(folder):
+    """A file is where .venv would be; of a disk without space or rights mkdir says it in the same way."""
+    (folder.path / ".venv").touch()
+    result = folder.source(PYTHON=str(folder.interpreter("base", missing="torch\n")))
+    assert result.returncode == 1
+    assert "mkdir: cannot create directory" in result.stderr
+    assert not any("install" in call or "-m venv" in call for call in folder.calls())
 
 
 def test_a_long_silence_of_pip_is_filled_once_a_minute(folder):

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,21 +40,37 @@ def test_what_is_missing(monkeypatch):
             raise metadata.PackageNotFoundError(name)
         return versions[name]
 
+    versions["half"] = None  # as of what was installed on a disk that was full
     monkeypatch.setattr(metadata, "version", version)
-    assert list(doctor.missing(["numpy", "torch>=2.9", "scipy"])) == ["torch>=2.9 (found 2.8.1+cpu)", "scipy"]
+    assert list(doctor.missing(["numpy", "torch>=2.9", "scipy", "half", "half>=2"])) == [
+        "torch>=2.9 (found 2.8.1+cpu)",
+        "scipy",
+        "half",
+        "half",
+    ]
     assert list(doctor.missing(["torch>=2.8", "torch>=2.8.1"])) == []
     monkeypatch.setattr(doctor, "requirements", lambda: {"eval": ["scipy"]})
     expected = f"eval (scoring, evaluation, reports): lacks scipy; to get it: {installation('eval')}"
     assert expected in doctor.examine(Path())
 
 
-@pytest.mark.parametrize(("free", "says"), [(3.0, True), (30.0, False)])
-def test_a_disk_that_is_nearly_full(monkeypatch, free, says):
-    usage = type("Usage", (), {"free": free * 2**30})
+@pytest.mark.parametrize(("lacking", "free"), [([], 1.9), ([], 2.1), (["torch"], 10.9), (["torch"], 11.1)])
+def test_a_disk_that_is_nearly_full(tmp_path, monkeypatch, lacking, free):
+    """A run takes 2 GiB; what it needs of packages 6 more, and while they are installed another 3."""
+    usage = SimpleNamespace(free=free * 2**30)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
-    (line,) = (line for line in doctor.examine(Path()) if line.startswith("disk"))
-    assert line.startswith(f"disk: {free:.1f} GiB free")
-    assert (f"takes up to {doctor.RECIPE_GIB}: free some" in line) is says
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(doctor, "missing", lambda packages: iter(lacking))
+    (line,) = (line for line in doctor.examine(tmp_path) if line.startswith("disk"))
+    expected = f"disk: {free:.1f} GiB free in {tmp_path}"
+    if free in (1.9, 10.9):
+        folders, more = f"{tmp_path}", ""
+        if lacking:
+            folders += f" and {tmp_path}/.venv"
+            more = " and 6.0 for the packages of [train] and 3.0 for what pip downloads meanwhile (TMPDIR)"
+        expected += f"; {folders}: found {free:.1f} GiB free on this disk, expected 2.0 for ./run.sh{more}"
+        expected += ": free some, or work on another disk"
+    assert line == expected
 
 
 def test_requirements_of_an_installed_package(monkeypatch):

@@ -17,12 +17,9 @@ from wespeaker_qm.utils.errors import counted
 from wespeaker_qm.utils.extras import EXTRAS, installation
 from wespeaker_qm.utils.parallel import available_cpus
 from wespeaker_qm.utils.provenance import git_commit
-
-RECIPE_GIB = 10
-"""What a first ``./run.sh`` takes: the environment, the downloads and the run."""
+from wespeaker_qm.utils.room import RUN_GIB, Need, environment_needs, shortages
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)(?:>=([0-9.]+))?[^;]*(?:;.*extra == ['\"](\w+)['\"].*)?")
-_GIB = 2**30
 
 
 def examine(folder: Path) -> list[str]:
@@ -70,11 +67,12 @@ def missing(packages: list[str]) -> Iterator[str]:
         assert match is not None, requirement
         name, least = match[1], match[2]
         try:
-            version = metadata.version(name)
+            version: str | None = metadata.version(name)
         except metadata.PackageNotFoundError:
+            version = None
+        if version is None:  # also of what was installed by half, on a full disk say
             yield name
-            continue
-        if least is not None and _numbers(version) < _numbers(least):
+        elif least is not None and _numbers(version) < _numbers(least):
             yield f"{requirement} (found {version})"
 
 
@@ -119,11 +117,12 @@ def _gpu() -> str:
 
 
 def _disk(folder: Path) -> str:
-    free = shutil.disk_usage(folder).free / _GIB
-    said = f"disk: {free:.1f} GiB free in {folder.absolute()}"
-    if free < RECIPE_GIB:
-        said += f"; a first ./run.sh takes up to {RECIPE_GIB}: free some, or work on another disk"
-    return said
+    """With what is too little for a run here, and for the environment where packages for it are lacking."""
+    folder, extras = folder.absolute(), requirements()
+    lacking = [name for extra in ("losses", "eval", "train") for name in missing(extras.get(extra, []))]
+    needs = [Need(folder, "./run.sh", RUN_GIB), *(environment_needs(folder, "train") if lacking else [])]
+    said = f"disk: {shutil.disk_usage(folder).free / 2**30:.1f} GiB free in {folder}"
+    return "; ".join([said, *(f"{line}: free some, or work on another disk" for line in shortages(needs))])
 
 
 def _program(name: str, purpose: str, remedy: str) -> str:
