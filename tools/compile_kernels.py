@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from wespeaker_qm.losses.kernels import dense, rows, survivors, vectors
+from wespeaker_qm.losses.kernels import classes, dense, rows, survivors, vectors
 from wespeaker_qm.losses.kernels import filter as filters
 
 _TYPES = {
@@ -32,7 +32,8 @@ _TYPES = {
     "support": "*fp32", "posterior": "*fp32", "maxima": "*fp32", "threshold": "*fp64", "live": "*i32",
     "classes": "*i32", "count": "*i32", "derivative": "*fp32", "towards": "*fp32", "solution": "*fp64",
     "scratch": "*fp32", "scratch_classes": "*i32", "low_cosine": "*fp16", "order": "*i64", "offsets": "*i64",
-    "num_wide": "*i64",
+    "num_wide": "*i64", "square": "*fp64", "momenta": "*fp32", "low": "*fp16", "is_stopped": "*fp32",
+    "rate": "fp32", "momentum": "fp32", "decay": "fp32",
     "scale": "fp64", "margin": "fp64", "cos_margin": "fp64", "sin_margin": "fp64", "roundoff": "fp64", "a": "fp64",
     "error": "fp64",
 }  # fmt: skip
@@ -60,7 +61,9 @@ _KERNELS: list[tuple[Any, dict[str, int], int, dict[str, str]]] = [
     (survivors.candidate_root, {"POWER": 4, "BLOCK": 8192}, 16, {}),  # of classes that 8 devices have divided
     (survivors.wide_rows, {"POWER": 4, "BLOCK": 4096, "CLASSES": 16, "BLOCK_D": 512}, 8, {}),
     (survivors.candidate_embedding_gradient, {"CLASSES": 16, "BLOCK_D": 512}, 4, {}),
-    (survivors.candidate_prototype_gradient, {"POWER": 4, "BLOCK_D": 512}, 1, {}),
+    (classes.candidate_prototype_gradient, {"POWER": 4, "BLOCK_D": 512}, 1, {}),
+    (classes.squared_gradient_norms, {"POWER": 4, "BLOCK_D": 512}, 1, {}),
+    *((classes.prototype_step, {"NESTEROV": True, "POWER": power, "BLOCK_D": 512}, 1, {}) for power in (4, 0)),
 ]
 """Kernel, sizes, warps of a program, types that differ."""
 

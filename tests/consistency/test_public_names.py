@@ -21,7 +21,7 @@ PUBLIC = {
         is_measurable min_cllr min_dcf resample roc_steps spread tar_at_far wanted_figures
     """,
     "wespeaker_qm.losses": """
-        AlphaLoss AngularMarginHead LazySGD LinearLoss QMarginHead alpha_divergence_loss alpha_margin_linear
+        AlphaLoss AngularMarginHead LinearLoss PrototypeSGD QMarginHead alpha_divergence_loss alpha_margin_linear
         alpha_softargmax angular_margin reinitialised_prototypes target_log_reference
     """,
     "wespeaker_qm.models": "ResNet SpeakerEncoder TemporalStatisticsPooling",

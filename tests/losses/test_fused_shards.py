@@ -53,7 +53,7 @@ def problem(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 def test_few_operations_none_of_which_waits(noted: Any, device: torch.device) -> None:
     inputs, partition = problem(device), Twins(40, 0, 2)
     with noted() as forward:
-        found = _ShardLoss.apply(*inputs, _Settings(1.5, 30.0, 0.1, "angular", partition), [])
+        found = _ShardLoss.apply(*inputs, _Settings(1.5, 30.0, 0.1, "angular", partition, None), [])
     with noted() as backward:
         torch.autograd.grad(found[0].sum(), inputs[:2])
     assert not WAITS & {*forward, *backward}
@@ -67,7 +67,7 @@ def test_few_operations_none_of_which_waits(noted: Any, device: torch.device) ->
 def test_a_row_is_solved_among_what_all_have_found_for_it(device: torch.device) -> None:
     """Each other class twice, once of each process."""
     embedding, prototypes, target = problem(device)
-    found = shard_loss(Twins(40, 0, 2), embedding, prototypes, target, 1.5, 30.0, 0.1, "angular")
+    found = shard_loss(Twins(40, 0, 2), None, embedding, prototypes, target, 1.5, 30.0, 0.1, "angular")
     assert found is not None
     cosine = F.normalize(embedding.double()) @ F.normalize(prototypes.double()).T
     own = cosine.gather(1, target[:, None])
@@ -81,14 +81,14 @@ def test_a_row_is_solved_among_what_all_have_found_for_it(device: torch.device) 
 
 def test_where_places_do_not_suffice_there_is_no_result(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     inputs, partition = problem(device), Twins(40, 0, 2)
-    assert shard_loss(partition, *inputs, 1.5, 2.0, 0.1, "reference") is not None
+    assert shard_loss(partition, None, *inputs, 1.5, 2.0, 0.1, "reference") is not None
     monkeypatch.setattr(fused_filter, "PLACES", 4)
-    assert shard_loss(partition, *inputs, 1.5, 2.0, 0.1, "reference") is None
+    assert shard_loss(partition, None, *inputs, 1.5, 2.0, 0.1, "reference") is None
 
 
 def test_what_is_no_class_of_anybody_has_no_loss(device: torch.device) -> None:
     embedding, prototypes, target = problem(device)
     target[1] = 40
-    found = shard_loss(Twins(40, 0, 2), embedding, prototypes, target, 1.5, 30.0, 0.1, "reference")
+    found = shard_loss(Twins(40, 0, 2), None, embedding, prototypes, target, 1.5, 30.0, 0.1, "reference")
     assert found is not None and found[0].isnan().tolist() == [False, True]
     assert found[1].tolist()[1] is False

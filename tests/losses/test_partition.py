@@ -22,10 +22,10 @@ from torch import Tensor
 from wespeaker_qm.losses import dispatch, fused_filter
 from wespeaker_qm.losses.dispatch import Way
 from wespeaker_qm.losses.heads import QMarginHead
-from wespeaker_qm.losses.lazy_sgd import LazySGD
 from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
 from wespeaker_qm.losses.partition import ClassPartition
+from wespeaker_qm.losses.prototype_sgd import PrototypeSGD
 
 WORLD_SIZES = (3, 2)
 BATCH, DIM = 5, 12  # of each process
@@ -207,15 +207,15 @@ def compute(case: Case, batch: Batch, partition: ClassPartition) -> Output:
     }
 
 
-def trained(partition: ClassPartition, *, lazily: bool) -> Tensor:
-    """The prototypes of this process after some steps."""
+def trained(partition: ClassPartition, num_steps: int, *, are_kept: bool) -> Tensor:
+    """The prototypes of this process after some steps, of SGD or of what keeps something of them."""
     torch.manual_seed(4)
     head = QMarginHead(DIM, partition.num_classes, scale=20.0, alpha=1.75, partition=partition)
     optimizer: torch.optim.Optimizer = torch.optim.SGD([head.weight], lr=0.03, momentum=0.9, weight_decay=1e-2)
-    if lazily:
-        optimizer = LazySGD(head, lr=0.03, weight_decay=1e-2)
+    if are_kept:
+        optimizer = PrototypeSGD([head.weight], head, lr=0.03, momentum=0.9, weight_decay=1e-2)
     generator = torch.Generator().manual_seed(6)
-    for _ in range(12):
+    for _ in range(num_steps):
         embedding = torch.randn(6, DIM, generator=generator)
         target = torch.randint(partition.num_classes, (6,), generator=generator)
         own = slice(partition.rank, None, partition.world_size)
@@ -252,7 +252,9 @@ def run_process(rank: int, folder: Path) -> None:
         results["exchanged"] = partition.exchange(rows)
         results["summed"] = partition.sum_own_rows(rows)
         dispatch.WAYS = {"cpu": ((math.inf, SPARSE),)}
-        results["lazy"] = trained(ClassPartition(600, rank, world_size), lazily=True)
+        results["lazy"] = trained(ClassPartition(600, rank, world_size), 12, are_kept=True)
+        dispatch.WAYS = dict.fromkeys(("cpu", "cuda"), ((math.inf, KERNELS),))
+        results["device"] = trained(ClassPartition(36, rank, world_size), 3, are_kept=True)
         last_two = dist.new_group([1, 2]) if world_size == 3 else None
         if last_two is not None and rank > 0:
             case = CASES[GROUPED]
@@ -459,10 +461,13 @@ def test_some_of_the_processes_may_hold_the_classes(outputs: dict[int, list[dict
     assert found[1]["grouped_rows"] is None
 
 
-@pytest.mark.parametrize("world_size", WORLD_SIZES)
-def test_lazy_rows_are_those_of_one_process(world_size: int, outputs: dict[int, list[dict[str, Any]]]) -> None:
-    parts = torch.cat([results["lazy"] for results in outputs[world_size]])
-    alone = trained(ClassPartition(600), lazily=False)
+@several
+@pytest.mark.parametrize(("kept", "num_classes", "num_steps"), [("lazy", 600, 12), ("device", 36, 3)])
+def test_kept_rows_are_those_of_one_process(
+    kept: str, num_classes: int, num_steps: int, world_size: int, outputs: dict[int, list[dict[str, Any]]]
+) -> None:
+    parts = torch.cat([results[kept] for results in outputs[world_size]])
+    alone = trained(ClassPartition(num_classes), num_steps, are_kept=False)
     torch.testing.assert_close(parts, alone, rtol=1e-4, atol=1e-5)
 
 

@@ -15,11 +15,14 @@ import torch
 
 from wespeaker_qm.config import AlphaArcMarginArgs, Config, load_config
 from wespeaker_qm.dataset.loader import TrainingBatch
+from wespeaker_qm.losses import PrototypeSGD, dispatch, fused_filter
+from wespeaker_qm.losses.dispatch import Way
 from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.score.validation import validation_check
+from wespeaker_qm.train import build
 from wespeaker_qm.train.build import build_head, build_training
 from wespeaker_qm.train.distributed import ALONE
 from wespeaker_qm.train.loop import NonFiniteLossError, Trainer
@@ -91,6 +94,37 @@ def test_interrupted_run_ends_with_the_weights_of_a_straight_one(
         for name in ("straight", "killed")
     )
     assert straight == killed
+
+
+@pytest.mark.filterwarnings("ignore:(invalid value|divide by zero|overflow|underflow):RuntimeWarning")
+def test_prototypes_that_a_gpu_keeps_train_to_the_same_weights_and_go_on_after_a_death(
+    tiny_yaml: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_steps = ("dataset_args.sample_num_per_epoch=8", "dataloader_args.batch_size=4")
+    config = load_config([tiny_yaml], ["num_epochs=2", "valid_epoch_interval=0", *two_steps])
+    monkeypatch.setattr(build, "_FUSED_FROM", {"cpu": 0})
+    for name, size in {"_GROUP": 8, "PLACES": 16, "_PAIRS": 8, "_PROGRAMS": 1, "_WIDE_PROGRAMS": 1}.items():
+        monkeypatch.setattr(fused_filter, name, size)  # or a small kernel takes long in the interpreter
+    trainer(config, tiny_corpus, tmp_path / "plain").run()
+    monkeypatch.setattr(dispatch, "WAYS", dict.fromkeys(("cpu", "cuda"), ((float("inf"), Way.FUSED_FILTER),)))
+    straight = trainer(config, tiny_corpus, tmp_path / "straight")
+    assert isinstance(straight.parts.optimizer, PrototypeSGD)
+    straight.run()
+    for name, value in weights(tmp_path / "plain", 1).items():
+        torch.testing.assert_close(weights(tmp_path / "straight", 1)[name], value, rtol=1e-3, atol=1e-3)
+    run = trainer(config, tiny_corpus, tmp_path / "killed")
+    stop_in_epoch(2)(run)
+    with pytest.raises(Killed):
+        run.run()
+    run = trainer(config, tiny_corpus, tmp_path / "killed")
+    run.resume()
+    run.run()
+    assert_equal_states(weights(tmp_path / "straight", 2), weights(tmp_path / "killed", 2))
+    plain, straight = (
+        [json.loads(line) for line in RunFolder(tmp_path / name).training_log.read_text().splitlines()]
+        for name in ("plain", "straight")
+    )
+    assert plain[0]["grad_norm"] == pytest.approx(straight[0]["grad_norm"], rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -16,6 +16,7 @@ from torch import nn
 from wespeaker_qm.bench.train import operations_noted
 from wespeaker_qm.config import Config
 from wespeaker_qm.dataset.loader import TrainingBatch
+from wespeaker_qm.losses.heads import CosineHead
 from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.train import build
@@ -212,13 +213,12 @@ def test_on_the_cpu_the_optimiser_is_not_fused(tiny_config: Config) -> None:
     assert not build_optimizer(tiny_config, [nn.Parameter(torch.ones(1))]).param_groups[0]["fused"]
 
 
-class Free(nn.Module):
+class Free(CosineHead):
     """A head that costs nothing, so that what is counted is the step around it."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(5, 8))
-        self.partition = ClassPartition(5)
+        super().__init__(8, 5, scale=1.0)
+        nn.init.ones_(self.weight)
 
     def forward(self, embedding: torch.Tensor, target: torch.Tensor, margin: float) -> LinearLoss:
         loss = (embedding - self.weight[0]).square().sum(dim=1)
@@ -236,7 +236,7 @@ def test_a_step_waits_for_nothing_and_starts_few_operations(
     """Counted where all is one: on the CPU. What is read late is not counted: it is there when it is read."""
     config = dataclasses.replace(tiny_config, **settings)
     parts = build_training(config, DataFolder(tiny_corpus), ALONE)
-    model = EncoderWithHead(parts.model.encoder, Free(), parts.model.amp_dtype)  # type: ignore[arg-type]
+    model = EncoderWithHead(parts.model.encoder, Free(), parts.model.amp_dtype)
     parameters = list(model.parameters())
     optimizer = fused(config, parameters) if is_fused else build_optimizer(config, parameters)
     updater = Updater(model, model, optimizer, build_scaler(config, ALONE.device), ALONE)

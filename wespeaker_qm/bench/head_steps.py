@@ -15,7 +15,7 @@ from wespeaker_qm.bench.cases import Case, near, simulate
 from wespeaker_qm.bench.head_tables import data, names
 from wespeaker_qm.bench.timing import Quartiles, in_turn, paired_ratios, quartiles
 from wespeaker_qm.losses.heads import AngularMarginHead, CosineHead, QMarginHead
-from wespeaker_qm.losses.lazy_sgd import LazySGD
+from wespeaker_qm.losses.prototype_sgd import PrototypeSGD
 from wespeaker_qm.report.tables import markdown_table
 from wespeaker_qm.utils.allocator import keep_freed_pages
 
@@ -65,7 +65,7 @@ def _step_of(case: Case, touched: list[int], *, lazily: bool) -> Callable[[], No
         head.weight.copy_(simulate(case).prototypes)
     optimizer: torch.optim.Optimizer
     if lazily:
-        optimizer = LazySGD(head, lr=_RATE, momentum=_MOMENTUM, weight_decay=_DECAY)
+        optimizer = PrototypeSGD([head.weight], head, lr=_RATE, momentum=_MOMENTUM, weight_decay=_DECAY)
     else:
         optimizer = torch.optim.SGD([head.weight], lr=_RATE, momentum=_MOMENTUM, weight_decay=_DECAY, fused=True)
     generator = torch.Generator().manual_seed(1)

@@ -213,7 +213,8 @@ def _measure(
 ) -> dict[str, HeadTimes]:
     updaters = {}
     for name, model in models.items():
-        optimizer = build.build_optimizer(plan.config, list(model.parameters()))
+        head = build.own_head(model, processes)
+        optimizer = build.build_optimizer(plan.config, list(model.parameters()), head)
         scaler = build.build_scaler(plan.config, processes.device)
         updaters[name] = _Timed(
             model.train(),

@@ -5,7 +5,7 @@ from .alpha import target_log_reference as target_log_reference
 from .heads import AngularMarginHead as AngularMarginHead
 from .heads import QMarginHead as QMarginHead
 from .heads import reinitialised_prototypes as reinitialised_prototypes
-from .lazy_sgd import LazySGD as LazySGD
 from .linear import LinearLoss as LinearLoss
 from .linear import alpha_margin_linear as alpha_margin_linear
 from .margins import angular_margin as angular_margin
+from .prototype_sgd import PrototypeSGD as PrototypeSGD

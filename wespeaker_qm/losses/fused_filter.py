@@ -13,12 +13,15 @@ over all of its classes (`wide_rows`), as exactly. Nothing waits for the device 
 so that forward and backward can be captured in a CUDA graph; ``torch.compile`` takes each as one node.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from wespeaker_qm.losses.operators import differentiable, operator
+from wespeaker_qm.losses.alpha import first_derivative_only
+from wespeaker_qm.losses.class_sums import sums_by_class
+from wespeaker_qm.losses.device_rows import LOW, DeviceRows
+from wespeaker_qm.losses.operators import Tensors, differentiable, operator
 from wespeaker_qm.losses.roundoff import cosine_error, tie_error
 from wespeaker_qm.utils.precision import exact_float32
 
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 PLACES = 1024
 """K, a power of two; at the sizes of the paper's Table 4 rows have 170 to 780 candidates."""
 
-_LOW = torch.float16  # of unit vectors, whose small components it may lose; bfloat16 leaves four times the candidates
 _GROUP = 64  # classes of which the maximum is compared with the threshold first, at least
 _MAX_GROUPS = 4096  # that one program holds
 _BLOCK_CLASSES = 4096  # of a wide row that a program works on together
@@ -53,8 +55,9 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(
-    unit: Tensor, prototypes: Tensor, target: Tensor, logit: Tensor, log_q: Tensor, alpha: float, scale: float
-) -> Candidates:
+    unit: Tensor, prototypes: Tensor, target: Tensor, logit: Tensor, log_q: Tensor, alpha: float, scale: float,
+    kept: DeviceRows | None = None,
+) -> Candidates:  # fmt: skip
     """The filter.
 
     Args:
@@ -65,14 +68,15 @@ def find_candidates(
         log_q: (B,) float64 of the target.
         alpha: in (1, 2].
         scale: s.
+        kept: of the prototypes, where their optimiser keeps something.
     """
     from wespeaker_qm.losses.kernels import filter as filters
     from wespeaker_qm.losses.kernels import launch
 
     (batch, dim), num_classes, places = unit.shape, len(prototypes), PLACES
-    low_prototypes, inverse_norms = launch.unit_vectors(prototypes, _LOW)
+    low_prototypes, inverse_norms = launch.unit_vectors(prototypes, LOW) if kept is None else kept.unit_rows(prototypes)
     with exact_float32():
-        cosine = unit.to(_LOW) @ low_prototypes.T
+        cosine = unit.to(LOW) @ low_prototypes.T
     del low_prototypes
     group = max(_GROUP, launch.power_of_two(launch.whole(num_classes, _MAX_GROUPS)))
     num_groups = launch.whole(num_classes, group)
@@ -84,7 +88,7 @@ def find_candidates(
     )
     threshold = torch.empty_like(logit)
     filters.bound[(batch,)](
-        maxima, logit, log_q, threshold, num_groups, cosine_error(_LOW, dim), scale, alpha - 1,
+        maxima, logit, log_q, threshold, num_groups, cosine_error(LOW, dim), scale, alpha - 1,
         POWER=launch.power_of(alpha - 1), BLOCK=block_groups, num_warps=8,
     )  # fmt: skip
     classes = target.new_empty(batch, places, dtype=torch.int32)
@@ -161,12 +165,22 @@ def filter_loss(
         candidates; unit embeddings (B, D), 1 / norms (B,) and (n,) float64; and of rows with more than K, the sums of
         prototypes (B, D) and the solution (3, B); the target as indices that are classes.
     """
+    return _filter_loss(embedding, prototypes, target, alpha, scale, margin, margin_type, None)
+
+
+def _filter_loss(
+    embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, scale: float, margin: float, margin_type: str,
+    kept: DeviceRows | None,
+) -> tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor,
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+]:  # fmt: skip
     from wespeaker_qm.losses.kernels import launch, survivors
 
     (batch, dim), num_classes, places = embedding.shape, len(prototypes), PLACES
     unit, inverse_norms, terms = launch.embedding_terms(embedding, prototypes, target, scale, margin, margin_type)
     target = target.clamp(0, num_classes - 1)
-    candidates = find_candidates(unit, prototypes, target, terms.logit, terms.log_q, alpha, scale)
+    candidates = find_candidates(unit, prototypes, target, terms.logit, terms.log_q, alpha, scale, kept)
     classes, count, threshold, cosine, inverse_prototype_norms = candidates
     derivative = unit.new_empty(batch, places)
     fill_cosines(derivative, unit, prototypes, candidates)
@@ -184,9 +198,9 @@ def filter_loss(
         BLOCK_D=width, num_warps=8,
     )  # fmt: skip
     number = count.to(torch.float32)
-    kept = (classes, derivative, count, unit, inverse_norms, inverse_prototype_norms, towards, solution, target)
+    lists = (classes, derivative, count, unit, inverse_norms, inverse_prototype_norms, towards, solution, target)
     loss, correct, support, posterior = found
-    return loss, correct, support, number, posterior, *kept
+    return loss, correct, support, number, posterior, *lists
 
 
 @filter_loss.node.register_fake
@@ -218,25 +232,27 @@ def filter_loss_backward(
     inverse_prototype_norms: Tensor, towards: Tensor, solution: Tensor, target: Tensor, alpha: float, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of the embeddings (B, D) and the prototypes (n, D) from that of the loss (B,)."""
+    factor = grad_loss.contiguous()
+    lists = (classes, derivative, count, unit)
+    grad_embedding = embedding_gradient(factor, prototypes, *lists, inverse_norms, inverse_prototype_norms, towards)
+    sums = sums_by_class(*lists, inverse_prototype_norms, solution, target, factor, alpha, scale)
+    return grad_embedding, sums.gradient(prototypes)
+
+
+def embedding_gradient(
+    factor: Tensor, prototypes: Tensor, classes: Tensor, derivative: Tensor, count: Tensor, unit: Tensor,
+    inverse_norms: Tensor, inverse_prototype_norms: Tensor, towards: Tensor,
+) -> Tensor:  # fmt: skip
+    """That of the embeddings (B, D), times a factor (B,); the other arguments are results of `filter_loss`."""
     from wespeaker_qm.losses.kernels import launch, survivors
 
-    (batch, dim), (num_classes, places) = unit.shape, (len(prototypes), classes.shape[1])
-    factor = grad_loss.contiguous()
-    width = launch.power_of_two(dim)
-    grad_embedding, grad_prototypes = torch.empty_like(unit), torch.empty_like(prototypes)
+    (batch, dim), places = unit.shape, classes.shape[1]
+    gradient = torch.empty_like(unit)
     survivors.candidate_embedding_gradient[(batch,)](
         unit, inverse_norms, prototypes, inverse_prototype_norms, classes, count, derivative, towards, factor,
-        grad_embedding, places, dim, CLASSES=_PAIRS, BLOCK_D=width,
+        gradient, places, dim, CLASSES=_PAIRS, BLOCK_D=launch.power_of_two(dim),
     )  # fmt: skip
-    by_class, order = classes.flatten().sort(stable=True)
-    offsets = torch.searchsorted(by_class, torch.arange(num_classes + 1, dtype=torch.int32, device=unit.device))
-    num_wide = (count > places).sum()
-    survivors.candidate_prototype_gradient[(num_classes,)](
-        prototypes, inverse_prototype_norms, unit, order, offsets, derivative, target, count, num_wide, solution,
-        factor, grad_prototypes, batch, places, dim, scale, alpha - 1,
-        POWER=launch.power_of(alpha - 1), BLOCK_D=width, num_warps=1,
-    )  # fmt: skip
-    return grad_embedding, grad_prototypes
+    return gradient
 
 
 @filter_loss_backward.node.register_fake
@@ -250,3 +266,37 @@ def _(
 
 derived_filter_loss = differentiable(filter_loss, filter_loss_backward, num_results=5, settings=slice(3, 5))
 """`filter_loss` with derivatives."""
+
+
+class _HeldFilterLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, embedding: Tensor, prototypes: Tensor, target: Tensor, *settings: Any) -> Tensors:
+        output = _filter_loss(embedding, prototypes, target, *settings)
+        ctx.settings = settings
+        ctx.save_for_backward(prototypes, *output[5:])
+        ctx.mark_non_differentiable(*output[1:5])
+        ctx.set_materialize_grads(False)
+        return output[:5]
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        prototypes, classes, derivative, count, unit, inverse_norms, prototype_norms, towards, solution, target = (
+            ctx.saved_tensors
+        )
+        alpha, scale, *_, kept = ctx.settings
+        factor = grad_loss.contiguous()
+        lists = (classes, derivative, count, unit)
+        if ctx.needs_input_grad[1]:
+            kept.hold(sums_by_class(*lists, prototype_norms, solution, target, factor, alpha, scale))
+        gradient = embedding_gradient(factor, prototypes, *lists, inverse_norms, prototype_norms, towards)
+        return gradient, None, None, *[None] * len(ctx.settings)
+
+
+def held_filter_loss(
+    kept: DeviceRows, embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float, scale: float, margin: float,
+    margin_type: str,
+) -> Tensors:  # fmt: skip
+    """`derived_filter_loss`, where the gradient of the prototypes goes to what their optimiser keeps."""
+    found: Tensors = _HeldFilterLoss.apply(embedding, prototypes, target, alpha, scale, margin, margin_type, kept)
+    return found

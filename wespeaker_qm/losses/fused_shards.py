@@ -21,6 +21,8 @@ from torch import Tensor
 
 from wespeaker_qm.losses import fused_filter
 from wespeaker_qm.losses.alpha import first_derivative_only
+from wespeaker_qm.losses.class_sums import sums_by_class
+from wespeaker_qm.losses.device_rows import DeviceRows
 from wespeaker_qm.losses.margins import MarginType
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.utils.reading import Reading
@@ -32,10 +34,12 @@ class _Settings(NamedTuple):
     margin: float
     margin_type: MarginType
     partition: ClassPartition
+    kept: DeviceRows | None
 
 
 def shard_loss(
     partition: ClassPartition,
+    kept: DeviceRows | None,
     embedding: Tensor,
     prototypes: Tensor,
     target: Tensor,
@@ -48,6 +52,7 @@ def shard_loss(
 
     Args:
         partition: of at least two processes, all of which have kernels.
+        kept: of the prototypes, where their optimiser keeps something: it gets their gradient.
         embedding: (b, D) float32, contiguous.
         prototypes: (n, D) float32, contiguous.
         target: (b,) int64, over all processes; one that is no class has a NaN loss.
@@ -61,7 +66,7 @@ def shard_loss(
         a row has more candidates than there are places for.
     """
     most: list[Reading] = []
-    settings = _Settings(alpha, scale, margin, margin_type, partition)
+    settings = _Settings(alpha, scale, margin, margin_type, partition, kept)
     found: tuple[Tensor, ...] = _ShardLoss.apply(embedding, prototypes, target, settings, most)
     return found if most[0].values()["candidates"] <= fused_filter.PLACES else None
 
@@ -75,7 +80,7 @@ class _ShardLoss(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         from wespeaker_qm.losses.kernels import launch
 
-        alpha, scale, margin, margin_type, partition = settings
+        alpha, scale, margin, margin_type, partition, kept = settings
         num_classes, places = len(prototypes), fused_filter.PLACES
         embedding, target = partition.gather_batch(embedding, target)
         local = target - partition.start
@@ -84,7 +89,9 @@ class _ShardLoss(torch.autograd.Function):
         terms = launch.Target(*partition.sum(torch.stack(terms).masked_fill_(~is_owned, 0)))
         terms.logit.masked_fill_((target < 0) | (target >= partition.num_classes), torch.nan)
         nearby = local.masked_fill(~is_owned, num_classes)
-        candidates = fused_filter.find_candidates(unit, prototypes, nearby, terms.logit, terms.log_q, alpha, scale)
+        candidates = fused_filter.find_candidates(
+            unit, prototypes, nearby, terms.logit, terms.log_q, alpha, scale, kept
+        )
         most.append(Reading({"candidates": partition.max(candidates.number.amax())}))
 
         candidates.classes[:, 0] = local * is_owned
@@ -116,16 +123,23 @@ class _ShardLoss(torch.autograd.Function):
         prototypes, unit, inverse_norms, inverse_prototype_norms, classes, count, is_owned, target, found = (
             ctx.saved_tensors
         )
-        alpha, scale, _, _, partition = ctx.settings
+        alpha, scale, _, _, partition, kept = ctx.settings
         derivative = found * grad_loss[:, None, None]
         derivative[:, :, 0] = derivative[:, :1, 0]
         derivative = partition.exchange(derivative.transpose(0, 1).flatten(0, 1)).flatten(0, 1)  # (B, K)
         derivative[:, 0].masked_fill_(~is_owned, 0)
         ones, sizes = torch.ones_like(unit[:, 0]), torch.ones_like(inverse_norms)
         # No row has more candidates than places: what is known of such rows only is not read.
-        kept = (classes, derivative, count, unit, sizes, inverse_prototype_norms, unit, sizes, target)
-        towards, gradient = fused_filter.filter_loss_backward.plain(ones, prototypes, *kept, alpha, scale)
+        lists = (classes, derivative, count, unit)
+        towards = fused_filter.embedding_gradient(
+            ones, prototypes, *lists, sizes, inverse_prototype_norms, towards=unit
+        )
+        share = ones / partition.world_size
+        sums = sums_by_class(*lists, inverse_prototype_norms, sizes, target, share, alpha, scale)
         largest = torch.finfo(unit.dtype).max
         towards = partition.sum_own_rows(towards) * partition.own_rows(inverse_norms)[:, None]
-        gradient /= partition.world_size
-        return towards.clamp_(-largest, largest).to(unit), gradient, None, None, None
+        towards = towards.clamp_(-largest, largest).to(unit)
+        if kept is None:
+            return towards, sums.gradient(prototypes), None, None, None
+        kept.hold(sums)
+        return towards, None, None, None, None

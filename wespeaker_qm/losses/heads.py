@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from wespeaker_qm.losses.alpha import check_alpha
+from wespeaker_qm.losses.device_rows import DeviceRows
 from wespeaker_qm.losses.gradients import unit_rows
 from wespeaker_qm.losses.lazy_rows import LazyRows
-from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
+from wespeaker_qm.losses.linear import Kept, LinearLoss, alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
 from wespeaker_qm.losses.partition import ClassPartition
 
@@ -67,8 +68,8 @@ class CosineHead(nn.Module):
         self.alpha = alpha
         self.partition = partition or ClassPartition(num_classes)
         self.weight = nn.Parameter(_xavier_rows(self.partition, embed_dim))
-        self.lazy: LazyRows | None = None
-        """What keeps the prototypes where `LazySGD` moves them; gradients are then sparse."""
+        self.kept: Kept | None = None
+        """What is kept of the prototypes where `PrototypeSGD` moves them."""
 
     def forward(self, embedding: Tensor, target: Tensor, margin: float) -> LinearLoss:
         """Loss of a batch; see `alpha_margin_linear`.
@@ -86,19 +87,32 @@ class CosineHead(nn.Module):
             self.scale,
             margin,
             margin_type=self.margin_type,
-            sparse_gradient=self.lazy is not None,
+            sparse_gradient=isinstance(self.kept, LazyRows),
             partition=self.partition,
-            lazy=self.lazy,
+            kept=self.kept,
         )
 
+    @torch.no_grad()
+    def gradient_norm(self) -> Tensor | None:
+        """Euclidean norm, (), of the gradient of this process's prototypes, wherever it is; None without one."""
+        gradient = self.weight.grad
+        if isinstance(self.kept, DeviceRows) and self.kept.holds_gradient:
+            if gradient is None:
+                return self.kept.gradient_norm()
+            gradient = gradient + self.kept.gradient()
+        if gradient is None:
+            return None
+        norm: Tensor = torch.linalg.vector_norm(gradient.coalesce().values() if gradient.is_sparse else gradient)
+        return norm
+
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        if self.lazy is not None:
-            self.lazy.catch_up()
+        if self.kept is not None:
+            self.kept.catch_up()
         super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        if self.lazy is not None:
-            self.lazy.catch_up()  # the momenta, which stay
+        if self.kept is not None:
+            self.kept.catch_up()  # the momenta, which stay
         super()._load_from_state_dict(*args, **kwargs)
 
     def extra_repr(self) -> str:

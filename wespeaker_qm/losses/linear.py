@@ -31,6 +31,7 @@ from torch import Tensor
 from wespeaker_qm.losses import gradients
 from wespeaker_qm.losses.alpha import as_indices, check_alpha, class_indices, first_derivative_only
 from wespeaker_qm.losses.candidates import Problem
+from wespeaker_qm.losses.device_rows import DeviceRows
 from wespeaker_qm.losses.dispatch import Way, way_of
 from wespeaker_qm.losses.lazy_rows import LazyRows
 from wespeaker_qm.losses.margins import MarginType, check_scale_and_margin, target_logit
@@ -38,6 +39,9 @@ from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.losses.roundoff import tie_error
 from wespeaker_qm.losses.solve import Exchanged, Sparsity, solve_divergence, solve_softmax
 from wespeaker_qm.utils.precision import exact_float32
+
+Kept = LazyRows | DeviceRows
+"""What the optimiser of prototypes keeps of them, on a CPU and on a GPU."""
 
 
 class LinearLoss(NamedTuple):
@@ -75,7 +79,7 @@ def alpha_margin_linear(
     margin_type: MarginType = "reference",
     sparse_gradient: bool = False,
     partition: ClassPartition | None = None,
-    lazy: LazyRows | None = None,
+    kept: Kept | None = None,
 ) -> LinearLoss:
     """The alpha-divergence loss of cosines to prototypes: Q-Margin, EntMax, A3M; at alpha 1 CosFace and ArcFace.
 
@@ -100,7 +104,8 @@ def alpha_margin_linear(
         partition: classes divided over processes, each of which calls this with as many embeddings of its own. The
             prototypes' gradient is then that of the mean over the processes of what they backpropagate, as
             ``DistributedDataParallel`` averages that of other parameters.
-        lazy: what keeps the prototypes, where they are brought up to date only when they are looked at: see `lazy_sgd`.
+        kept: of the prototypes, where `PrototypeSGD` moves them: its :attr:`~PrototypeSGD.kept`. On a GPU it gets their
+            gradient, wherever that is sparse, in the place of autograd.
 
     Returns:
         Loss, accuracy and sparsity of this process's embeddings, in float32 or float64. An embedding with a NaN or an
@@ -109,7 +114,8 @@ def alpha_margin_linear(
     Raises:
         RecipeError: alpha, scale or margin are out of range, or their exp((alpha - 1) s m), in which the loss is
             measured, is no number of float32.
-        ValueError: the shapes do not fit, or a target is no class.
+        ValueError: the shapes do not fit, a target is no class, or ``kept`` is of other prototypes.
+        RuntimeError: prototypes were changed while their optimiser had put off steps of some.
     """
     check_alpha(alpha)
     check_scale_and_margin(alpha, scale, margin, margin_type)
@@ -117,6 +123,7 @@ def alpha_margin_linear(
     _check_shapes(embedding, prototypes, target, partition)
     device = embedding.device.type
     dtype = torch.promote_types(torch.promote_types(embedding.dtype, prototypes.dtype), torch.float32)
+    lazy = kept if isinstance(kept, LazyRows) else None
     kernels_apply = dtype == torch.float32 and len(embedding) > 0 and not sparse_gradient and lazy is None
     if partition.world_size > 1 and alpha == 1:
         kernels_apply = False
@@ -124,7 +131,9 @@ def alpha_margin_linear(
     if way in (Way.FUSED_ROWS, Way.FUSED_FILTER):
         with torch.autocast(device, enabled=False):
             inputs = (embedding.to(dtype).contiguous(), prototypes.to(dtype).contiguous(), as_indices(target))
-            found = _fused(way, partition, *inputs, alpha, scale, margin, margin_type)
+            # What is compiled has no side effects: there the gradient goes where it always does.
+            rows = kept if isinstance(kept, DeviceRows) and not torch.compiler.is_compiling() else None
+            found = _fused(way, partition, rows, *inputs, alpha, scale, margin, margin_type)
         if found is not None:
             return found
         way = way_of(prototypes.device, len(prototypes), kernels_apply=False)
@@ -137,22 +146,24 @@ def alpha_margin_linear(
 
 
 def _fused(
-    way: Way, partition: ClassPartition, embedding: Tensor, prototypes: Tensor, target: Tensor, alpha: float,
-    *settings: Any,
+    way: Way, partition: ClassPartition, rows: DeviceRows | None, embedding: Tensor, prototypes: Tensor, target: Tensor,
+    alpha: float, *settings: Any,
 ) -> LinearLoss | None:  # fmt: skip
     """The loss by kernels, or None where they cannot. They are imported here: Triton is not everywhere, and is slow."""
     if partition.world_size > 1:
         from wespeaker_qm.losses.fused_shards import shard_loss
 
-        parts = shard_loss(partition, embedding, prototypes, target, alpha, *settings)
+        parts = shard_loss(partition, rows, embedding, prototypes, target, alpha, *settings)
         if parts is None:
             return None
         loss, correct, *sparsity = parts
         return LinearLoss(loss, correct, Sparsity(*sparsity))
     if way is Way.FUSED_FILTER and alpha > 1:
-        from wespeaker_qm.losses.fused_filter import derived_filter_loss
+        from wespeaker_qm.losses.fused_filter import derived_filter_loss, held_filter_loss
 
-        loss, correct, *sparsity = derived_filter_loss(embedding, prototypes, target, alpha, *settings)[:5]
+        inputs = (embedding, prototypes, target, alpha, *settings)
+        found = derived_filter_loss(*inputs) if rows is None else held_filter_loss(rows, *inputs)
+        loss, correct, *sparsity = found[:5]
         return LinearLoss(loss, correct, Sparsity(*sparsity))
     from wespeaker_qm.losses.fused_rows import derived_row_loss
 

@@ -13,9 +13,11 @@ from wespeaker_qm.config import Config
 from wespeaker_qm.dataset.loader import TrainingBatch, TrainingLoader
 from wespeaker_qm.dataset.plan import BatchPlan
 from wespeaker_qm.dataset.training_set import TrainingSet, open_training_set
+from wespeaker_qm.losses.dispatch import Way, way_of
 from wespeaker_qm.losses.heads import AngularMarginHead, CosineHead, QMarginHead
 from wespeaker_qm.losses.margins import check_scale_and_margin
 from wespeaker_qm.losses.partition import ClassPartition
+from wespeaker_qm.losses.prototype_sgd import PrototypeSGD
 from wespeaker_qm.network.build import build_encoder, build_fbank
 from wespeaker_qm.train.distributed import Processes
 from wespeaker_qm.train.model import EncoderWithHead
@@ -90,7 +92,7 @@ def build_training(config: Config, data: DataFolder, processes: Processes) -> Tr
         plan=plan,
         loader=loader,
         model=model,
-        optimizer=build_optimizer(config, list(model.parameters())),
+        optimizer=build_optimizer(config, list(model.parameters()), own_head(model, processes)),
         scaler=build_scaler(config, processes.device),
         learning_rate=build_learning_rate(config, len(plan), processes.world_size),
         margin=build_margin(config, len(plan)),
@@ -207,23 +209,40 @@ def build_head(config: Config, partition: ClassPartition) -> CosineHead:
     return head
 
 
-def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def own_head(model: EncoderWithHead, processes: Processes) -> CosineHead | None:
+    """The head, if no other process has the same prototypes."""
+    return model.projection if model.projection.partition.world_size == processes.world_size else None
+
+
+def build_optimizer(
+    config: Config, parameters: list[nn.Parameter], head: CosineHead | None = None
+) -> torch.optim.Optimizer:
     """The optimiser; its learning rate is set before every step.
 
     On a GPU, and for very many prototypes, it is fused: all of a step is done at once, or none of it where a flag on
-    the device says so.
+    the device says so. Prototypes on a GPU that are so many that a filter is worth it are moved by `PrototypeSGD`. (On
+    a CPU that pays where supports are of a few classes, which nobody knows before a training.)
+
+    Args:
+        config: of the run.
+        parameters: that are trained.
+        head: whose prototypes are among them, and are this process's alone.
     """
     args = config.optimizer_args
     fewest = _FUSED_FROM.get(parameters[0].device.type, math.inf)
     fused = True if max(parameter.numel() for parameter in parameters) >= fewest else None
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=config.scheduler_args.initial_lr,
-        momentum=args.momentum,
-        nesterov=args.nesterov,
-        weight_decay=args.weight_decay,
-        fused=fused,
-    )
+    settings: dict[str, Any] = {
+        "lr": config.scheduler_args.initial_lr,
+        "momentum": args.momentum,
+        "nesterov": args.nesterov,
+        "weight_decay": args.weight_decay,
+        "fused": fused,
+    }
+    optimizer: torch.optim.Optimizer
+    if head and head.alpha > 1 and way_of(head.weight.device, len(head.weight)) is Way.FUSED_FILTER:
+        optimizer = PrototypeSGD(parameters, head, **settings)
+    else:
+        optimizer = torch.optim.SGD(parameters, **settings)
     # A state that a CPU saved says how that computed.
     optimizer.register_load_state_dict_post_hook(functools.partial(_set_fused, fused=fused))
     if fused and args.momentum:

@@ -123,7 +123,6 @@ class Updater:
             # processes must make the same steps: what is wrong on any of them is shown to each.
             shown = next(parameter.grad for parameter in self._model.parameters() if parameter.grad is not None)
             shown += (self._goes_on * norm.isfinite()).log()  # 0, or minus infinity
-            scaler.unscale_(optimizer)
             scale = scaler.scale(self._one)
             scaler.step(optimizer)
             scaler.update()
@@ -140,11 +139,11 @@ class Updater:
 
 def gradient_norm(model: EncoderWithHead, processes: Processes) -> torch.Tensor:
     """Euclidean norm of all gradients, those of prototypes that are divided over the processes counted in."""
-    prototypes = model.projection.weight
-    is_divided = model.projection.partition.world_size > 1
-    shared = [each.grad for each in model.parameters() if each.grad is not None]
-    if not is_divided or prototypes.grad is None:
+    head = model.projection
+    own = head.gradient_norm()
+    shared = [each.grad for each in model.parameters() if each.grad is not None and each is not head.weight]
+    if own is None:
         return torch.nn.utils.get_total_norm(shared)
-    norm = torch.nn.utils.get_total_norm([grad for grad in shared if grad is not prototypes.grad])
-    own = torch.linalg.vector_norm(prototypes.grad)
-    return (norm.square() + processes.sum(own.square())).sqrt()
+    if head.partition.world_size > 1:
+        own = processes.sum(own.square()).sqrt()
+    return torch.nn.utils.get_total_norm([*shared, own])  # a number is the norm of itself

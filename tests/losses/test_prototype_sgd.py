@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wespeaker_qm.losses import AngularMarginHead, LazySGD, QMarginHead
+from wespeaker_qm.losses import AngularMarginHead, PrototypeSGD, QMarginHead
 from wespeaker_qm.losses.lazy_rows import LazyRows
 from wespeaker_qm.utils.errors import RecipeError
 
@@ -110,13 +110,13 @@ HEADS = {
 RECIPE = {"momentum": 0.9, "weight_decay": 1e-3}
 
 
-def made(name: str) -> tuple[torch.nn.Module, LazySGD]:
+def made(name: str) -> tuple[torch.nn.Module, PrototypeSGD]:
     kind, num_classes, arguments = HEADS[name]
     torch.manual_seed(5)
     head = kind(32, num_classes, **arguments)
     with torch.no_grad():
         head.weight.mul_(5)
-    return head, LazySGD(head, lr=1.0, **RECIPE)
+    return head, PrototypeSGD([head.weight], head, lr=1.0, **RECIPE)
 
 
 @functools.cache
@@ -152,7 +152,7 @@ def train(
 def test_a_lazy_head_computes_what_a_plain_one_does(name: str) -> None:
     head, optimizer = made(name)
     plain = copy.deepcopy(head)
-    assert plain.lazy is None
+    assert plain.kept is None
     dense = Dense(head.weight.detach(), RECIPE)
     plain.weight = torch.nn.Parameter(dense.weight.detach())
     behind = 0
@@ -355,7 +355,7 @@ def test_a_copy_of_a_head_is_a_plain_one(copied) -> None:
         copied(head)
     optimizer.catch_up()
     other = copied(head)
-    assert other.lazy is None
+    assert other.kept is None
     assert torch.equal(other.weight, head.weight)
 
 
@@ -364,15 +364,15 @@ def test_another_optimiser_takes_a_head_over() -> None:
     train(head, optimizer, 0, 5)
     same, same_optimizer = made("filtered")
     train(same, same_optimizer, 0, 5)
-    LazySGD(head, lr=1.0)
+    PrototypeSGD([head.weight], head, lr=1.0)
     assert torch.equal(head.weight, same.state_dict()["weight"])
 
 
 def test_what_it_is_not_for() -> None:
     head = QMarginHead(32, 300, scale=20.0, alpha=1.5)
-    with pytest.raises(ValueError, match="nesterov without momentum"):
-        LazySGD(head, lr=1.0, momentum=0.0, nesterov=True)
+    with pytest.raises(ValueError, match="Nesterov momentum requires a momentum"):
+        PrototypeSGD([head.weight], head, lr=1.0, momentum=0.0, nesterov=True)
     with pytest.raises(RecipeError, match=r"torch\.float64 on cpu, expected torch\.float32 on cpu"):
-        LazySGD(head.double(), lr=1.0)
+        PrototypeSGD(head.double(), lr=1.0)
     with pytest.raises(RecipeError, match="on meta, expected"):
-        LazySGD(QMarginHead(32, 300, scale=20.0, alpha=1.5).to("meta"), lr=1.0)
+        PrototypeSGD(QMarginHead(32, 300, scale=20.0, alpha=1.5).to("meta"), lr=1.0)
