@@ -372,7 +372,9 @@ def test_what_it_is_not_for() -> None:
     head = QMarginHead(32, 300, scale=20.0, alpha=1.5)
     with pytest.raises(ValueError, match="Nesterov momentum requires a momentum"):
         PrototypeSGD([head.weight], head, lr=1.0, momentum=0.0, nesterov=True)
+    double = copy.deepcopy(head).double()
     with pytest.raises(RecipeError, match=r"torch\.float64 on cpu, expected torch\.float32 on cpu"):
-        PrototypeSGD(head.double(), lr=1.0)
+        PrototypeSGD([double.weight], double, lr=1.0)
+    elsewhere = copy.deepcopy(head).to("meta")
     with pytest.raises(RecipeError, match="on meta, expected"):
-        PrototypeSGD(QMarginHead(32, 300, scale=20.0, alpha=1.5).to("meta"), lr=1.0)
+        PrototypeSGD([elsewhere.weight], elsewhere, lr=1.0)

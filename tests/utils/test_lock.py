@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,6 +187,21 @@ def test_the_end_of_a_program_releases_everything(folder):
 def _sleep(started):
     started.set()
     time.sleep(60)
+
+
+@pytest.mark.parametrize("release", [lambda folder: unlock(folder, writer=True), lambda folder: unlock_all()])
+def test_a_folder_that_somebody_removed_and_made_anew_is_left_alone(folder, hold, release):
+    lock_for_writing(folder)
+    shutil.rmtree(folder)
+    release(folder)
+    assert not folder.exists()
+    lock_for_writing(folder)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    hold("writer", folder, "theirs")
+    text = (folder / LOCK).read_text()
+    release(folder)
+    assert "theirs" in text and (folder / LOCK).read_text() == text
 
 
 def test_children_hold_no_copy(folder):

@@ -107,7 +107,7 @@ def unlock(folder: Path, *, writer: bool) -> None:
     if writer and held.writers:
         held.writers -= 1
         if not held.writers:
-            path.write_text("", encoding="utf-8")
+            _forget_task(held)
             if held.readers:
                 fcntl.flock(held.descriptor, fcntl.LOCK_SH)
     elif not writer and held.readers:
@@ -121,8 +121,14 @@ def unlock_all() -> None:
     for path in list(_held):
         held = _held[path]
         if held.writers:
-            path.write_text("", encoding="utf-8")
+            _forget_task(held)
         os.close(_held.pop(path).descriptor)
+
+
+def _forget_task(held: _Held) -> None:
+    # By the descriptor: the folder may be gone, and another process have made it anew and written its own task there.
+    with contextlib.suppress(OSError):
+        os.ftruncate(held.descriptor, 0)
 
 
 def _close_in_child() -> None:
