@@ -112,3 +112,11 @@ def test_a_full_disk_is_told_and_takes_nothing_away(place, name, capsys):
     assert main([*command]) == 0
     if name == "export":
         assert ModelFolder.read("run/model").fingerprint == ModelFolder.read("run/model.zip").fingerprint
+
+
+@pytest.mark.usefixtures("place")
+def test_looking_whether_all_is_whole_needs_no_room(capsys):
+    with full_disk(0):
+        status = main(["verify-data", "data", "run", "--num_workers", "1"])
+    assert status == 0
+    assert capsys.readouterr().out.endswith(": 0 findings\n")

@@ -153,7 +153,8 @@ def test_changed_tars_and_damaged_indices_are_read_again(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["shard.index.json", "shard.index.npy"])
-def test_where_no_index_can_be_written_it_is_kept_in_memory(tmp_path, name, monkeypatch):
+def test_where_no_index_can_be_written_it_is_kept_in_memory(tmp_path, name, monkeypatch, caplog):
+    caplog.set_level("INFO")
     shard_list = write_list(tmp_path, {f"{key}.{kind}": content for key in "ab" for kind, content in
                                        (("spk", b"s"), ("wav", encoded(wave())))})  # fmt: skip
     (tmp_path / name).write_text('{"mine": 1}')
@@ -161,6 +162,7 @@ def test_where_no_index_can_be_written_it_is_kept_in_memory(tmp_path, name, monk
     digest = packed_digest(tmp_path)
     monkeypatch.setattr("wespeaker_qm.packing.index.scan_tar", None)  # workers, too, are not to read all again
     assert packed_digest(tmp_path) == digest
+    assert caplog.text.count("its index is kept in memory") == 1
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(reader)).read(1), reader.read(1))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         np.testing.assert_array_equal(pool.submit(reader.read, 1).result(), reader.read(1))

@@ -1,6 +1,7 @@
 """verify-data: each kind of damage is one finding, with the file, and what is whole has none."""
 
 import errno
+import functools
 import io
 import json
 import logging
@@ -22,15 +23,17 @@ from wespeaker_qm.config import Config, load_config
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.network import checkpoint
 from wespeaker_qm.network.build import build_encoder
-from wespeaker_qm.packing.format import INDEX_COLUMNS, index_path, write_list
+from wespeaker_qm.packing.format import INDEX_COLUMNS, index_path, marker_path, write_list
 from wespeaker_qm.packing.index_files import facts_path, records_path
 from wespeaker_qm.score.cosine import load_mean
 from wespeaker_qm.stages import verifying
 from wespeaker_qm.train.log import LogWriter
 from wespeaker_qm.utils.checksums import checksum_path, write_checked_text
 from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
 from wespeaker_qm.utils.lock import lock_for_writing
+from wespeaker_qm.utils.ownership import LEDGER
 
 
 @pytest.fixture
@@ -95,6 +98,20 @@ def without_first_line(path: Path) -> None:
     path.write_text(path.read_text().partition("\n")[2])
 
 
+def other_duration(path: Path) -> None:
+    key, seconds = path.read_text().splitlines()[1].split()
+    replaced(f"{key} {seconds}\n", f"{key} {float(seconds) + 0.06:g}\n")(path)
+
+
+def emptied(path: Path) -> None:
+    assert path.stat().st_size
+    path.write_bytes(b"")
+
+
+def halved(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 DATA_DAMAGES: dict[str, tuple[Callable[[DataFolder], Path], Callable[[Path], object], str]] = {
     "audio": (tar_of, flip(6000), r"_000001\.tar: \S+: the CRC-32 of its audio is \w+, expected \w+: damaged; remove"),
     "header": (tar_of, header_of_second_audio, r"_000001\.tar: \S+: no member of the tar at byte \d+, and so of 9 "),
@@ -118,6 +135,34 @@ DATA_DAMAGES: dict[str, tuple[Callable[[DataFolder], Path], Callable[[Path], obj
     "a label": (lambda data: data.trials("all"), replaced(" nontarget", " target"), r"trials/all: 1 label disagrees"),
     "a name": (lambda data: data.trials("all"), replaced("e0-0 ", "e9-9 "), r"trials/all: 1 utterance is not in"),
     "list gone": (lambda data: data.trials("all"), Path.unlink, r"trials/all: "),
+    "a duration": (
+        lambda data: data.set("train").utt2dur,
+        other_duration,
+        r"train/utt2dur: 1 of 24 recordings is of another length than what is packed, e\.g\. '\S+': [\d.]+ s, exp",
+    ),
+    "durations, empty": (lambda data: data.set("eval").utt2dur, emptied, r"eval/utt2dur: found an empty file, exp"),
+    "spk2utt": (
+        lambda data: data.set("eval").spk2utt,
+        without_first_line,
+        r"spk2utt: lacks 6 of the 18 utterances of \S+utt2spk, e\.g\. 'e0-0'; correct it, or remove the table",
+    ),
+    "spk2utt, empty": (lambda data: data.set("eval").spk2utt, emptied, r"eval/spk2utt: found an empty file, expected "),
+    "marker of a tar": (
+        lambda data: marker_path(tar_of(data)),
+        emptied,
+        r"done/shards_000001: found an empty file, expected the record of a stage's .*; remove \S+ and pack again",
+    ),
+    "marker": (
+        lambda data: data.marker("prepare"),
+        lambda path: write_text(path, '{"inputs": []}'),
+        r"\.done/prepare: found another content, expected the record of a stage's .*; remove it and prepare the data",
+    ),
+    "ledger": (lambda data: data.set("eval").path / LEDGER, emptied, r"/\.wespeaker_qm: found an empty file, exp"),
+    "ledger, cut": (
+        lambda data: data.set("train").shards / LEDGER,
+        halved,
+        r"shards/\.wespeaker_qm: found another content, expected the names of ",
+    ),
     "corpus.yaml": (lambda data: data.info, replaced("headline:", "headlin:"), r"corpus\.yaml: unknown key 'headlin'"),
 }  # fmt: skip
 
@@ -135,6 +180,28 @@ def test_damage_of_a_corpus_is_found_and_named(corpus: DataFolder, kind: str) ->
     assert len(about) == 1, findings
     assert all("\n" not in finding for finding in findings)
     assert len(findings) <= (2 if kind in ("tar gone", "facts of the index") else 1), findings
+
+
+def test_the_remedy_for_an_emptied_marker_works(corpus: DataFolder) -> None:
+    emptied(marker_path(tar_of(corpus)))
+    (finding,) = stages.verify_data(folders=corpus)
+    (marker,) = re.findall(r"remove (\S+) and pack again", finding)
+    Path(marker).unlink()
+    stages.pack(data=corpus, utterances_per_shard=10)
+    assert stages.verify_data(folders=corpus) == []
+
+
+def test_durations_are_compared_as_closely_as_programs_count_them(corpus: DataFolder) -> None:
+    """Kaldi's are of whole frames, and all are written in a few digits. What was left out is not known."""
+    table = corpus.set("train").utt2dur
+    rows = [line.split() for line in table.read_text().splitlines()]
+    table.write_text("".join(f"{key} {float(seconds) - 0.049:.3f}\n" for key, seconds in rows))
+    assert stages.verify_data(folders=corpus) == []
+    table.write_text("".join(f"{key} {float(seconds) - 0.051:.3f}\n" for key, seconds in rows))
+    (finding,) = stages.verify_data(folders=corpus)
+    assert "utt2dur: 24 of 24 recordings are of another length" in finding
+    table.unlink()
+    assert stages.verify_data(folders=corpus) == [], "as the message says"
 
 
 def test_the_remedy_for_damaged_audio_works(corpus: DataFolder) -> None:
@@ -298,6 +365,59 @@ def test_what_is_no_file_is_told_as_what_it_is(own_model_run: Any, kind: str) ->
     assert stages.verify_data(folders=run) == []
 
 
+def test_a_log_that_was_cut_after_the_evaluation(own_model_run: Any) -> None:
+    """Which has recorded it: then neither checkpoints nor states need be there."""
+    data, run = own_model_run
+    figures = dict.fromkeys(("loss", "accuracy", "margin", "learning_rate", "minutes"), 0.5)
+    numbers = [{"epoch": epoch, "step": 10 * epoch, "samples": 90 * epoch} for epoch in (1, 2, 3)]
+    lines = [json.dumps({"type": "epoch", **each, **figures}) + "\n" for each in numbers]
+    run.training_log.write_text("".join(lines))
+    stages.evaluate(data=data, run=run, num_resamples=0)
+    assert stages.verify_data(folders=[data, run]) == []
+    run.training_log.write_text("".join(lines[:2]))
+    (finding,) = stages.verify_data(folders=[data, run])
+    assert f"{run.marker('evaluate')}: made from others than there are now (train_log.jsonl: changed)" in finding
+    run.training_log.unlink()
+    assert stages.verify_data(folders=[data, run]) == [], "who deletes it knows that"
+
+
+def test_emptied_markers_of_a_run_are_found_and_their_remedies_work(own_model_run: Any) -> None:
+    data, run = own_model_run
+    markers = sorted(path for path in run.path.rglob(".done/*") if path.is_file())
+    assert {"score", "evaluate", "export"} <= {path.name for path in markers}
+    for path in markers:
+        before = path.read_bytes()
+        emptied(path)
+        (finding,) = stages.verify_data(folders=[data, run])
+        assert f"{path}: found an empty file, expected the record of a stage's inputs and outputs: damaged; " in finding
+        assert "put back a copy of it, or let " in finding
+        path.write_bytes(before)
+    score = run.marker("score")
+    emptied(score)
+    assert "let run.sh --stage 5 make it" in stages.verify_data(folders=run)[0]
+    stages.score(data=data, run=run)
+    assert stages.verify_data(folders=run) == []
+    for path in (run.provenance, run.origin):
+        write_text(path, "{}\n")
+        assert stages.verify_data(folders=run) == []
+        emptied(path)
+        (finding,) = stages.verify_data(folders=run)
+        assert f"{path}" in finding
+        path.unlink()
+    emptied(run.path / LEDGER)
+    (finding,) = stages.verify_data(folders=run)
+    assert f"{run.path / LEDGER}: found an empty file, expected the names of files below " in finding
+
+
+def test_a_record_of_an_earlier_version_is_one(own_model_run: Any) -> None:
+    """It had one key for all inputs."""
+    run = own_model_run.run
+    run.marker("average").write_text('{"key": "0f3c", "version": "0.1.0"}\n')
+    assert stages.verify_data(folders=run) == []
+    (run.path / ".done" / ".score.0a1b2c3d-7-01234567.tmp").touch()
+    assert stages.verify_data(folders=run) == [], "what a killed program left half written"
+
+
 def test_scores_are_compared_with_the_trials(own_model_run: Any, tmp_path: Path) -> None:
     data, run = own_model_run
     other = tmp_path / "data"
@@ -333,8 +453,9 @@ def test_what_cannot_be_read_is_a_finding_and_the_rest_is_read(
         str(tar_of(corpus)): errno.EIO,
         str(corpus.set("eval").utt2spk): errno.EACCES,
     }
-    closed = str(run.all_scores)
-    opened, scanned = io.open, os.scandir
+    closed, closed_marks = str(run.all_scores), str(corpus.marker("prepare").parent)
+    corpus.marker("prepare").parent.mkdir()
+    opened, scanned, listed, known = io.open, os.scandir, os.listdir, os.stat
 
     def open_or_refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
         if str(path) in refused:
@@ -346,13 +467,96 @@ def test_what_cannot_be_read_is_a_finding_and_the_rest_is_read(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return scanned(path)
 
+    def list_or_refuse(path: Any = ".") -> Any:
+        if str(path) == closed_marks:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed(path)
+
+    def know_or_refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(path) == closed_table:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), closed_table)
+        return known(path, *args, **kwargs)
+
+    closed_table = str(corpus.set("noise").spk2utt)
     monkeypatch.setattr(io, "open", open_or_refuse)
     monkeypatch.setattr(os, "scandir", scan_or_refuse)
+    monkeypatch.setattr(os, "listdir", list_or_refuse)
+    monkeypatch.setattr(os, "stat", know_or_refuse)
     flip(140)(run.mean_xvector)
     findings = "\n".join(stages.verify_data(folders=[corpus, run]))
-    for path, number in {**refused, closed: errno.EACCES}.items():
+    for path, number in {**refused, **dict.fromkeys((closed, closed_marks, closed_table), errno.EACCES)}.items():
         assert re.search(rf"^{path}: (cannot read this file: )?{os.strerror(number)}; ", findings, re.MULTILINE), path
     assert f"{run.mean_xvector}: " in findings, "the others are read"
+
+
+def test_baselines_that_nobody_may_look_into_are_a_finding(own_model_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ended the program. As root nothing is forbidden, so the answers are made up."""
+    closed = str(own_model_run.run.path.with_name("baselines"))
+    os.mkdir(closed)
+    asked = {"access": os.access, "listdir": os.listdir, "scandir": os.scandir}
+
+    def look(name: str, path: Any, *args: Any) -> Any:
+        if str(path) != closed:
+            return asked[name](path, *args)
+        if name == "access":
+            return False
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), closed)
+
+    for name in asked:
+        monkeypatch.setattr(os, name, functools.partial(look, name))
+    (finding,) = stages.verify_data(folders=own_model_run.run.path.parent)
+    assert finding.startswith(f"{closed}: Permission denied; ")
+
+
+@pytest.fixture
+def nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is mounted to be read. Root may write where modes forbid it, so the answers are made up."""
+
+    def refused(path: Any) -> OSError:
+        return OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    opened, opened_by_number = io.open, os.open
+
+    def open_to_read(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if set(mode) & set("wax+"):
+            raise refused(path)
+        return opened(path, mode, *args, **kwargs)
+
+    def open_by_number_to_read(path: Any, flags: int, *args: Any, **kwargs: Any) -> Any:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise refused(path)
+        return opened_by_number(path, flags, *args, **kwargs)
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
+        raise refused(path)
+
+    monkeypatch.setattr(io, "open", open_to_read)
+    monkeypatch.setattr("builtins.open", open_to_read)
+    monkeypatch.setattr(os, "open", open_by_number_to_read)
+    for name in ("mkdir", "unlink", "remove", "rename", "replace", "rmdir", "utime", "chmod"):
+        monkeypatch.setattr(os, name, refuse)
+
+
+def test_a_folder_that_is_only_to_be_read(own_model_run: Any, request: pytest.FixtureRequest) -> None:
+    data, run = own_model_run
+    request.getfixturevalue("nothing_can_be_written")
+    with pytest.raises(OSError, match="Read-only"):
+        write_text(run.path / "x", "")
+    assert stages.verify_data(folders=[data, run]) == []
+
+
+def test_shards_of_another_program_that_are_only_to_be_read(corpus: DataFolder, request: pytest.FixtureRequest) -> None:
+    """WeSpeaker writes no index, and one that is made here is kept in memory."""
+    for name in ("train", "eval", "noise", "rirs"):
+        own = corpus.set(name)
+        for path in (*own.shards.glob("*.tsv"), records_path(own.shard_list), facts_path(own.shard_list)):
+            path.unlink()
+    table = corpus.set("eval").utt2dur
+    other_duration(table)
+    request.getfixturevalue("nothing_can_be_written")
+    (finding,) = stages.verify_data(folders=corpus)
+    assert f"{table}: 1 of 18 recordings is of another length than what is packed" in finding
+    assert not facts_path(corpus.set("eval").shard_list).exists()
 
 
 def test_files_that_came_with_their_checksums_from_another_run(own_model_run: Any) -> None:
@@ -432,7 +636,7 @@ def test_a_corpus_whose_description_is_a_link_to_nothing(corpus: DataFolder) -> 
 
 def test_states_and_logs(tiny_corpus: Path, tiny_yaml: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "exp")
-    stages.train(data=tiny_corpus, run=run, config=tiny_yaml)
+    stages.train(data=tiny_corpus, run=run, config=tiny_yaml, overrides="valid_epoch_interval=1")
     assert stages.verify_data(folders=run) == []
     lines = run.training_log.read_text().splitlines(keepends=True)
     second = [number for number, line in enumerate(lines) if '"type": "epoch"' in line][1]
@@ -450,6 +654,27 @@ def test_states_and_logs(tiny_corpus: Path, tiny_yaml: Path, tmp_path: Path) -> 
     write_checked_text(run.training_log, json.dumps({"type": "step"}) + "\n")
     (finding,) = stages.verify_data(folders=run)
     assert "a record without type, epoch or step" in finding
+    assert '"type": "valid"' in lines[-1]
+    for cut in ("".join(lines)[:-10], "".join(lines[:-1]), "".join(lines[: second + 1]), ""):
+        run.training_log.write_text(cut)
+        checksum_path(run.training_log).unlink(missing_ok=True)
+        (finding,) = stages.verify_data(folders=run)
+        assert re.search(
+            r"train_log\.jsonl: cut off, .* expected all records up to epoch 3, of which \S+/(step_9|model_3)\.pt is; ",
+            finding,
+        )
+    run.marker("train").rename(tmp_path / "train")
+    run.training_log.write_text("".join(lines)[:-10])
+    assert stages.verify_data(folders=run) == [], "half a line is what a killed training leaves"
+    (tmp_path / "train").rename(run.marker("train"))
+    shutil.move(run.states, tmp_path / "states")
+    (finding,) = stages.verify_data(folders=run)
+    assert f"of which {run.model(3)} is; " in finding
+    shutil.move(tmp_path / "states", run.states)
+    run.training_log.unlink()
+    assert stages.verify_data(folders=run) == [], "who deletes it knows that"
+    write_checked_text(run.training_log, "")
+    assert stages.verify_data(folders=run) == [], "it begins anew where the training goes on"
     write_checked_text(run.training_log, "".join(lines))
     (state,) = run.states.glob("step_*.pt")
     load_config([tiny_yaml], ["projection_args.alpha=1.6"]).save(run.config)

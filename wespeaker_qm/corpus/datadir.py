@@ -18,7 +18,8 @@ from wespeaker_qm.utils.remedies import mended
 from wespeaker_qm.utils.tables import read_map, read_numbers, read_rows, refuse_commands, write_rows
 from wespeaker_qm.utils.text import fields_of, is_field
 
-_DURATION_TOLERANCE_S = 0.05
+DURATION_TOLERANCE_S = 0.05
+"""By which a duration in ``utt2dur`` may differ from that of the audio: programs count samples, frames or packets."""
 _LINE_BREAK = re.compile(r"[\n\v\f\r\x1c-\x1e\x85]")
 """Control characters that some program takes for the end of a line."""
 
@@ -172,7 +173,7 @@ def _refuse_unapplied(path: Path, data: DataDir) -> None:
             )
     for key, duration_s in data.duration_s.items():
         expected_s = segment_duration_s(data.wav[key])
-        if expected_s is not None and abs(duration_s - expected_s) > _DURATION_TOLERANCE_S:
+        if expected_s is not None and abs(duration_s - expected_s) > DURATION_TOLERANCE_S:
             raise RecipeError(
                 f"{path / 'utt2dur'}: {shown(key)} lasts {duration_s:g} s, but {expected_s:g} s in segments; correct "
                 "one, or remove utt2dur"

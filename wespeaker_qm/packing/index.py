@@ -251,16 +251,15 @@ def _facts(shard_list: Path) -> tuple[dict[str, Any], bytes | None]:
                 return facts, None
         key = (shard_list.resolve(), str(stamps))
         if key not in _in_memory:
-            _in_memory[key] = _scan(shard_list, tars, stamps)
-        facts, content = _in_memory[key]
-        try:
-            claim(shard_list.parent, index_paths(shard_list))
-            store_index(shard_list, facts, content)
-        except (OSError, RecipeError) as error:
-            logger.info("%s: its index is kept in memory (%s)", shard_list, error)
-            return facts, content
-        del _in_memory[key]
-        return facts, None
+            facts, content = _scan(shard_list, tars, stamps)
+            try:
+                claim(shard_list.parent, index_paths(shard_list))
+                store_index(shard_list, facts, content)
+                return facts, None
+            except (OSError, RecipeError) as error:
+                logger.info("%s: its index is kept in memory (%s)", shard_list, error)
+                _in_memory[key] = facts, content
+        return _in_memory[key]
 
 
 def _scan(shard_list: Path, tars: Sequence[Path], stamps: list[list[int]]) -> tuple[dict[str, Any], bytes]:

@@ -17,6 +17,7 @@ from wespeaker_qm.corpus.bad_audio import BadAudio
 from wespeaker_qm.packing.format import INDEX_COLUMNS, bad_path, index_path, marker_path, read_list, read_shard_list
 from wespeaker_qm.packing.index import ShardIndex
 from wespeaker_qm.packing.index_files import check_table, checked_facts, records_path
+from wespeaker_qm.utils.done import refuse_no_marker
 from wespeaker_qm.utils.errors import RecipeError, counted, found_at, shown
 from wespeaker_qm.utils.text import read_text
 
@@ -31,6 +32,7 @@ class _Recording(NamedTuple):
     speaker: str
     offset: int
     num_bytes: int
+    num_samples: int
     crc32: int
 
 
@@ -40,10 +42,12 @@ class PackedTar:
 
     shard_list: Path
     tar: Path
-    records: slice | None
-    """In the index; None where that is not whole."""
+    records: slice | np.ndarray | None
+    """In the index: which, or themselves where they are kept in memory; None where that is not whole."""
     speakers: list[str]
     """Of the set, as the index numbers them."""
+    sample_rate: int
+    """Of the set, in Hz; 0 where the index is not whole."""
 
 
 def packed_tars(shard_list: Path) -> tuple[list[PackedTar], list[str]]:
@@ -60,8 +64,12 @@ def packed_tars(shard_list: Path) -> tuple[list[PackedTar], list[str]]:
             f"{old[0]}: no checksums stored, in {len(old)} of {len(lists)} lists, by an earlier version; expected one "
             "of each recording: run stage 2 (run.sh --stage 2), which reads the tars once and adds them"
         ]
-    if not lists:
-        ShardIndex.load(shard_list)  # makes the index where there is none
+    if not lists:  # of another program: an index is made where there is none, in memory if nothing can be written
+        index = ShardIndex.load(shard_list)
+        if not index.is_mapped:
+            tables = np.split(index.records, index.shard_start[1:-1])
+            of_set = index.speaker_names, index.sample_rate
+            return [PackedTar(shard_list, tar, table, *of_set) for tar, table in zip(tars, tables, strict=True)], []
     faults = [
         f"{path}: {found_at(path)}, expected one beside each tar, as of {len(lists)} of {len(tars)}; "
         f"move {shard_list} away and {_PACK_AGAIN}"
@@ -72,10 +80,11 @@ def packed_tars(shard_list: Path) -> tuple[list[PackedTar], list[str]]:
         facts = checked_facts(shard_list)
         check_table(shard_list, facts)
     except RecipeError as error:
-        return [PackedTar(shard_list, tar, None, []) for tar in tars], [*faults, str(error)]
+        return [PackedTar(shard_list, tar, None, [], 0) for tar in tars], [*faults, str(error)]
     ends = np.cumsum([0, *facts["tar_recordings"]]).tolist()
     parts = [slice(*ends[shard : shard + 2]) for shard in range(len(tars))]
-    return [PackedTar(shard_list, tar, part, facts["speakers"]) for tar, part in zip(tars, parts, strict=True)], faults
+    of_set = facts["speakers"], facts["sample_rate"]
+    return [PackedTar(shard_list, tar, part, *of_set) for tar, part in zip(tars, parts, strict=True)], faults
 
 
 def tar_findings(packed: PackedTar) -> list[str]:
@@ -85,7 +94,12 @@ def tar_findings(packed: PackedTar) -> list[str]:
     if not tar.is_file():
         return [f"{tar}: {found_at(tar)}, expected a tar that {packed.shard_list} names; {remedy}"]
     findings = []
-    indexed = [] if packed.records is None else _indexed(packed.shard_list, packed.records, packed.speakers)
+    if marker_path(tar).is_file():
+        try:
+            refuse_no_marker(marker_path(tar), remedy)
+        except RecipeError as error:
+            findings.append(str(error))
+    indexed = _indexed(packed)
     recordings = indexed
     if has_list:
         try:
@@ -99,15 +113,21 @@ def tar_findings(packed: PackedTar) -> list[str]:
 
 def _listed(tar: Path) -> list[_Recording]:
     return [
-        _Recording(key, speaker, int(offset), int(num_bytes), int(crc32, 16))
-        for key, speaker, _, offset, num_bytes, _, _, crc32 in read_list(index_path(tar), INDEX_COLUMNS)
+        _Recording(key, speaker, int(offset), int(num_bytes), int(num_samples), int(crc32, 16))
+        for key, speaker, _, offset, num_bytes, _, num_samples, crc32 in read_list(index_path(tar), INDEX_COLUMNS)
     ]
 
 
-def _indexed(shard_list: Path, part: slice, speakers: Sequence[str]) -> list[_Recording]:
-    table = np.load(records_path(shard_list), mmap_mode="r", allow_pickle=False)[part]
-    columns = ("key", "speaker", "offset", "num_bytes", "crc32")
+def _indexed(packed: PackedTar) -> list[_Recording]:
+    """What the index has of a tar; nothing where that is not whole."""
+    if packed.records is None:
+        return []
+    table = packed.records
+    if isinstance(table, slice):
+        table = np.load(records_path(packed.shard_list), mmap_mode="r", allow_pickle=False)[table]
+    columns = ("key", "speaker", "offset", "num_bytes", "num_samples", "crc32")
     rows = zip(*(table[name].tolist() for name in columns), strict=True)
+    speakers = packed.speakers
     return [_Recording(key.decode(errors="replace"), speakers[speaker], *numbers) for key, speaker, *numbers in rows]
 
 
@@ -181,6 +201,8 @@ class PackedSet(NamedTuple):
     """Key -> speaker."""
     audio: dict[tuple[int, int], str]
     """CRC-32 and size of a recording -> its key."""
+    duration_s: dict[str, float]
+    """Key -> seconds."""
     left_out: set[str]
     """Keys of what packing refused and was allowed to."""
 
@@ -191,13 +213,14 @@ def packed_set(tars: Sequence[PackedTar]) -> PackedSet | None:
     Raises:
         RecipeError: a list of what was left out is damaged.
     """
-    found = PackedSet({}, {}, set())
+    found = PackedSet({}, {}, {}, set())
     for packed in tars:
         if packed.records is None:
             return None
-        for each in _indexed(packed.shard_list, packed.records, packed.speakers):
+        for each in _indexed(packed):
             found.speaker[each.key] = each.speaker
             found.audio[each.crc32, each.num_bytes] = each.key
+            found.duration_s[each.key] = each.num_samples / packed.sample_rate
         if bad_path(packed.tar).is_file():
             found.left_out.update(row[0] for row in read_list(bad_path(packed.tar), BadAudio._fields))
     return found if tars else None

@@ -11,6 +11,7 @@ A stage's marker (:mod:`wespeaker_qm.utils.done`) names what it was made from, a
 So a later program can ask whether that is still there, or was replaced since, without knowing the stage's options.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -158,7 +159,7 @@ def outdated(run: RunFolder, data: DataFolder | None) -> Iterator[str]:
     """
     for marker in _markers(run):
         recorded = recorded_inputs(marker) or {}
-        named = {name: value for name, value in recorded.items() if "/" in name}
+        named = {name: value for name, value in recorded.items() if "/" in name or name == run.training_log.name}
         if data is None:
             named = {name: value for name, value in named.items() if not name.startswith(_OF_CORPUS)}
         if changes := _changed(named, run, data or DataFolder(run.path)):
@@ -169,10 +170,17 @@ def outdated(run: RunFolder, data: DataFolder | None) -> Iterator[str]:
             )
 
 
+def marker_remedy(path: Path) -> str:
+    """What to do where the marker of a run's stage is lost: whatever its stage made is made again with it."""
+    _, number = _place_of(path.name)
+    by = f"run.sh --stage {number}" if number else "the command that wrote it"
+    return f"put back a copy of it, or let {by} make it and its results again"
+
+
 def _markers(run: RunFolder) -> list[Path]:
-    """Those of stages that say in which folder of the run they write."""
+    """Those of stages that say in which folder of the run they write; none where nobody may look."""
     folder = run.marker("train").parent
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = sorted(folder.iterdir()) if os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK) else []
     return [path for path in found if path.is_file() and _place_of(path.name)[1]]
 
 
@@ -190,6 +198,7 @@ _PLACES: dict[str, tuple[str | None, int]] = {
     **dict.fromkeys(NORMALISED, ("scores", 6)),
     CALIBRATED: ("scores", 7),
     "evaluate": ("", 5),
+    "report": ("", 5),
     "export": ("model", 8),
     "export_onnx": ("model", 8),
 }

@@ -112,7 +112,10 @@ def _sorted(folders: list[Path]) -> tuple[list[DataFolder], list[RunFolder]]:
 
 def _runs_in(folder: Path) -> list[Path]:
     places = [each for each in (folder, ExpRoot(folder).baselines) if each.is_dir()]
-    return sorted(each for place in places for each in place.iterdir() if _is_run(each))
+    closed = [each for each in places if _is_closed(each)]
+    return sorted(
+        [*closed, *(run for place in places if place not in closed for run in place.iterdir() if _is_run(run))]
+    )
 
 
 def _meant(folder: Path) -> str:
@@ -140,8 +143,13 @@ def _without_doubles(folders: list[_Folder]) -> list[_Folder]:
 def _is_run(folder: Path) -> bool:
     """Also where nobody may look into it, which is told then."""
     run = RunFolder(folder)
-    is_closed = folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)
-    return is_closed or any(os.path.exists(path) for path in (run.config, run.models, run.embeddings, run.all_scores))
+    return _is_closed(folder) or any(
+        os.path.exists(path) for path in (run.config, run.models, run.embeddings, run.all_scores)
+    )
+
+
+def _is_closed(folder: Path) -> bool:
+    return folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)
 
 
 def _num_bytes(check: PackedTar | RunFile) -> int:

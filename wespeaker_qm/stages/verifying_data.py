@@ -1,16 +1,21 @@
 """Is a prepared corpus whole? Tables, packed audio and trial lists, each by itself and against the others."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from wespeaker_qm.corpus.datadir import DataDir
+from wespeaker_qm.corpus.datadir import DURATION_TOLERANCE_S, DataDir
 from wespeaker_qm.corpus.info import CorpusInfo
 from wespeaker_qm.packing.verification import PackedSet, PackedTar, packed_set, packed_tars
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.speakers import trial_speakers
+from wespeaker_qm.utils.done import refuse_no_marker
 from wespeaker_qm.utils.errors import counted, shown
 from wespeaker_qm.utils.layout import DataFolder, SetFolder
+from wespeaker_qm.utils.ownership import LEDGER, refuse_no_ledger
+from wespeaker_qm.utils.tables import read_rows
+from wespeaker_qm.utils.text import fields_of
 from wespeaker_qm.utils.trouble import UNREADABLE, told
 
 _PREPARE = "prepare the data again (run.sh --stage 1)"
@@ -52,6 +57,8 @@ def data_findings(data: DataFolder) -> tuple[list[PackedTar], list[str]]:
     sets = {name: _read_set(data.set(name), tars, findings) for name in corpus.sets()}
     for each in sets.values():
         findings += _contradictions(each)
+        findings += _with_unreadable(_lost_rows(each))
+    findings += _with_unreadable(_damaged_records(data, [data.set(name) for name in corpus.sets()]))
     lists = {**corpus.trials, **({corpus.validation: corpus.validation} if corpus.validation is not None else {})}
     for name, set_name in lists.items():
         findings += _list_findings(data.trials(name), sets[set_name])
@@ -59,6 +66,14 @@ def data_findings(data: DataFolder) -> tuple[list[PackedTar], list[str]]:
         tested = {name: sets[name] for name in dict.fromkeys(lists.values()) if name != corpus.train}
         findings += _overlap(sets[corpus.train], tested)
     return tars, findings
+
+
+def _with_unreadable(lines: Iterator[str]) -> Iterator[str]:
+    """These, and what could not be read for them."""
+    try:
+        yield from lines
+    except UNREADABLE as error:
+        yield told(error)
 
 
 def _read_set(folder: SetFolder, tars: list[PackedTar], findings: list[str]) -> _Set:
@@ -118,7 +133,53 @@ def _contradictions(each: _Set) -> list[str]:
             f"{path}: {counted(len(other), 'packed recording is', 'packed recordings are')} of another speaker than in "
             f"{table}, e.g. {shown(key)}: of {shown(found[key])}, expected {shown(expected[key])}; {_PACK}"
         )
-    return lines
+    return [*lines, *_other_durations(each.folder, each.tables.duration_s, each.packed.duration_s)]
+
+
+def _lost_rows(each: _Set) -> Iterator[str]:
+    """Optional tables without a row, which readers take for what nobody knows, and rows that ``spk2utt`` lacks."""
+    remedy = "correct it, or remove the table, which is optional"
+    for path in DataDir.tables(each.folder.path):
+        if path.is_file() and not path.stat().st_size and path not in (each.folder.wav_scp, each.folder.utt2spk):
+            yield f"{path}: found an empty file, expected a row for each of what {each.folder.utt2spk} names; {remedy}"
+    path = each.folder.spk2utt
+    if each.tables is None or not path.is_file() or not path.stat().st_size:
+        return
+    listed = {key for _, keys in read_rows(path, 2) for key in fields_of(keys)}
+    lacking = [key for key in each.tables.speaker if key not in listed]
+    if lacking:
+        yield (
+            f"{path}: lacks {len(lacking)} of the {len(each.tables.speaker)} utterances of {each.folder.utt2spk}, e.g. "
+            f"{shown(lacking[0])}; {remedy}"
+        )
+
+
+def _other_durations(folder: SetFolder, told_s: Mapping[str, float], packed_s: Mapping[str, float]) -> Iterator[str]:
+    """Where ``utt2dur`` says another length than that of the packed audio; it is written in six digits."""
+    pairs = {key: (told_s[key], packed_s[key]) for key in told_s if key in packed_s}
+    other = [key for key, (one, two) in pairs.items() if abs(one - two) > DURATION_TOLERANCE_S + 1e-5 * two]
+    if other:
+        found, expected = pairs[other[0]]
+        of = f"of {len(told_s)} recordings"
+        yield (
+            f"{folder.utt2dur}: {counted(len(other), f'{of} is', f'{of} are')} of another length than what is packed, "
+            f"e.g. {shown(other[0])}: {found:g} s, expected {expected:g} s; correct it, or remove the table, which "
+            "only reports read"
+        )
+
+
+def _damaged_records(data: DataFolder, sets: Sequence[SetFolder]) -> Iterator[str]:
+    """What stages have noted of their work, beside what :func:`tar_findings` reads: ends, and files that are theirs."""
+    place = data.marker("prepare").parent
+    markers = [path for path in sorted(place.iterdir()) if path.name[0] != "."] if place.is_dir() else []
+    checks = [functools.partial(refuse_no_marker, path, f"remove it and {_PREPARE}") for path in markers]
+    ledgers = [folder / LEDGER for each in sets for folder in (each.path, each.shards)]
+    checks += [functools.partial(refuse_no_ledger, path) for path in (data.path / LEDGER, *ledgers) if path.is_file()]
+    for check in checks:
+        try:
+            check()
+        except UNREADABLE as error:
+            yield told(error)
 
 
 def _list_findings(path: Path, drawn_from: _Set) -> list[str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,19 +15,21 @@ from wespeaker_qm.network.build import build_encoder
 from wespeaker_qm.report.runs import read_metrics
 from wespeaker_qm.score.calibration_file import load_calibration
 from wespeaker_qm.score.cosine import load_mean
-from wespeaker_qm.score.upstream import exchanged, outdated
+from wespeaker_qm.score.upstream import exchanged, marker_remedy, outdated
 from wespeaker_qm.train.log import read_log
 from wespeaker_qm.train.resume import BATCH_SIZE, settings_of
 from wespeaker_qm.train.state_check import refuse_unfit_for_itself
-from wespeaker_qm.train.states import read_state
+from wespeaker_qm.train.states import read_state, state_paths
 from wespeaker_qm.trials.lists import read_trial_table
 from wespeaker_qm.trials.score_files import read_scores
 from wespeaker_qm.trials.variants import VARIANTS
 from wespeaker_qm.utils.checksums import checksum_path, refuse_changed, verify
-from wespeaker_qm.utils.done import differences
+from wespeaker_qm.utils.done import differences, refuse_no_marker
 from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.layout import DataFolder, RunFolder
+from wespeaker_qm.utils.ownership import LEDGER, refuse_no_ledger
 from wespeaker_qm.utils.remedies import made_again, mended
+from wespeaker_qm.utils.text import parse_json, read_text
 from wespeaker_qm.utils.trouble import UNREADABLE, told
 from wespeaker_qm.utils.vectors import VectorTable
 from wespeaker_qm.utils.yaml_files import parse_yaml, read_yaml_mapping
@@ -82,11 +84,15 @@ _READERS: Mapping[str, Callable[[Path], object]] = {
     "train_log.jsonl": lambda path: read_log(path, mended(path)),
     "*xvector.scp": _read_vectors,
     "mean_vec.npy": load_mean,
+    "provenance.json": lambda path: parse_json(read_text(path), path, mended(path)),
+    "fine_tuned_from.json": lambda path: parse_json(read_text(path), path, mended(path)),
     "metrics.json": lambda path: read_metrics(RunFolder(path.parent)),
     "scores/calibration.json": load_calibration,
     "scores/*.score": read_scores,
     "model/model.json": lambda path: ModelFolder.read(path.parent),
     "model.zip": ModelFolder.read,
+    ".done/[!.]*": lambda path: refuse_no_marker(path, marker_remedy(path)),
+    LEDGER: refuse_no_ledger,
 }
 """Pattern of the end of a path -> what reads such a file as a stage does."""
 _GROWS = "train_log.jsonl"
@@ -158,11 +164,37 @@ def run_findings(run: RunFolder, data: DataFolder | None, before: Sequence[str])
     for system in (RunFolder(path) for path in sorted({run.path, *(path.parent for path in _walk(run)[0])})):
         try:
             findings += [line for path, line in exchanged(system) if not _is_told(path, before)]
+            findings += _lost_end_of_log(system)
+            if not findings and not _in(run.path, before):
+                findings += outdated(system, data if data is not None and not _in(data.path, before) else None)
         except UNREADABLE as error:
             findings.append(told(error))
-        if not findings and not _in(run.path, before):
-            findings += outdated(system, data if data is not None and not _in(data.path, before) else None)
     return findings
+
+
+def _lost_end_of_log(run: RunFolder) -> Iterator[str]:
+    """Where a log without a checksum ends before the training did: each epoch is told there before it is saved.
+
+    One with a checksum is as long as that says; and a log that was deleted begins where the training went on.
+    """
+    path = run.training_log
+    if not path.is_file() or checksum_path(path).is_file():
+        return
+    numbers = [each.stem.removeprefix("model_") for each in run.models.glob("model_*.pt")]
+    saved = {run.model(int(number)): int(number) for number in numbers if number.isdecimal()}
+    saved |= {state: read_state(state)["epoch"] for state in state_paths(run)}
+    if not saved:
+        return
+    last = max(saved, key=lambda each: saved[each])
+    told_of = {record["type"]: record["epoch"] for record in read_log(path, mended(path))}
+    is_cut = told_of.get("epoch", 0) < saved[last]
+    if run.marker("train").is_file():  # of a training that was killed half a line may be left
+        is_cut |= told_of.get("valid", saved[last]) < saved[last] or not path.read_bytes().endswith(b"\n")
+    if is_cut:
+        yield (
+            f"{path}: cut off, and its checksum is gone: expected all records up to epoch {saved[last]}, of which "
+            f"{last} is; {mended(path)}"
+        )
 
 
 def _in(folder: Path, findings: Sequence[str]) -> bool:

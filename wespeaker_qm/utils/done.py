@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_qm.utils.checksums import checksum_of
+from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.files import write_text
 from wespeaker_qm.utils.text import json_or_none
 
@@ -156,6 +157,27 @@ def recorded_outputs(path: Path | str) -> dict[str, str]:
     """Digests of what a stage wrote, by the names of the files, as its marker has them; empty where there are none."""
     written = _read(Path(path)).get("outputs")
     return written if isinstance(written, dict) else {}
+
+
+def refuse_no_marker(path: Path, remedy: str) -> None:
+    """Refuse a file in the place of a marker that no stage wrote, such as an empty one.
+
+    A stage that meets one runs again: that is all it tells. Here it is told that the record of its files is lost.
+
+    Args:
+        path: of the file.
+        remedy: what to do, for the message.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    recorded = _read(path)
+    is_current = isinstance(recorded.get("inputs"), dict) and isinstance(recorded.get("outputs"), dict)
+    if not is_current and not isinstance(recorded.get("key"), str):  # which an earlier version wrote
+        found = "an empty file" if not path.stat().st_size else "another content"
+        raise RecipeError(
+            f"{path}: found {found}, expected the record of a stage's inputs and outputs: damaged; {remedy}"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

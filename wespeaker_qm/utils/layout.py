@@ -67,6 +67,11 @@ class SetFolder(Folder):
         return self.path / "utt2spk"
 
     @property
+    def spk2utt(self) -> Path:
+        """Speaker -> utterances: the same the other way round."""
+        return self.path / "spk2utt"
+
+    @property
     def utt2dur(self) -> Path:
         """Utterance -> seconds."""
         return self.path / "utt2dur"

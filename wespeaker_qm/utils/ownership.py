@@ -23,6 +23,7 @@ PLOT_MARK = "wespeaker-qm"
 _DEPTH = 4
 """Folders above a file, in which the ledger of its corpus or run is looked for: ``embeddings/<set>/xvector.ark``."""
 _HEADER = "Made by wespeaker-qm, which may replace these:"
+_LEDGER_REMEDY = "it lists the files that stages made there: put back a copy of it, or choose another folder"
 
 
 def claim(folder: Path, paths: Iterable[Path], *, made_before: bool = False) -> None:
@@ -42,6 +43,20 @@ def claim(folder: Path, paths: Iterable[Path], *, made_before: bool = False) -> 
         owned = _names(folder, (path for path in folder.rglob("*") if path.is_file()))
     if not names <= _owned(folder):
         write_text(folder / LEDGER, "\n".join([_HEADER, *sorted(names | owned)]) + "\n")
+
+
+def refuse_no_ledger(path: Path) -> None:
+    """Refuse a file in the place of a ledger that is none, such as an empty or cut one.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    header, _, names = read_text(path, _LEDGER_REMEDY).partition("\n")
+    if header != _HEADER or not names.endswith("\n"):
+        found = "another content" if header else "an empty file"
+        raise RecipeError(
+            f"{path}: found {found}, expected the names of files below {_HEADER!r}: damaged; {_LEDGER_REMEDY}"
+        )
 
 
 def refuse_foreign(folder: Path, paths: Iterable[Path], *, made_before: bool = False) -> None:
@@ -145,8 +160,7 @@ def _names(folder: Path, paths: Iterable[Path]) -> set[str]:
 
 def _owned(folder: Path) -> set[str]:
     ledger = folder / LEDGER
-    remedy = "it lists the files that stages made there: put back a copy of it, or choose another folder"
-    return set(read_text(ledger, remedy).split("\n")[1:]) - {""} if ledger.is_file() else set()
+    return set(read_text(ledger, _LEDGER_REMEDY).split("\n")[1:]) - {""} if ledger.is_file() else set()
 
 
 def _is_taken(path: Path) -> bool:

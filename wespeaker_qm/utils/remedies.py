@@ -50,6 +50,7 @@ _KEPT = {
     "train_log.jsonl": (
         "put back a copy of it, or delete it with its checksum: reports then go without the training's curves"
     ),
+    "provenance.json": "put back a copy of it, or delete it: a model's card then goes without what it was made with",
 }
 """Likewise, of files that no stage makes by itself."""
 
