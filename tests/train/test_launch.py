@@ -181,10 +181,14 @@ def failure(status: int, timestamp: int, message: str = "", lost: bool = False) 
         # Who lost another one, or was ended by torchrun, is not to blame, even if torchrun saw it first.
         ([failure(1, 5, "lost", lost=True), failure(-9, 6)], 137, "process 1 was killed by SIGKILL (out of memory?); "),
         ([failure(-15, 5), failure(-6, 5)], 134, "process 1 was killed by SIGABRT (a library gave up"),
-        ([failure(-11, 5), failure(-15, 5)], 139, "process 0 was killed by SIGSEGV; the same command"),
+        ([failure(-11, 5), failure(-15, 5)], 139, "process 0 was killed by SIGSEGV (a fault in a compiled library, or"),
         ([failure(1, 6, "later"), failure(2, 5, "first"), failure(-9, 4)], 2, "first"),
         ([failure(1, 5, "lost", lost=True), failure(1, 6, "wrong")], 1, "wrong"),
-        ([failure(1, 5, "lost", lost=True), failure(-15, 5)], 143, "process 1 was killed by SIGTERM; "),
+        (
+            [failure(1, 5, "lost", lost=True), failure(-15, 5)],
+            143,
+            "process 1 was killed by SIGTERM (somebody ended it); ",
+        ),
         ([failure(1, 5, "lost", lost=True)], 1, "lost"),
         ([failure(143, 5), failure(143, 5)], 143, ""),
     ],

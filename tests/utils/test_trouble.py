@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from wespeaker_qm.utils.checksums import GrowingText
 from wespeaker_qm.utils.files import atomic_path
 from wespeaker_qm.utils.parallel import ordered_map
-from wespeaker_qm.utils.trouble import trouble
+from wespeaker_qm.utils.trouble import ProcessDiedError, trouble
 
 _WRITERS = {
     "text": "write_text(folder / 'file.txt', 'x' * 10**5)",
@@ -32,7 +33,7 @@ from wespeaker_qm.network import checkpoint
 from wespeaker_qm.report.plotting import save_plot
 from wespeaker_qm.utils.checksums import checked_path
 from wespeaker_qm.utils.files import write_text
-from wespeaker_qm.utils.trouble import trouble
+from wespeaker_qm.utils.trouble import ProcessDiedError, trouble
 from wespeaker_qm.utils.vectors import write_vectors
 folder, figure = Path(sys.argv[1]), Figure()
 figure.subplots().plot(np.random.default_rng(0).random(1000))
@@ -109,14 +110,73 @@ def test_a_file_that_is_read_while_another_is_written_keeps_its_name(tmp_path):
     assert trouble(_raised(write)).startswith(f"{tmp_path}/b.txt: No such file or directory; ")
 
 
-def _kill(_):
-    os.kill(os.getpid(), signal.SIGKILL)
+def _kill(number):
+    os.kill(os.getpid(), number)
     time.sleep(60)
 
 
-def test_a_worker_that_the_system_kills_is_no_bug():
-    message = trouble(_raised(lambda: list(ordered_map(_kill, range(2), 2))))
-    assert "killed, as the system does when memory is short; " in message
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_a_worker_that_dies_is_no_bug_and_its_signal_is_told(number):
+    """Of the others, which the pool ends by SIGTERM, nothing is said."""
+    message = trouble(_raised(lambda: list(ordered_map(_kill, [number] * 2, 2))))
+    assert message.startswith(f"a process was killed by {number.name} (")
+
+
+DEATHS = {
+    signal.SIGKILL: r"a process was killed by SIGKILL \(out of memory\?\); close other programs, or take less",
+    signal.SIGSEGV: r"a process was killed by SIGSEGV \(a fault in a compiled library, or in a kernel of ",
+    signal.SIGBUS: r"a process was killed by SIGBUS \(.* a full /dev/shm\); make /dev/shm larger",
+    signal.SIGILL: r"a process was killed by SIGILL \(an instruction that this CPU does not have\); install builds",
+    signal.SIGABRT: r"a process was killed by SIGABRT \(a library gave up",
+    signal.SIGHUP: r"a process was killed by SIGHUP; see what it has said above",
+    signal.SIGRTMIN + 1: r"a process was killed by signal 35; see ",
+}
+
+
+@pytest.mark.parametrize("number", DEATHS)
+def test_only_a_kill_is_blamed_on_memory(number, monkeypatch):
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    message = trouble(ProcessDiedError(-number))
+    assert re.match(DEATHS[number], message)
+    assert ("memory" in message) is (number == signal.SIGKILL)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("number", "is_named"), [(signal.SIGSEGV, True), (signal.SIGILL, True), (signal.SIGKILL, False)]
+)
+def test_a_variable_that_makes_kernels_crash_is_named_where_it_is_set(number, is_named, monkeypatch):
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert ("; unset ATEN_CPU_CAPABILITY (found avx2), " in trouble(ProcessDiedError(-number))) is is_named
+
+
+def test_a_process_that_ends_by_itself_is_told_with_its_status():
+    assert trouble(ProcessDiedError(3)).startswith("a process ended with exit status 3; see what it has said above")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Killed. ", "was killed by SIGKILL (out of memory?); close other programs"),
+        ("Segmentation fault. ", "was killed by SIGSEGV (a fault in a compiled library"),
+        ("Terminated. ", "was killed by SIGTERM (somebody ended it); run the same command again"),
+        (
+            "Bus error. It is possible that dataloader's workers are out of shared memory. Please try to raise your "
+            "shared memory limit.",
+            "was killed by SIGBUS (a file that became shorter while it was read, or a full /dev/shm); make /dev/shm",
+        ),
+    ],
+)
+def test_a_worker_of_the_loader_is_blamed_likewise(said, told):
+    """What PyTorch says of it."""
+    assert trouble(RuntimeError(f"DataLoader worker (pid 12) is killed by signal: {said}")).startswith(
+        f"DataLoader worker (pid 12) {told}"
+    )
+
+
+def test_a_worker_of_which_nobody_knows_the_signal():
+    message = trouble(RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"))
+    assert message.startswith("DataLoader worker (pid(s) 12, 13) exited unexpectedly; the system kills processes when")
 
 
 @pytest.mark.parametrize(

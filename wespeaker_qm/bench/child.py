@@ -2,17 +2,22 @@
 
 import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
+
+from wespeaker_qm.utils.parallel import process_pool
 
 Result = TypeVar("Result")
 
 
 def in_child(work: Callable[[], Result]) -> Result:
-    """What ``work``, which can be pickled, returns in a fresh process; its exceptions are raised here."""
-    # spawn: a forked child would share, and count as its own, pages of this process.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_choose_default_start_method) as pool:
+    """What ``work``, which can be pickled, returns in a fresh process; its exceptions are raised here.
+
+    Forked, it would share pages of this process, and count them as its own.
+
+    Raises:
+        ProcessDiedError: it died.
+    """
+    with process_pool(1, _choose_default_start_method) as pool:
         return pool.submit(work).result()
 
 

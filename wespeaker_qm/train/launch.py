@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from wespeaker_qm.utils.ending import LAUNCHED
 from wespeaker_qm.utils.files import scratch_folder
+from wespeaker_qm.utils.trouble import ended, remedy_of_death
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-_LIKELY = {signal.SIGKILL: " (out of memory?)", signal.SIGABRT: " (a library gave up, such as NCCL: see above)"}
 _GOES_ON = "the same command goes on from the last state that was saved"
 
 
@@ -99,8 +99,8 @@ def _told(failures: "Mapping[int, ProcessFailure]") -> int:
     if isinstance(said, dict):
         sys.stderr.write(f"error: {said['message']}\n")
     elif status < 0:
-        number = signal.Signals(-status)
-        sys.stderr.write(f"error: process {rank} was killed by {number.name}{_LIKELY.get(number, '')}; {_GOES_ON}\n")
+        remedy = "" if status in (-signal.SIGKILL, -signal.SIGTERM) else f"{remedy_of_death(status)}; "
+        sys.stderr.write(f"error: process {rank} {ended(status)}; {remedy}{_GOES_ON}\n")
     return status if status > 0 else 128 - status
 
 

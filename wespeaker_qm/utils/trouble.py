@@ -6,8 +6,9 @@ Nobody can check for these beforehand, so they come as exceptions from anywhere.
 import contextlib
 import errno
 import os
+import re
+import signal
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from wespeaker_qm.utils.errors import RecipeError, found_at
@@ -42,10 +43,30 @@ _REMEDIES = {
 }
 _ANY_FILE = "look after this file and its disk, then run the same command again"
 
+_FAULT = "a fault in a compiled library, or in a kernel of torch.compile"
+_TRY_ELSEWISE = (
+    "run it again with PYTHONFAULTHANDLER=1, which tells where; without compile=true, or with other versions of that "
+    "library, it may do"
+)
+_DEATHS: dict[int, tuple[str, str]] = {
+    signal.SIGKILL: ("out of memory?", _LESS_MEMORY),
+    signal.SIGTERM: ("somebody ended it", "run the same command again, which goes on where this stood"),
+    signal.SIGABRT: ("a library gave up, such as NCCL: see above", "what it says above may help"),
+    signal.SIGSEGV: (_FAULT, _TRY_ELSEWISE),
+    signal.SIGFPE: (_FAULT, _TRY_ELSEWISE),
+    signal.SIGBUS: (
+        "a file that became shorter while it was read, or a full /dev/shm",
+        "make /dev/shm larger (docker run --shm-size), or look after the disk of the data",
+    ),
+    signal.SIGILL: ("an instruction that this CPU does not have", "install builds of PyTorch and NumPy for this CPU"),
+}
+"""Signal -> what it mostly comes of, and what helps."""
+_FAULTS = (signal.SIGSEGV, signal.SIGFPE, signal.SIGILL)
+_CAPABILITY = "ATEN_CPU_CAPABILITY"
+
 _OF_RUNTIME_ERRORS = {
     "can't allocate memory": _LESS_MEMORY,
     "CUDA out of memory": "set a smaller dataloader_args.batch_size, or end what else uses the GPU",
-    "is killed by signal: Terminated": "somebody ended it: run the same command again, which goes on where this stood",
     "DataLoader worker": f"the system kills processes when memory is short: {_LESS_MEMORY}",
     "unable to mmap": _LESS_MEMORY,
     "shared memory": (
@@ -55,6 +76,8 @@ _OF_RUNTIME_ERRORS = {
     "Symlink loop": _REMEDIES[errno.ELOOP],
 }
 """Parts of the messages of PyTorch (and of pathlib) for which there is no kind of exception."""
+_KILLED = re.compile(r"(?P<who>DataLoader worker \(pid \d+\)) is killed by signal: (?P<name>[^.]+)\.")
+_NUMBERS = {signal.strsignal(number): number for number in signal.Signals}
 
 
 def trouble(error: BaseException) -> str | None:
@@ -83,6 +106,41 @@ def writing(path: Path | str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"{_WHILE_WRITING}{path}")
         raise
+
+
+class ProcessDiedError(Exception):
+    """A process that worked for this one has died, and cannot say why itself.
+
+    Args:
+        status: its exit status; of a signal, the negative of its number.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"a process {ended(status)}")
+        self.status = status
+
+
+def ended(status: int) -> str:
+    """How a process ended, in words.
+
+    >>> ended(-9), ended(3)
+    ('was killed by SIGKILL (out of memory?)', 'ended with exit status 3')
+    """
+    if status >= 0:
+        return f"ended with exit status {status}"
+    cause, _ = _DEATHS.get(-status, ("", ""))
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    return f"was killed by {name}{cause and f' ({cause})'}"
+
+
+def remedy_of_death(status: int) -> str:
+    """What helps where a process ended so; arguments as :class:`ProcessDiedError`."""
+    capability = os.environ.get(_CAPABILITY)
+    if -status in _FAULTS and capability:
+        # Seen of torch 2.14 with avx2 on a CPU that has AVX-512.
+        return f"unset {_CAPABILITY} (found {capability}), with which kernels of torch.compile may crash on other CPUs"
+    _, remedy = _DEATHS.get(-status, ("", ""))
+    return remedy or "see what it has said above, and run the same command again"
 
 
 UNREADABLE = (RecipeError, OSError, UnicodeEncodeError)
@@ -122,9 +180,11 @@ def _of_one(error: BaseException, file: str | None) -> str | None:
         return f"{named}{error.strerror or error}; {remedy}"
     if isinstance(error, MemoryError):
         return f"{where}out of memory{f' ({error})' if str(error) else ''}; {_LESS_MEMORY}"
-    if isinstance(error, BrokenExecutor):
-        return f"a process was killed, as the system does when memory is short; {_LESS_MEMORY}"
+    if isinstance(error, ProcessDiedError):
+        return f"{where}{error}; {remedy_of_death(error.status)}"
     if isinstance(error, RuntimeError):
+        if (killed := _KILLED.search(str(error))) and (number := _NUMBERS.get(killed["name"])):
+            return f"{killed['who']} {ended(-number)}; {remedy_of_death(-number)}"
         for part, remedy in _OF_RUNTIME_ERRORS.items():
             if part in str(error):
                 first_line = str(error).partition("\n")[0].rstrip(" .")

@@ -13,6 +13,7 @@ from typing import IO, BinaryIO, cast
 from wespeaker_qm.corpora.debian.packages import REMEDY
 from wespeaker_qm.utils.errors import RecipeError, found_at
 from wespeaker_qm.utils.files import sha256_of, temporary_path, write_text
+from wespeaker_qm.utils.trouble import ended
 
 AUDIO_SUFFIXES = frozenset({".wav", ".ogg", ".opus", ".gsm", ".au"})
 _AR_MAGIC = b"!<arch>\n"
@@ -83,7 +84,7 @@ def _open_data_tar(deb: Path) -> Iterator[tarfile.TarFile]:
                 yield archive
             process.communicate()  # the padding behind the archive
             if process.returncode:
-                raise OSError(f"dpkg-deb ended with {process.returncode}: the package is damaged")
+                raise OSError(f"dpkg-deb {ended(process.returncode)}")
         finally:
             process.kill()
 
