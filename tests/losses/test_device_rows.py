@@ -92,6 +92,19 @@ class Precise:
         return self.head.weight.grad.norm()
 
 
+def test_without_momentum_momenta_stay_for_when_it_is_switched_on(device: torch.device) -> None:
+    head, optimizer = made(device)
+    plain = copy.deepcopy(head)
+    plain_optimizer = torch.optim.SGD([plain.weight], **RECIPE)
+    for momentum, batch in zip((0.9, 0.0, 0.9), batches(device), strict=False):
+        for each, each_optimizer in ((head, optimizer), (plain, plain_optimizer)):
+            each_optimizer.param_groups[0]["momentum"] = momentum
+            each_optimizer.zero_grad()
+            each(*batch, 0.1).loss.mean().backward()
+            each_optimizer.step()
+    torch.testing.assert_close(head.weight, plain.weight)
+
+
 @pytest.mark.parametrize(
     ("name", "hyper"),
     [*(("few candidates", hyper) for hyper in HYPER), ("angular", "nesterov"), ("wide rows", "momentum")],
@@ -180,17 +193,89 @@ def test_a_scaler_makes_no_step_of_an_infinite_gradient(device: torch.device) ->
     """It looks at the gradients that autograd has: here that of the network before the head."""
     head, _ = made(device)
     encoder = torch.nn.Linear(DIM, DIM, device=device)
-    optimizer = PrototypeSGD([*encoder.parameters(), head.weight], head, **RECIPE, fused=True)
+    optimizer = PrototypeSGD([*encoder.parameters(), head.weight], head, **RECIPE)
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10)
+    plain = copy.deepcopy(head)
     embedding, target = next(batches(device))
     for factor in (math.inf, 1.0):
         before = head.weight.detach().clone()
         optimizer.zero_grad()
         scaler.scale(factor * head(encoder(embedding), target, 0.1).loss.mean()).backward()
+        if factor == 1:
+            plain(encoder(embedding).detach(), target, 0.1).loss.mean().backward()
         scaler.step(optimizer)
         scaler.update()
         assert torch.equal(head.weight, before) == (factor == math.inf)
-    assert head.weight.isfinite().all()
+    torch.optim.SGD([plain.weight], **RECIPE).step()
+    torch.testing.assert_close(head.weight, plain.weight)  # the scale is taken out of all
+
+
+def test_a_gradient_is_written_for_whoever_looks_for_it_in_the_weight(device: torch.device) -> None:
+    head, _ = made(device)
+    encoder = torch.nn.Linear(DIM, DIM, device=device)
+    optimizer = PrototypeSGD([*encoder.parameters(), head.weight], head, **RECIPE)
+    embedding, target = next(batches(device))
+    before = head.weight.detach().clone()
+    for writes in (False, True):
+        scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10)
+        scaler.scale(head(encoder(embedding), target, 0.1).loss.mean()).backward()
+        if not writes:
+            scaler.unscale_(optimizer)
+            with pytest.raises(RuntimeError, match=r"unscale_\(\) has not divided .* expected write_gradient\(\)"):
+                scaler.step(optimizer)
+            assert torch.equal(head.weight, before)
+            optimizer.zero_grad()
+            del optimizer.grad_scale, optimizer.found_inf
+    optimizer.write_gradient()
+    optimizer.write_gradient()  # it is there
+    assert not head.kept.holds_gradient
+    scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_([head.weight], 0.01)
+    assert norm > 0.02
+    scaler.step(optimizer)
+    expected = before - RECIPE["lr"] * (head.weight.grad + RECIPE["weight_decay"] * before)
+    torch.testing.assert_close(head.gradient_norm().item(), 0.01, rtol=1e-4, atol=0)
+    torch.testing.assert_close(head.weight.detach(), expected)
+
+
+@pytest.mark.parametrize("between", ["a checkpoint", "a check"])
+def test_what_happens_between_backward_and_step_leaves_no_old_norms(between: str, device: torch.device) -> None:
+    from wespeaker_qm.losses.kernels import launch
+
+    head, optimizer = made(device)
+    batch = next(batches(device))
+    loss = head(*batch, 0.1).loss.mean()
+    if between == "a checkpoint":
+        loss.backward()
+        optimizer.state_dict()
+    else:
+        head.state_dict()
+        with torch.inference_mode():
+            head(*batch, 0.1)
+        loss.backward()
+    optimizer.step()
+    _, inverse_norms = head.kept.unit_rows(head.weight.data)
+    torch.testing.assert_close(inverse_norms, launch.unit_vectors(head.weight.data, LOW)[1], rtol=1e-14, atol=0)
+
+
+def test_a_training_goes_on_after_a_check_in_inference_mode(device: torch.device) -> None:
+    head, optimizer = made(device)
+    with torch.inference_mode():
+        head(*next(batches(device)), 0.1)
+    train(head, optimizer, 0, 1)
+
+
+def test_gradients_that_are_asked_for_elsewhere_are_no_gradient_of_the_prototypes(device: torch.device) -> None:
+    head, _ = made(device)
+    embedding, target = next(batches(device))
+    loss = head(embedding.requires_grad_(), target, 0.1).loss.mean()
+    (gradient,) = torch.autograd.grad(loss, embedding, retain_graph=True)
+    loss.backward(inputs=[embedding], retain_graph=True)
+    assert not head.kept.holds_gradient
+    assert torch.equal(gradient, embedding.grad)
+    loss.backward()
+    once = head.kept.gradient_norm()
+    assert once > 0 and head.kept.holds_one
 
 
 def test_gradients_of_several_batches_are_added_up(device: torch.device) -> None:
@@ -208,6 +293,23 @@ def test_gradients_of_several_batches_are_added_up(device: torch.device) -> None
     for each in (optimizer, precise.optimizer):
         each.step()
     torch.testing.assert_close(head.weight.cpu().double(), precise.head.weight.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_first_step_may_be_of_several_gradients(is_new: bool, device: torch.device) -> None:
+    """Then SGD makes it, of all parameters at once: those that have a momentum and those that have none."""
+    head, _ = made(device)
+    other = torch.nn.Parameter(torch.ones(2, device=device))
+    optimizer = PrototypeSGD([other, head.weight], head, **RECIPE)
+    if not is_new:
+        optimizer.load_state_dict(torch.optim.SGD([other, head.weight], **RECIPE).state_dict())
+        optimizer.state.clear()
+    batch = next(batches(device))
+    head(*batch, 0.1).loss.mean().backward()
+    (head(*batch, 0.1).loss.mean() + other.sum()).backward()
+    optimizer.found_inf = torch.ones((), device=device)
+    optimizer.step()
+    assert not any(optimizer.state[each]["momentum_buffer"].any() for each in (other, head.weight))
 
 
 def test_a_gradient_may_be_dropped(device: torch.device) -> None:
@@ -237,9 +339,11 @@ def test_a_training_goes_on_from_a_checkpoint_to_the_same_bits(device: torch.dev
     assert train(other, other_optimizer, 2, 4) == losses
     assert torch.equal(other.weight, head.weight)
     plain = torch.optim.SGD([torch.nn.Parameter(torch.zeros_like(head.weight))], lr=1.0)
-    plain.load_state_dict(optimizer.state_dict())
-    assert plain.param_groups[0]["momentum"] == RECIPE["momentum"]
-    other_optimizer.load_state_dict(plain.state_dict())
+    plain.load_state_dict(optimizer.state_dict() | {"param_groups": plain.state_dict()["param_groups"]})
+    head(*next(batches(device)), 0.1).loss.mean().backward()
+    optimizer.load_state_dict(plain.state_dict())
+    assert optimizer.param_groups[0]["lr"] == 1 and optimizer.param_groups[0]["fused"]
+    assert head.kept.holds_gradient
 
 
 def test_a_compiled_head_gives_its_gradient_to_autograd(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +404,14 @@ def test_an_optimiser_is_not_copied_and_a_head_is(device: torch.device) -> None:
 
 
 def test_what_it_is_not_for(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    head, _ = made(device)
+    head, optimizer = made(device)
     with pytest.raises(ValueError, match="found no prototypes of the head among the parameters"):
         PrototypeSGD(torch.nn.Linear(2, 2).parameters(), head, lr=1.0)
+    another = PrototypeSGD([head.weight], head, lr=1.0)
+    head(*next(batches(device)), 0.1).loss.mean().backward()
+    with pytest.raises(RuntimeError, match="another optimiser has taken over"):
+        optimizer.step()
+    another.zero_grad()
+    head.kept = None  # as is said of an optimiser of another class
+    head(*next(batches(device)), 0.1).loss.mean().backward()
+    assert head.weight.grad is not None

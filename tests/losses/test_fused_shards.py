@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wespeaker_qm.losses import fused_filter
 from wespeaker_qm.losses.alpha import alpha_divergence_loss
+from wespeaker_qm.losses.device_rows import DeviceRows
 from wespeaker_qm.losses.fused_shards import _Settings, _ShardLoss, shard_loss
 from wespeaker_qm.losses.margins import angular_margin
 from wespeaker_qm.losses.partition import ClassPartition
@@ -53,7 +54,8 @@ def problem(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 def test_few_operations_none_of_which_waits(noted: Any, device: torch.device) -> None:
     inputs, partition = problem(device), Twins(40, 0, 2)
     with noted() as forward:
-        found = _ShardLoss.apply(*inputs, _Settings(1.5, 30.0, 0.1, "angular", partition, None), [])
+        settings = _Settings(1.5, 30.0, 0.1, "angular", partition, None, [])
+        found = _ShardLoss.apply(*inputs[:2], None, inputs[2], settings, [])
     with noted() as backward:
         torch.autograd.grad(found[0].sum(), inputs[:2])
     assert not WAITS & {*forward, *backward}
@@ -92,3 +94,13 @@ def test_what_is_no_class_of_anybody_has_no_loss(device: torch.device) -> None:
     found = shard_loss(Twins(40, 0, 2), None, embedding, prototypes, target, 1.5, 30.0, 0.1, "reference")
     assert found is not None and found[0].isnan().tolist() == [False, True]
     assert found[1].tolist()[1] is False
+
+
+def test_prototypes_that_are_frozen_have_no_gradient(device: torch.device) -> None:
+    embedding, prototypes, target = problem(device)
+    for is_trained in (False, True):
+        kept = DeviceRows(prototypes.requires_grad_(is_trained))
+        found = shard_loss(Twins(40, 0, 2), kept, embedding, prototypes, target, 1.5, 30.0, 0.1, "reference")
+        assert found is not None
+        found[0].sum().backward()
+        assert kept.holds_gradient is is_trained and prototypes.grad is None

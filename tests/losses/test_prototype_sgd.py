@@ -229,14 +229,16 @@ def test_states_go_to_sgd_and_back() -> None:
     assert not other_optimizer.state_dict()["state"][0]["momentum_buffer"].any()
 
 
+CHANGES = [{"momentum": 0.5, "weight_decay": 0.1, "nesterov": True}, {"momentum": 0.0}, {"momentum": 0.8}]
+
+
 def test_settings_may_change_between_steps() -> None:
     head, optimizer = made("filtered")
     dense = Dense(head.weight.detach(), RECIPE)
     generator = torch.Generator().manual_seed(1)
     for step in range(30):
-        if step == 10:
-            for each in (optimizer, dense.optimizer):
-                each.param_groups[0].update(momentum=0.5, weight_decay=0.1, nesterov=True)
+        for each in (optimizer, dense.optimizer):
+            each.param_groups[0].update(CHANGES[step // 8 - 1] if step >= 8 and step % 8 == 0 else {})
         classes, gradient = drawn(1500, 32, generator)
         classes = classes.sort().values
         head.weight.grad = torch.sparse_coo_tensor(classes[None], gradient, (1500, 32), check_invariants=False)
@@ -364,8 +366,15 @@ def test_another_optimiser_takes_a_head_over() -> None:
     train(head, optimizer, 0, 5)
     same, same_optimizer = made("filtered")
     train(same, same_optimizer, 0, 5)
-    PrototypeSGD([head.weight], head, lr=1.0)
+    other_optimizer = PrototypeSGD([head.weight], head, lr=1.0, **RECIPE)
     assert torch.equal(head.weight, same.state_dict()["weight"])
+    with pytest.raises(RuntimeError, match="another optimiser has taken over"):
+        train(head, optimizer, 5, 6)
+    other_optimizer.catch_up()
+    head.kept = None  # as is said of an optimiser of another class
+    assert head.state_dict()["weight"] is not None
+    train(head, torch.optim.SGD([head.weight], lr=1.0), 5, 6)
+    assert not head.weight.grad.is_sparse
 
 
 def test_what_it_is_not_for() -> None:
@@ -378,3 +387,93 @@ def test_what_it_is_not_for() -> None:
     elsewhere = copy.deepcopy(head).to("meta")
     with pytest.raises(RecipeError, match="on meta, expected"):
         PrototypeSGD([elsewhere.weight], elsewhere, lr=1.0)
+    for name, value in (("maximize", True), ("dampening", 0.5)):
+        with pytest.raises(RecipeError, match=rf"found {name} {value} in the group of the prototypes, expected none"):
+            PrototypeSGD([{"params": [head.weight], name: value}], head, lr=1.0)
+
+
+def test_a_learning_rate_in_a_tensor_is_that_of_its_step() -> None:
+    """PyTorch's schedulers change it in place."""
+    head, optimizer = made("filtered")
+    dense = Dense(head.weight.detach(), RECIPE)
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.5)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(4):
+        classes, gradient = drawn(1500, 32, generator)
+        head.weight.grad = torch.zeros(1500, 32).index_copy_(0, classes, gradient).to_sparse(1)
+        optimizer.step()
+        scheduler.step()
+        dense.step(0.5 * 0.5**step, classes, gradient)
+    assert not torch.equal(head.weight, dense.weight)  # or nothing was put off
+    assert torch.equal(head.state_dict()["weight"], dense.weight)
+
+
+def test_what_hangs_on_a_step_happens_once() -> None:
+    head, optimizer = made("filtered")
+    torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)  # when PyTorch puts hooks around its class
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+    train(head, optimizer, 0, 1)
+    assert calls == ["before", "after"]
+
+
+def test_a_head_that_is_converted_takes_current_rows_along() -> None:
+    head, optimizer = made("filtered")
+    train(head, optimizer, 0, 5)
+    same, same_optimizer = made("filtered")
+    train(same, same_optimizer, 0, 5)
+    expected = same.state_dict()["weight"]
+    assert not torch.equal(head.weight, expected)
+    assert torch.equal(torch.nn.Sequential(head).double()[0].weight, expected.double())
+    with pytest.raises(ValueError, match="move or convert a head before its optimiser is made"):
+        train(head, optimizer, 5, 6)
+
+
+def test_rows_may_be_changed_behind_the_back_of_autograd() -> None:
+    head, optimizer = made("filtered")
+    train(head, optimizer, 0, 5)
+    optimizer.catch_up()
+    head.weight.data.copy_(head.weight.flip(0))
+    plain = copy.deepcopy(head)
+    losses = [each(*batches(1500, 1)[0], 0.1).loss for each in (head, plain)]
+    torch.testing.assert_close(*losses)
+
+
+def test_a_training_goes_on_after_a_check_in_inference_mode() -> None:
+    head, optimizer = made("filtered")
+    same, same_optimizer = made("filtered")
+    train(same, same_optimizer, 0, 6)
+    train(head, optimizer, 0, 3)
+    head.state_dict()
+    with torch.inference_mode():
+        head(*batches(1500, 1)[0], 0.1)
+    train(head, optimizer, 3, 6)
+    assert torch.equal(head.state_dict()["weight"], same.state_dict()["weight"])
+
+
+def test_a_batch_may_be_empty() -> None:
+    head, optimizer = made("filtered")
+    dense = Dense(head.weight.detach(), RECIPE)
+    optimizer.param_groups[0]["lr"] = 0.5
+    head(torch.empty(0, 32), torch.empty(0, dtype=torch.int64), 0.1).loss.sum().backward()
+    optimizer.step()
+    dense.step(0.5, torch.empty(0, dtype=torch.int64), torch.empty(0, 32))
+    assert torch.equal(head.state_dict()["weight"], dense.weight)
+
+
+def test_a_state_that_is_cleared_begins_anew() -> None:
+    head, optimizer = made("filtered")
+    dense = Dense(head.weight.detach(), RECIPE)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(8):
+        if step == 4:
+            optimizer.state.clear()
+            dense.optimizer.state.clear()
+        classes, gradient = drawn(1500, 32, generator)
+        head.weight.grad = torch.zeros(1500, 32).index_copy_(0, classes, gradient).to_sparse(1)
+        optimizer.step()
+        dense.step(1.0, classes, gradient)
+    assert torch.equal(head.state_dict()["weight"], dense.weight)
+    assert torch.equal(optimizer.state_dict()["state"][0]["momentum_buffer"], dense.momenta)

@@ -17,6 +17,7 @@ from wespeaker_qm.config import AlphaArcMarginArgs, Config, load_config
 from wespeaker_qm.dataset.loader import TrainingBatch
 from wespeaker_qm.losses import PrototypeSGD, dispatch, fused_filter
 from wespeaker_qm.losses.dispatch import Way
+from wespeaker_qm.losses.heads import CosineHead
 from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.network import checkpoint
@@ -162,13 +163,12 @@ def test_training_learns_and_logs(tiny_config: Config, tiny_corpus: Path, tmp_pa
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-class NearestMean(torch.nn.Module):
+class NearestMean(CosineHead):
     """A head that pulls embeddings towards the one-hot vector of their class."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(8, 5, scale=1.0)
         self.weight = torch.nn.Parameter(torch.eye(8)[:5])
-        self.partition = ClassPartition(5)
 
     def forward(self, embedding: torch.Tensor, target: torch.Tensor, margin: float) -> LinearLoss:
         distance = torch.cdist(embedding, self.weight)

@@ -11,13 +11,21 @@ which needs the prototypes that have a gradient; a gradient that is written, its
 filter's own unit rows move 34 to 38. The memory for the gradient is spared, too.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from wespeaker_qm.losses.alpha import first_derivative_only
 from wespeaker_qm.losses.class_sums import ClassSums
+from wespeaker_qm.losses.lazy_rows import OTHER_PROTOTYPES
 
 LOW = torch.float16
 """Of unit prototypes, whose small components it may lose; bfloat16 leaves four times the candidates."""
+
+Lists = list[Callable[[], ClassSums]]
+"""Where the backward of a loss leaves what makes the gradient of its prototypes; empty before."""
 
 
 class DeviceRows:
@@ -58,12 +66,25 @@ class DeviceRows:
             ValueError: ``prototypes`` are others.
         """
         if prototypes.data_ptr() != self._rows.data_ptr():
-            raise ValueError("found other prototypes than the optimiser's, expected those that it was made for")
+            raise ValueError(OTHER_PROTOTYPES)
         if self._unit is None or self._version != self._weight._version:
             from wespeaker_qm.losses.kernels import launch
 
-            self._unit, self._version = launch.unit_vectors(prototypes, LOW), self._weight._version
+            with torch.inference_mode(False):  # a training goes on with what a check has left here
+                self._unit, self._version = launch.unit_vectors(prototypes, LOW), self._weight._version
         return self._unit
+
+    def gate(self, prototypes: Tensor, lists: Lists) -> Tensor:
+        """An empty tensor (0,) in the place of prototypes (n, D): its gradient is asked for where theirs is.
+
+        That of a loss may be asked for that of the embeddings alone, which is none of the prototypes' business.
+
+        Args:
+            prototypes: those that these are kept of.
+            lists: where the backward of the loss leaves theirs, which is then held here.
+        """
+        gate: Tensor = _Gate.apply(prototypes, self, lists)
+        return gate
 
     def hold(self, sums: ClassSums) -> None:
         """Take the gradient of a backward; it is added to what is here."""
@@ -79,6 +100,13 @@ class DeviceRows:
         for other in others:
             first += other
         return first
+
+    def write_gradient(self) -> None:
+        """Add the gradient that is here, if there is one, to ``weight.grad``."""
+        if self._held:
+            gradient = self.gradient()
+            self._weight.grad = gradient if self._weight.grad is None else self._weight.grad + gradient
+            self.drop_gradient()
 
     def gradient_norm(self) -> Tensor:
         """() float32, of the gradient that is here."""
@@ -117,13 +145,14 @@ class DeviceRows:
         stopped = torch.zeros((), device=low.device) if is_stopped is None else is_stopped
         settings = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         sums.step(self._rows, momenta, low, stopped, nesterov=nesterov, **settings)
+        self._unit = low, sums.inverse_norms  # which need not be those that were here: rows may have been read again
         # A loss that was computed before this step can no longer be derived.
         torch.autograd.graph.increment_version(self._weight)
         self._version = self._weight._version
         self.drop_gradient()
 
-    def catch_up(self) -> None:
-        """No row is ever behind. But the next filter reads them all again, as after a checkpoint that was loaded."""
+    def hand_over(self) -> None:
+        """Let somebody read or change the prototypes: the next filter reads them all again."""
         self._version = -1
 
     def _sums(self) -> list[ClassSums]:
@@ -133,3 +162,16 @@ class DeviceRows:
                 "is made of them in the step"
             )
         return [sums for _, sums in self._held]
+
+
+class _Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, prototypes: Tensor, kept: DeviceRows, lists: Lists) -> Tensor:
+        ctx.kept, ctx.lists = kept, lists
+        return prototypes.new_empty(0)
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, _: Tensor) -> tuple[None, None, None]:
+        ctx.kept.hold(ctx.lists.pop()())
+        return None, None, None

@@ -13,6 +13,7 @@ over all of its classes (`wide_rows`), as exactly. Nothing waits for the device 
 so that forward and backward can be captured in a CUDA graph; ``torch.compile`` takes each as one node.
 """
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from wespeaker_qm.losses.alpha import first_derivative_only
 from wespeaker_qm.losses.class_sums import sums_by_class
-from wespeaker_qm.losses.device_rows import LOW, DeviceRows
+from wespeaker_qm.losses.device_rows import LOW, DeviceRows, Lists
 from wespeaker_qm.losses.operators import Tensors, differentiable, operator
 from wespeaker_qm.losses.roundoff import cosine_error, tie_error
 from wespeaker_qm.utils.precision import exact_float32
@@ -270,9 +271,11 @@ derived_filter_loss = differentiable(filter_loss, filter_loss_backward, num_resu
 
 class _HeldFilterLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, embedding: Tensor, prototypes: Tensor, target: Tensor, *settings: Any) -> Tensors:
+    def forward(
+        ctx: Any, embedding: Tensor, prototypes: Tensor, gate: Tensor, lists: Lists, target: Tensor, *settings: Any
+    ) -> Tensors:
         output = _filter_loss(embedding, prototypes, target, *settings)
-        ctx.settings = settings
+        ctx.lists, ctx.settings = lists, settings
         ctx.save_for_backward(prototypes, *output[5:])
         ctx.mark_non_differentiable(*output[1:5])
         ctx.set_materialize_grads(False)
@@ -284,13 +287,13 @@ class _HeldFilterLoss(torch.autograd.Function):
         prototypes, classes, derivative, count, unit, inverse_norms, prototype_norms, towards, solution, target = (
             ctx.saved_tensors
         )
-        alpha, scale, *_, kept = ctx.settings
         factor = grad_loss.contiguous()
         lists = (classes, derivative, count, unit)
-        if ctx.needs_input_grad[1]:
-            kept.hold(sums_by_class(*lists, prototype_norms, solution, target, factor, alpha, scale))
+        ctx.lists[:] = [
+            functools.partial(sums_by_class, *lists, prototype_norms, solution, target, factor, *ctx.settings[:2])
+        ]
         gradient = embedding_gradient(factor, prototypes, *lists, inverse_norms, prototype_norms, towards)
-        return gradient, None, None, *[None] * len(ctx.settings)
+        return gradient, None, factor.new_empty(0), None, None, *[None] * len(ctx.settings)
 
 
 def held_filter_loss(
@@ -298,5 +301,7 @@ def held_filter_loss(
     margin_type: str,
 ) -> Tensors:  # fmt: skip
     """`derived_filter_loss`, where the gradient of the prototypes goes to what their optimiser keeps."""
-    found: Tensors = _HeldFilterLoss.apply(embedding, prototypes, target, alpha, scale, margin, margin_type, kept)
+    lists: Lists = []
+    inputs = (embedding, prototypes.detach(), kept.gate(prototypes, lists), lists, target)
+    found: Tensors = _HeldFilterLoss.apply(*inputs, alpha, scale, margin, margin_type, kept)
     return found

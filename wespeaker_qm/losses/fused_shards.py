@@ -14,6 +14,7 @@ row has anywhere. The host reads that one: where it is more than K, all processe
 asks when the whole forward has been started, so that the device has work meanwhile and does not wait for it.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from wespeaker_qm.losses import fused_filter
 from wespeaker_qm.losses.alpha import first_derivative_only
 from wespeaker_qm.losses.class_sums import sums_by_class
-from wespeaker_qm.losses.device_rows import DeviceRows
+from wespeaker_qm.losses.device_rows import DeviceRows, Lists
 from wespeaker_qm.losses.margins import MarginType
 from wespeaker_qm.losses.partition import ClassPartition
 from wespeaker_qm.utils.reading import Reading
@@ -35,6 +36,7 @@ class _Settings(NamedTuple):
     margin_type: MarginType
     partition: ClassPartition
     kept: DeviceRows | None
+    lists: Lists
 
 
 def shard_loss(
@@ -66,8 +68,11 @@ def shard_loss(
         a row has more candidates than there are places for.
     """
     most: list[Reading] = []
-    settings = _Settings(alpha, scale, margin, margin_type, partition, kept)
-    found: tuple[Tensor, ...] = _ShardLoss.apply(embedding, prototypes, target, settings, most)
+    settings = _Settings(alpha, scale, margin, margin_type, partition, kept, lists=[])
+    gate = None
+    if kept is not None:
+        gate, prototypes = kept.gate(prototypes, settings.lists), prototypes.detach()
+    found: tuple[Tensor, ...] = _ShardLoss.apply(embedding, prototypes, gate, target, settings, most)
     return found if most[0].values()["candidates"] <= fused_filter.PLACES else None
 
 
@@ -76,11 +81,17 @@ class _ShardLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, embedding: Tensor, prototypes: Tensor, target: Tensor, settings: _Settings, most: list[Reading]
+        ctx: Any,
+        embedding: Tensor,
+        prototypes: Tensor,
+        gate: Tensor | None,
+        target: Tensor,
+        settings: _Settings,
+        most: list[Reading],
     ) -> tuple[Tensor, ...]:
         from wespeaker_qm.losses.kernels import launch
 
-        alpha, scale, margin, margin_type, partition, kept = settings
+        alpha, scale, margin, margin_type, partition, kept, _ = settings
         num_classes, places = len(prototypes), fused_filter.PLACES
         embedding, target = partition.gather_batch(embedding, target)
         local = target - partition.start
@@ -123,7 +134,7 @@ class _ShardLoss(torch.autograd.Function):
         prototypes, unit, inverse_norms, inverse_prototype_norms, classes, count, is_owned, target, found = (
             ctx.saved_tensors
         )
-        alpha, scale, _, _, partition, kept = ctx.settings
+        alpha, scale, _, _, partition, kept, made = ctx.settings
         derivative = found * grad_loss[:, None, None]
         derivative[:, :, 0] = derivative[:, :1, 0]
         derivative = partition.exchange(derivative.transpose(0, 1).flatten(0, 1)).flatten(0, 1)  # (B, K)
@@ -135,11 +146,11 @@ class _ShardLoss(torch.autograd.Function):
             ones, prototypes, *lists, sizes, inverse_prototype_norms, towards=unit
         )
         share = ones / partition.world_size
-        sums = sums_by_class(*lists, inverse_prototype_norms, sizes, target, share, alpha, scale)
+        sums = functools.partial(sums_by_class, *lists, inverse_prototype_norms, sizes, target, share, alpha, scale)
         largest = torch.finfo(unit.dtype).max
         towards = partition.sum_own_rows(towards) * partition.own_rows(inverse_norms)[:, None]
         towards = towards.clamp_(-largest, largest).to(unit)
         if kept is None:
-            return towards, sums.gradient(prototypes), None, None, None
-        kept.hold(sums)
-        return towards, None, None, None, None
+            return towards, sums().gradient(prototypes), None, None, None, None
+        made[:] = [sums]
+        return towards, None, share.new_empty(0), None, None, None

@@ -105,15 +105,25 @@ class CosineHead(nn.Module):
         norm: Tensor = torch.linalg.vector_norm(gradient.coalesce().values() if gradient.is_sparse else gradient)
         return norm
 
-    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def catch_up(self) -> None:
+        """Bring all prototypes up to date, where an optimiser may have left some behind.
+
+        To be called before :attr:`weight` itself is read or changed; what comes next reads it again.
+        """
         if self.kept is not None:
-            self.kept.catch_up()
+            self.kept.hand_over()
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.catch_up()
         super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        if self.kept is not None:
-            self.kept.catch_up()  # the momenta, which stay
+        self.catch_up()  # the momenta, which stay
         super()._load_from_state_dict(*args, **kwargs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:  # what ``to()`` and its like come down to
+        self.catch_up()
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def extra_repr(self) -> str:
         """Sizes and constants, for ``print(head)``."""

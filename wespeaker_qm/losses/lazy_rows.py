@@ -27,6 +27,12 @@ _MAX_TURN = 2.0**-7  # chord; of the same size as what bfloat16 rounds off
 _MAX_AGE = 32  # steps
 _BLOCK_NUMBERS = 2**17  # of rows that are worked on together, and of as many momenta: what stays in a core's cache
 
+OTHER_PROTOTYPES = (
+    "found other prototypes than the optimiser's, expected those that it was made for: move or convert a head before "
+    "its optimiser is made"
+)
+"""What is said where a head has got another tensor."""
+
 
 class LazyRows:
     """Rows (n, D) under SGD, their momenta, and their directions in low precision as they were when last caught up.
@@ -85,7 +91,7 @@ class LazyRows:
             RuntimeError: rows were changed while some were behind, so that it is not known what they were.
         """
         if weight.data_ptr() != self.rows.data_ptr():
-            raise ValueError("found other prototypes than the optimiser's, expected those that it was made for")
+            raise ValueError(OTHER_PROTOTYPES)
         if weight._version != self.version:
             if not self.are_current:
                 raise RuntimeError(
@@ -100,6 +106,11 @@ class LazyRows:
         if not self.are_current:
             raise RuntimeError("found prototypes that are behind, expected catch_up() of their optimiser before a copy")
         return type(None), ()
+
+    def hand_over(self) -> None:
+        """Let somebody read or change rows and momenta: all are brought up to date, and read again when next asked."""
+        self.catch_up()
+        self.version = -1
 
     def read_again(self) -> None:
         """Take rows and momenta for up to date, after somebody has changed them."""
@@ -169,9 +180,10 @@ class LazyRows:
 
     def _move(self, rows: Tensor, momenta: Tensor, decayed: Tensor, learning_rate: float) -> None:
         """One step, in place, by the operations of `torch.optim.SGD`."""
-        momenta.mul_(self.momentum).add_(decayed)
-        towards = decayed.add_(momenta, alpha=self.momentum) if self.nesterov else momenta
-        rows.add_(towards, alpha=-learning_rate)
+        if self.momentum:
+            momenta.mul_(self.momentum).add_(decayed)
+            decayed = decayed.add_(momenta, alpha=self.momentum) if self.nesterov else momenta
+        rows.add_(decayed, alpha=-learning_rate)
 
     def _put(self, classes: Tensor, rows: Tensor, momenta: Tensor) -> None:
         self.rows.index_copy_(0, classes, rows)
@@ -195,7 +207,8 @@ class LazyRows:
         """What a step does to (p, m) of an idle row, (2, 2)."""
         mu, decay = self.momentum, self.weight_decay
         own, carried = (decay * (1 + mu), mu * mu) if self.nesterov else (decay, mu)
-        return torch.tensor([[1 - learning_rate * own, -learning_rate * carried], [decay, mu]], dtype=torch.float64)
+        momentum = [decay, mu] if mu else [0.0, 1.0]
+        return torch.tensor([[1 - learning_rate * own, -learning_rate * carried], momentum], dtype=torch.float64)
 
     def _turned(self) -> Tensor:
         """A bound (n,) of the chord that each row has turned by since it was caught up; inf or NaN for none."""

@@ -16,6 +16,7 @@ GPU        `device_rows`   the gradient is not written: a kernel makes it, the s
 =========  ==============  =================================================================================
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -27,7 +28,7 @@ from wespeaker_qm.losses.dispatch import Way, way_of
 from wespeaker_qm.losses.heads import CosineHead
 from wespeaker_qm.losses.lazy_rows import LazyRows
 from wespeaker_qm.losses.linear import Kept
-from wespeaker_qm.utils.errors import RecipeError
+from wespeaker_qm.utils.errors import RecipeError, shown
 
 
 class PrototypeSGD(torch.optim.SGD):
@@ -41,7 +42,11 @@ class PrototypeSGD(torch.optim.SGD):
     On a CPU rows of ``head.weight`` may be behind between steps. The head knows; ``state_dict()`` of the head and of
     this bring all up to date. Whoever reads or changes ``head.weight`` itself calls :meth:`catch_up` before. On a GPU
     prototypes are always up to date, but their gradient is not in ``head.weight.grad``: see
-    :meth:`CosineHead.gradient_norm`; :meth:`zero_grad` of this drops it, that of a module does not.
+    :meth:`CosineHead.gradient_norm`, and :meth:`write_gradient`, which comes before what looks for it there, such as
+    ``clip_grad_norm_`` and ``GradScaler.unscale_``. A step uses it up; :meth:`zero_grad` of this drops it, that of a
+    module does not.
+
+    Before an optimiser of another class goes on with the head: :meth:`catch_up`, and ``head.kept = None``.
 
     Args:
         params: of the network, the prototypes among them, or groups of them, as in PyTorch.
@@ -50,10 +55,12 @@ class PrototypeSGD(torch.optim.SGD):
         momentum: mu.
         weight_decay: d.
         nesterov: Nesterov's step.
-        fused: of all other parameters, as in PyTorch.
+        fused: of all other parameters, as in PyTorch. On a GPU they always are: a scaler of the loss leaves it to a
+            fused step to divide by its scale.
 
     Raises:
-        RecipeError: prototypes are not float32, or where neither way applies.
+        RecipeError: prototypes are not float32, or where neither way applies; the group of the prototypes has
+            ``maximize`` or ``dampening``.
         ValueError: ``params`` have not the prototypes among them; Nesterov's step without momentum.
     """
 
@@ -76,14 +83,15 @@ class PrototypeSGD(torch.optim.SGD):
                 "or on a GPU with Triton, where they are so many that a filter is worth it; take torch.optim.SGD, on a "
                 "GPU with fused=True"
             )
+        fused = is_on_gpu or fused
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
         self._head = head
-        self._is_lazy = not is_on_gpu
-        self._group()
-        self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        if head.kept is not None:
-            head.kept.catch_up()
-        self._keep()
+        _, settings = self._settings()
+        self._begin_momenta()
+        head.catch_up()
+        momenta = self.state[weight]["momentum_buffer"]
+        self._kept: Kept = DeviceRows(weight) if is_on_gpu else LazyRows(weight, momenta, **settings)
+        head.kept = self._kept
 
     def __getstate__(self) -> NoReturn:
         """Refuse to be copied or pickled.
@@ -100,7 +108,12 @@ class PrototypeSGD(torch.optim.SGD):
 
     def catch_up(self) -> None:
         """Bring all prototypes and momenta up to date: what is there afterwards is what SGD would have made."""
-        self._kept.catch_up()
+        self._kept.hand_over()
+
+    def write_gradient(self) -> None:
+        """Put the gradient of the prototypes into ``head.weight.grad``, where it is not written: on a GPU."""
+        if isinstance(self._kept, DeviceRows):
+            self._kept.write_gradient()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -108,17 +121,26 @@ class PrototypeSGD(torch.optim.SGD):
 
         Args:
             closure: computes the loss and the gradients anew, and returns the loss.
+
+        Raises:
+            RecipeError: settings as for the class.
+            RuntimeError: another optimiser has taken the head over; prototypes were changed since their gradient was
+                computed, or while some were behind; a scaler has divided gradients by its scale, but not theirs.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        weight = self._head.weight
-        is_made = self._lazy_step(self._kept) if isinstance(self._kept, LazyRows) else self._device_step(self._kept)
+        if self._head.kept is not self._kept:
+            raise RuntimeError("found a head that another optimiser has taken over, expected a step of that one")
+        weight, kept = self._head.weight, self._kept
+        if self.state[weight].get("momentum_buffer") is None:  # somebody has cleared the state
+            self._begin_momenta()
+        is_made = self._lazy_step(kept) if isinstance(kept, LazyRows) else self._device_step(kept)
         gradient = weight.grad
         if is_made:
             weight.grad = None
-        super().step()
+        inspect.unwrap(torch.optim.SGD.step)(self)  # without what PyTorch puts around every step: hooks ran twice
         weight.grad = gradient
         return loss
 
@@ -141,27 +163,42 @@ class PrototypeSGD(torch.optim.SGD):
         """
         self.catch_up()
         super().load_state_dict(state_dict)
-        weight = self._head.weight
-        momenta = self.state[weight].get("momentum_buffer")  # None before SGD's first step
-        self.state[weight]["momentum_buffer"] = torch.zeros_like(weight) if momenta is None else momenta.clone()
-        self._keep()
+        state = self.state[self._head.weight]
+        if state.get("momentum_buffer") is not None:
+            state["momentum_buffer"] = state["momentum_buffer"].clone()
+        if isinstance(self._kept, DeviceRows):
+            for group in self.param_groups:
+                group["fused"] = True  # also where a CPU saved the state
+        self._begin_momenta()
 
-    def _keep(self) -> None:
-        """Begin with rows and momenta as they are."""
-        self._kept: Kept = self._lazy_rows() if self._is_lazy else DeviceRows(self._head.weight)
-        self._head.kept = self._kept
+    def _begin_momenta(self) -> None:
+        """Give those a momentum of zero that have none, as before SGD's first step.
 
-    def _lazy_rows(self) -> LazyRows:
-        group, weight = self._group(), self._head.weight
-        settings = {name: group[name] for name in _SETTINGS}
-        return LazyRows(weight, self.state[weight]["momentum_buffer"], **settings)
+        A fused step wants the momenta of all parameters or of none; those that it makes itself it leaves as they come
+        where the first update is not made.
+        """
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if group["fused"] or parameter is self._head.weight:
+                    state = self.state[parameter]
+                    if state.get("momentum_buffer") is None:
+                        state["momentum_buffer"] = torch.zeros_like(parameter)
 
-    def _group(self) -> dict[str, Any]:
-        """The settings of the prototypes."""
+    def _settings(self) -> tuple[float, dict[str, Any]]:
+        """Learning rate and others of the prototypes, not as tensors: these are changed in place."""
         for group in self.param_groups:
             if any(parameter is self._head.weight for parameter in group["params"]):
-                return group
-        raise ValueError("found no prototypes of the head among the parameters, expected all that are trained")
+                break
+        else:
+            raise ValueError("found no prototypes of the head among the parameters, expected all that are trained")
+        for name in ("maximize", "dampening"):
+            if group[name]:
+                raise RecipeError(
+                    f"found {name} {shown(group[name])} in the group of the prototypes, expected none: PrototypeSGD "
+                    "has no such step; take torch.optim.SGD"
+                )
+        settings = {"momentum": float(group["momentum"]), "weight_decay": float(group["weight_decay"])}
+        return float(group["lr"]), settings | {"nesterov": bool(group["nesterov"])}
 
     def _flag(self, name: str) -> Tensor | None:
         """What a scaler of the loss, or whoever watches over it, has said of this step: a number, on the device."""
@@ -170,13 +207,15 @@ class PrototypeSGD(torch.optim.SGD):
 
     def _lazy_step(self, kept: LazyRows) -> bool:
         """Make the prototypes' step, if there is one; whether it is made."""
-        group, weight = self._group(), self._head.weight
+        weight, (learning_rate, settings) = self._head.weight, self._settings()
         if weight.grad is None:
             return False
         kept.check(weight)
-        if any(group[name] != getattr(kept, name) for name in _SETTINGS):
+        momenta = self.state[weight]["momentum_buffer"]  # maybe others, of a state that was loaded
+        is_same = momenta.data_ptr() == kept.momenta.data_ptr()
+        if not is_same or any(value != getattr(kept, name) for name, value in settings.items()):
             kept.catch_up()
-            self._kept = self._head.kept = kept = self._lazy_rows()
+            self._kept = self._head.kept = kept = LazyRows(weight, momenta, **settings)
         stopped, scale = self._flag("found_inf"), self._flag("grad_scale")
         if stopped is not None and stopped.item():
             return True
@@ -185,7 +224,7 @@ class PrototypeSGD(torch.optim.SGD):
             classes, values = gradient.indices()[0], gradient.values()
         else:
             classes, values = torch.arange(len(weight)), weight.grad
-        kept.step(group["lr"], classes, values if scale is None else values / scale)
+        kept.step(learning_rate, classes, values if scale is None else values / scale)
         # A loss that was computed before this step can no longer be derived.
         torch.autograd.graph.increment_version(weight)
         kept.version = weight._version
@@ -193,17 +232,17 @@ class PrototypeSGD(torch.optim.SGD):
 
     def _device_step(self, kept: DeviceRows) -> bool:
         """Likewise; a gradient that is here in parts is written down, for SGD."""
-        group, weight = self._group(), self._head.weight
+        weight, (learning_rate, settings) = self._head.weight, self._settings()
         if not kept.holds_gradient:
             return False
+        stopped, scale = self._flag("found_inf"), self._flag("grad_scale")
+        if scale is None and hasattr(self, "grad_scale"):  # as a scaler leaves it that has divided all that it found
+            raise RuntimeError(
+                "found a gradient of prototypes that GradScaler.unscale_() has not divided by the scale, because it is "
+                "not in head.weight.grad; expected write_gradient() of this optimiser before that"
+            )
         if weight.grad is not None or not kept.holds_one:
-            gradient = kept.gradient()
-            weight.grad = gradient if weight.grad is None else weight.grad + gradient
-            kept.drop_gradient()
+            kept.write_gradient()
             return False
-        momenta, flags = self.state[weight]["momentum_buffer"], (self._flag("found_inf"), self._flag("grad_scale"))
-        kept.step(momenta, *flags, lr=group["lr"], **{name: group[name] for name in _SETTINGS})
+        kept.step(self.state[weight]["momentum_buffer"], stopped, scale, lr=learning_rate, **settings)
         return True
-
-
-_SETTINGS = ("momentum", "weight_decay", "nesterov")

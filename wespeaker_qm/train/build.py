@@ -238,11 +238,9 @@ def build_optimizer(
         "weight_decay": args.weight_decay,
         "fused": fused,
     }
-    optimizer: torch.optim.Optimizer
     if head and head.alpha > 1 and way_of(head.weight.device, len(head.weight)) is Way.FUSED_FILTER:
-        optimizer = PrototypeSGD(parameters, head, **settings)
-    else:
-        optimizer = torch.optim.SGD(parameters, **settings)
+        return PrototypeSGD(parameters, head, **settings)
+    optimizer = torch.optim.SGD(parameters, **settings)
     # A state that a CPU saved says how that computed.
     optimizer.register_load_state_dict_post_hook(functools.partial(_set_fused, fused=fused))
     if fused and args.momentum:

@@ -47,6 +47,7 @@ def reinitialise_head(model: EncoderWithHead, data: TrainingSet, plan: BatchPlan
         processes: this process among those that train.
     """
     encoder, weight, partition = model.encoder, model.projection.weight, model.projection.partition
+    model.projection.catch_up()
     total = torch.zeros_like(weight)
     count = torch.zeros(len(weight), device=weight.device)
     was_training = encoder.training

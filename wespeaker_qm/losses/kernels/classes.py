@@ -114,10 +114,12 @@ def prototype_step(
             solution, factor, batch, K, D, scale, a, POWER, BLOCK_D,
         )  # fmt: skip
         decayed = own + decay * w
-        m = momentum * tl.load(momenta + place, mask=inside, other=0.0) + decayed
-        towards = decayed + momentum * m if NESTEROV else m
+        towards = decayed
+        if momentum != 0:
+            m = momentum * tl.load(momenta + place, mask=inside, other=0.0) + decayed
+            towards = decayed + momentum * m if NESTEROV else m
+            tl.store(momenta + place, m, mask=inside)
         w -= rate * towards
-        tl.store(momenta + place, m, mask=inside)
         tl.store(prototypes + place, w, mask=inside)
         wide = w.to(tl.float64)
         inverse = inverse_norm(tl.sum(wide * wide, 0))
