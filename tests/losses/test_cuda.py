@@ -5,11 +5,12 @@ Where there is none, these are skipped; the kernels themselves are tested in the
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from loss_and_gradients import Found, compute
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +18,7 @@ from wespeaker_qm.bench.cases import Case, simulate
 from wespeaker_qm.losses import fused_filter
 from wespeaker_qm.losses.dispatch import Way, way_of
 from wespeaker_qm.losses.heads import QMarginHead
-from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
+from wespeaker_qm.losses.linear import alpha_margin_linear
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
@@ -29,19 +30,6 @@ pytestmark = [
 
 ROWS, FILTER = 3001, 70_001  # classes, of which each is computed in one of the ways of a GPU
 LOSSES = [(1.05, 60, 0.1), (1.25, 35, 0.2), (1.5, 10, 0.1), (1.6, 10, 0.1), (1.75, 5, 0.1), (2, 5, 0.1)]
-
-
-class Found(NamedTuple):
-    output: LinearLoss
-    embedding_gradient: Tensor
-    prototype_gradient: Tensor
-
-
-def compute(embedding: Tensor, prototypes: Tensor, target: Tensor, *settings: Any, **options: Any) -> Found:
-    embedding, prototypes = (leaf.detach().clone().requires_grad_() for leaf in (embedding, prototypes))
-    output = alpha_margin_linear(embedding, prototypes, target, *settings, **options)
-    upstream = torch.linspace(0.5, 1.5, len(target), device=target.device, dtype=output.loss.dtype)
-    return Found(output, *torch.autograd.grad((output.loss * upstream).sum(), (embedding, prototypes)))
 
 
 def problem(batch: int, dim: int, num_classes: int, *, trained: bool = False) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,36 +1,30 @@
 """Kernels on the survivors of a filter against the plain computation in float64: few candidates, many, odd values."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
+import loss_and_gradients
 import pytest
 import torch
+from loss_and_gradients import Found
 from torch import Tensor
 
 from wespeaker_qm.bench.cases import Case, simulate
 from wespeaker_qm.losses import dispatch, fused_filter
 from wespeaker_qm.losses.dispatch import Way
-from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
+from wespeaker_qm.losses.linear import LinearLoss
 from wespeaker_qm.losses.margins import MarginType
 
 # What numpy says in the interpreter; a GPU computes in silence.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|divide by zero|overflow|underflow):RuntimeWarning")
 
 
-class Found(NamedTuple):
-    output: LinearLoss
-    embedding_gradient: Tensor
-    prototype_gradient: Tensor
-
-
-def compute(way: Way, embedding: Tensor, prototypes: Tensor, target: Tensor, *settings: Any, **options: Any) -> Found:
+def compute(way: Way, *arguments: Any, **options: Any) -> Found:
+    """In one of the ways."""
     rows = ((math.inf, way),)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "WAYS", {"cpu": rows, "cuda": rows})
-        embedding, prototypes = (leaf.detach().clone().requires_grad_() for leaf in (embedding, prototypes))
-        output = alpha_margin_linear(embedding, prototypes, target, *settings, **options)
-    upstream = torch.linspace(0.5, 1.5, len(target), device=target.device, dtype=output.loss.dtype)
-    return Found(output, *torch.autograd.grad((output.loss * upstream).sum(), (embedding, prototypes)))
+        return loss_and_gradients.compute(*arguments, **options)
 
 
 def assert_same(inputs: tuple[Any, ...], tolerance: float, **options: Any) -> LinearLoss:

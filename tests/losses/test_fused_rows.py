@@ -1,16 +1,17 @@
 """Kernels on rows against the plain computation in float64: every loss, odd shapes and values, and no waiting."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from loss_and_gradients import Found, compute
 from torch import Tensor
 
 from wespeaker_qm.bench.cases import Case, simulate
 from wespeaker_qm.losses import dispatch, fused_rows
 from wespeaker_qm.losses.dispatch import Way, way_of
-from wespeaker_qm.losses.linear import LinearLoss, alpha_margin_linear
+from wespeaker_qm.losses.linear import alpha_margin_linear
 from wespeaker_qm.losses.margins import MarginType
 
 LOSSES = [(1, 32, 0.2), (1.05, 60, 0.1), (1.25, 35, 0.2), (1.5, 10, 0.1), (1.6, 10, 0.1), (1.75, 5, 0.1), (2, 5, 0.1)]
@@ -18,19 +19,6 @@ LOSSES = [(1, 32, 0.2), (1.05, 60, 0.1), (1.25, 35, 0.2), (1.5, 10, 0.1), (1.6, 
 
 # What numpy says in the interpreter; a GPU computes in silence.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|divide by zero|overflow|underflow):RuntimeWarning")
-
-
-class Found(NamedTuple):
-    output: LinearLoss
-    embedding_gradient: Tensor
-    prototype_gradient: Tensor
-
-
-def compute(embedding: Tensor, prototypes: Tensor, target: Tensor, *settings: Any, **options: Any) -> Found:
-    embedding, prototypes = (leaf.detach().clone().requires_grad_() for leaf in (embedding, prototypes))
-    output = alpha_margin_linear(embedding, prototypes, target, *settings, **options)
-    upstream = torch.linspace(0.5, 1.5, len(target), device=target.device, dtype=output.loss.dtype)
-    return Found(output, *torch.autograd.grad((output.loss * upstream).sum(), (embedding, prototypes)))
 
 
 def plain(embedding: Tensor, prototypes: Tensor, target: Tensor, *settings: Any, **options: Any) -> Found:
