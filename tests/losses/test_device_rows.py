@@ -221,7 +221,7 @@ def test_a_gradient_is_written_for_whoever_looks_for_it_in_the_weight(device: to
         scaler.scale(head(encoder(embedding), target, 0.1).loss.mean()).backward()
         if not writes:
             scaler.unscale_(optimizer)
-            with pytest.raises(RuntimeError, match=r"unscale_\(\) has not divided .* expected write_gradient\(\)"):
+            with pytest.raises(RuntimeError, match=r"GradScaler has not seen, .* expected write_gradient\(\)"):
                 scaler.step(optimizer)
             assert torch.equal(head.weight, before)
             optimizer.zero_grad()
@@ -293,6 +293,14 @@ def test_gradients_of_several_batches_are_added_up(device: torch.device) -> None
     for each in (optimizer, precise.optimizer):
         each.step()
     torch.testing.assert_close(head.weight.cpu().double(), precise.head.weight.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_scaler_that_sees_no_gradient_is_told(device: torch.device) -> None:
+    head, optimizer = made(device)
+    scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10)
+    scaler.scale(head(*next(batches(device)), 0.1).loss.mean()).backward()
+    with pytest.raises(RuntimeError, match=r"expected write_gradient\(\) .* or step\(\) of a head alone"):
+        scaler.step(optimizer)
 
 
 @pytest.mark.parametrize("is_new", [True, False])

@@ -236,10 +236,11 @@ class PrototypeSGD(torch.optim.SGD):
         if not kept.holds_gradient:
             return False
         stopped, scale = self._flag("found_inf"), self._flag("grad_scale")
-        if scale is None and hasattr(self, "grad_scale"):  # as a scaler leaves it that has divided all that it found
+        # A scaler leaves no scale where it has divided all that it found, and no tensor where it found nothing.
+        if hasattr(self, "grad_scale") and (scale is None or not isinstance(stopped, Tensor)):
             raise RuntimeError(
-                "found a gradient of prototypes that GradScaler.unscale_() has not divided by the scale, because it is "
-                "not in head.weight.grad; expected write_gradient() of this optimiser before that"
+                "found a gradient of prototypes that GradScaler has not seen, because it is not in head.weight.grad; "
+                "expected write_gradient() of this optimiser before its unscale_(), or step() of a head alone"
             )
         if weight.grad is not None or not kept.holds_one:
             kept.write_gradient()
