@@ -61,6 +61,7 @@ _KERNELS: list[tuple[Any, dict[str, int], int, dict[str, str]]] = [
     (survivors.candidate_root, {"POWER": 4, "BLOCK": 8192}, 16, {}),  # of classes that 8 devices have divided
     (survivors.wide_rows, {"POWER": 4, "BLOCK": 4096, "CLASSES": 16, "BLOCK_D": 512}, 8, {}),
     (survivors.candidate_embedding_gradient, {"CLASSES": 16, "BLOCK_D": 512}, 4, {}),
+    (classes.unit_prototypes, {"BLOCK_D": 512}, 1, {}),
     (classes.candidate_prototype_gradient, {"POWER": 4, "BLOCK_D": 512}, 1, {}),
     (classes.squared_gradient_norms, {"POWER": 4, "BLOCK_D": 512}, 1, {}),
     *((classes.prototype_step, {"NESTEROV": True, "POWER": power, "BLOCK_D": 512}, 1, {}) for power in (4, 0)),

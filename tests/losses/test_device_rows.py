@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wespeaker_qm.losses import AngularMarginHead, PrototypeSGD, QMarginHead, dispatch, fused_filter
+from wespeaker_qm.losses import AngularMarginHead, PrototypeSGD, QMarginHead, device_rows, dispatch, fused_filter
 from wespeaker_qm.losses.device_rows import LOW, DeviceRows
 from wespeaker_qm.losses.dispatch import Way
 from wespeaker_qm.losses.heads import CosineHead
@@ -142,8 +142,13 @@ def test_what_is_kept_is_what_the_next_filter_begins_with(device: torch.device) 
         head.weight[5] *= 1e-30
     train(head, optimizer, 0, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "unit_vectors", None)  # or they would be read again
-        low, inverse_norms = head.kept.unit_rows(head.weight.data)
+        patch.setattr(device_rows, "unit_rows", None)  # or they would be read again
+        low, inverse_norms = (each.clone() for each in head.kept.unit_rows(head.weight.data))
+    optimizer.catch_up()
+    # To the bit: it must not show in a training when it was saved.
+    assert all(
+        torch.equal(*pair) for pair in zip(head.kept.unit_rows(head.weight.data), (low, inverse_norms), strict=True)
+    )
     expected_low, expected = launch.unit_vectors(head.weight.data, LOW)
     # Sums of float64 in another order.
     torch.testing.assert_close(inverse_norms, expected, rtol=1e-14, atol=0)
@@ -160,7 +165,7 @@ def test_a_step_starts_one_kernel_and_waits_for_nothing(noted: Any, device: torc
         loss.backward()
     with noted() as step:
         optimizer.step()
-    assert "unit_rows" not in forward and "candidate_prototype_gradient" not in backward
+    assert "unit_prototypes" not in forward and "candidate_prototype_gradient" not in backward
     assert step.count("prototype_step") == 1, step
     assert set(step) <= {"prototype_step", "zeros", "_record_function_enter_new", "_record_function_exit"}
     assert len([*forward, *backward, *step]) <= 30

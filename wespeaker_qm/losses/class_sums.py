@@ -106,6 +106,20 @@ class ClassSums(NamedTuple):
         return {"POWER": launch.power_of(self.alpha - 1), "BLOCK_D": width, "num_warps": 1}
 
 
+def unit_rows(prototypes: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What :meth:`ClassSums.step` leaves of prototypes (n, D): unit rows in a type, and 1 / norms (n,) float64."""
+    from wespeaker_qm.losses.kernels import classes, launch
+
+    num_classes, dim = prototypes.shape
+    low, inverse_norms = (
+        torch.empty_like(prototypes, dtype=dtype),
+        prototypes.new_empty(num_classes, dtype=torch.float64),
+    )
+    width = launch.power_of_two(dim)
+    classes.unit_prototypes[(num_classes,)](prototypes, inverse_norms, low, dim, BLOCK_D=width, num_warps=1)
+    return low, inverse_norms
+
+
 def sums_by_class(
     classes: Tensor, derivative: Tensor, number: Tensor, unit: Tensor, inverse_norms: Tensor, solution: Tensor,
     target: Tensor, factor: Tensor, alpha: float, scale: float,

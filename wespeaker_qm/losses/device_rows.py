@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wespeaker_qm.losses.alpha import first_derivative_only
-from wespeaker_qm.losses.class_sums import ClassSums
+from wespeaker_qm.losses.class_sums import ClassSums, unit_rows
 from wespeaker_qm.losses.lazy_rows import OTHER_PROTOTYPES
 
 LOW = torch.float16
@@ -68,10 +68,8 @@ class DeviceRows:
         if prototypes.data_ptr() != self._rows.data_ptr():
             raise ValueError(OTHER_PROTOTYPES)
         if self._unit is None or self._version != self._weight._version:
-            from wespeaker_qm.losses.kernels import launch
-
             with torch.inference_mode(False):  # a training goes on with what a check has left here
-                self._unit, self._version = launch.unit_vectors(prototypes, LOW), self._weight._version
+                self._unit, self._version = unit_rows(prototypes, LOW), self._weight._version
         return self._unit
 
     def gate(self, prototypes: Tensor, lists: Lists) -> Tensor:

@@ -54,6 +54,28 @@ def class_gradient(
 
 
 @triton.jit
+def keep_unit(w, index, inverse_norms, low, D, BLOCK_D: tl.constexpr):
+    """Write a prototype w (BLOCK_D,) over its norm, in the type of ``low``, and 1 / norm; a zero row has 0 for both."""
+    column = tl.arange(0, BLOCK_D)
+    wide = w.to(tl.float64)
+    inverse = inverse_norm(tl.sum(wide * wide, 0))
+    tl.store(low + index * D + column, (wide * inverse).to(tl.float32).to(low.dtype.element_ty), mask=column < D)
+    tl.store(inverse_norms + index, inverse)
+
+
+@triton.jit
+def unit_prototypes(prototypes, inverse_norms, low, D, BLOCK_D: tl.constexpr):
+    """Unit prototypes (n, D) and 1 / norms (n,) float64, to the bits of what `prototype_step` leaves of the same rows.
+
+    So it does not show in a training when somebody read the rows again, as at a checkpoint.
+    """
+    index = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK_D)
+    w = tl.load(prototypes + index * D + column, mask=column < D, other=0.0)
+    keep_unit(w, index, inverse_norms, low, D, BLOCK_D)
+
+
+@triton.jit
 def candidate_prototype_gradient(
     prototypes, inverse_norms, unit, order, offsets, derivative, target, count, num_wide, solution, factor, gradient,
     batch, K, D, scale: tl.float64, a: tl.float64, POWER: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -121,7 +143,4 @@ def prototype_step(
             tl.store(momenta + place, m, mask=inside)
         w -= rate * towards
         tl.store(prototypes + place, w, mask=inside)
-        wide = w.to(tl.float64)
-        inverse = inverse_norm(tl.sum(wide * wide, 0))
-        tl.store(low + place, (wide * inverse).to(tl.float32).to(low.dtype.element_ty), mask=inside)
-        tl.store(inverse_norms + index, inverse)
+        keep_unit(w, index, inverse_norms, low, D, BLOCK_D)
