@@ -4,10 +4,10 @@ import io
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import types
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from wespeaker_qm.utils.done import DoneMarker
 from wespeaker_qm.utils.errors import RecipeError
 from wespeaker_qm.utils.layout import RunFolder
 from wespeaker_qm.utils.stage import stage
+from wespeaker_qm.utils.trouble import ProcessDiedError
 
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
@@ -128,7 +129,11 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device", "exp/a.pt"), MemoryError("of 9 GiB"), BrokenProcessPool("gone")],
+    [
+        OSError(errno.ENOSPC, "No space left on device", "exp/a.pt"),
+        MemoryError("of 9 GiB"),
+        ProcessDiedError(-signal.SIGKILL),
+    ],
 )
 def test_trouble_with_the_machine_is_one_line_and_exit_1(monkeypatch, capsys, error):
     def run(args):
