@@ -1,12 +1,15 @@
-"""Score files of any origin, and files that change unseen."""
+"""A corpus to be damaged, score files of any origin, and files that change unseen."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from wespeaker_qm import stages
 from wespeaker_qm.bin.main import main
 from wespeaker_qm.utils.checksums import checksum_path
+from wespeaker_qm.utils.layout import DataFolder
 
 RUN = Path("exp/tiny/qmargin_a1.5")
 FOREIGN = """\
@@ -21,6 +24,18 @@ id3/a/1.wav id4/b/1.wav 0.2
 id4/a/1.wav id5/b/1.wav 0.3
 id5/a/1.wav id1/b/1.wav 0.15
 """
+
+
+@pytest.fixture
+def corpus(tiny_corpus: Path, tmp_path: Path) -> DataFolder:
+    """A copy of the tiny corpus, whose lists name the tars of the copy."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_corpus, folder)
+    for name in ("train", "eval", "noise", "rirs"):
+        shutil.rmtree(folder / name / "shards")
+        (folder / name / "shard.list").unlink()
+    stages.pack(data=folder, utterances_per_shard=10)
+    return DataFolder(folder)
 
 
 @pytest.fixture

@@ -10,6 +10,15 @@ import torch
 from torch import Tensor
 
 
+class StepSettings(NamedTuple):
+    """Of a step of `torch.optim.SGD`: learning rate, mu, decay, and whether it is Nesterov's."""
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    nesterov: bool
+
+
 class ClassSums(NamedTuple):
     """sum_b g_bj x-hat_b of each class, as lists: of what :class:`fused_filter.Candidates` found.
 
@@ -60,16 +69,7 @@ class ClassSums(NamedTuple):
         return square.sum()
 
     def step(
-        self,
-        prototypes: Tensor,
-        momenta: Tensor,
-        low: Tensor,
-        is_stopped: Tensor,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        nesterov: bool,
+        self, prototypes: Tensor, momenta: Tensor, low: Tensor, is_stopped: Tensor, settings: StepSettings
     ) -> None:
         """The step of `torch.optim.SGD`, in place; and the unit rows and norms of the prototypes that it makes.
 
@@ -78,16 +78,13 @@ class ClassSums(NamedTuple):
             momenta: (n, D) float32.
             low: (n, D) unit prototypes, whose norms are in :attr:`inverse_norms`.
             is_stopped: () where it is not 0, nothing is changed.
-            lr: learning rate.
-            momentum: mu.
-            weight_decay: d.
-            nesterov: whether the step is Nesterov's.
+            settings: of this step.
         """
         from wespeaker_qm.losses.kernels import classes
 
         classes.prototype_step[(len(prototypes),)](
             prototypes, *self._lists(), momenta, low, is_stopped, *self._sizes(),
-            float(lr), float(momentum), float(weight_decay), NESTEROV=nesterov, **self._constants(),
+            *settings[:3], NESTEROV=settings.nesterov, **self._constants(),
         )  # fmt: skip
 
     def _lists(self) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wespeaker_qm.losses.alpha import first_derivative_only
-from wespeaker_qm.losses.class_sums import ClassSums, unit_rows
+from wespeaker_qm.losses.class_sums import ClassSums, StepSettings, unit_rows
 from wespeaker_qm.losses.lazy_rows import OTHER_PROTOTYPES
 
 LOW = torch.float16
@@ -115,15 +115,7 @@ class DeviceRows:
         return sums[0].squared_norm(self._rows).sqrt().to(self._weight.dtype)
 
     def step(
-        self,
-        momenta: Tensor,
-        is_stopped: Tensor | None,
-        gradient_scale: Tensor | None,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        nesterov: bool,
+        self, momenta: Tensor, is_stopped: Tensor | None, gradient_scale: Tensor | None, settings: StepSettings
     ) -> None:
         """A step of SGD with the gradient that is here, and nothing else; it is gone afterwards.
 
@@ -131,18 +123,14 @@ class DeviceRows:
             momenta: (n, D) float32, changed in place as the prototypes are.
             is_stopped: () where it is not 0, nothing is changed.
             gradient_scale: () what the gradient is divided by.
-            lr: learning rate.
-            momentum: mu.
-            weight_decay: d.
-            nesterov: whether the step is Nesterov's.
+            settings: of this step.
         """
         (sums,) = self._sums()
         if gradient_scale is not None:
             sums = sums._replace(factor=sums.factor / gradient_scale)
         low, _ = self.unit_rows(self._rows)
         stopped = torch.zeros((), device=low.device) if is_stopped is None else is_stopped
-        settings = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        sums.step(self._rows, momenta, low, stopped, nesterov=nesterov, **settings)
+        sums.step(self._rows, momenta, low, stopped, settings)
         self._unit = low, sums.inverse_norms  # which need not be those that were here: rows may have been read again
         # A loss that was computed before this step can no longer be derived.
         torch.autograd.graph.increment_version(self._weight)

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from wespeaker_qm.losses.class_sums import StepSettings
 from wespeaker_qm.losses.device_rows import DeviceRows
 from wespeaker_qm.losses.dispatch import Way, way_of
 from wespeaker_qm.losses.heads import CosineHead
@@ -86,11 +87,10 @@ class PrototypeSGD(torch.optim.SGD):
         fused = is_on_gpu or fused
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
         self._head = head
-        _, settings = self._settings()
+        settings = self._settings()
         self._begin_momenta()
         head.catch_up()
-        momenta = self.state[weight]["momentum_buffer"]
-        self._kept: Kept = DeviceRows(weight) if is_on_gpu else LazyRows(weight, momenta, **settings)
+        self._kept: Kept = DeviceRows(weight) if is_on_gpu else self._lazy_rows(settings)
         head.kept = self._kept
 
     def __getstate__(self) -> NoReturn:
@@ -184,8 +184,8 @@ class PrototypeSGD(torch.optim.SGD):
                     if state.get("momentum_buffer") is None:
                         state["momentum_buffer"] = torch.zeros_like(parameter)
 
-    def _settings(self) -> tuple[float, dict[str, Any]]:
-        """Learning rate and others of the prototypes, not as tensors: these are changed in place."""
+    def _settings(self) -> StepSettings:
+        """Of the prototypes, not as tensors: these are changed in place."""
         for group in self.param_groups:
             if any(parameter is self._head.weight for parameter in group["params"]):
                 break
@@ -197,8 +197,14 @@ class PrototypeSGD(torch.optim.SGD):
                     f"found {name} {shown(group[name])} in the group of the prototypes, expected none: PrototypeSGD "
                     "has no such step; take torch.optim.SGD"
                 )
-        settings = {"momentum": float(group["momentum"]), "weight_decay": float(group["weight_decay"])}
-        return float(group["lr"]), settings | {"nesterov": bool(group["nesterov"])}
+        lr, momentum, weight_decay = (float(group[name]) for name in ("lr", "momentum", "weight_decay"))
+        return StepSettings(lr, momentum, weight_decay, bool(group["nesterov"]))
+
+    def _lazy_rows(self, settings: StepSettings) -> LazyRows:
+        lasting = settings._asdict()
+        del lasting["lr"]
+        weight = self._head.weight
+        return LazyRows(weight, self.state[weight]["momentum_buffer"], **lasting)
 
     def _flag(self, name: str) -> Tensor | None:
         """What a scaler of the loss, or whoever watches over it, has said of this step: a number, on the device."""
@@ -207,15 +213,15 @@ class PrototypeSGD(torch.optim.SGD):
 
     def _lazy_step(self, kept: LazyRows) -> bool:
         """Make the prototypes' step, if there is one; whether it is made."""
-        weight, (learning_rate, settings) = self._head.weight, self._settings()
+        weight, settings = self._head.weight, self._settings()
         if weight.grad is None:
             return False
         kept.check(weight)
         momenta = self.state[weight]["momentum_buffer"]  # maybe others, of a state that was loaded
         is_same = momenta.data_ptr() == kept.momenta.data_ptr()
-        if not is_same or any(value != getattr(kept, name) for name, value in settings.items()):
+        if not is_same or settings[1:] != (kept.momentum, kept.weight_decay, kept.nesterov):
             kept.catch_up()
-            self._kept = self._head.kept = kept = LazyRows(weight, momenta, **settings)
+            self._kept = self._head.kept = kept = self._lazy_rows(settings)
         stopped, scale = self._flag("found_inf"), self._flag("grad_scale")
         if stopped is not None and stopped.item():
             return True
@@ -224,7 +230,7 @@ class PrototypeSGD(torch.optim.SGD):
             classes, values = gradient.indices()[0], gradient.values()
         else:
             classes, values = torch.arange(len(weight)), weight.grad
-        kept.step(learning_rate, classes, values if scale is None else values / scale)
+        kept.step(settings.lr, classes, values if scale is None else values / scale)
         # A loss that was computed before this step can no longer be derived.
         torch.autograd.graph.increment_version(weight)
         kept.version = weight._version
@@ -232,7 +238,7 @@ class PrototypeSGD(torch.optim.SGD):
 
     def _device_step(self, kept: DeviceRows) -> bool:
         """Likewise; a gradient that is here in parts is written down, for SGD."""
-        weight, (learning_rate, settings) = self._head.weight, self._settings()
+        weight, settings = self._head.weight, self._settings()
         if not kept.holds_gradient:
             return False
         stopped, scale = self._flag("found_inf"), self._flag("grad_scale")
@@ -245,5 +251,5 @@ class PrototypeSGD(torch.optim.SGD):
         if weight.grad is not None or not kept.holds_one:
             kept.write_gradient()
             return False
-        kept.step(self.state[weight]["momentum_buffer"], stopped, scale, lr=learning_rate, **settings)
+        kept.step(self.state[weight]["momentum_buffer"], stopped, scale, settings)
         return True

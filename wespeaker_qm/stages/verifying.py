@@ -34,7 +34,7 @@ def verify_data(*, folders: AnyPath | Sequence[AnyPath], num_workers: int = 1) -
     Of a corpus: the CRC-32 of each packed recording, index and lists against the tars, tables against both, trial lists
     against tables, and speakers and recordings that are both trained on and tested. Of a run: checksums, configuration,
     checkpoints, states, log, embeddings, scores (against the trial lists of the corpora that are named, too),
-    calibration and model folder. Nothing is changed.
+    calibration and model folder. Nothing need be written; where it can be, an index is kept that shards lack.
 
     Args:
         folders: prepared corpora (``data/mini``), runs (``exp/mini/qmargin_a1.5``), or folders of runs (``exp/mini``).
